@@ -1,0 +1,1 @@
+"""Facial expression recognition with a perception CNN."""

@@ -1,0 +1,28 @@
+"""The exceptions this package raises on purpose, and the checks that raise them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+
+class InputError(ValueError):
+    """Something the caller passed in cannot be used: a file, an array, an option."""
+
+
+class WeightsError(RuntimeError):
+    """A weights file is missing, damaged, or of another kind than asked for."""
+
+
+class NativeError(RuntimeError):
+    """The compiled ops were demanded and cannot be built, loaded or used."""
+
+
+def check_shape(function: str, name: str, tensor: Tensor, expected: Sequence[int | None]) -> None:
+    """Raise InputError unless `tensor` has the `expected` shape; None stands for any size."""
+    if tensor.dim() != len(expected) or any(
+        want is not None and want != got for want, got in zip(expected, tensor.shape, strict=True)
+    ):
+        wanted = ", ".join("any" if size is None else str(size) for size in expected)
+        raise InputError(f"{function}: {name} must be ({wanted}), got {tuple(tensor.shape)}")
