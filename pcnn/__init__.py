@@ -1,1 +1,53 @@
-"""Facial expression recognition with a perception CNN."""
+"""Facial expression recognition with a perception CNN.
+
+The public names are imported when they are first used, so that `import pcnn` costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pcnn.errors import InputError, NativeError, WeightsError
+    from pcnn.images import load_image
+    from pcnn.recognizer import Recognizer
+    from pcnn.results import Detection, Expression, Face, Prediction
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Detection",
+    "Expression",
+    "Face",
+    "InputError",
+    "NativeError",
+    "Prediction",
+    "Recognizer",
+    "WeightsError",
+    "__version__",
+    "load_image",
+]
+
+_HOMES = {
+    "Detection": "results",
+    "Expression": "results",
+    "Face": "results",
+    "InputError": "errors",
+    "NativeError": "errors",
+    "Prediction": "results",
+    "Recognizer": "recognizer",
+    "WeightsError": "errors",
+    "load_image": "images",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pcnn' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"pcnn.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -4,16 +4,105 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from pcnn.errors import WeightsError
+from pcnn.model import PCNN, FaceNet, ModelConfig
+from pcnn.regions import REGIONS, RegionLayout
+from pcnn.upstream import load_upstream
+
+__all__ = [
+    "SPECS",
+    "ExpressionWeights",
+    "WeightSpec",
+    "load_expression",
+    "load_facenet",
+    "load_upstream",
+    "locate",
+    "read",
+    "sha256",
+    "write",
+]
 
 _METADATA_KEY = "pcnn"
+_PACKAGED = Path(__file__).parent / "_weights"
+# In a checkout that was not installed the same folder is the repository's own.
+_CHECKOUT = Path(__file__).parent.parent / "weights"
+
+
+@dataclass(frozen=True)
+class WeightSpec:
+    """A weights file known by name.
+
+    kind: "expression" or "detector". sha256: hexadecimal, of the whole file, or as much of its
+    beginning as its publisher gives. url: where to fetch it from, None if it is packaged.
+    """
+
+    kind: str
+    file: str
+    sha256: str
+    url: str | None = None
+
+
+SPECS: Mapping[str, WeightSpec] = {
+    "pcnn-ferplus": WeightSpec(
+        "expression",
+        "pcnn-ferplus.safetensors",
+        "0000000000000000000000000000000000000000000000000000000000000000",
+    ),
+    "mobilenet": WeightSpec(
+        "detector",
+        "detector-mobilenet.safetensors",
+        "0000000000000000000000000000000000000000000000000000000000000000",
+    ),
+    # Published by retinaface-pytorch (Iglovikov, MIT licence); the name carries the checksum.
+    "resnet50": WeightSpec(
+        "detector",
+        "retinaface_resnet50_2020-07-20-f168fae3c.zip",
+        "f168fae3c",
+        "https://github.com/ternaus/retinaface/releases/download/0.01/"
+        "retinaface_resnet50_2020-07-20-f168fae3c.zip",
+    ),
+}
+
+
+def locate(weights: str | Path) -> Path:
+    """The file behind a name of SPECS or a path, whole as far as its checksum is known.
+
+    An existing path is taken as it is. A name is looked for in the folder $PCNN_WEIGHTS, in the
+    package, and in the cache ($XDG_CACHE_HOME/pcnn, ~/.cache/pcnn); only a file that is in none
+    of them and has a URL is downloaded, into the cache. Its sha256 is checked every time.
+    Raises WeightsError: no such file or name, a wrong checksum, a download that failed.
+    """
+    spec = SPECS.get(str(weights))
+    if spec is None:
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise WeightsError(
+                f"{weights}: no such weights file, and no known name ({', '.join(SPECS)})"
+            )
+        return path
+    for folder in _folders():
+        path = folder / spec.file
+        if path.is_file():
+            _verify(path, spec)
+            return path
+    if spec.url is None:
+        looked = ", ".join(str(folder) for folder in _folders())
+        raise WeightsError(f"{weights}: {spec.file} is in none of {looked}; reinstall pcnn")
+    return _download(spec, spec.url, _cache() / spec.file)
 
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -25,7 +114,7 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such weights file") from error
     except (SafetensorError, OSError) as error:
@@ -47,3 +136,115 @@ def write(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, Any]
 def sha256(path: str | Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class ExpressionWeights:
+    """An expression network and what its file says about using it.
+
+    network: PCNN in float32 and eval mode, on the CPU.
+    template: the five landmarks' mean places in the face square, (x, y) fractions of its side.
+    native_size: the side in pixels of the faces it was trained on, before any enlargement.
+    temperature: divides the logits to make calibrated probabilities.
+    region_temperatures: the same for each region's own logits.
+    """
+
+    network: PCNN
+    template: tuple[tuple[float, float], ...]
+    native_size: int
+    temperature: float
+    region_temperatures: Mapping[str, float]
+    path: Path
+    metadata: Mapping[str, Any]
+
+
+def load_expression(weights: str | Path) -> ExpressionWeights:
+    """A PCNN by name or path, ready to use.
+
+    Raises WeightsError: see locate and read; a file of another kind, or one that does not fit.
+    """
+    path = locate(weights)
+    tensors, metadata = read(path)
+    if metadata.get("architecture") != "pcnn":
+        raise WeightsError(f"{path}: holds {metadata.get('architecture')!r}, expected 'pcnn'")
+    try:
+        network = PCNN(_config(metadata))
+        network.load_state_dict({name: _widen(tensor) for name, tensor in tensors.items()})
+        return ExpressionWeights(
+            network=network.eval().requires_grad_(False),
+            template=tuple((float(x), float(y)) for x, y in metadata["template"]),
+            native_size=int(metadata["native_size"]),
+            temperature=float(metadata["temperature"]),
+            region_temperatures={
+                name: float(metadata["region_temperatures"][name]) for name in REGIONS
+            },
+            path=path,
+            metadata=metadata,
+        )
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{path}: its contents do not fit together ({error})") from error
+
+
+def load_facenet(path: str | Path) -> FaceNet:
+    """A pretrained trunk, as `pcnn-train trunk` writes it, in float32 and training mode.
+
+    Raises WeightsError: no such file, or a file of another kind.
+    """
+    tensors, metadata = read(path)
+    if metadata.get("architecture") != "trunk":
+        raise WeightsError(f"{path}: holds {metadata.get('architecture')!r}, expected 'trunk'")
+    network = FaceNet(_config(metadata))
+    network.load_state_dict({name: _widen(tensor) for name, tensor in tensors.items()})
+    return network
+
+
+def _config(metadata: Mapping[str, Any]) -> ModelConfig:
+    config = metadata["config"]
+    return ModelConfig(
+        classes=tuple(config["classes"]),
+        size=config["size"],
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        layout=RegionLayout(**config["layout"]),
+    )
+
+
+def _widen(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.float32) if tensor.is_floating_point() else tensor
+
+
+def _folders() -> list[Path]:
+    chosen = os.environ.get("PCNN_WEIGHTS")
+    return [*([Path(chosen)] if chosen else []), _PACKAGED, _CHECKOUT, _cache()]
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pcnn"
+
+
+def _verify(path: Path, spec: WeightSpec) -> None:
+    found = sha256(path)
+    if not found.startswith(spec.sha256):
+        raise WeightsError(
+            f"{path}: sha256 is {found}, expected {spec.sha256}; the file is damaged or was "
+            "changed: remove it, or give its path to use it all the same"
+        )
+
+
+def _download(spec: WeightSpec, url: str, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A name of its own for each process: two may download at once, the later rename wins.
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file, urllib.request.urlopen(url, timeout=30) as reply:
+            while block := reply.read(1 << 20):
+                file.write(block)
+        _verify(Path(temporary), spec)
+        Path(temporary).replace(path)
+    except (urllib.error.URLError, OSError) as error:
+        raise WeightsError(
+            f"{url}: download failed ({error}); fetch it by other means and put it at {path}"
+        ) from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return path

@@ -1,0 +1,36 @@
+"""The multi-domain interaction: stitch the regions, register them with the face, fuse both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pcnn import ops
+
+
+class Interaction(nn.Module):
+    """Fuses the face map with the five region maps (Tian et al. 2025).
+
+    map_size: (height, width) of stage 4's output, on which the registration is computed.
+    """
+
+    def __init__(self, map_size: tuple[int, int], channels: int = 512) -> None:
+        super().__init__()
+        last = nn.Linear(32, 6)
+        self.localisation = nn.Sequential(
+            nn.Linear(channels * map_size[0] * map_size[1], 32), nn.ReLU(), last
+        )
+        # Registration starts as the identity (Jaderberg et al. 2015), else early training
+        # looks at a random place of the stitched map.
+        nn.init.zeros_(last.weight)
+        with torch.no_grad():
+            last.bias.copy_(torch.tensor([1.0, 0, 0, 0, 1, 0]))
+
+    def forward(self, face: Tensor, regions: Sequence[Tensor], stage4: nn.Module) -> Tensor:
+        """face (B, 256, H, W) and five region maps (B, 256, ·, ·) → fused (B, 256, H, W)."""
+        stitched = ops.stitch_regions(regions, (face.shape[2], face.shape[3]))
+        deep = stage4(stitched)  # (B, 512, ⌈H / 2⌉, ⌈W / 2⌉)
+        theta = self.localisation(deep.flatten(1)).view(-1, 2, 3)
+        return ops.warp_add(stitched, theta, face)

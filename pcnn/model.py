@@ -1,0 +1,141 @@
+"""PCNN: six trunks, the multi-domain interaction, and the heads that name the expression."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from pcnn.errors import InputError, check_shape
+from pcnn.interaction import Interaction
+from pcnn.regions import REGIONS, VIEWS, RegionLayout
+from pcnn.trunk import Trunk, initialise, stage
+
+# FER+ order (Barsoum et al. 2016).
+FERPLUS_CLASSES = (
+    "neutral",
+    "happiness",
+    "surprise",
+    "sadness",
+    "anger",
+    "disgust",
+    "fear",
+    "contempt",
+)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """All that decides a network's shape and its input.
+
+    classes: names in the order of the logits.
+    size: the side of the square face view, in pixels.
+    mean, std: of values 0…1; three for an RGB network, one for a grey one.
+    layout: where the regions are cut.
+    """
+
+    classes: tuple[str, ...] = FERPLUS_CLASSES
+    size: int = 224
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    layout: RegionLayout = field(default_factory=RegionLayout)
+
+    def __post_init__(self) -> None:
+        if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean):
+            raise InputError(
+                "ModelConfig: mean and std must be one (grey) or three (RGB) numbers, "
+                f"got {self.mean} and {self.std}"
+            )
+        if len(self.classes) < 2:
+            raise InputError(f"ModelConfig: classes must be two or more, got {self.classes}")
+
+    @property
+    def channels(self) -> int:
+        """3 for RGB input, 1 for grey."""
+        return len(self.mean)
+
+
+class FaceNet(nn.Module):
+    """A plain ResNet-18 over the whole face: what the trunks are pretrained as."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.trunk = Trunk(config.channels)
+        self.layer4 = stage(256, 512, 2)
+        self.head = nn.Linear(512, len(config.classes))
+        initialise(self)
+
+    def forward(self, face: Tensor) -> Tensor:
+        """(B, channels, S, S) normalised → logits (B, classes)."""
+        logits: Tensor = self.head(self.layer4(self.trunk(face)).mean((2, 3)))
+        return logits
+
+
+class PCNN(nn.Module):
+    """The perception CNN (Tian et al., IEEE TIP 2025).
+
+    A trunk sees the whole face and one sees each of its regions; the region maps are stitched
+    into a face again, registered with the face map by a spatial transformer, and added to it.
+    One stage 4 is shared by the registration and the expression head.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.trunks = nn.ModuleDict({name: Trunk(config.channels) for name in VIEWS})
+        self.layer4 = stage(256, 512, 2)
+        side = -(-config.size // 32)
+        self.interaction = Interaction((side, side))
+        self.expression_head = nn.Linear(512, len(config.classes))
+        self.region_heads = nn.ModuleDict(
+            {name: nn.Linear(256, len(config.classes)) for name in REGIONS}
+        )
+        initialise(self)
+
+    def forward(self, face: Tensor) -> tuple[Tensor, Tensor]:
+        """Whole faces to logits and region logits.
+
+        face: (B, channels, S, S), normalised by the configuration's mean and std.
+        Returns logits (B, classes), and the sum of the five regions' own logits (B, classes).
+        Raises InputError: wrong shape.
+        """
+        logits, regions = self.forward_views(self.cut(face))
+        return logits, torch.stack(tuple(regions.values())).sum(0)
+
+    def cut(self, face: Tensor) -> list[Tensor]:
+        """Faces (B, channels, S, S) → their six views, in the order of VIEWS.
+
+        Raises InputError: wrong shape.
+        """
+        size = self.config.size
+        check_shape("PCNN", "face", face, (None, self.config.channels, size, size))
+        boxes = self.config.layout.boxes(size).values()
+        return [face[:, :, box.top : box.bottom, box.left : box.right] for box in boxes]
+
+    def forward_views(self, views: Sequence[Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Six views to logits and each region's own.
+
+        views: in the order of VIEWS, each (B, channels, height, width) of its region's size.
+        Returns logits (B, classes) and region name → that region's logits (B, classes).
+        """
+        maps = {
+            name: trunk(view)
+            for (name, trunk), view in zip(self.trunks.items(), views, strict=True)
+        }
+        face = maps.pop("face")  # (B, 256, S / 16, S / 16)
+        fused = self.interaction(face, list(maps.values()), self.layer4)
+        logits = self.expression_head(self.layer4(fused).mean((2, 3)))
+        regions = {name: self.region_heads[name](maps[name].mean((2, 3))) for name in REGIONS}
+        return logits, regions
+
+    def start_from(self, network: FaceNet) -> None:
+        """Copy a pretrained FaceNet into every trunk, stage 4 and the expression head."""
+        for trunk in self.trunks.values():
+            trunk.load_state_dict(network.trunk.state_dict())
+        self.layer4.load_state_dict(network.layer4.state_dict())
+        self.expression_head.load_state_dict(network.head.state_dict())
