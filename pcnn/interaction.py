@@ -14,9 +14,10 @@ class Interaction(nn.Module):
     """Fuses the face map with the five region maps (Tian et al. 2025).
 
     map_size: (height, width) of stage 4's output, on which the registration is computed.
+    channels: of that output.
     """
 
-    def __init__(self, map_size: tuple[int, int], channels: int = 512) -> None:
+    def __init__(self, map_size: tuple[int, int], channels: int) -> None:
         super().__init__()
         last = nn.Linear(32, 6)
         self.localisation = nn.Sequential(
@@ -29,8 +30,8 @@ class Interaction(nn.Module):
             last.bias.copy_(torch.tensor([1.0, 0, 0, 0, 1, 0]))
 
     def forward(self, face: Tensor, regions: Sequence[Tensor], stage4: nn.Module) -> Tensor:
-        """face (B, 256, H, W) and five region maps (B, 256, ·, ·) → fused (B, 256, H, W)."""
+        """face (B, C, H, W) and five region maps (B, C, ·, ·) → fused (B, C, H, W)."""
         stitched = ops.stitch_regions(regions, (face.shape[2], face.shape[3]))
-        deep = stage4(stitched)  # (B, 512, ⌈H / 2⌉, ⌈W / 2⌉)
+        deep = stage4(stitched)  # (B, channels, ⌈H / 2⌉, ⌈W / 2⌉)
         theta = self.localisation(deep.flatten(1)).view(-1, 2, 3)
         return ops.warp_add(stitched, theta, face)

@@ -36,6 +36,7 @@ class ModelConfig:
     size: the side of the square face view, in pixels.
     mean, std: of values 0…1; three for an RGB network, one for a grey one.
     layout: where the regions are cut.
+    width: channels of the trunks' first stage; the authors' networks have ResNet-18's 64.
     """
 
     classes: tuple[str, ...] = FERPLUS_CLASSES
@@ -43,6 +44,7 @@ class ModelConfig:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     layout: RegionLayout = field(default_factory=RegionLayout)
+    width: int = 64
 
     def __post_init__(self) -> None:
         if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean):
@@ -65,9 +67,9 @@ class FaceNet(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.trunk = Trunk(config.channels)
-        self.layer4 = stage(256, 512, 2)
-        self.head = nn.Linear(512, len(config.classes))
+        self.trunk = Trunk(config.channels, config.width)
+        self.layer4 = stage(4 * config.width, 8 * config.width, 2)
+        self.head = nn.Linear(8 * config.width, len(config.classes))
         initialise(self)
 
     def forward(self, face: Tensor) -> Tensor:
@@ -87,13 +89,13 @@ class PCNN(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.trunks = nn.ModuleDict({name: Trunk(config.channels) for name in VIEWS})
-        self.layer4 = stage(256, 512, 2)
+        self.trunks = nn.ModuleDict({name: Trunk(config.channels, config.width) for name in VIEWS})
+        self.layer4 = stage(4 * config.width, 8 * config.width, 2)
         side = -(-config.size // 32)
-        self.interaction = Interaction((side, side))
-        self.expression_head = nn.Linear(512, len(config.classes))
+        self.interaction = Interaction((side, side), 8 * config.width)
+        self.expression_head = nn.Linear(8 * config.width, len(config.classes))
         self.region_heads = nn.ModuleDict(
-            {name: nn.Linear(256, len(config.classes)) for name in REGIONS}
+            {name: nn.Linear(4 * config.width, len(config.classes)) for name in REGIONS}
         )
         initialise(self)
 
@@ -127,7 +129,7 @@ class PCNN(nn.Module):
             name: trunk(view)
             for (name, trunk), view in zip(self.trunks.items(), views, strict=True)
         }
-        face = maps.pop("face")  # (B, 256, S / 16, S / 16)
+        face = maps.pop("face")  # (B, 4 · width, ⌈S / 16⌉, ⌈S / 16⌉)
         fused = self.interaction(face, list(maps.values()), self.layer4)
         logits = self.expression_head(self.layer4(fused).mean((2, 3)))
         regions = {name: self.region_heads[name](maps[name].mean((2, 3))) for name in REGIONS}

@@ -27,9 +27,11 @@ class TrainOptions:
     """What decides the outcome of a training, beside the data.
 
     network: "trunk" (FaceNet) or "pcnn". init: for "pcnn", a trunk's weights to start from.
-    size: side of the face view, pixels. lr: peak of the one-cycle schedule. seed: of everything
-    random. ema: decay of the averaged weights, which are the ones that are kept. detector: by whose
-    landmarks the template is measured, see detector.Detector.load.
+    size: side of the face view, in pixels. width: see ModelConfig.
+    lr: peak of the one-cycle schedule; warm_up: the share of it that rises.
+    ema: decay of the averaged weights, which are the ones that are kept.
+    seed: of everything random.
+    detector: by whose landmarks the template is measured, see detector.Detector.load.
     """
 
     network: str
@@ -37,6 +39,7 @@ class TrainOptions:
     output: str
     init: str | None = None
     size: int = 96
+    width: int = 64
     epochs: float = 12
     batch: int = 64
     lr: float = 1e-3
@@ -155,7 +158,7 @@ class Training:
 
 
 def _build(options: TrainOptions) -> PCNN | FaceNet:
-    config = ModelConfig(size=options.size, mean=FERPLUS_MEAN, std=FERPLUS_STD)
+    config = ModelConfig(size=options.size, mean=FERPLUS_MEAN, std=FERPLUS_STD, width=options.width)
     network: PCNN | FaceNet
     if options.network == "trunk":
         network = FaceNet(config)

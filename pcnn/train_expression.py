@@ -155,6 +155,7 @@ def _add_common(parser: argparse.ArgumentParser, *, size: int, epochs: float, lr
     parser.add_argument(
         "--size", type=int, default=size, help="side of the face view [%(default)s]"
     )
+    parser.add_argument("--width", type=int, default=64, help="channels of stage 1 [%(default)s]")
     parser.add_argument("--epochs", type=float, default=epochs, help="[%(default)s]")
     parser.add_argument("--batch", type=int, default=64, help="faces a step [%(default)s]")
     parser.add_argument("--lr", type=float, default=lr, help="peak learning rate [%(default)s]")
@@ -175,7 +176,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _run_command(arguments: argparse.Namespace, network: str) -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    names = ("data", "output", "size", "epochs", "batch", "lr", "seed")
+    names = ("data", "output", "size", "width", "epochs", "batch", "lr", "seed")
     chosen = {name: getattr(arguments, name) for name in names}
     path = train_expression(
         TrainOptions(network=network, init=getattr(arguments, "init", None), **chosen)

@@ -37,22 +37,25 @@ def stage(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
 
 
 class Trunk(nn.Module):
-    """ResNet-18 up to and including stage 3: 256 channels at stride 16."""
+    """ResNet-18 up to and including stage 3: 4 · width channels at stride 16.
 
-    def __init__(self, in_channels: int = 3) -> None:
+    width: channels of the first stage; ResNet-18 has 64.
+    """
+
+    def __init__(self, in_channels: int = 3, width: int = 64) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, 64, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.layer1 = stage(64, 64, 1)
-        self.layer2 = stage(64, 128, 2)
-        self.layer3 = stage(128, 256, 2)
+        self.conv1 = nn.Conv2d(in_channels, width, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = stage(width, width, 1)
+        self.layer2 = stage(width, 2 * width, 2)
+        self.layer3 = stage(2 * width, 4 * width, 2)
 
     def forward(self, view: Tensor) -> Tensor:
-        """(B, in_channels, H, W) → (B, 256, ⌈H / 16⌉, ⌈W / 16⌉)."""
-        maps = F.relu(self.bn1(self.conv1(view)), inplace=True)  # (B, 64, ⌈H / 2⌉, ⌈W / 2⌉)
+        """(B, in_channels, H, W) → (B, 4 · width, ⌈H / 16⌉, ⌈W / 16⌉)."""
+        maps = F.relu(self.bn1(self.conv1(view)), inplace=True)  # (B, width, ⌈H / 2⌉, ⌈W / 2⌉)
         maps = F.max_pool2d(maps, 3, 2, 1)
-        maps = self.layer1(maps)  # (B, 64, ⌈H / 4⌉, ⌈W / 4⌉)
-        maps = self.layer2(maps)  # (B, 128, ⌈H / 8⌉, ⌈W / 8⌉)
+        maps = self.layer1(maps)  # (B, width, ⌈H / 4⌉, ⌈W / 4⌉)
+        maps = self.layer2(maps)  # (B, 2 · width, ⌈H / 8⌉, ⌈W / 8⌉)
         return self.layer3(maps)  # type: ignore[no-any-return]
 
 

@@ -199,14 +199,11 @@ def load_facenet(path: str | Path) -> FaceNet:
 
 
 def _config(metadata: Mapping[str, Any]) -> ModelConfig:
-    config = metadata["config"]
-    return ModelConfig(
-        classes=tuple(config["classes"]),
-        size=config["size"],
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-        layout=RegionLayout(**config["layout"]),
-    )
+    config = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in metadata["config"].items()
+    }
+    return ModelConfig(**{**config, "layout": RegionLayout(**config["layout"])})
 
 
 def _widen(tensor: Tensor) -> Tensor:

@@ -1,0 +1,25 @@
+# The targets that people and CI both call; each works in an environment with '.[dev]' installed.
+.PHONY: build lint format test bench doctest
+
+build:  ## compile the ops in place, for work in the checkout
+	python setup.py build_ext --inplace
+
+lint:
+	ruff check .
+	ruff format --check .
+	mypy
+
+format:
+	ruff check --fix .
+	ruff format .
+
+test:
+	pytest
+
+bench:  ## the figures of docs/performance.md
+	python benchmarks/bench_predict.py
+	python benchmarks/score_expression.py
+	python benchmarks/score_detector.py
+	python benchmarks/bench_ops.py
+
+include Makefile.native

@@ -1,0 +1,31 @@
+"""What several tests share: where the data lies, and the network's parts in small."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder ../shared/data beside the checkout; skips, saying so, where it is absent."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"needs the training data in {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> Path:
+    """The portrait of the README's first command: one face, smiling."""
+    return ROOT / "docs" / "images" / "astronaut.png"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Small tensors gain nothing from threads, and on a busy machine wait long for them."""
+    torch.set_num_threads(1)
