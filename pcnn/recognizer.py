@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, overload
@@ -159,11 +160,12 @@ class Recognizer:
         if on_error not in ("raise", "return"):
             raise InputError(f"Recognizer: on_error must be 'raise' or 'return', got {on_error!r}")
         if not isinstance(images, (list, tuple)):
-            return process([_Picture(images, bgr)])[0]
+            return process([_Picture(images, bgr, "image")])[0]
         results: list[_Result | InputError] = []
         for start in range(0, len(images), self.batch_size):
+            batch = images[start : start + self.batch_size]
             read = [
-                _read(image, bgr, on_error) for image in images[start : start + self.batch_size]
+                _read(image, bgr, f"images[{i}]", on_error) for i, image in enumerate(batch, start)
             ]
             done = iter(process([item for item in read if isinstance(item, _Picture)]))
             results += [item if isinstance(item, InputError) else next(done) for item in read]
@@ -244,16 +246,19 @@ class Recognizer:
 
 
 class _Picture:
-    """One picture as read: its pixels, and its path if it came from a file."""
+    """One picture as read: its pixels, and its path if it came from a file.
 
-    def __init__(self, image: Any, bgr: bool) -> None:
-        self.pixels = load_image(image, bgr=bgr)
-        self.source = str(image) if isinstance(image, (str, Path)) else None
+    name: what messages call it where it has no file name.
+    """
+
+    def __init__(self, image: Any, bgr: bool, name: str) -> None:
+        self.pixels = load_image(image, bgr=bgr, name=name)
+        self.source = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
 
 
-def _read(image: Any, bgr: bool, on_error: OnError) -> _Picture | InputError:
+def _read(image: Any, bgr: bool, name: str, on_error: OnError) -> _Picture | InputError:
     try:
-        return _Picture(image, bgr)
+        return _Picture(image, bgr, name)
     except InputError as error:
         if on_error == "raise":
             raise

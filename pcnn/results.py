@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+from pcnn.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+    from pcnn.images import ImageSource
+
+# Columns of a table of faces, before those of the classes.
+FACE_COLUMNS = (
+    *("source", "face", "label", "confidence"),
+    *("x1", "y1", "x2", "y2", "detection_score"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +52,15 @@ class Expression:
     scores: Mapping[str, float]
     regions: Mapping[str, Mapping[str, float]] = field(repr=False)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name, as values that `json.dumps` takes."""
+        return {
+            "label": self.label,
+            "confidence": float(self.confidence),
+            "scores": _floats(self.scores),
+            "regions": {name: _floats(scores) for name, scores in self.regions.items()},
+        }
+
 
 @dataclass(frozen=True, eq=False)
 class Face(Expression):
@@ -46,6 +69,15 @@ class Face(Expression):
     box: tuple[float, float, float, float]
     detection_score: float
     landmarks: NDArray[np.float32] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name, as values that `json.dumps` takes; landmarks as five [x, y]."""
+        return {
+            **super().to_dict(),
+            "box": [float(edge) for edge in self.box],
+            "detection_score": float(self.detection_score),
+            "landmarks": [[float(x), float(y)] for x, y in self.landmarks],
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,3 +92,74 @@ class Prediction:
     source: str | None
     width: int
     height: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name, as values that `json.dumps` takes: what `pcnn-predict` writes."""
+        return {
+            "source": self.source,
+            "width": self.width,
+            "height": self.height,
+            "faces": [face.to_dict() for face in self.faces],
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat dict for each face, in order: FACE_COLUMNS, then each class's probability.
+
+        `face` counts from 1. Without faces: an empty list.
+        """
+        return [_row(self.source, number, face) for number, face in enumerate(self.faces, 1)]
+
+    def to_pandas(self) -> Any:
+        """A pandas.DataFrame with one line for each face and the columns of `rows`.
+
+        Without faces: no line, and the columns but for the classes.
+        Raises InputError: pandas is not installed (it is no dependency of this package).
+        """
+        try:
+            pandas = importlib.import_module("pandas")
+        except ImportError as error:
+            raise InputError(
+                "Prediction.to_pandas: pandas must be installed: pip install pandas"
+            ) from error
+        return pandas.DataFrame(
+            self.rows(), columns=[*FACE_COLUMNS, *(self.faces[0].scores if self.faces else ())]
+        )
+
+    def draw(self, image: ImageSource | None = None, *, bgr: bool = False) -> Image:
+        """A copy of the picture with each face's box, landmarks, label and scores drawn on it.
+
+        image: the picture that was predicted (anything `load_image` takes); may be left out
+            where `source` names its file.
+        bgr: as in `load_image`.
+        Returns an RGB PIL image of width × height.
+        Raises InputError: no image and no source, one that cannot be read, or of another size.
+        """
+        from pcnn.drawing import annotate  # Pillow is read only where it is needed
+        from pcnn.images import load_image
+
+        picture = self.source if image is None else image
+        if picture is None:
+            raise InputError(
+                "Prediction.draw: image must be given, as the picture came without a path: "
+                "pass the same picture again"
+            )
+        pixels = load_image(picture, bgr=bgr)
+        height, width = pixels.shape[:2]
+        if (width, height) != (self.width, self.height):
+            raise InputError(
+                f"Prediction.draw: image must be {self.width} × {self.height} as predicted, "
+                f"got {width} × {height}: pass the same picture"
+            )
+        return annotate(pixels, self.faces)
+
+
+def _floats(scores: Mapping[str, float]) -> dict[str, float]:
+    """The same scores as a dict of plain floats, in order."""
+    return {name: float(score) for name, score in scores.items()}
+
+
+def _row(source: str | None, number: int, face: Face) -> dict[str, Any]:
+    """One face as a line of a table."""
+    values = (source, number, face.label, float(face.confidence), *map(float, face.box))
+    named = zip(FACE_COLUMNS, (*values, float(face.detection_score)), strict=True)
+    return {**dict(named), **_floats(face.scores)}

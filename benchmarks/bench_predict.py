@@ -1,0 +1,115 @@
+"""What one photograph costs: warm in the library, cold on the command line, in memory.
+
+    python benchmarks/bench_predict.py [--json FILE]
+
+The photograph is docs/images/astronaut.png cut to 640 × 480 pixels, one face. Stages are timed
+in turn, round by round, so that a busy machine slows all of them alike; medians are reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+import pcnn
+from pcnn import Recognizer, load_image
+from pcnn.detector import Detector
+
+ROOT = Path(__file__).parent.parent
+ROUNDS = 30
+
+
+def photograph(folder: Path) -> Path:
+    """The portrait, its upper part cut and enlarged to 640 × 480."""
+    path = folder / "photograph.jpg"
+    with Image.open(ROOT / "docs" / "images" / "astronaut.png") as picture:
+        picture.convert("RGB").crop((0, 0, 512, 384)).resize((640, 480)).save(path, quality=90)
+    return path
+
+
+def medians(stages: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Milliseconds of each stage, the median of interleaved rounds after three to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in stages}
+    for number in range(ROUNDS + 3):
+        for name, stage in stages.items():
+            began = time.perf_counter()
+            stage()
+            if number >= 3:
+                times[name].append(1000 * (time.perf_counter() - began))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def command(path: Path) -> tuple[float, float]:
+    """Seconds from start to result, and peak memory in MB, of `pcnn-predict PATH`."""
+    began = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-c", "from pcnn.cli import predict; raise SystemExit(predict())", path],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    seconds = time.perf_counter() - began
+    # The largest child so far, in KiB on Linux; only this command is started here.
+    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+
+
+def main() -> int:
+    """Measure and print; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="write the figures to this file as well")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path = photograph(Path(folder))
+        starts = [command(path) for _ in range(3)]
+        recognizer, detector = Recognizer(device="cpu"), Detector.load("mobilenet")
+        image = load_image(path)
+        found = recognizer.predict(image)
+        stages: dict[str, Callable[[], object]] = {
+            "read the file (ms)": lambda: load_image(path),
+            "detect (ms)": lambda: detector.detect([image]),
+            "predict an array, all of it (ms)": lambda: recognizer.predict(image),
+            "predict a file, all of it (ms)": lambda: recognizer.predict(path),
+            "16 files in one list, each (ms)": lambda: recognizer.predict([path] * 16),
+        }
+        figures = medians(stages)
+    figures["16 files in one list, each (ms)"] /= 16
+    figures["command, start to result (s)"] = statistics.median(s for s, _ in starts)
+    figures["command, peak memory (MB)"] = max(memory for _, memory in starts)
+    record = {
+        "photograph": "640 × 480, JPEG, one face",
+        "faces": len(found.faces),
+        "pcnn": pcnn.__version__,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "processor": _processor(),
+        "figures": figures,
+    }
+    print(f"{record['processor']}, {record['threads']} threads, torch {record['torch']}")
+    for name, value in figures.items():
+        print(f"{name:<36}{value:>10.2f}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    return 0
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,190 @@
+"""The commands `pcnn-predict` and `pcnn-train`.
+
+torch and the rest are imported once the arguments are known to be good, so that --help and
+mistyped options answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pcnn import __version__
+
+_NOTHING_DONE = 2
+_INTERRUPTED, _PIPE_CLOSED = 130, 141  # 128 + SIGINT, 128 + SIGPIPE, as shells report them
+
+_EXAMPLES = """\
+examples:
+  pcnn-predict photo.jpg                              a table of the faces in it
+  pcnn-predict photos --annotate drawn                a folder, with pictures to look at
+  pcnn-predict 'photos/**/*.jpg' --format csv --output faces.csv
+  pcnn-predict photos --format jsonl | jq .faces[].label
+  pcnn-predict --faces fer/*.png                      pictures that already are faces
+  pcnn-predict --info                                 versions, device, weights, ops
+
+exit status: 0 all predicted, 1 some pictures failed (each named on stderr), 2 nothing done.
+"""
+
+
+def predict(argv: Sequence[str] | None = None) -> int:
+    """The command `pcnn-predict`: read the expressions in pictures.
+
+    argv: the arguments; None takes the process's own.
+    Returns the exit status: 0 all right, also where pictures have no face; 1 some inputs
+    failed; 2 nothing could be done; 130 interrupted; 141 the reader of stdout has gone.
+    Raises SystemExit: --help, --version (0) and wrong usage (2), as argparse does.
+    """
+    parser = _predict_parser()
+    arguments = parser.parse_args(argv)
+    if not arguments.paths and not arguments.info:
+        parser.error("give at least one picture, folder or pattern (or --info)")
+    if arguments.faces and (arguments.annotate or arguments.min_score is not None):
+        parser.error("--faces looks for no faces, so --annotate and --min-score have no place")
+    return _guarded(parser.prog, lambda: _predict(arguments))
+
+
+def train(argv: Sequence[str] | None = None) -> int:
+    """The command `pcnn-train`: train a network from data.
+
+    argv: the arguments, the first of which names what to train; None takes the process's own.
+    Returns the exit status. Raises SystemExit as `predict` does.
+    """
+    words = sys.argv[1:] if argv is None else list(argv)
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    parser = argparse.ArgumentParser(
+        prog="pcnn-train", description="Train the networks of pcnn.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"pcnn {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (summary, load) in _TRAININGS.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        if name == chosen:  # only this one's arguments cost an import of torch
+            add_arguments, run = load()
+            add_arguments(command)
+            command.set_defaults(run=run)
+    arguments = parser.parse_args(words)
+    run = arguments.run
+    return _guarded(parser.prog, lambda: int(run(arguments)))
+
+
+# --- pcnn-predict ---
+
+
+def _predict_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pcnn-predict",
+        description="Find the faces in pictures and read their expressions.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("paths", nargs="*", metavar="PATH", help="picture, folder (searched), or glob pattern")
+    add("--format", choices=("table", "json", "jsonl", "csv"), default="table")
+    add("--output", type=Path, metavar="FILE", help="write there instead of to stdout")
+    add("--annotate", type=Path, metavar="DIR", help="save a copy of each picture, drawn on")
+    add("--faces", action="store_true", help="the pictures are faces: do not look for any")
+    add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
+    add("--detector", metavar="NAME|FILE", help="mobilenet, resnet50 or a checkpoint")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
+    add("--min-score", type=_probability, metavar="P", help="least detection score, 0…1")
+    add("--batch-size", type=_positive, metavar="N", help="pictures in memory at a time")
+    add("--info", action="store_true", help="show versions, device, weights, ops; then stop")
+    add("--version", action="version", version=f"pcnn {__version__}")
+    return parser
+
+
+def _probability(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from error
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must lie in 0…1, got {text}")
+    return value
+
+
+def _positive(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be whole, got {text!r}") from error
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from pcnn import commands
+
+    return commands.show_info(arguments) if arguments.info else commands.predict_files(arguments)
+
+
+# --- pcnn-train ---
+
+_Arguments = Callable[[argparse.ArgumentParser], None]
+_Run = Callable[[argparse.Namespace], int]
+
+
+def _detector_training() -> tuple[_Arguments, _Run]:
+    from pcnn import train_detector
+
+    return train_detector.add_arguments, train_detector.run
+
+
+def _trunk_training() -> tuple[_Arguments, _Run]:
+    from pcnn import train_expression
+
+    return train_expression.add_trunk_arguments, train_expression.run_trunk
+
+
+def _expression_training() -> tuple[_Arguments, _Run]:
+    from pcnn import train_expression
+
+    return train_expression.add_arguments, train_expression.run
+
+
+_TRAININGS: dict[str, tuple[str, Callable[[], tuple[_Arguments, _Run]]]] = {
+    "detector": ("train the face detector", _detector_training),
+    "trunk": ("train one trunk alone, for all six to start from", _trunk_training),
+    "expression": ("train the expression network", _expression_training),
+}
+
+
+# --- both ---
+
+
+def _guarded(program: str, work: Callable[[], int]) -> int:
+    """Run a command's work; what goes wrong in expected ways is one line, not a traceback."""
+    try:
+        return work()
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        with contextlib.suppress(OSError, ValueError):  # else Python complains when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _PIPE_CLOSED
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except (ValueError, RuntimeError) as error:
+        reason = _expected(error)
+        if not reason:
+            raise
+    print(f"{program}: {reason}", file=sys.stderr)
+    return _NOTHING_DONE
+
+
+def _expected(error: Exception) -> str:
+    """What to tell of an error that is the user's to mend; nothing for any other."""
+    from pcnn.errors import InputError, NativeError, WeightsError
+
+    if isinstance(error, (InputError, WeightsError, NativeError)):
+        return str(error)
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which need not be imported here
+        return "out of memory on the device: use a smaller --batch-size, or --device cpu"
+    return ""

@@ -1,0 +1,184 @@
+"""Picture files by name: finding them, naming them in messages, saying what is wrong."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pcnn.errors import InputError
+
+# What find_images takes for a picture; HEIC so that it is named as unreadable, not passed over.
+JPEG_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"))
+SUFFIXES = JPEG_SUFFIXES.union(
+    (
+        *(".png", ".apng", ".gif", ".webp"),
+        *(".tif", ".tiff", ".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm"),
+        *(".jp2", ".j2k", ".jpx", ".avif", ".heic", ".heif"),
+    )
+)
+
+# How files begin that are often handed in instead of a picture (in lower case, after blanks).
+_NOT_PICTURES = (
+    ((b"<!doctype html", b"<html"), "an HTML page, not a picture: was the download an error page?"),
+    ((b"%pdf",), "PDF documents are not supported: export the page as PNG"),
+    ((b"version https://git-lfs",), "a Git LFS pointer, not the picture: run git lfs pull"),
+    ((b"pk\x03\x04", b"\x1f\x8b", b"rar!"), "an archive, not a picture: unpack it first"),
+)
+# Major brands of ISO base media files (ISO/IEC 14496-12: bytes 8…11, after "ftyp").
+_AVIF = (b"avif", b"avis")
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+
+def find_images(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], list[InputError]]:
+    """The picture files that files, folders and glob patterns stand for.
+
+    paths: a file stands for itself, whatever its suffix, even where it does not exist; a
+        folder for all files below it with one of SUFFIXES, without hidden ones and linked
+        folders; a name with *, ? or [ that is no file, for what matches (** for any depth).
+    Returns the files, each once, in the order of `paths` and sorted within each; and one
+    InputError for each path that stands for nothing, or folder that cannot be read, so that
+    the others can still be used.
+    """
+    files: dict[Path, None] = {}
+    errors: list[InputError] = []
+    for each in paths:
+        path = os.fspath(each)
+        if not path or "\0" in path:
+            errors.append(InputError(f"find_images: paths must be names, got {path!r}"))
+        elif os.path.isdir(path):  # noqa: PTH112  (Path("") would be ".")
+            files.update(dict.fromkeys(_found_in_folder(Path(path), errors)))
+        elif glob.has_magic(path) and not os.path.lexists(path):
+            files.update(dict.fromkeys(_found_by_pattern(path, errors)))
+        else:
+            files[Path(path)] = None
+    return list(files), errors
+
+
+def annotated_names(files: Sequence[Path], folder: Path) -> dict[Path, Path]:
+    """Where in `folder` the annotated copy of each file goes.
+
+    The copies are named `stem.annotated.png` (`.jpg` for JPEG) and lie as the files do below
+    the folder they have in common, so that equal names do not meet; where they still would
+    (a.png and a.webp), or would hit one of `files`, a number is added.
+    Returns one path for each of `files`, all different and none of them in `files`.
+    """
+    absolute = [_absolute(file) for file in files]
+    taken = set(absolute)
+    common = _common_folder(absolute)
+    names: dict[Path, Path] = {}
+    for file, place in zip(files, absolute, strict=True):
+        parent = folder / place.parent.relative_to(common) if common else folder
+        suffix = ".jpg" if file.suffix.lower() in JPEG_SUFFIXES else ".png"
+        target, number = parent / f"{file.stem}.annotated{suffix}", 1
+        while _absolute(target) in taken:
+            number += 1
+            target = parent / f"{file.stem}-{number}.annotated{suffix}"
+        taken.add(_absolute(target))
+        names[file] = target
+    return names
+
+
+def what_instead(head: bytes) -> str:
+    """What a file that is no readable picture seems to be, and what to do about it.
+
+    head: its first bytes, some hundred of them; empty for an empty file.
+    """
+    if not head:
+        return "the file is empty (0 bytes)"
+    if head[4:8] == b"ftyp":
+        return _what_media(head[8:12])
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for beginnings, reason in _NOT_PICTURES:
+        if start.startswith(beginnings):
+            return reason
+    if b"<svg" in start:
+        return "SVG drawings are not supported: export it as PNG"
+    if _is_text(head):
+        return "text, not a picture"
+    return "not a picture in a format that can be read (JPEG, PNG, GIF, WebP, TIFF, BMP, …)"
+
+
+def file_error(error: OSError) -> str:
+    """Why a file could not be read, in a few words."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, IsADirectoryError) or os.path.isdir(error.filename or ""):  # noqa: PTH112
+        return "a folder, not a picture: pass the files in it"
+    if isinstance(error, PermissionError):
+        return "permission denied"
+    return f"cannot be read ({error.strerror or error})"
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """A file name for a message: as it is, or escaped where it would not print on one line."""
+    text = os.fspath(path)
+    return text if text.isprintable() else ascii(text)
+
+
+def _absolute(path: Path) -> Path:
+    """The path without links and dots, whether or not it exists."""
+    return Path(os.path.realpath(path))
+
+
+def _common_folder(files: Sequence[Path]) -> Path | None:
+    """The deepest folder that holds all files; None without files or across Windows drives."""
+    try:
+        return Path(os.path.commonpath([file.parent for file in files]))
+    except ValueError:
+        return None
+
+
+def _what_media(brand: bytes) -> str:
+    """What an ISO base media file of this major brand is."""
+    if brand in _AVIF:
+        return "AVIF pictures need Pillow 11.3 or later: upgrade it, or convert to JPEG"
+    if brand in _HEIC:
+        return "HEIC pictures need pillow_heif.register_heif_opener(), or conversion to JPEG"
+    return "a video, not a picture: extract its frames first"
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether these first bytes of a file are UTF-8 text; a last character may be cut."""
+    try:
+        head.decode()
+    except UnicodeDecodeError as error:
+        return error.reason == "unexpected end of data" and b"\0" not in head
+    return b"\0" not in head
+
+
+def _found_in_folder(folder: Path, errors: list[InputError]) -> list[Path]:
+    """Sorted pictures below `folder`; what goes wrong is added to `errors`."""
+
+    def report(error: OSError) -> None:
+        reason = f"the folder cannot be read ({error.strerror})"
+        errors.append(InputError(f"{shown(error.filename)}: {reason}"))
+
+    found: list[Path] = []
+    known = len(errors)
+    for parent, folders, names in os.walk(folder, onerror=report):
+        folders[:] = [each for each in folders if not each.startswith(".")]
+        found += (Path(parent, each) for each in names if _is_picture_name(each))
+    if not found and len(errors) == known:
+        errors.append(InputError(f"{shown(folder)}: no pictures in this folder"))
+    return sorted(found)
+
+
+def _found_by_pattern(pattern: str, errors: list[InputError]) -> list[Path]:
+    """Sorted pictures that match, and those below folders that match."""
+    found: list[Path] = []
+    matches = glob.glob(pattern, recursive=True)  # noqa: PTH207  (it may be absolute)
+    for match in sorted(map(Path, matches)):
+        if match.is_dir():
+            found += _found_in_folder(match, [])
+        elif _is_picture_name(match.name):
+            found.append(match)
+    if not found:
+        errors.append(InputError(f"{shown(pattern)}: no pictures match this pattern"))
+    return found
+
+
+def _is_picture_name(name: str) -> bool:
+    """Whether a file of this name, met in a folder, is taken for a picture."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122

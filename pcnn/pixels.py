@@ -1,0 +1,214 @@
+"""Pixels of any kind (Pillow modes, array dtypes, tensor layouts) → RGB uint8."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Pixels = NDArray[np.uint8]
+
+CHANNELS = (1, 3, 4)
+ARRAY_SHAPES = "(H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
+
+# Resampling in float32 or float16 overshoots 0…1 by rounding; more than this is no rounding.
+_FLOAT_SLACK = 1e-3
+
+
+def picture_to_rgb(picture: Image.Image, *, name: str) -> Pixels:
+    """Pixels of a loaded Pillow image of any mode.
+
+    16 bit is scaled by 1/257; "I" counts as 8 bit where nothing exceeds 255, else as 16 bit;
+    "F" counts as 0…1 where nothing exceeds 1, else as 0…255. Transparency goes onto white.
+    Returns (H, W, 3) uint8 RGB, contiguous and writable.
+    Raises InputError: the mode has no RGB form, or values lie outside its range.
+    """
+    if picture.mode.startswith("I;16"):
+        return _grey_to_rgb(sixteen_to_eight(np.asarray(picture)))
+    if picture.mode in ("I", "F"):
+        return _grey_to_rgb(_wide_to_eight(np.asarray(picture), picture.mode, name))
+    try:
+        if picture.has_transparency_data:
+            picture = _on_white(picture)
+        return np.array(picture.convert("RGB"))
+    except ValueError as error:
+        raise InputError(
+            f"{name}: pixels of mode {picture.mode} are not supported: convert them to RGB"
+        ) from error
+
+
+def tensor_to_array(tensor: Tensor, *, name: str) -> NDArray[Any]:
+    """A tensor on any device as a (H, W) or (H, W, C) array of the same values.
+
+    tensor: (H, W), (C, H, W) or (H, W, C) with C = 1, 3 or 4; bfloat16 and narrower floats
+        come back as float32.
+    Raises InputError: another shape, a shape that could be read both ways, or a tensor whose
+    values NumPy cannot hold (sparse, quantised, meta).
+    """
+    shape = tuple(tensor.shape)
+    _check_tensor_shape(shape, name)
+    try:
+        dense = tensor.detach().cpu()
+        if dense.is_floating_point():
+            dense = dense.float()
+        array: NDArray[Any] = dense.resolve_neg().numpy()
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        raise InputError(
+            f"load_image: {name} must be a dense tensor with data, "
+            f"got {tensor.layout} {tensor.dtype} on {tensor.device}"
+        ) from error
+    if len(shape) == 3 and shape[0] in CHANNELS:
+        return array.transpose(1, 2, 0)
+    return array
+
+
+def array_to_rgb(array: NDArray[Any], *, bgr: bool, name: str) -> Pixels:
+    """Pixels of an array.
+
+    array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); uint8, bool, uint16 (full range
+        0…65535), another integer type within 0…255, or float within 0…1. A fourth channel
+        is alpha, 0 = transparent, and goes onto white.
+    bgr: colours come as blue, green, red (, alpha).
+    Returns (H, W, 3) uint8 RGB, contiguous and writable; without a copy where `array` already is.
+    Raises InputError: another shape, no pixels, another dtype, values out of range.
+    """
+    array = np.asarray(array)
+    _check_array_shape(array.shape, name)
+    pixels = _to_eight(array, name)
+    if pixels.ndim == 2:
+        return _grey_to_rgb(pixels)
+    if pixels.shape[2] == 1:
+        return _grey_to_rgb(pixels[:, :, 0])
+    colours = pixels[:, :, 2::-1] if bgr else pixels[:, :, :3]
+    if pixels.shape[2] == 4:
+        colours = _blend_on_white(colours, pixels[:, :, 3:])
+    return np.require(colours, requirements=["C", "W"])
+
+
+def sixteen_to_eight(values: NDArray[Any]) -> Pixels:
+    """0…65535 → 0…255, rounded: 65535 = 255 · 257, so both ends are kept exactly."""
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _check_tensor_shape(shape: tuple[int, ...], name: str) -> None:
+    """Raise InputError unless a tensor of `shape` can be read as one picture, in one way."""
+    if len(shape) == 2:
+        return
+    if len(shape) != 3 or (shape[0] not in CHANNELS and shape[2] not in CHANNELS):
+        remedy = ": one picture at a time, pass list(images)" if len(shape) == 4 else ""
+        raise InputError(
+            f"load_image: {name} must be (H, W), (C, H, W) or (H, W, C) with C = 1, 3 or 4, "
+            f"got {shape}{remedy}"
+        )
+    if shape[0] in CHANNELS and shape[2] in CHANNELS:
+        raise InputError(
+            f"load_image: {name} must show which dimension is the channels, got {shape}, which "
+            "may be (C, H, W) or (H, W, C): pass a NumPy array, which is always (H, W, C)"
+        )
+
+
+def _check_array_shape(shape: tuple[int, ...], name: str) -> None:
+    """Raise InputError unless an array of `shape` is one picture with pixels in it."""
+    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in CHANNELS):
+        remedy = ""
+        if len(shape) == 3 and shape[0] in CHANNELS:
+            remedy = ": put the channels last, image.transpose(1, 2, 0)"
+        elif len(shape) == 4:
+            remedy = ": one picture at a time, pass list(images)"
+        raise InputError(f"load_image: {name} must be {ARRAY_SHAPES}, got {shape}{remedy}")
+    if 0 in shape:
+        raise InputError(f"load_image: {name} must have pixels, got shape {shape}")
+
+
+def _to_eight(array: NDArray[Any], name: str) -> Pixels:
+    """Values of any accepted dtype as uint8, same shape."""
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind == "b":
+        return array.astype(np.uint8) * np.uint8(255)
+    if array.dtype.kind == "u" and array.dtype.itemsize == 2:
+        return sixteen_to_eight(array)
+    if array.dtype.kind in "iu":
+        _check_range(array, 255, "scale them and pass uint8", name)
+        return array.astype(np.uint8)
+    if array.dtype.kind == "f":
+        return _float_to_eight(array, name)
+    remedy = ": pictures of different sizes go in a list" if array.dtype.kind == "O" else ""
+    raise InputError(
+        f"load_image: {name} must be uint8, uint16, bool or float, got {array.dtype}{remedy}"
+    )
+
+
+def _float_to_eight(array: NDArray[Any], name: str) -> Pixels:
+    """Floats 0…1 → 0…255, rounded."""
+    _check_finite(array, name)
+    low, high = float(array.min()), float(array.max())
+    if low < -_FLOAT_SLACK or high > 1 + _FLOAT_SLACK:
+        remedy = "undo the normalisation" if low < 0 else "divide by 255, or pass 0…255 as uint8"
+        raise InputError(
+            f"load_image: {name} of {array.dtype} must lie in 0…1, "
+            f"got {low:.4g}…{high:.4g}: {remedy}"
+        )
+    return np.rint(array.clip(0, 1).astype(np.float32) * 255).astype(np.uint8)
+
+
+def _wide_to_eight(values: NDArray[Any], mode: str, name: str) -> Pixels:
+    """One-channel Pillow pixels of 32 bits → 0…255.
+
+    Files and conversions put 8-bit and 16-bit (or unit) values alike into these modes. Which
+    it is shows in the largest one: taken for the wider range, a picture that stays within
+    the narrower one would be black.
+    """
+    _check_finite(values, name)
+    wide, narrow = (255, 1) if mode == "F" else (65535, 255)
+    _check_range(values, wide, "convert the picture to mode L", name)
+    limit = narrow if values.max() <= narrow else wide
+    scaled: Pixels = np.rint(values * (255 / limit)).astype(np.uint8)
+    return scaled
+
+
+def _check_finite(values: NDArray[Any], name: str) -> None:
+    """Raise InputError where a value is NaN or infinite."""
+    bad = int(np.count_nonzero(~np.isfinite(values)))
+    if bad:
+        raise InputError(
+            f"load_image: {name} must hold finite values, "
+            f"got NaN or infinity in {bad} of {values.size}"
+        )
+
+
+def _check_range(values: NDArray[Any], limit: int, remedy: str, name: str) -> None:
+    """Raise InputError unless all values lie in 0…limit."""
+    low, high = values.min(), values.max()
+    if low < 0 or high > limit:
+        raise InputError(
+            f"load_image: {name} of {values.dtype} must lie in 0…{limit}, "
+            f"got {low:g}…{high:g}: {remedy}"
+        )
+
+
+def _grey_to_rgb(grey: Pixels) -> Pixels:
+    """(H, W) → (H, W, 3), the value in each channel."""
+    return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    """A picture with any kind of transparency, laid on white."""
+    if picture.mode in ("La", "PA"):
+        picture = picture.convert("LA" if picture.mode == "La" else "RGBA")
+    rgba = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+
+
+def _blend_on_white(colours: Pixels, alpha: Pixels) -> Pixels:
+    """colours (H, W, 3) over white by alpha (H, W, 1)."""
+    opacity = alpha.astype(np.uint32)
+    blended = colours * opacity + 255 * (255 - opacity)
+    return ((blended + 127) // 255).astype(np.uint8)

@@ -1,0 +1,255 @@
+"""Results as dicts and tables, and what is drawn from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from pcnn import panels
+from pcnn.errors import InputError
+from pcnn.results import FACE_COLUMNS, Detection, Expression, Face, Prediction
+
+SCORES = {
+    "neutral": 0.25,
+    "happiness": 0.5,
+    "surprise": 0.125,
+    "sadness": 0.0625,
+    "anger": 0.03125,
+    "disgust": 0.015625,
+    "fear": 0.0078125,
+    "contempt": 0.0078125,
+}
+LANDMARKS = np.array([[-0.2, -0.1], [0.2, -0.1], [0, 0.1], [-0.15, 0.3], [0.15, 0.3]])
+
+
+def face_at(x: float, y: float, size: float) -> Face:
+    """A happy face whose box is `size` high, with its middle at (x, y)."""
+    box = (x - 0.4 * size, y - 0.5 * size, x + 0.4 * size, y + 0.5 * size)
+    landmarks = (LANDMARKS * size + (x, y)).astype(np.float32)
+    regions = {"mouth": SCORES, "left_eye": SCORES}
+    return Face("happiness", 0.5, SCORES, regions, box, 0.75, landmarks)
+
+
+def prediction_of(*faces: Face, size: tuple[int, int] = (640, 480)) -> Prediction:
+    return Prediction(faces, None, *size)
+
+
+def picture(size: tuple[int, int]) -> np.ndarray:
+    """Plain blue, a colour that drawing never uses."""
+    return np.full((size[1], size[0], 3), (0, 0, 90), np.uint8)
+
+
+# --- values ---
+
+
+def test_field_names_and_order_are_public() -> None:
+    fields = {kind: [field.name for field in dataclasses.fields(kind)] for kind in ALL}
+    assert fields == {
+        Detection: ["box", "score", "landmarks"],
+        Expression: ["label", "confidence", "scores", "regions"],
+        Face: [
+            *("label", "confidence", "scores", "regions"),
+            *("box", "detection_score", "landmarks"),
+        ],
+        Prediction: ["faces", "source", "width", "height"],
+    }
+
+
+ALL = (Detection, Expression, Face, Prediction)
+
+
+def test_results_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        face_at(100, 100, 50).label = "anger"  # type: ignore[misc]
+
+
+def test_to_dict_by_hand() -> None:
+    prediction = Prediction((face_at(100, 100, 50),), "a.jpg", 640, 480)
+    told = prediction.to_dict()
+    assert list(told) == ["source", "width", "height", "faces"]
+    assert (told["source"], told["width"], told["height"]) == ("a.jpg", 640, 480)
+    face = told["faces"][0]
+    assert list(face) == [
+        *("label", "confidence", "scores", "regions", "box", "detection_score", "landmarks"),
+    ]
+    assert face["scores"] == SCORES
+    assert list(face["scores"]) == list(SCORES)
+    assert face["regions"] == {"mouth": SCORES, "left_eye": SCORES}
+    assert face["box"] == [80.0, 75.0, 120.0, 125.0]
+    assert face["landmarks"] == [[90, 95], [110, 95], [100, 105], [92.5, 115], [107.5, 115]]
+    assert json.loads(json.dumps(told)) == told
+
+
+def test_to_dict_makes_plain_floats_of_numpys() -> None:
+    value = np.float32(0.5)
+    box = (value, value, value, value)
+    face = Face("a", value, {"a": value}, {"m": {"a": value}}, box, value, np.ones((5, 2)))
+    assert json.loads(json.dumps(face.to_dict()))["confidence"] == 0.5
+
+
+def test_prediction_without_faces() -> None:
+    prediction = prediction_of()
+    assert prediction.to_dict()["faces"] == []
+    assert prediction.rows() == []
+
+
+def test_rows_are_flat_and_count_from_one() -> None:
+    rows = Prediction((face_at(100, 100, 50), face_at(300, 100, 50)), "a.jpg", 640, 480).rows()
+    assert list(rows[0]) == [*FACE_COLUMNS, *SCORES]
+    assert [row["face"] for row in rows] == [1, 2]
+    assert rows[1]["x1"] == 280.0
+    assert rows[1]["happiness"] == 0.5
+
+
+def test_to_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
+    def frame(rows: list[dict[str, Any]], columns: list[str]) -> Any:
+        return rows, columns
+
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=frame))
+    prediction = prediction_of(face_at(100, 100, 50))
+    assert prediction.to_pandas() == (prediction.rows(), [*FACE_COLUMNS, *SCORES])
+    assert prediction_of().to_pandas() == ([], list(FACE_COLUMNS))
+
+
+def test_to_pandas_without_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(InputError) as caught:
+        prediction_of().to_pandas()
+    message = "Prediction.to_pandas: pandas must be installed: pip install pandas"
+    assert str(caught.value) == message
+
+
+# --- drawing ---
+
+
+@pytest.mark.parametrize(
+    ("size", "faces"),
+    [
+        ((512, 512), [(256, 256, 400)]),
+        ((2000, 1500), [(500, 900, 30), (1900, 1450, 30)]),
+        ((640, 480), [(250, 220, 180), (410, 230, 170)]),
+        ((640, 480), [(0, 240, 90), (640, 240, 90), (320, 0, 90), (320, 480, 90)]),
+        ((640, 480), [(-40, 240, 60), (700, 500, 60)]),
+        ((64, 64), [(32, 32, 50)]),
+        ((1, 1), [(0, 0, 10)]),
+        ((900, 600), [(50 + 90 * (i % 10), 60 + 110 * (i // 10), 60) for i in range(50)]),
+    ],
+    ids=["big", "small", "pair", "edges", "outside", "tiny", "one-pixel", "crowd"],
+)
+def test_draw_sizes(size: tuple[int, int], faces: list[tuple[float, float, float]]) -> None:
+    pixels = picture(size)
+    before = pixels.copy()
+    drawn = prediction_of(*(face_at(*face) for face in faces), size=size).draw(pixels)
+    assert drawn.mode == "RGB"
+    assert drawn.size == size
+    np.testing.assert_array_equal(pixels, before)
+    assert (np.asarray(drawn) != before).any()
+
+
+def placed(size: tuple[int, int], faces: list[Face]) -> list[panels.Placed | None]:
+    style = panels.Style(size, len(faces))
+    return panels.arrange(faces, style, ImageDraw.Draw(Image.new("RGB", size)))
+
+
+def overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return max(one[0], other[0]) < min(one[2], other[2]) and max(one[1], other[1]) < min(
+        one[3], other[3]
+    )
+
+
+@pytest.mark.parametrize("rows", range(1, 5))
+@pytest.mark.parametrize("columns", range(1, 7))
+def test_panels_stay_inside_and_off_faces_and_each_other(rows: int, columns: int) -> None:
+    size = (1200, 900)
+    faces = [
+        face_at(1200 / columns * (column + 0.5), 900 / rows * (row + 0.5), 80)
+        for row in range(rows)
+        for column in range(columns)
+    ]
+    boxes = [place.box for place in placed(size, faces) if place is not None]
+    assert len(boxes) == len(faces)
+    for index, panel in enumerate(boxes):
+        assert panel[0] >= 0
+        assert panel[1] >= 0
+        assert panel[2] <= size[0]
+        assert panel[3] <= size[1]
+        assert not any(overlap(panel, face.box) for face in faces)
+        assert not any(overlap(panel, other) for other in boxes[:index])
+
+
+def test_one_face_gets_the_whole_chart_beside_it() -> None:
+    (place,) = placed((512, 512), [face_at(223, 112, 120)])
+    assert place is not None
+    assert place.clean
+    assert [name for name, _ in place.panel.rows][:3] == ["happiness", "neutral", "surprise"]
+    assert len(place.panel.rows) == len(SCORES)
+    assert place.box.x1 > 223 + 48  # to the right of the box
+    assert place.box.y1 == 52  # and level with its top
+
+
+def test_large_face_keeps_eyes_to_mouth_free() -> None:
+    face = face_at(256, 256, 400)
+    (place,) = placed((512, 512), [face])
+    assert place is not None
+    assert place.clean
+    low, high = face.landmarks.min(0), face.landmarks.max(0)
+    assert not overlap(place.box, (*low, *high))
+
+
+def test_no_panel_where_not_even_the_label_fits() -> None:
+    assert placed((64, 64), [face_at(32, 32, 50)]) == [None]
+
+
+def test_letters_grow_with_the_picture_and_shrink_in_a_crowd() -> None:
+    assert panels.Style((512, 512), 1).title_px == 13
+    assert panels.Style((4000, 3000), 1).title_px == 51
+    assert panels.Style((4000, 3000), 40).title_px == 26
+    assert panels.Style((64, 64), 1).title_px == 12
+
+
+def test_picture_without_faces_says_so() -> None:
+    drawn = np.asarray(prediction_of().draw(picture((640, 480))))
+    changed = np.argwhere((drawn != picture((640, 480))).any(axis=2))
+    assert len(changed)
+    assert changed[:, 0].min() > 440  # the note is in the lower left corner
+    assert changed[:, 1].max() < 120
+
+
+def test_draw_reads_the_source(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(picture((640, 480))).save(path)
+    faces = (face_at(100, 100, 50),)
+    from_source = Prediction(faces, str(path), 640, 480).draw()
+    given = prediction_of(*faces).draw(picture((640, 480)))
+    np.testing.assert_array_equal(np.asarray(from_source), np.asarray(given))
+
+
+def test_draw_takes_bgr() -> None:
+    drawn = prediction_of().draw(picture((640, 480))[:, :, ::-1], bgr=True)
+    assert drawn.getpixel((600, 10)) == (0, 0, 90)
+
+
+def test_draw_without_image_or_source() -> None:
+    with pytest.raises(InputError) as caught:
+        prediction_of().draw()
+    assert str(caught.value) == (
+        "Prediction.draw: image must be given, as the picture came without a path: "
+        "pass the same picture again"
+    )
+
+
+def test_draw_with_another_picture() -> None:
+    with pytest.raises(InputError) as caught:
+        prediction_of().draw(picture((480, 640)))
+    assert str(caught.value) == (
+        "Prediction.draw: image must be 640 × 480 as predicted, got 480 × 640: "
+        "pass the same picture"
+    )
