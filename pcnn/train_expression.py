@@ -96,7 +96,7 @@ def _write_weights(training: Training, valid: FaceSet, output: Path) -> None:
         "architecture": options.network,
         "config": dataclasses.asdict(network.config),
         "native_size": training.train.faces.shape[-1],
-        "training": dataclasses.asdict(options),
+        "training": _portable(options),
         "trained_on": "FER+ training split, argmax-8, without duplicates",
         "licence": "Apache-2.0",
         "scores": {"FER+ valid, argmax-8, without duplicates": accuracy(logits, valid.votes)},
@@ -112,6 +112,15 @@ def _write_weights(training: Training, valid: FaceSet, output: Path) -> None:
         for name, value in network.state_dict().items()
     }
     weights.write(output, halves, metadata)
+
+
+def _portable(options: TrainOptions) -> dict[str, Any]:
+    """The options as they may be published: files by their names, wherever they lay."""
+    files = ("data", "output", "init", "detector")
+    return {
+        name: Path(value).name if name in files and value else value
+        for name, value in dataclasses.asdict(options).items()
+    }
 
 
 def measure_template(detector: Detector, faces: FaceSet, count: int = 2000) -> list[list[float]]:
@@ -147,6 +156,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `pcnn-train expression`."""
     _add_common(parser, size=96, epochs=12, lr=1e-3)
     parser.add_argument("--init", help="weights made by `pcnn-train trunk` to start from")
+    parser.add_argument(
+        "--detector",
+        default="mobilenet",
+        help="name or file of the detector by which the template is measured [%(default)s]",
+    )
 
 
 def _add_common(parser: argparse.ArgumentParser, *, size: int, epochs: float, lr: float) -> None:
@@ -177,9 +191,8 @@ def _run_command(arguments: argparse.Namespace, network: str) -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     names = ("data", "output", "size", "width", "epochs", "batch", "lr", "seed")
-    chosen = {name: getattr(arguments, name) for name in names}
-    path = train_expression(
-        TrainOptions(network=network, init=getattr(arguments, "init", None), **chosen)
-    )
+    optional = ("init", "detector") if network == "pcnn" else ()
+    chosen = {name: getattr(arguments, name) for name in (*names, *optional)}
+    path = train_expression(TrainOptions(network=network, **chosen))
     Console(stderr=True).print(f"wrote {path}")
     return 0

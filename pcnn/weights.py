@@ -199,7 +199,7 @@ def load_facenet(path: str | Path) -> FaceNet:
 
 
 def _config(metadata: Mapping[str, Any]) -> ModelConfig:
-    config = {
+    config: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in metadata["config"].items()
     }
