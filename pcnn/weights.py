@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from pcnn.errors import WeightsError
@@ -129,7 +129,8 @@ def write(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, Any]
     path = Path(path)
     temporary = path.with_name(path.name + ".part")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, temporary, metadata={_METADATA_KEY: json.dumps(metadata)})
+    # save_file would make a file that its owner alone may read.
+    temporary.write_bytes(save(contiguous, metadata={_METADATA_KEY: json.dumps(metadata)}))
     temporary.replace(path)
 
 
