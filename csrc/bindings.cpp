@@ -1,0 +1,157 @@
+// The Python modules: pcnn._C with the CPU ops, and, compiled with PCNN_WITH_CUDA, pcnn._cuda.
+// Tensors come as address, shape and strides, so that neither module depends on a version of torch.
+#include <pybind11/pybind11.h>
+
+#include <array>
+#include <vector>
+
+#include "checks.h"
+#include "crop_regions.h"
+#include "stitch_regions.h"
+#include "warp_add.h"
+
+namespace py = pybind11;
+
+namespace pcnn {
+namespace {
+
+#ifdef PCNN_WITH_CUDA
+#define PCNN_MODULE _cuda
+struct Place {
+  int device;
+  std::uintptr_t stream;
+};
+void run(const CropRegions& op, const View* views, Place at) {
+  crop_regions_cuda(op, views, at.device, reinterpret_cast<void*>(at.stream));
+}
+void run(const StitchRegions& op, Place at) {
+  stitch_regions_cuda(op, at.device, reinterpret_cast<void*>(at.stream));
+}
+void run(const WarpAdd& op, Place at) {
+  warp_add_cuda(op, at.device, reinterpret_cast<void*>(at.stream));
+}
+Place place_of(std::int64_t device, std::uintptr_t stream) {
+  return {static_cast<int>(device), stream};
+}
+#else
+#define PCNN_MODULE _C
+struct Place {
+  int threads;
+};
+void run(const CropRegions& op, const View* views, Place at) {
+  crop_regions_cpu(op, views, at.threads);
+}
+void run(const StitchRegions& op, Place at) { stitch_regions_cpu(op, at.threads); }
+void run(const WarpAdd& op, Place at) { warp_add_cpu(op, at.threads); }
+Place place_of(std::int64_t threads, std::uintptr_t) { return {static_cast<int>(threads)}; }
+#endif
+
+// A tuple of N integers. pybind11's own conversion of sequences takes ten times as long, which
+// counts where a call brings sixty numbers and computes for five microseconds.
+template <std::size_t N>
+std::array<std::int64_t, N> integers(const py::handle& tuple) {
+  std::array<std::int64_t, N> numbers;
+  require(PyTuple_Check(tuple.ptr()) && PyTuple_GET_SIZE(tuple.ptr()) == N,
+          "expected a tuple of " + std::to_string(N) + " integers");
+  for (std::size_t index = 0; index < N; ++index) {
+    numbers[index] = PyLong_AsLongLong(PyTuple_GET_ITEM(tuple.ptr(), index));
+    if (numbers[index] == -1 && PyErr_Occurred()) throw py::error_already_set();
+  }
+  return numbers;
+}
+
+// image: address, 3 sizes, 3 strides. outs: address, height, width of each view.
+void crop_regions(const py::tuple& image, std::int64_t transforms, std::int64_t faces,
+                  const py::tuple& outs, const py::tuple& mean, const py::tuple& std,
+                  double footprint, int dtype, std::int64_t place, std::uintptr_t stream) {
+  constexpr const char* kOp = "crop_regions";
+  const auto [address, rows, columns, colours, row_stride, column_stride, channel_stride] =
+      integers<7>(image);
+  require(rows >= 1 && columns >= 1 && colours == 3,
+          "crop_regions: image must be (height, width, 3)");
+  require(faces >= 0, "crop_regions: faces must not be negative");
+  require((mean.size() == 1 || mean.size() == 3) && std.size() == mean.size(),
+          "crop_regions: mean and std must be one or three numbers");
+  require(footprint > 0, "crop_regions: footprint must be above 0");
+  const auto view_count = static_cast<std::int64_t>(outs.size());
+  CropRegions op = {};
+  op.image = {static_cast<const std::uint8_t*>(pointer_of(kOp, "image", address, 1)),
+              rows, columns, row_stride, column_stride, channel_stride};
+  op.transforms = static_cast<const float*>(
+      pointer_of(kOp, "transforms", transforms, faces * view_count));
+  op.faces = faces;
+  op.view_count = view_count;
+  op.normalisation.channels = static_cast<int>(mean.size());
+  for (std::size_t channel = 0; channel < mean.size(); ++channel) {
+    op.normalisation.shift[channel] = static_cast<float>(255.0 * mean[channel].cast<double>());
+    op.normalisation.scale[channel] = static_cast<float>(255.0 * std[channel].cast<double>());
+  }
+  op.footprint = footprint;
+  op.dtype = dtype_of(kOp, dtype);
+  std::vector<View> views;
+  for (const py::handle& out : outs) {
+    const auto [memory, height, width] = integers<3>(out);
+    constexpr std::int64_t kLimit = std::numeric_limits<std::int32_t>::max();
+    require(height >= 1 && width >= 1 && height <= kLimit / width,
+            "crop_regions: sizes must be at least 1 × 1 and less than 2^31 pixels");
+    views.push_back({pointer_of(kOp, "out", memory, faces), height, width});
+  }
+  const py::gil_scoped_release release;
+  run(op, views.data(), place_of(place, stream));
+}
+
+// Each map: address, 4 sizes, 4 strides.
+void stitch_regions(const py::tuple& regions, const py::tuple& out, int dtype, std::int64_t place,
+                    std::uintptr_t stream) {
+  constexpr const char* kOp = "stitch_regions";
+  constexpr const char* kNames[] = {"left eye", "right eye", "left cheek", "right cheek", "mouth"};
+  require(regions.size() == 5, "stitch_regions: regions must be 5 maps");
+  StitchRegions op = {};
+  const auto numbers = integers<9>(out);
+  op.batch = numbers[1];
+  op.channels = numbers[2];
+  op.out = map_of(kOp, "out", numbers, op.batch, op.channels);
+  op.dtype = dtype_of(kOp, dtype);
+  for (int i = 0; i < 5; ++i) {
+    const auto region = integers<9>(PyTuple_GET_ITEM(regions.ptr(), i));
+    op.regions[i] = map_of(kOp, kNames[i], region, op.batch, op.channels);
+  }
+  for (int left = 0; left < 4; left += 2) {
+    require(op.regions[left].height == op.regions[left + 1].height &&
+                op.regions[left].width == op.regions[left + 1].width,
+            std::string(kOp) + ": " + kNames[left + 1] + " must have the size of " + kNames[left]);
+  }
+  require(op.regions[4].width == op.out.width, "stitch_regions: mouth must have the width of out");
+  const py::gil_scoped_release release;
+  run(op, place_of(place, stream));
+}
+
+void warp_add(const py::tuple& stitched, std::int64_t theta, const py::tuple& face,
+              const py::tuple& out, int dtype, std::int64_t place, std::uintptr_t stream) {
+  constexpr const char* kOp = "warp_add";
+  WarpAdd op = {};
+  const auto numbers = integers<9>(out);
+  op.batch = numbers[1];
+  op.channels = numbers[2];
+  op.out = map_of(kOp, "out", numbers, op.batch, op.channels);
+  op.stitched = map_of(kOp, "stitched", integers<9>(stitched), op.batch, op.channels);
+  op.face = map_of(kOp, "face", integers<9>(face), op.batch, op.channels);
+  for (const Map* map : {&op.stitched, &op.face}) {
+    require(map->height == op.out.height && map->width == op.out.width,
+            "warp_add: stitched, face and out must have one shape");
+  }
+  op.theta = static_cast<const float*>(pointer_of(kOp, "theta", theta, op.batch));
+  op.dtype = dtype_of(kOp, dtype);
+  const py::gil_scoped_release release;
+  run(op, place_of(place, stream));
+}
+
+}  // namespace
+}  // namespace pcnn
+
+PYBIND11_MODULE(PCNN_MODULE, module) {
+  module.def("crop_regions", &pcnn::crop_regions);
+  module.def("stitch_regions", &pcnn::stitch_regions);
+  module.def("warp_add", &pcnn::warp_add);
+  module.attr("BUILD") = PCNN_BUILD;
+}

@@ -1,0 +1,82 @@
+#include <algorithm>
+
+#include "crop_regions.h"
+#include "launch.h"
+
+namespace pcnn {
+namespace {
+
+// Views travel in the kernel's arguments, so that none is copied to the device: this many at once,
+// which is the network's six and room to spare; more take another launch.
+constexpr int kViewsPerLaunch = 16;
+
+struct Views {
+  View view[kViewsPerLaunch];
+  unsigned first_block[kViewsPerLaunch + 1];  // blocks are numbered through all views
+  int count;
+  std::int64_t offset;  // of the first view here among all
+};
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    crop_kernel(const __grid_constant__ CropRegions op, const __grid_constant__ Views views) {
+  int which = 0;
+  while (blockIdx.x >= views.first_block[which + 1]) ++which;
+  const View& view = views.view[which];
+  const std::int64_t pixel =
+      static_cast<std::int64_t>(blockIdx.x - views.first_block[which]) * kThreads + threadIdx.x;
+  const std::int64_t pixels = view.height * view.width;
+  if (pixel >= pixels) return;
+  const std::int64_t row = pixel / view.width, column = pixel % view.width;
+  for (std::int64_t face = blockIdx.y; face < op.faces; face += gridDim.y) {
+    const float* transform = op.transform(face, views.offset + which);
+    const int count = taps(transform, op.footprint);
+    const float footprint = static_cast<float>(op.footprint);
+    const auto offset = [=](int i) { return tap_offset(i, count, footprint); };
+    float colour[3];
+    view_pixel(op, transform, count, offset, row, column, colour);
+    T* out = static_cast<T*>(view.out) + (face * pixels + pixel) * op.normalisation.channels;
+    write_pixel(op.normalisation, colour, out);
+  }
+}
+
+template <typename T>
+void launch(const CropRegions& op, const Views& views, cudaStream_t stream) {
+  const dim3 grid(views.first_block[views.count],
+                  static_cast<unsigned>(std::min(op.faces, kMaxGridY)));
+  crop_kernel<T><<<grid, kThreads, 0, stream>>>(op, views);
+}
+
+}  // namespace
+
+void crop_regions_cuda(const CropRegions& op, const View* views, int device, void* stream) {
+  if (op.faces == 0) return;
+  const DeviceGuard guard(device);
+  const auto on = static_cast<cudaStream_t>(stream);
+  for (std::int64_t offset = 0; offset < op.view_count; offset += kViewsPerLaunch) {
+    Views some = {};
+    some.offset = offset;
+    some.count =
+        static_cast<int>(std::min<std::int64_t>(kViewsPerLaunch, op.view_count - offset));
+    for (int index = 0; index < some.count; ++index) {
+      some.view[index] = views[offset + index];
+      const std::int64_t pixels = some.view[index].height * some.view[index].width;
+      some.first_block[index + 1] =
+          some.first_block[index] + static_cast<unsigned>((pixels + kThreads - 1) / kThreads);
+    }
+    switch (op.dtype) {
+      case Dtype::kFloat32:
+        launch<float>(op, some, on);
+        break;
+      case Dtype::kFloat16:
+        launch<Half>(op, some, on);
+        break;
+      case Dtype::kBFloat16:
+        launch<BFloat16>(op, some, on);
+        break;
+    }
+    check_launch("crop_regions");
+  }
+}
+
+}  // namespace pcnn

@@ -1,0 +1,351 @@
+"""The compiled ops as PyTorch operators: schemas, implementations, output shapes, gradients.
+
+`pcnn::crop_regions`, `pcnn::stitch_regions` and `pcnn::warp_add` are registered with
+torch.library, so torch.compile, torch.export and CUDA graphs see ordinary operators. Where the
+compiled code cannot serve, an operator computes the same with pcnn.ops.reference; so a program
+exported on one machine runs on another, built or not.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.machinery
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pcnn.errors import InputError, NativeError
+from pcnn.ops import build, reference
+
+# The element types the compiled code knows, and its numbers for them (csrc/numeric.h).
+DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+CHOICES = ("auto", "native", "reference")
+
+_SCHEMAS = (
+    "crop_regions(Tensor image, Tensor transforms, SymInt[] heights, SymInt[] widths, "
+    "float[] mean, float[] std, float footprint, ScalarType dtype) -> Tensor[]",
+    "stitch_regions(Tensor left_eye, Tensor right_eye, Tensor left_cheek, Tensor right_cheek, "
+    "Tensor mouth, SymInt height, SymInt width) -> Tensor",
+    "warp_add(Tensor stitched, Tensor theta, Tensor face) -> Tensor",
+)
+
+
+def _chosen() -> str:
+    choice = os.environ.get("PCNN_OPS", "auto")
+    if choice not in CHOICES:
+        raise InputError(f"PCNN_OPS must be one of {', '.join(CHOICES)}, got {choice!r}")
+    return choice
+
+
+def _packaged(name: str) -> tuple[ModuleType | None, str]:
+    """A compiled module of this package, or None and why it is not here."""
+    try:
+        return importlib.import_module(f"pcnn.{name}"), ""
+    except ImportError as error:
+        return None, str(error)
+
+
+# What PCNN_OPS said when pcnn was imported.
+choice = _chosen()
+_C, _C_missing = _packaged("_C")
+# Compute capability → the module with kernels for it, or why there is none.
+_cuda_modules: dict[tuple[int, int], ModuleType | str] = {}
+_warned: set[str] = set()
+
+
+def crop_regions(  # noqa: PLR0913
+    image: Tensor,
+    transforms: Tensor,
+    sizes: Sequence[tuple[int, int]],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    footprint: float,
+    dtype: torch.dtype,
+) -> list[Tensor]:
+    """See pcnn.ops.crop_regions."""
+    heights, widths = [size[0] for size in sizes], [size[1] for size in sizes]
+    views: list[Tensor] = torch.ops.pcnn.crop_regions.default(
+        image, transforms, heights, widths, list(mean), list(std), footprint, dtype
+    )
+    return views
+
+
+def stitch_regions(regions: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    """See pcnn.ops.stitch_regions."""
+    stitched: Tensor = torch.ops.pcnn.stitch_regions.default(*regions, *size)
+    return stitched
+
+
+def warp_add(stitched: Tensor, theta: Tensor, face: Tensor) -> Tensor:
+    """See pcnn.ops.warp_add."""
+    fused: Tensor = torch.ops.pcnn.warp_add.default(stitched, theta, face)
+    return fused
+
+
+def describe() -> str:
+    """Which code serves the CPU and the GPU, in a line; builds nothing."""
+    if choice == "reference":
+        return "reference (plain PyTorch), as PCNN_OPS asks"
+    cpu = f"native ({_C.BUILD})" if _C else f"reference (not built: {_C_missing})"
+    return f"CPU {cpu}; CUDA {_describe_cuda()}"
+
+
+def _describe_cuda() -> str:
+    if not torch.cuda.is_available():
+        return "none at hand"
+    known = _cuda_modules.get(torch.cuda.get_device_capability())
+    if isinstance(known, str):
+        return f"reference ({known})"
+    packaged, _ = _packaged("_cuda")
+    module = known or packaged
+    return f"native ({module.BUILD})" if module else "native, compiled at the first use"
+
+
+# What serves a call.
+
+
+def _serving(function: str, tensor: Tensor, dtype: torch.dtype) -> ModuleType | None:
+    """The compiled module for tensors like this one, or None where the reference must serve.
+
+    Raises NativeError: none, and PCNN_OPS=native.
+    """
+    if tensor.is_cpu and _C is not None and dtype in DTYPES:
+        return _C
+    # Where nothing is wrong with the installation, nobody is warned.
+    if not (tensor.is_cpu or tensor.is_cuda):
+        reason = f"there are no compiled ops for {tensor.device.type}"
+    elif dtype not in DTYPES:
+        reason = f"{dtype} has no compiled version, only {', '.join(map(str, DTYPES))}"
+    else:
+        module = _C_missing if tensor.is_cpu else _cuda_module(tensor.device)
+        if not isinstance(module, str):
+            return module
+        reason = f"the compiled ops for {tensor.device.type} are not at hand: {module}"
+        if choice == "auto":
+            _warn(
+                f"pcnn: {reason}; plain PyTorch serves instead, slower "
+                "(PCNN_OPS=reference silences this)"
+            )
+    if choice == "native":
+        raise NativeError(f"{function}: PCNN_OPS=native, but {reason}")
+    return None
+
+
+def _warn(text: str) -> None:
+    if text not in _warned:
+        _warned.add(text)
+        warnings.warn(text, RuntimeWarning, stacklevel=5)
+
+
+def _cuda_module(device: torch.device) -> ModuleType | str:
+    """The kernels for a GPU: packaged, else compiled on first use; or why there are none."""
+    capability = torch.cuda.get_device_capability(device)
+    if capability not in _cuda_modules:
+        packaged, _ = _packaged("_cuda")
+        try:
+            _cuda_modules[capability] = packaged or load(build.cuda_module(capability))
+        except NativeError as error:
+            _cuda_modules[capability] = str(error)
+    return _cuda_modules[capability]
+
+
+def load(path: os.PathLike[str]) -> ModuleType:
+    """The CUDA module in a file that build.cuda_module made. Raises NativeError: it won't load."""
+    loader = importlib.machinery.ExtensionFileLoader("pcnn._cuda", os.fspath(path))
+    spec = importlib.util.spec_from_file_location("pcnn._cuda", path, loader=loader)
+    try:
+        assert spec is not None  # for mypy: a loader was given
+        module = importlib.util.module_from_spec(spec)
+        loader.exec_module(module)
+    except ImportError as error:
+        raise NativeError(f"cannot load the compiled {path}: {error}") from error
+    return module
+
+
+def _call(function: Callable[..., None], place: Tensor, *arguments: object) -> None:
+    """Run a compiled op on the tensor's device: the CPU's threads or the GPU's current stream."""
+    try:
+        if place.is_cpu:
+            function(*arguments, torch.get_num_threads(), 0)
+        else:
+            stream = torch.cuda.current_stream(place.device)
+            function(*arguments, stream.device_index, stream.cuda_stream)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    except RuntimeError as error:
+        raise NativeError(str(error)) from error
+
+
+def _numbers(tensor: Tensor) -> tuple[int, ...]:
+    """Address, sizes, strides: a tensor as the compiled code takes it."""
+    return (tensor.data_ptr(), *tensor.shape, *tensor.stride())
+
+
+# crop_regions. It has no gradient: an image's pixels are whole numbers.
+
+
+def _empty_views(  # noqa: PLR0913, PLR0917
+    image: Tensor,
+    transforms: Tensor,
+    heights: Sequence[int],
+    widths: Sequence[int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    footprint: float,
+    dtype: torch.dtype,
+) -> list[Tensor]:
+    faces, channels = transforms.shape[0], len(mean)
+    return [
+        image.new_empty((faces, height, width, channels), dtype=dtype).permute(0, 3, 1, 2)
+        for height, width in zip(heights, widths, strict=True)
+    ]
+
+
+def _crop_regions(  # noqa: PLR0913, PLR0917
+    image: Tensor,
+    transforms: Tensor,
+    heights: Sequence[int],
+    widths: Sequence[int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    footprint: float,
+    dtype: torch.dtype,
+) -> list[Tensor]:
+    module = _serving("crop_regions", image, dtype)
+    if module is None:
+        sizes = list(zip(heights, widths, strict=True))
+        return reference.crop_regions(
+            image, transforms, sizes, mean=mean, std=std, footprint=footprint, dtype=dtype
+        )
+    views = _empty_views(image, transforms, heights, widths, mean, std, footprint, dtype)
+    transforms = transforms.contiguous()
+    outs = tuple(
+        (view.data_ptr(), height, width)
+        for view, height, width in zip(views, heights, widths, strict=True)
+    )
+    _call(
+        module.crop_regions,
+        image,
+        _numbers(image),
+        *(transforms.data_ptr(), transforms.shape[0], outs),
+        *(tuple(mean), tuple(std), footprint, DTYPES[dtype]),
+    )
+    return views
+
+
+# stitch_regions
+
+
+def _empty_stitched(  # noqa: PLR0913, PLR0917
+    left_eye: Tensor,
+    right_eye: Tensor,
+    left_cheek: Tensor,
+    right_cheek: Tensor,
+    mouth: Tensor,
+    height: int,
+    width: int,
+) -> Tensor:
+    """Memory for the stitched map, laid out like the mouth's."""
+    batch, channels = mouth.shape[:2]
+    if mouth.is_contiguous() or not mouth.is_contiguous(memory_format=torch.channels_last):
+        strides = (channels * height * width, height * width, width, 1)
+    else:
+        strides = (height * width * channels, 1, width * channels, channels)
+    # The quickest of torch's ways to get memory, which counts for a single face.
+    return mouth.new_empty_strided((batch, channels, height, width), strides)
+
+
+def _stitch_regions(  # noqa: PLR0913, PLR0917
+    left_eye: Tensor,
+    right_eye: Tensor,
+    left_cheek: Tensor,
+    right_cheek: Tensor,
+    mouth: Tensor,
+    height: int,
+    width: int,
+) -> Tensor:
+    regions = (left_eye, right_eye, left_cheek, right_cheek, mouth)
+    module = _serving("stitch_regions", mouth, mouth.dtype)
+    out = _empty_stitched(*regions, height, width)
+    if module is None:
+        return out.copy_(reference.stitch_regions(regions, (height, width)))
+    maps = tuple(map(_numbers, regions))
+    _call(module.stitch_regions, mouth, maps, _numbers(out), DTYPES[mouth.dtype])
+    return out
+
+
+def _save_regions(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *regions, height, width = inputs
+    ctx.size = (height, width)
+    ctx.save_for_backward(*regions)
+
+
+def _stitch_regions_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    def stitch(*regions: Tensor) -> Tensor:
+        return reference.stitch_regions(regions, ctx.size)
+
+    return *_gradients(stitch, ctx, grad), None, None
+
+
+# warp_add
+
+
+def _empty_fused(stitched: Tensor, theta: Tensor, face: Tensor) -> Tensor:
+    return torch.empty_like(face)
+
+
+def _warp_add(stitched: Tensor, theta: Tensor, face: Tensor) -> Tensor:
+    module = _serving("warp_add", face, face.dtype)
+    out = torch.empty_like(face)
+    if module is None:
+        return out.copy_(reference.warp_add(stitched, theta, face))
+    theta = theta.to(torch.float32).contiguous()
+    maps = (_numbers(stitched), theta.data_ptr(), _numbers(face), _numbers(out))
+    _call(module.warp_add, face, *maps, DTYPES[face.dtype])
+    return out
+
+
+def _save_all(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _warp_add_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    return _gradients(reference.warp_add, ctx, grad)
+
+
+def _gradients(function: Callable[..., Tensor], ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+    """The reference's gradient at the saved inputs, which it computes anew."""
+    with torch.enable_grad():
+        inputs = [tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
+        output = function(*inputs)
+    return torch.autograd.grad(output, inputs, grad)
+
+
+def _register() -> torch.library.Library:
+    library = torch.library.Library("pcnn", "FRAGMENT")
+    implementations: tuple[Callable[..., Any], ...] = (_crop_regions, _stitch_regions, _warp_add)
+    fakes: tuple[Callable[..., Any], ...] = (_empty_views, _empty_stitched, _empty_fused)
+    for schema, implementation, fake in zip(_SCHEMAS, implementations, fakes, strict=True):
+        name = schema.partition("(")[0]
+        library.define(schema, tags=torch.Tag.pt2_compliant_tag)
+        for device in ("CPU", "CUDA", "MPS", "XPU"):
+            library.impl(name, implementation, device)
+        torch.library.register_fake(f"pcnn::{name}", fake, lib=library)
+    torch.library.register_autograd(
+        "pcnn::stitch_regions", _stitch_regions_backward, setup_context=_save_regions, lib=library
+    )
+    torch.library.register_autograd(
+        "pcnn::warp_add", _warp_add_backward, setup_context=_save_all, lib=library
+    )
+    return library
+
+
+# Registrations last as long as this object.
+_library = _register()

@@ -1,0 +1,126 @@
+"""The mathematics of every op in plain PyTorch: slow, short, and the truth for the native ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Rec. 601 luma, the weights by which Pillow and OpenCV turn RGB into grey.
+LUMA = (0.299, 0.587, 0.114)
+
+
+def crop_regions(  # noqa: PLR0913
+    image: Tensor,
+    transforms: Tensor,
+    sizes: Sequence[tuple[int, int]],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    footprint: float,
+    dtype: torch.dtype,
+) -> list[Tensor]:
+    """See pcnn.ops.crop_regions."""
+    faces = transforms.shape[0]
+    channels = len(mean)
+    pixels = image.to(torch.float32)
+    if channels == 1:
+        pixels = (pixels * pixels.new_tensor(LUMA)).sum(2, keepdim=True)  # (H, W, 1)
+    scale = pixels.new_tensor([255.0 * value for value in std])
+    shift = pixels.new_tensor([255.0 * value for value in mean])
+    views = []
+    for view, (height, width) in enumerate(sizes):
+        out = pixels.new_empty((faces, height, width, channels))
+        for face in range(faces):
+            out[face] = _sample(pixels, transforms[face, view], height, width, footprint)
+        out = (out - shift) / scale
+        views.append(out.to(dtype).permute(0, 3, 1, 2))  # (F, C, h, w), channels-last
+    return views
+
+
+def taps(transform: Tensor, footprint: float) -> int:
+    """How many samples along each axis one view pixel averages: ceil of its extent in the image.
+
+    transform: (2, 3) float32, view pixel → image pixel. At least 1, at most MAX_TAPS.
+    """
+    scale = float(transform[:, :2].norm(dim=0).max()) * footprint
+    # The small allowance keeps rounding noise about a whole number from adding a tap.
+    return min(MAX_TAPS, max(1, math.ceil(scale - 1e-3))) if math.isfinite(scale) else 1
+
+
+MAX_TAPS = 64
+
+
+def _sample(pixels: Tensor, transform: Tensor, height: int, width: int, footprint: float) -> Tensor:
+    """(height, width, C): each view pixel the mean of k × k bilinear samples of its footprint."""
+    count = taps(transform, footprint)
+    offsets = ((torch.arange(count, device=pixels.device) + 0.5) / count - 0.5) * footprint
+    rows = torch.arange(height, device=pixels.device)[:, None] + offsets  # (height, k)
+    columns = torch.arange(width, device=pixels.device)[:, None] + offsets  # (width, k)
+    y, x = torch.meshgrid(rows.flatten(), columns.flatten(), indexing="ij")
+    (xx, xy, x0), (yx, yy, y0) = transform.to(torch.float32)
+    samples = _bilinear(pixels, xx * x + xy * y + x0, yx * x + yy * y + y0)
+    return samples.view(height, count, width, count, -1).mean((1, 3))
+
+
+def _bilinear(pixels: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """pixels (H, W, C) read at real positions x, y of any one shape; edges replicated."""
+    height, width, _ = pixels.shape
+    # NaN reads the first pixel, so that no position whatever reads outside the image.
+    x = torch.nan_to_num(x, nan=0.0).clamp(0, width - 1)
+    y = torch.nan_to_num(y, nan=0.0).clamp(0, height - 1)
+    left, top = x.floor().long(), y.floor().long()
+    right, bottom = (left + 1).clamp(max=width - 1), (top + 1).clamp(max=height - 1)
+    along, down = (x - left)[..., None], (y - top)[..., None]
+    upper = torch.lerp(pixels[top, left], pixels[top, right], along)
+    lower = torch.lerp(pixels[bottom, left], pixels[bottom, right], along)
+    return torch.lerp(upper, lower, down)
+
+
+def stitch_regions(regions: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    """See pcnn.ops.stitch_regions."""
+    left_eye, right_eye, left_cheek, right_cheek, mouth = regions
+    eyes = _resize(torch.cat((left_eye, right_eye), 3), (left_eye.shape[2], size[1]))
+    cheeks = _resize(torch.cat((left_cheek, right_cheek), 3), (left_cheek.shape[2], size[1]))
+    # Autocast resizes in float32; the map keeps the regions' precision nevertheless.
+    return _resize(torch.cat((eyes, cheeks, mouth), 2), size).to(mouth.dtype)
+
+
+def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(maps.shape[2:]) == size:
+        return maps
+    return F.interpolate(maps, size, mode="bilinear", align_corners=True)
+
+
+def warp_add(stitched: Tensor, theta: Tensor, face: Tensor) -> Tensor:
+    """See pcnn.ops.warp_add."""
+    wide = torch.promote_types(stitched.dtype, torch.float32)
+    sampled = F.grid_sample(
+        stitched.to(wide),
+        _grid(theta.to(wide), stitched.shape[2], stitched.shape[3]),
+        mode="bilinear",
+        padding_mode="zeros",
+        align_corners=True,
+    )
+    return (face + sampled).to(face.dtype)
+
+
+def _grid(theta: Tensor, height: int, width: int) -> Tensor:
+    """(B, height, width, 2): where each pixel reads, in normalised coordinates x, y.
+
+    As F.affine_grid with align_corners=True; that one refuses B = 0, warns of maps one pixel wide,
+    and cannot be traced with sizes that vary.
+    """
+    u = _centres(width, theta)[:, None]  # (width, 1)
+    v = _centres(height, theta)[:, None, None]  # (height, 1, 1)
+    along, down, shift = theta[:, None, None].unbind(4)  # each (B, 1, 1, 2)
+    return along * u + down * v + shift
+
+
+def _centres(size: int, like: Tensor) -> Tensor:
+    """The centres of `size` pixels, the first and last at -1 and 1; a single one at 0."""
+    positions = torch.arange(size, dtype=like.dtype, device=like.device)
+    return (2 * positions - (size - 1)) / max(size - 1, 1)

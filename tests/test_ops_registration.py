@@ -1,0 +1,163 @@
+"""The ops as PyTorch operators: torch.library's own checks, torch.compile, torch.export."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pcnn import ops
+from pcnn.ops import reference
+
+pytestmark = [
+    # torch's own code warns of itself while it compiles and exports.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning:torch"),
+]
+
+IMAGE = torch.randint(0, 256, (20, 30, 3), dtype=torch.uint8)
+TRANSFORMS = torch.tensor([[1.3, 0.2, 4.0], [-0.3, 1.6, 2.0]]).repeat(2, 2, 1, 1)
+
+
+def maps(dtype: torch.dtype = torch.float32, grad: bool = False) -> list[Tensor]:
+    sizes = [(3, 3), (3, 3), (1, 3), (1, 3), (3, 6), (6, 6)]
+    generator = torch.Generator().manual_seed(2)
+    made = [torch.randn((2, 8, *size), generator=generator).to(dtype) for size in sizes]
+    return [
+        tensor.contiguous(memory_format=torch.channels_last).requires_grad_(grad) for tensor in made
+    ]
+
+
+def theta(grad: bool = False) -> Tensor:
+    return torch.tensor([[[0.9, 0.1, 0.1], [-0.1, 1.1, 0.0]]]).repeat(2, 1, 1).requires_grad_(grad)
+
+
+def fuse(regions: list[Tensor], theta: Tensor, face: Tensor) -> Tensor:
+    return ops.warp_add(ops.stitch_regions(regions, (face.shape[2], face.shape[3])), theta, face)
+
+
+class Fuse(nn.Module):
+    def forward(self, theta: Tensor, face: Tensor, *regions: Tensor) -> Tensor:
+        return fuse(list(regions), theta, face)
+
+
+class Crop(nn.Module):
+    def forward(self, image: Tensor, transforms: Tensor) -> list[Tensor]:
+        return ops.crop_regions(image, transforms, [(5, 7), (3, 3)], mean=(0.5,), std=(0.2,))
+
+
+def test_opcheck_crop_regions() -> None:
+    for mean, dtype in (([0.5], torch.float32), ([0.4, 0.5, 0.6], torch.bfloat16)):
+        arguments = (IMAGE, TRANSFORMS, [5, 3], [7, 3], mean, mean, 1.0, dtype)
+        torch.library.opcheck(torch.ops.pcnn.crop_regions.default, arguments)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_opcheck_stitch_regions(grad: bool) -> None:
+    torch.library.opcheck(torch.ops.pcnn.stitch_regions.default, (*maps(grad=grad)[:5], 6, 6))
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_opcheck_warp_add(grad: bool) -> None:
+    face = maps(grad=grad)[5]
+    stitched = (face * 2).detach().requires_grad_(grad)
+    torch.library.opcheck(torch.ops.pcnn.warp_add.default, (stitched, theta(grad), face))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_the_fake_results_are_like_the_real_ones(dtype: torch.dtype) -> None:
+    """float64 has no compiled version: there the reference's result must be laid out the same."""
+    *regions, face = maps(dtype)
+    torch.library.opcheck(
+        torch.ops.pcnn.stitch_regions.default, (*regions, 6, 6), test_utils="test_faketensor"
+    )
+    torch.library.opcheck(
+        torch.ops.pcnn.warp_add.default,
+        (face, theta().to(dtype), face),
+        test_utils="test_faketensor",
+    )
+
+
+def compiled(function: Callable[..., object]) -> Callable[..., object]:
+    """Through Dynamo and AOTAutograd, without the C++ compiler that Inductor would start."""
+    torch.compiler.reset()
+    return torch.compile(function, fullgraph=True, backend="aot_eager")
+
+
+def test_compile_forward_and_backward() -> None:
+    leaves = [*maps(grad=True), theta(grad=True)]
+    function = compiled(Fuse())
+    results = []
+    for call in (Fuse(), function):
+        fused = call(leaves[6], leaves[5], *leaves[:5])
+        assert isinstance(fused, Tensor)
+        results.append((fused, *torch.autograd.grad(fused.square().sum(), leaves)))
+    for eager, other in zip(*results, strict=True):
+        torch.testing.assert_close(eager, other)
+
+
+def test_compile_crop_regions() -> None:
+    function = compiled(Crop())
+    expected = reference.crop_regions(
+        IMAGE,
+        TRANSFORMS,
+        [(5, 7), (3, 3)],
+        mean=(0.5,),
+        std=(0.2,),
+        footprint=1.0,
+        dtype=torch.float32,
+    )
+    for view, other in zip(function(IMAGE, TRANSFORMS), expected, strict=True):
+        torch.testing.assert_close(view, other, atol=1e-5, rtol=0)
+
+
+def test_export_with_a_batch_of_any_size() -> None:
+    *regions, face = maps()
+    arguments = (theta(), face, *regions)
+    batch = torch.export.Dim("batch", min=2, max=64)
+    shapes = ({0: batch}, {0: batch}, ({0: batch},) * 5)
+    program = torch.export.export(Fuse(), arguments, dynamic_shapes=shapes)
+    targets = [str(node.target) for node in program.graph.nodes]
+    assert "pcnn.stitch_regions.default" in targets
+    assert "pcnn.warp_add.default" in targets
+    stored = io.BytesIO()
+    torch.export.save(program, stored)
+    stored.seek(0)
+    loaded = torch.export.load(stored).module()
+    larger = [torch.cat((tensor, 2 * tensor, tensor)) for tensor in arguments]
+    torch.testing.assert_close(loaded(*larger), Fuse()(*larger))
+
+
+def test_export_crop_regions() -> None:
+    program = torch.export.export(Crop(), (IMAGE, TRANSFORMS))
+    views = program.module()(IMAGE, TRANSFORMS)
+    for view, other in zip(views, Crop()(IMAGE, TRANSFORMS), strict=True):
+        torch.testing.assert_close(view, other)
+
+
+def test_crop_regions_has_no_gradient() -> None:
+    views = ops.crop_regions(
+        IMAGE, TRANSFORMS.clone().requires_grad_(), [(5, 7), (3, 3)], mean=(0.5,), std=(0.2,)
+    )
+    assert not any(view.requires_grad for view in views)
+
+
+def test_autocast_keeps_the_maps_precision() -> None:
+    *regions, face = maps(torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        for implementation in (ops, reference):
+            stitched = implementation.stitch_regions(regions, (6, 6))
+            fused = implementation.warp_add(stitched, theta(), face)
+            assert stitched.dtype == fused.dtype == torch.bfloat16
+
+
+def test_without_gradient_in_inference_mode() -> None:
+    *regions, face = maps()
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            fuse(regions, theta(), face), fuse(regions, theta(), face).clone()
+        )
