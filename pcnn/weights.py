@@ -65,7 +65,7 @@ SPECS: Mapping[str, WeightSpec] = {
     "mobilenet": WeightSpec(
         "detector",
         "detector-mobilenet.safetensors",
-        "0000000000000000000000000000000000000000000000000000000000000000",
+        "8b9654549f2178150e2fb6e592953e80368db4bf72d968659578afe1bfe6584c",
     ),
     # Published by retinaface-pytorch (Iglovikov, MIT licence); the name carries the checksum.
     "resnet50": WeightSpec(

@@ -1,0 +1,193 @@
+"""Anchors, their coding of boxes and landmarks, and the suppression of overlapping boxes.
+
+RetinaFace (Deng et al., CVPR 2020, section 3.2) predicts for every anchor, a square at a fixed
+place, how a face's box and landmarks differ from it. Everything here is in pixels of the
+network's input, boxes as x1 y1 x2 y2, anchors as centre x, centre y, width, height.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import ceil
+
+import torch
+from torch import Tensor
+
+from pcnn.errors import InputError, check_shape
+
+# Exponents above this (a box 20 million times its anchor) would only overflow.
+_LARGEST_EXPONENT = 16.0
+# Rows of the overlap matrix held at once by `nms`: 1024 × N floats.
+_NMS_BLOCK = 1024
+
+
+def anchor_grid(
+    height: int, width: int, *, min_sizes: Sequence[Sequence[float]], steps: Sequence[int]
+) -> Tensor:
+    """All anchors of an input of `height` × `width` pixels.
+
+    min_sizes: the sides of the squares at each cell, in pixels, one sequence for each level.
+    steps: distance between cells in pixels, one for each level.
+    Returns (N, 4) float32, cx cy w h: level after level, rows, columns, then sizes as given;
+        a level has ceil(height / step) × ceil(width / step) cells. Shared between calls: do
+        not write to it.
+    Raises InputError: sizes not positive, or not as many levels in both lists.
+    """
+    levels = tuple(tuple(float(size) for size in sizes) for sizes in min_sizes)
+    if height < 1 or width < 1:
+        raise InputError(
+            f"anchor_grid: height and width must be at least 1, got {height} × {width}"
+        )
+    if len(levels) != len(steps) or not levels:
+        raise InputError(
+            f"anchor_grid: min_sizes must have one entry for each of the {len(steps)} steps, "
+            f"got {len(levels)}"
+        )
+    if any(step < 1 for step in steps) or any(size <= 0 for sizes in levels for size in sizes):
+        raise InputError(
+            f"anchor_grid: min_sizes and steps must be positive, got {levels}, {steps}"
+        )
+    return _anchor_grid(height, width, levels, tuple(steps))
+
+
+@lru_cache(maxsize=32)
+def _anchor_grid(
+    height: int, width: int, levels: tuple[tuple[float, ...], ...], steps: tuple[int, ...]
+) -> Tensor:
+    grids = []
+    for sizes, step in zip(levels, steps, strict=True):
+        centre_y = (torch.arange(ceil(height / step)) + 0.5) * step
+        centre_x = (torch.arange(ceil(width / step)) + 0.5) * step
+        y, x, side = torch.meshgrid(centre_y, centre_x, torch.tensor(sizes), indexing="ij")
+        grids.append(torch.stack([x, y, side, side], dim=-1).reshape(-1, 4))
+    return torch.cat(grids)
+
+
+def encode_boxes(boxes: Tensor, anchors: Tensor, variances: tuple[float, float]) -> Tensor:
+    """What the network should predict for `boxes`; the inverse of `decode_boxes`.
+
+    boxes: (..., N, 4) float32, x1 y1 x2 y2, with positive width and height.
+    anchors: (N, 4) float32, cx cy w h.
+    variances: the scales of centre and size offsets.
+    Returns (..., N, 4): centre offsets in anchor sides, then log size ratios, each divided by
+        its variance.
+    Raises InputError: shapes that do not agree, variances not positive.
+    """
+    _check_coding("encode_boxes", "boxes", boxes, anchors, variances, 4)
+    centres = (boxes[..., :2] + boxes[..., 2:]) / 2
+    sizes = boxes[..., 2:] - boxes[..., :2]
+    offsets = (centres - anchors[:, :2]) / (anchors[:, 2:] * variances[0])
+    return torch.cat([offsets, (sizes / anchors[:, 2:]).log() / variances[1]], dim=-1)
+
+
+def decode_boxes(offsets: Tensor, anchors: Tensor, variances: tuple[float, float]) -> Tensor:
+    """Boxes that the network's `offsets` stand for; the inverse of `encode_boxes`.
+
+    offsets: (..., N, 4) float32, as `encode_boxes` returns them.
+    Returns (..., N, 4), x1 y1 x2 y2, pixels; may reach outside the image.
+    Raises InputError: as `encode_boxes`.
+    """
+    _check_coding("decode_boxes", "offsets", offsets, anchors, variances, 4)
+    centres = anchors[:, :2] + offsets[..., :2] * variances[0] * anchors[:, 2:]
+    exponents = (offsets[..., 2:] * variances[1]).clamp(max=_LARGEST_EXPONENT)
+    halves = anchors[:, 2:] * exponents.exp() / 2
+    return torch.cat([centres - halves, centres + halves], dim=-1)
+
+
+def encode_landmarks(landmarks: Tensor, anchors: Tensor, variances: tuple[float, float]) -> Tensor:
+    """What the network should predict for `landmarks`; the inverse of `decode_landmarks`.
+
+    landmarks: (..., N, 10) float32, x and y of five points in turn, pixels.
+    anchors, variances: as in `encode_boxes`; the second variance is unused.
+    Returns (..., N, 10): offsets in anchor sides, divided by the variance.
+    Raises InputError: as `encode_boxes`.
+    """
+    _check_coding("encode_landmarks", "landmarks", landmarks, anchors, variances, 10)
+    return (landmarks - anchors[:, :2].repeat(1, 5)) / (anchors[:, 2:].repeat(1, 5) * variances[0])
+
+
+def decode_landmarks(offsets: Tensor, anchors: Tensor, variances: tuple[float, float]) -> Tensor:
+    """Landmarks that the network's `offsets` stand for; the inverse of `encode_landmarks`.
+
+    offsets: (..., N, 10) float32.
+    Returns (..., N, 10), x and y of five points in turn, pixels.
+    Raises InputError: as `encode_boxes`.
+    """
+    _check_coding("decode_landmarks", "offsets", offsets, anchors, variances, 10)
+    scale = anchors[:, 2:].repeat(1, 5) * variances[0]
+    return anchors[:, :2].repeat(1, 5) + offsets * scale
+
+
+def box_overlaps(first: Tensor, second: Tensor) -> Tensor:
+    """Intersection over union of every box with every other.
+
+    first: (N, 4), second: (M, 4) float32, x1 y1 x2 y2.
+    Returns (N, M) float32, 0…1; a box without area overlaps nothing.
+    Raises InputError: wrong shape.
+    """
+    check_shape("box_overlaps", "first", first, (None, 4))
+    check_shape("box_overlaps", "second", second, (None, 4))
+    top_left = torch.maximum(first[:, None, :2], second[None, :, :2])  # (N, M, 2)
+    bottom_right = torch.minimum(first[:, None, 2:], second[None, :, 2:])
+    intersection = (bottom_right - top_left).clamp(min=0).prod(dim=-1)
+    union = _areas(first)[:, None] + _areas(second)[None, :] - intersection
+    return torch.where(union > 0, intersection / union.clamp(min=1e-12), 0.0)
+
+
+def nms(boxes: Tensor, scores: Tensor, *, iou: float) -> Tensor:
+    """Indices of boxes kept by greedy suppression, best first.
+
+    boxes: (N, 4) float32, x1 y1 x2 y2, pixels.
+    scores: (N,) float32, same device; ties keep the lower index.
+    iou: 0…1; overlap strictly above it is suppressed.
+    Returns (K,) int64; N = 0 gives an empty one.
+    Raises InputError: wrong shape, dtype, device or range.
+    """
+    _check_nms(boxes, scores, iou)
+    order = scores.sort(descending=True, stable=True).indices
+    ranked = boxes[order].cpu()
+    alive = torch.ones(len(ranked), dtype=torch.bool)
+    for start in range(0, len(ranked), _NMS_BLOCK):
+        block = ranked[start : start + _NMS_BLOCK]
+        rivals = box_overlaps(block, ranked[start:]) > iou  # (≤ block, N - start)
+        for row in range(len(block)):
+            if alive[start + row]:
+                alive[start + row + 1 :] &= ~rivals[row, row + 1 :]
+    return order[alive.to(order.device)]
+
+
+def _areas(boxes: Tensor) -> Tensor:
+    return (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=-1)
+
+
+def _check_nms(boxes: Tensor, scores: Tensor, iou: float) -> None:
+    check_shape("nms", "boxes", boxes, (None, 4))
+    check_shape("nms", "scores", scores, (len(boxes),))
+    for name, tensor in (("boxes", boxes), ("scores", scores)):
+        if tensor.dtype != torch.float32:
+            raise InputError(f"nms: {name} must be float32, got {tensor.dtype}; use .float()")
+    if boxes.device != scores.device:
+        raise InputError(
+            f"nms: boxes and scores must be on one device, got {boxes.device}, {scores.device}"
+        )
+    if not 0 <= iou <= 1:
+        raise InputError(f"nms: iou must be 0…1, got {iou}")
+
+
+def _check_coding(  # noqa: PLR0913, PLR0917 - private: one check for four public functions
+    function: str,
+    name: str,
+    values: Tensor,
+    anchors: Tensor,
+    variances: tuple[float, float],
+    columns: int,
+) -> None:
+    check_shape(function, "anchors", anchors, (None, 4))
+    if values.dim() < 2 or values.shape[-2:] != (len(anchors), columns):
+        raise InputError(
+            f"{function}: {name} must be (..., {len(anchors)}, {columns}), "
+            f"got {tuple(values.shape)}"
+        )
+    if len(variances) != 2 or min(variances) <= 0:
+        raise InputError(f"{function}: variances must be two positive numbers, got {variances}")

@@ -1,0 +1,284 @@
+"""RetinaFace (Deng et al., CVPR 2020): backbone, feature pyramid, context modules and heads.
+
+Attribute names follow the published PyTorch checkpoints, so that their state dicts load as they
+are; that alone is why some of them look unlike the rest of this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from pcnn.errors import InputError, WeightsError
+
+ARCHITECTURES = ("retinaface-mobilenet0.25", "retinaface-resnet50")
+ANCHORS_PER_CELL = 2
+
+# Output channels and strides of MobileNet's depthwise-separable blocks at width 0.25 (Howard et
+# al., arXiv 1704.04861, table 1), cut into the three stages that the pyramid reads.
+_MOBILENET_STAGES = (
+    ((16, 1), (32, 2), (32, 1), (64, 2), (64, 1)),
+    ((128, 2), (128, 1), (128, 1), (128, 1), (128, 1), (128, 1)),
+    ((256, 2), (256, 1)),
+)
+_RESNET50_BLOCKS = (3, 4, 6, 3)
+
+
+class RetinaFace(nn.Module):
+    """Scores, box and landmark offsets for every anchor of an image.
+
+    architecture: one of `ARCHITECTURES`.
+    leak: slope below zero of the MobileNet family's rectifiers, 0 for plain ReLU. No state dict
+        tells it, and a network run with another slope than it was trained with still finds
+        faces, but misplaces them. The ResNet-50 family always has plain ones.
+    Raises InputError: another architecture, a leak outside 0…1.
+    """
+
+    def __init__(self, architecture: str, *, leak: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= leak <= 1:
+            raise InputError(f"RetinaFace: leak must be 0…1, got {leak}")
+        if architecture not in ARCHITECTURES:
+            raise InputError(
+                f"RetinaFace: architecture must be one of {', '.join(ARCHITECTURES)}, "
+                f"got {architecture!r}"
+            )
+        self.body: nn.Module
+        if architecture == "retinaface-mobilenet0.25":
+            self.body, channels, width = _MobileNet(leak), (64, 128, 256), 64
+        else:
+            self.body, channels, width, leak = _ResNet50(), (512, 1024, 2048), 256, 0.0
+        self.fpn = _Pyramid(channels, width, leak)
+        self.ssh1, self.ssh2, self.ssh3 = (_Context(width, leak) for _ in range(3))
+        self.ClassHead = _heads(width, 2)
+        self.BboxHead = _heads(width, 4)
+        self.LandmarkHead = _heads(width, 10)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """images: (B, 3, H, W), normalised as the weights' metadata says; H, W multiples of 32.
+
+        Returns class logits (B, N, 2), background then face; box offsets (B, N, 4); landmark
+        offsets (B, N, 10); N and its order as in `anchors.anchor_grid`.
+        """
+        fine, middle, coarse = self.fpn(*self.body(images))  # strides 8, 16, 32
+        contexts = self.ssh1(fine), self.ssh2(middle), self.ssh3(coarse)
+        logits, boxes, landmarks = (
+            torch.cat([head(level) for head, level in zip(heads, contexts, strict=True)], dim=1)
+            for heads in (self.ClassHead, self.BboxHead, self.LandmarkHead)
+        )
+        return logits, boxes, landmarks
+
+
+def architecture_of(state: Mapping[str, Tensor]) -> str:
+    """Which of `ARCHITECTURES` a state dict belongs to, told by its backbone's keys.
+
+    Raises WeightsError: neither; says which keys were looked for.
+    """
+    if "body.stage1.0.0.weight" in state:
+        return "retinaface-mobilenet0.25"
+    if "body.layer1.0.conv1.weight" in state:
+        return "retinaface-resnet50"
+    raise WeightsError(
+        "not a RetinaFace state dict: it has neither 'body.stage1.0.0.weight' (MobileNet-0.25) "
+        "nor 'body.layer1.0.conv1.weight' (ResNet-50); its first keys are "
+        f"{sorted(state)[:3]}"
+    )
+
+
+def load_state(state: Mapping[str, Tensor], *, leak: float = 0.0) -> RetinaFace:
+    """Network (float32, eval mode) of a state dict in published names.
+
+    leak: as in `RetinaFace`.
+    Raises WeightsError: an unknown family, keys missing or left over, a shape that differs;
+        names them.
+    """
+    architecture = architecture_of(state)
+    network = RetinaFace(architecture, leak=leak)
+    wanted = network.state_dict()
+    # Checkpoints older than PyTorch 0.4.1 do not count batches, and inference never asks.
+    missing = [key for key in wanted if key not in state and "num_batches_tracked" not in key]
+    extra = [key for key in state if key not in wanted]
+    other = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
+    for problem, keys in (("misses", missing), ("has unknown", extra), ("has misshapen", other)):
+        if keys:
+            shown = ", ".join(sorted(keys)[:5]) + (", …" if len(keys) > 5 else "")
+            raise WeightsError(f"{architecture}: the state dict {problem} {shown}")
+    network.load_state_dict({**wanted, **{key: value.float() for key, value in state.items()}})
+    return network.eval()
+
+
+def fold_batch_norms(network: RetinaFace) -> RetinaFace:
+    """The network with batch norms that follow a convolution in a Sequential folded into it.
+
+    Works in place, for inference only: the same outputs but for rounding, in less time.
+    """
+    for container in list(network.modules()):
+        if not isinstance(container, nn.Sequential):
+            continue
+        layers = list(container)
+        for index, (first, second) in enumerate(pairwise(layers)):
+            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                container[index] = fuse_conv_bn_eval(first, second)
+                container[index + 1] = nn.Identity()
+    return network
+
+
+class _MobileNet(nn.Module):
+    def __init__(self, leak: float) -> None:
+        super().__init__()
+        channels = 8
+        stages: list[nn.Sequential] = []
+        for index, blocks in enumerate(_MOBILENET_STAGES):
+            layers = [_conv(3, channels, 3, stride=2, leak=leak)] if index == 0 else []
+            for width, stride in blocks:
+                layers.append(_separable(channels, width, stride, leak))
+                channels = width
+            stages.append(nn.Sequential(*layers))
+        self.stage1, self.stage2, self.stage3 = stages
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        fine = self.stage1(images)  # (B, 64, H/8, W/8)
+        middle = self.stage2(fine)  # (B, 128, H/16, W/16)
+        return fine, middle, self.stage3(middle)  # (B, 256, H/32, W/32)
+
+
+class _ResNet50(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        widths = (64, 128, 256, 512)
+        self.layer1, self.layer2, self.layer3, self.layer4 = (
+            _bottlenecks(64 if width == 64 else 2 * width, width, count)
+            for width, count in zip(widths, _RESNET50_BLOCKS, strict=True)
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        stem = F.relu(self.bn1(self.conv1(images)))
+        stem = F.max_pool2d(stem, 3, stride=2, padding=1)  # (B, 64, H/4, W/4)
+        fine = self.layer2(self.layer1(stem))  # (B, 512, H/8, W/8)
+        middle = self.layer3(fine)  # (B, 1024, H/16, W/16)
+        return fine, middle, self.layer4(middle)  # (B, 2048, H/32, W/32)
+
+
+class _Bottleneck(nn.Module):
+    """ResNet's block of three convolutions, the stride in the 3×3 one as torchvision has it."""
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(4 * width)
+        self.downsample: nn.Sequential | None = None
+        if stride != 1 or channels != 4 * width:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(channels, 4 * width, 1, stride=stride, bias=False),
+                nn.BatchNorm2d(4 * width),
+            )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        shortcut = inputs if self.downsample is None else self.downsample(inputs)
+        hidden = F.relu(self.bn1(self.conv1(inputs)))
+        hidden = F.relu(self.bn2(self.conv2(hidden)))
+        return F.relu(self.bn3(self.conv3(hidden)) + shortcut)
+
+
+class _Pyramid(nn.Module):
+    """Feature pyramid: each level gets the next coarser one, enlarged, added."""
+
+    def __init__(self, channels: tuple[int, int, int], width: int, leak: float) -> None:
+        super().__init__()
+        self.output1 = _conv(channels[0], width, 1, leak=leak)
+        self.output2 = _conv(channels[1], width, 1, leak=leak)
+        self.output3 = _conv(channels[2], width, 1, leak=leak)
+        self.merge1 = _conv(width, width, 3, leak=leak)
+        self.merge2 = _conv(width, width, 3, leak=leak)
+
+    def forward(
+        self, fine: Tensor, middle: Tensor, coarse: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        third = self.output3(coarse)
+        second = self.merge2(_add_enlarged(self.output2(middle), third))
+        first = self.merge1(_add_enlarged(self.output1(fine), second))
+        return first, second, third
+
+
+class _Context(nn.Module):
+    """SSH's context module (Najibi et al., ICCV 2017): 3×3, 5×5 and 7×7 views side by side."""
+
+    def __init__(self, width: int, leak: float) -> None:
+        super().__init__()
+        quarter = width // 4
+        self.conv3X3 = _conv(width, width // 2, 3, leak=None)
+        self.conv5X5_1 = _conv(width, quarter, 3, leak=leak)
+        self.conv5X5_2 = _conv(quarter, quarter, 3, leak=None)
+        self.conv7X7_2 = _conv(quarter, quarter, 3, leak=leak)
+        self.conv7x7_3 = _conv(quarter, quarter, 3, leak=None)
+
+    def forward(self, level: Tensor) -> Tensor:
+        shared = self.conv5X5_1(level)
+        views = [
+            self.conv3X3(level),
+            self.conv5X5_2(shared),
+            self.conv7x7_3(self.conv7X7_2(shared)),
+        ]
+        return F.relu(torch.cat(views, dim=1))
+
+
+class _Head(nn.Module):
+    def __init__(self, width: int, values: int) -> None:
+        super().__init__()
+        self.values = values
+        self.conv1x1 = nn.Conv2d(width, ANCHORS_PER_CELL * values, 1)
+
+    def forward(self, level: Tensor) -> Tensor:
+        predictions: Tensor = self.conv1x1(level).permute(0, 2, 3, 1)  # (B, h, w, 2 · values)
+        return predictions.reshape(len(level), -1, self.values)
+
+
+def _heads(width: int, values: int) -> nn.ModuleList:
+    return nn.ModuleList([_Head(width, values) for _ in range(3)])
+
+
+def _conv(
+    channels: int, width: int, kernel: int, *, stride: int = 1, leak: float | None
+) -> nn.Sequential:
+    layers: list[nn.Module] = [
+        nn.Conv2d(channels, width, kernel, stride, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(width),
+    ]
+    if leak is not None:
+        layers.append(_rectifier(leak))
+    return nn.Sequential(*layers)
+
+
+def _rectifier(leak: float) -> nn.Module:
+    return nn.LeakyReLU(leak, inplace=True) if leak else nn.ReLU(inplace=True)
+
+
+def _separable(channels: int, width: int, stride: int, leak: float) -> nn.Sequential:
+    depthwise = nn.Conv2d(channels, channels, 3, stride, 1, groups=channels, bias=False)
+    return nn.Sequential(
+        depthwise,
+        nn.BatchNorm2d(channels),
+        _rectifier(leak),
+        *_conv(channels, width, 1, leak=leak),
+    )
+
+
+def _bottlenecks(channels: int, width: int, count: int) -> nn.Sequential:
+    first = _Bottleneck(channels, width, stride=1 if width == 64 else 2)
+    rest = [_Bottleneck(4 * width, width, stride=1) for _ in range(count - 1)]
+    return nn.Sequential(first, *rest)
+
+
+def _add_enlarged(fine: Tensor, coarse: Tensor) -> Tensor:
+    return fine + F.interpolate(coarse, size=fine.shape[-2:], mode="nearest")
