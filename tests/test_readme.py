@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import pcnn
 from pcnn import cli
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +34,19 @@ def test_the_python_example_runs(
     assert capsys.readouterr().out.startswith("happiness 0.")
     with Image.open(tmp_path / "annotated.png") as drawn:
         assert drawn.size == (512, 512)
+
+
+def test_the_examples_of_the_usage_page_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "usage.md").read_text()
+    scope: dict[str, object] = {}
+    for example in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(example, "usage.md", "exec"), scope)
+    # Every public name is shown in use.
+    assert {name for name in pcnn.__all__ if name not in page} <= {"NativeError", "__version__"}
 
 
 def test_every_option_it_shows_exists() -> None:
