@@ -1,5 +1,5 @@
 # The targets that people and CI both call; each works in an environment with '.[dev]' installed.
-.PHONY: build lint format test bench doctest
+.PHONY: build lint format test bench
 
 build:  ## compile the ops in place, for work in the checkout
 	python setup.py build_ext --inplace

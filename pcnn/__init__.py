@@ -41,11 +41,16 @@ _HOMES = {
 }
 
 
+_MODULES = ("ops", "weights")
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'pcnn' has no attribute {name!r}")
     from importlib import import_module
 
+    if name in _MODULES:
+        return import_module(f"pcnn.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pcnn' has no attribute {name!r}")
     return getattr(import_module(f"pcnn.{_HOMES[name]}"), name)
 
 

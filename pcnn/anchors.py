@@ -56,12 +56,14 @@ def _anchor_grid(
     height: int, width: int, levels: tuple[tuple[float, ...], ...], steps: tuple[int, ...]
 ) -> Tensor:
     grids = []
-    for sizes, step in zip(levels, steps, strict=True):
-        centre_y = (torch.arange(ceil(height / step)) + 0.5) * step
-        centre_x = (torch.arange(ceil(width / step)) + 0.5) * step
-        y, x, side = torch.meshgrid(centre_y, centre_x, torch.tensor(sizes), indexing="ij")
-        grids.append(torch.stack([x, y, side, side], dim=-1).reshape(-1, 4))
-    return torch.cat(grids)
+    # Kept for later calls, so it must be an ordinary tensor whatever mode this one runs in.
+    with torch.inference_mode(False):
+        for sizes, step in zip(levels, steps, strict=True):
+            centre_y = (torch.arange(ceil(height / step)) + 0.5) * step
+            centre_x = (torch.arange(ceil(width / step)) + 0.5) * step
+            y, x, side = torch.meshgrid(centre_y, centre_x, torch.tensor(sizes), indexing="ij")
+            grids.append(torch.stack([x, y, side, side], dim=-1).reshape(-1, 4))
+        return torch.cat(grids)
 
 
 def encode_boxes(boxes: Tensor, anchors: Tensor, variances: tuple[float, float]) -> Tensor:

@@ -29,6 +29,8 @@ class DetectorSettings:
     confidence: least score reported, 0…1; nms_iou: overlap above which the weaker box goes.
     max_side: longer images are scaled down to this before the network sees them, in pixels.
     leak: as in `retinaface.RetinaFace`.
+    trusted_side: faces larger than about this (shorter side, in pixels as the network sees them)
+        are looked for in halved images instead; None: at any size in the one image.
     """
 
     min_sizes: tuple[tuple[float, ...], ...] = ((10, 20), (32, 64), (128, 256))
@@ -41,6 +43,9 @@ class DetectorSettings:
     nms_iou: float = 0.4
     max_side: int = 640
     leak: float = 0.0
+    # Measured on photographs enlarged step by step: at 128 pixels landmarks still lie within 9 %
+    # of the eye distance; at 160 it is 18 %, and one face is reported as two.
+    trusted_side: float | None = 128.0
 
     def to_metadata(self) -> dict[str, Any]:
         """JSON-able; the inverse of `from_metadata`."""
@@ -50,12 +55,14 @@ class DetectorSettings:
     def from_metadata(cls, metadata: Mapping[str, Any]) -> DetectorSettings:
         """Settings from a weights file's metadata, whose other entries are left alone.
 
+        `trusted_side` alone may be missing: the first files were written without it.
         Raises WeightsError: an entry is missing or of the wrong kind; names it.
         """
-        missing = [field.name for field in fields(cls) if field.name not in metadata]
+        stored = {"trusted_side": cls.trusted_side, **metadata}
+        missing = [field.name for field in fields(cls) if field.name not in stored]
         if missing:
             raise WeightsError(f"detector weights: the metadata lacks {', '.join(missing)}")
-        values = {field.name: _as_tuple(metadata[field.name]) for field in fields(cls)}
+        values = {field.name: _as_tuple(stored[field.name]) for field in fields(cls)}
         _check(values)
         return cls(**values)
 
@@ -68,6 +75,7 @@ _BIUBUG6 = DetectorSettings(
     std=(1.0, 1.0, 1.0),
     max_side=960,
     leak=0.1,
+    trusted_side=None,
 )
 # ternaus's retinaface-pytorch: the same anchors, ImageNet's mean and deviation.
 _TERNAUS = replace(
@@ -177,6 +185,11 @@ def _check(values: Mapping[str, Any]) -> None:
     for name in ("confidence", "nms_iou", "max_side", "leak"):
         if not _is_number(values[name]):
             raise WeightsError(f"detector weights: {name} must be a number, got {values[name]!r}")
+    if values["trusted_side"] is not None and not _is_number(values["trusted_side"]):
+        raise WeightsError(
+            f"detector weights: trusted_side must be a number or null, got "
+            f"{values['trusted_side']!r}"
+        )
     for name in ("mean", "std"):
         if not isinstance(values[name], tuple) or [*map(_is_number, values[name])] != [True] * 3:
             raise WeightsError(

@@ -170,7 +170,8 @@ def _guarded(program: str, work: Callable[[], int]) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _PIPE_CLOSED
     except OSError as error:
-        reason = error.strerror or str(error)
+        where = f"{error.filename}: " if error.filename else ""
+        reason = f"{where}{error.strerror or error}"
     except (ValueError, RuntimeError) as error:
         reason = _expected(error)
         if not reason:

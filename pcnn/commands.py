@@ -37,7 +37,9 @@ def load_recognizer(arguments: argparse.Namespace) -> Recognizer:
     """
     from pcnn.recognizer import Recognizer
 
-    return Recognizer(arguments.weights, arguments.detector, arguments.device)
+    return Recognizer(
+        arguments.weights, arguments.detector, arguments.device, batch_size=_step(arguments)
+    )
 
 
 def predict_files(arguments: argparse.Namespace) -> int:
@@ -119,7 +121,7 @@ def _results(
     recognizer: Recognizer, files: Sequence[Path], arguments: argparse.Namespace
 ) -> Iterator[tuple[Path, Prediction | Expression | InputError]]:
     """The result of each file, in order, with one batch of pictures in memory at a time."""
-    step = arguments.batch_size or (_CROPS_BATCH_SIZE if arguments.faces else _BATCH_SIZE)
+    step = _step(arguments)
     for start in range(0, len(files), step):
         batch = list(files[start : start + step])
         results: Sequence[Prediction | Expression | InputError]
@@ -128,6 +130,12 @@ def _results(
         else:
             results = recognizer.predict(batch, min_score=arguments.min_score, on_error="return")
         yield from zip(batch, results, strict=True)
+
+
+def _step(arguments: argparse.Namespace) -> int:
+    """How many pictures are in memory at a time."""
+    chosen: int | None = arguments.batch_size
+    return chosen or (_CROPS_BATCH_SIZE if arguments.faces else _BATCH_SIZE)
 
 
 def _annotate(prediction: Prediction, file: Path, target: Path) -> None:

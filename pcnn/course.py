@@ -116,8 +116,9 @@ class Course:
         self.options, self.teacher, self.step = options, teacher, 0
         torch.manual_seed(options.seed)
         if options.start == "teacher":
-            state, self.settings = read_detector(options.teacher)
-            self.network = _trainable(load_state(state, leak=self.settings.leak))
+            state, settings = read_detector(options.teacher)
+            self.settings = replace(settings, trusted_side=DetectorSettings.trusted_side)
+            self.network = _trainable(load_state(state, leak=settings.leak))
         else:
             self.settings = replace(
                 DetectorSettings(),

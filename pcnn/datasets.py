@@ -57,10 +57,17 @@ def load_ferplus(folder: str | Path, split: str) -> FaceSet:
         raise InputError(
             f"load_ferplus: {table} has {len(rows)} lines, its sheets only {len(tiles)} tiles"
         )
-    votes = np.array([[int(row[name]) for name in FERPLUS_CLASSES] for row in rows], np.float32)
-    others = np.array([[int(row[name]) for name in _NOT_A_CLASS] for row in rows])
-    unique = np.array([row["duplicate"] == "0" for row in rows])
-    kept = np.flatnonzero(unique & (others.max(1) <= votes.max(1)))
+    try:
+        votes = np.array([[int(row[name]) for name in FERPLUS_CLASSES] for row in rows], np.float32)
+        others = np.array([[int(row[name]) for name in _NOT_A_CLASS] for row in rows])
+        unique = np.array([row["duplicate"] == "0" for row in rows])
+    except (KeyError, TypeError, ValueError) as error:
+        columns = ", ".join(("image", *FERPLUS_CLASSES, *_NOT_A_CLASS, "duplicate"))
+        raise InputError(
+            f"load_ferplus: {table} must have the columns {columns}, numbers of votes ({error!r})"
+        ) from error
+    most = votes.max(1)
+    kept = np.flatnonzero(unique & (most > 0) & (others.max(1) <= most))
     return FaceSet(
         faces=torch.from_numpy(tiles[kept]),
         votes=torch.from_numpy(votes[kept] / votes[kept].sum(1, keepdims=True)),

@@ -136,7 +136,17 @@ class PCNN(nn.Module):
         return logits, regions
 
     def start_from(self, network: FaceNet) -> None:
-        """Copy a pretrained FaceNet into every trunk, stage 4 and the expression head."""
+        """Copy a pretrained FaceNet into every trunk, stage 4 and the expression head.
+
+        Raises InputError: it has other classes, another width or other input channels.
+        """
+        ours, theirs = self.config, network.config
+        for name in ("classes", "width", "channels"):
+            if getattr(ours, name) != getattr(theirs, name):
+                raise InputError(
+                    f"PCNN.start_from: {name} must be {getattr(ours, name)}, "
+                    f"got {getattr(theirs, name)}"
+                )
         for trunk in self.trunks.values():
             trunk.load_state_dict(network.trunk.state_dict())
         self.layer4.load_state_dict(network.layer4.state_dict())

@@ -73,16 +73,17 @@ def read_photographs(
     """All photographs of a tar archive with the teacher's faces in them, in order of names.
 
     cache: an .npz file that keeps the teacher's faces between runs; written where missing, and
-        anew where it belongs to other photographs.
+        anew where it belongs to other photographs or another teacher.
     Raises InputError: no such archive, not an archive, or without JPEG or PNG files.
     """
     files = _read_archive(Path(path))
     cache = None if cache is None else Path(cache)
-    found = _cached_faces(cache, files) if cache is not None and cache.exists() else None
+    fingerprint = _fingerprint(files, teacher)
+    found = _cached_faces(cache, fingerprint) if cache is not None and cache.exists() else None
     if found is None:
         found = _label(files, teacher)
         if cache is not None:
-            _write_cache(cache, files, found)
+            _write_cache(cache, fingerprint, found)
     photographs, start = [], 0
     for (name, encoded), count in zip(files, found["counts"], strict=True):
         chosen = slice(start, start + int(count))
@@ -130,27 +131,27 @@ def _decode(name: str, encoded: bytes) -> NDArray[np.uint8]:
         raise InputError(f"read_photographs: cannot decode {name} ({error})") from error
 
 
-def _fingerprint(files: Sequence[tuple[str, bytes]]) -> str:
-    digest = hashlib.sha256()
+def _fingerprint(files: Sequence[tuple[str, bytes]], teacher: Detector) -> str:
+    digest = hashlib.sha256(repr(getattr(teacher, "settings", None)).encode())
+    if hasattr(teacher, "network"):
+        for value in teacher.network.state_dict().values():
+            digest.update(value.cpu().contiguous().numpy().tobytes())
     for name, encoded in files:
-        digest.update(f"{name} {len(encoded)}\n".encode())
+        digest.update(name.encode())
+        digest.update(encoded)
     return digest.hexdigest()
 
 
-def _cached_faces(
-    cache: Path, files: Sequence[tuple[str, bytes]]
-) -> dict[str, NDArray[np.float32]] | None:
+def _cached_faces(cache: Path, fingerprint: str) -> dict[str, NDArray[np.float32]] | None:
     with np.load(cache) as stored:
-        if str(stored["fingerprint"]) != _fingerprint(files):
+        if str(stored["fingerprint"]) != fingerprint:
             return None
         return {name: stored[name] for name in ("counts", "boxes", "landmarks", "scores")}
 
 
-def _write_cache(
-    cache: Path, files: Sequence[tuple[str, bytes]], found: dict[str, NDArray[np.float32]]
-) -> None:
+def _write_cache(cache: Path, fingerprint: str, found: dict[str, NDArray[np.float32]]) -> None:
     cache.parent.mkdir(parents=True, exist_ok=True)
     temporary = cache.with_name(cache.name + ".part")
     with temporary.open("wb") as file:
-        np.savez(file, fingerprint=np.array(_fingerprint(files)), **found)  # type: ignore[arg-type]
+        np.savez(file, fingerprint=np.array(fingerprint), **found)  # type: ignore[arg-type]
     temporary.replace(cache)

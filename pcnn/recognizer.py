@@ -160,7 +160,8 @@ class Recognizer:
         if on_error not in ("raise", "return"):
             raise InputError(f"Recognizer: on_error must be 'raise' or 'return', got {on_error!r}")
         if not isinstance(images, (list, tuple)):
-            return process([_Picture(images, bgr, "image")])[0]
+            single = _read(images, bgr, "image", on_error)
+            return process([single])[0] if isinstance(single, _Picture) else single
         results: list[_Result | InputError] = []
         for start in range(0, len(images), self.batch_size):
             batch = images[start : start + self.batch_size]

@@ -49,6 +49,25 @@ class TrainOptions:
     seed: int = 0
     detector: str = "mobilenet"
 
+    def __post_init__(self) -> None:
+        for name, least in (("size", 8), ("width", 1), ("batch", 1)):
+            if getattr(self, name) < least:
+                raise InputError(
+                    f"TrainOptions: {name} must be at least {least}, got {getattr(self, name)}"
+                )
+        if not (self.epochs > 0 and self.lr > 0):
+            raise InputError(
+                f"TrainOptions: epochs and lr must be above 0, got {self.epochs} and {self.lr}"
+            )
+        if not (0 <= self.warm_up < 1 and 0 <= self.ema < 1):
+            raise InputError(
+                "TrainOptions: warm_up and ema must be at least 0 and below 1, "
+                f"got {self.warm_up} and {self.ema}"
+            )
+
+
+# Options that a training may be gone on with after they changed.
+_NO_PART_IN_STEPS = ("data", "output", "detector")
 
 # Mean and standard deviation of the FER+ training faces, computed from the sheets.
 FERPLUS_MEAN = (0.507,)
@@ -109,7 +128,11 @@ class Training:
         """Go on from a saved state. Raises InputError: it was made with other options."""
         state = torch.load(path, weights_only=True)
         ours = dataclasses.asdict(self.options)
-        changed = [name for name in ours if ours[name] != state["options"].get(name)]
+        changed = [
+            name
+            for name in ours
+            if name not in _NO_PART_IN_STEPS and ours[name] != state["options"].get(name)
+        ]
         if changed:
             raise InputError(
                 f"Training: {path} was begun with another {', '.join(changed)}; "

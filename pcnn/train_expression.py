@@ -40,11 +40,14 @@ def train_expression(options: TrainOptions) -> Path:
     checkpoint = output.with_name(output.name + ".checkpoint")
     log = output.with_name(output.name + ".log.jsonl")
     train, valid = (load_ferplus(options.data, split) for split in ("train", "valid"))
+    # Loaded now: a name that is wrong should not show after hours.
+    detector = Detector.load(options.detector) if options.network == "pcnn" else None
     training = Training(options, train)
     if checkpoint.exists():
         training.resume(checkpoint)
     _run(training, valid, checkpoint, log)
-    _write_weights(training, valid, output)
+    training.save(checkpoint)
+    _write_weights(training, valid, output, detector)
     checkpoint.unlink(missing_ok=True)
     return output
 
@@ -88,7 +91,9 @@ def _progress() -> Progress:
     )
 
 
-def _write_weights(training: Training, valid: FaceSet, output: Path) -> None:
+def _write_weights(
+    training: Training, valid: FaceSet, output: Path, detector: Detector | None
+) -> None:
     network, options = training.average, training.options
     logits, regions = predict_logits(network, valid.faces)
     metadata: dict[str, Any] = {
@@ -101,8 +106,8 @@ def _write_weights(training: Training, valid: FaceSet, output: Path) -> None:
         "licence": "Apache-2.0",
         "scores": {"FER+ valid, argmax-8, without duplicates": accuracy(logits, valid.votes)},
     }
-    if options.network == "pcnn":
-        metadata["template"] = measure_template(Detector.load(options.detector), training.train)
+    if detector is not None:
+        metadata["template"] = measure_template(detector, training.train)
         metadata["temperature"] = fit_temperature(logits, valid.votes)
         metadata["region_temperatures"] = {
             name: fit_temperature(own, valid.votes) for name, own in regions.items()
@@ -132,15 +137,14 @@ def measure_template(detector: Detector, faces: FaceSet, count: int = 2000) -> l
     Raises InputError: no face was found in any.
     """
     side, frame = 192, 48
-    chosen = faces.faces[:count, None].float() / 255
-    large = F.pad(resample(chosen, side), (frame,) * 4, mode="replicate")
-    pixels = (large * 255).round().to(torch.uint8).permute(0, 2, 3, 1).expand(-1, -1, -1, 3)
-    found = [
-        hits[0].landmarks
-        for batch in pixels.split(64)
-        for hits in detector.detect([face.contiguous().numpy() for face in batch], min_score=0.9)
-        if len(hits) == 1
-    ]
+    found = []
+    for chosen in faces.faces[:count].split(64):
+        large = resample(chosen[:, None].float() / 255, side)
+        framed = F.pad(large, (frame,) * 4, mode="replicate")  # (64, 1, 288, 288)
+        grey = (framed[:, 0] * 255).round().to(torch.uint8).numpy()
+        pictures = [np.repeat(face[:, :, None], 3, axis=2) for face in grey]
+        hits = detector.detect(pictures, min_score=0.9)
+        found += [faces_there[0].landmarks for faces_there in hits if len(faces_there) == 1]
     if not found:
         raise InputError("measure_template: the detector found no face in the training faces")
     mean = (np.mean(found, 0) - frame) / side

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import types
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,9 @@ def _below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _state_dict(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsError(f"{path}: no such checkpoint")
+    if zipfile.is_zipfile(path) and _is_torchscript(path):
+        # torch.load would hand it on to a loader that runs what is in it.
+        raise WeightsError(f"{path}: is a TorchScript archive, expected a checkpoint")
     restricted = types.ModuleType("restricted_pickle")
     restricted.Unpickler = _Unpickler  # type: ignore[attr-defined]
     restricted.load = lambda file, **options: _Unpickler(file, **options).load()  # type: ignore[attr-defined]
@@ -130,6 +134,11 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
         for name, tensor in state.items()
         if isinstance(tensor, Tensor)
     }
+
+
+def _is_torchscript(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("constants.pkl") for name in archive.namelist())
 
 
 class _Skipped:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import http.client
 import json
+import math
 import os
-import tempfile
-import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ SPECS: Mapping[str, WeightSpec] = {
     "pcnn-ferplus": WeightSpec(
         "expression",
         "pcnn-ferplus.safetensors",
-        "0000000000000000000000000000000000000000000000000000000000000000",
+        "04482fed62f77fe3ee78b6c75bb84c917c815ae6522f3f1d8b33e6e920703b9d",
     ),
     "mobilenet": WeightSpec(
         "detector",
@@ -78,12 +79,13 @@ SPECS: Mapping[str, WeightSpec] = {
 }
 
 
-def locate(weights: str | Path) -> Path:
+def locate(weights: str | Path, *, kind: str | None = None) -> Path:
     """The file behind a name of SPECS or a path, whole as far as its checksum is known.
 
     An existing path is taken as it is. A name is looked for in the folder $PCNN_WEIGHTS, in the
     package, and in the cache ($XDG_CACHE_HOME/pcnn, ~/.cache/pcnn); only a file that is in none
     of them and has a URL is downloaded, into the cache. Its sha256 is checked every time.
+    kind: as in WeightSpec; a name of the other kind is refused.
     Raises WeightsError: no such file or name, a wrong checksum, a download that failed.
     """
     spec = SPECS.get(str(weights))
@@ -94,10 +96,12 @@ def locate(weights: str | Path) -> Path:
                 f"{weights}: no such weights file, and no known name ({', '.join(SPECS)})"
             )
         return path
+    if kind not in (None, spec.kind):
+        raise WeightsError(f"{weights}: names weights of the kind {spec.kind}, expected {kind}")
     for folder in _folders():
         path = folder / spec.file
         if path.is_file():
-            _verify(path, spec)
+            _verify(path, spec, str(path))
             return path
     if spec.url is None:
         looked = ", ".join(str(folder) for folder in _folders())
@@ -119,9 +123,13 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise WeightsError(f"{path}: no such weights file") from error
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: not a readable safetensors file ({error})") from error
-    if _METADATA_KEY not in metadata:
+    try:
+        described = json.loads(metadata[_METADATA_KEY])
+    except (KeyError, json.JSONDecodeError):
+        described = None
+    if not isinstance(described, dict):
         raise WeightsError(f"{path}: a safetensors file, but not one written by pcnn")
-    return tensors, json.loads(metadata[_METADATA_KEY])
+    return tensors, described
 
 
 def write(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
@@ -164,26 +172,30 @@ def load_expression(weights: str | Path) -> ExpressionWeights:
 
     Raises WeightsError: see locate and read; a file of another kind, or one that does not fit.
     """
-    path = locate(weights)
+    path = locate(weights, kind="expression")
     tensors, metadata = read(path)
     if metadata.get("architecture") != "pcnn":
         raise WeightsError(f"{path}: holds {metadata.get('architecture')!r}, expected 'pcnn'")
-    try:
+    with _fitting(path):
         network = PCNN(_config(metadata))
         network.load_state_dict({name: _widen(tensor) for name, tensor in tensors.items()})
-        return ExpressionWeights(
+        template = tuple((float(x), float(y)) for x, y in metadata["template"])
+        own = {name: float(metadata["region_temperatures"][name]) for name in REGIONS}
+        loaded = ExpressionWeights(
             network=network.eval().requires_grad_(False),
-            template=tuple((float(x), float(y)) for x, y in metadata["template"]),
+            template=template,
             native_size=int(metadata["native_size"]),
             temperature=float(metadata["temperature"]),
-            region_temperatures={
-                name: float(metadata["region_temperatures"][name]) for name in REGIONS
-            },
+            region_temperatures=own,
             path=path,
             metadata=metadata,
         )
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"{path}: its contents do not fit together ({error})") from error
+        if len(template) != 5:
+            raise ValueError(f"template must be 5 points, got {len(template)}")
+        positive = (loaded.native_size, loaded.temperature, *own.values())
+        if not all(math.isfinite(value) and value > 0 for value in positive):
+            raise ValueError(f"sizes and temperatures must be above 0, got {positive}")
+    return loaded
 
 
 def load_facenet(path: str | Path) -> FaceNet:
@@ -194,9 +206,19 @@ def load_facenet(path: str | Path) -> FaceNet:
     tensors, metadata = read(path)
     if metadata.get("architecture") != "trunk":
         raise WeightsError(f"{path}: holds {metadata.get('architecture')!r}, expected 'trunk'")
-    network = FaceNet(_config(metadata))
-    network.load_state_dict({name: _widen(tensor) for name, tensor in tensors.items()})
+    with _fitting(path):
+        network = FaceNet(_config(metadata))
+        network.load_state_dict({name: _widen(tensor) for name, tensor in tensors.items()})
     return network
+
+
+@contextlib.contextmanager
+def _fitting(path: str | Path) -> Iterator[None]:
+    """Turn what building a network out of a file's contents raises into WeightsError."""
+    try:
+        yield
+    except (KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{path}: its contents do not fit together ({error})") from error
 
 
 def _config(metadata: Mapping[str, Any]) -> ModelConfig:
@@ -211,38 +233,45 @@ def _widen(tensor: Tensor) -> Tensor:
     return tensor.to(torch.float32) if tensor.is_floating_point() else tensor
 
 
-def _folders() -> list[Path]:
+def _folders() -> Iterator[Path]:
+    """Where names are looked for, in order; the cache last, since not everybody has a home."""
     chosen = os.environ.get("PCNN_WEIGHTS")
-    return [*([Path(chosen)] if chosen else []), _PACKAGED, _CHECKOUT, _cache()]
+    if chosen:
+        yield Path(chosen)
+    yield _PACKAGED
+    yield _CHECKOUT
+    yield _cache()
 
 
 def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pcnn"
 
 
-def _verify(path: Path, spec: WeightSpec) -> None:
+def _verify(path: Path, spec: WeightSpec, name: str) -> None:
+    """Raise WeightsError, about `name`, unless the file is the one that was published."""
     found = sha256(path)
     if not found.startswith(spec.sha256):
         raise WeightsError(
-            f"{path}: sha256 is {found}, expected {spec.sha256}; the file is damaged or was "
-            "changed: remove it, or give its path to use it all the same"
+            f"{name}: sha256 is {found}, expected {spec.sha256}; the file is damaged, cut short or "
+            "another one: fetch it again, or give its path to use it all the same"
         )
 
 
 def _download(spec: WeightSpec, url: str, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
     # A name of its own for each process: two may download at once, the later rename wins.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with os.fdopen(handle, "wb") as file, urllib.request.urlopen(url, timeout=30) as reply:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file, urllib.request.urlopen(url, timeout=30) as reply:
             while block := reply.read(1 << 20):
                 file.write(block)
-        _verify(Path(temporary), spec)
-        Path(temporary).replace(path)
-    except (urllib.error.URLError, OSError) as error:
+        _verify(temporary, spec, url)
+        temporary.replace(path)
+    except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
         raise WeightsError(
             f"{url}: download failed ({error}); fetch it by other means and put it at {path}"
         ) from error
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return path

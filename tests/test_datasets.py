@@ -27,6 +27,7 @@ def test_protocol_by_hand(tmp_path: Path) -> None:
         "b,0,9,0,0,0,0,0,0,0,0,happy,1",  # a duplicate
         "c,2,0,0,0,0,0,0,0,3,0,sad,0",  # unknown has more votes than any class
         "d,0,0,0,5,0,0,0,0,5,0,sad,0",  # a tie is no more
+        "f,0,0,0,0,0,0,0,0,0,0,sad,0",  # no votes at all
         "e,1,0,0,0,0,0,0,0,0,9,sad,0",  # not a face
     ]
     _write(tmp_path, lines)
@@ -44,6 +45,12 @@ def test_the_real_splits(shared_data: Path) -> None:
     assert len(valid) == 3500
     assert valid.votes.sum(1).allclose(torch.ones(3500))
     assert valid.votes.argmax(1).bincount().tolist() == [1323, 891, 435, 407, 314, 34, 72, 24]
+
+
+def test_a_csv_of_another_kind_is_refused(tmp_path: Path) -> None:
+    _write(tmp_path, ["a,4,0,0,1,3,2,0,0,0,0,angry"])
+    with pytest.raises(InputError, match=r"train.csv must have the columns image, neutral, "):
+        load_ferplus(tmp_path, "train")
 
 
 def test_errors_name_the_file(tmp_path: Path) -> None:

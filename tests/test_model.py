@@ -71,6 +71,13 @@ def test_every_trunk_starts_from_the_pretrained_one() -> None:
     assert torch.equal(network.expression_head.weight, facenet.head.weight)
 
 
+def test_a_pretrained_network_of_another_kind_is_refused() -> None:
+    other = FaceNet(ModelConfig(size=64, mean=(0.5,), std=(0.25,), width=4))
+    with pytest.raises(InputError) as error:
+        PCNN(GREY).start_from(other)
+    assert str(error.value) == "PCNN.start_from: width must be 8, got 4"
+
+
 def test_all_parameters_learn() -> None:
     torch.manual_seed(0)
     network = PCNN(GREY)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import pcnn
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
+
+import pcnn
 from pcnn import InputError, Recognizer, WeightsError, weights
 from pcnn.augment import resample
 from pcnn.evaluate import predict_logits
 from pcnn.model import FERPLUS_CLASSES, PCNN, ModelConfig
 from pcnn.regions import REGIONS
 from pcnn.results import Detection, Expression, Prediction
-from PIL import Image
 
 TEMPLATE = [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.75], [0.65, 0.75]]
 
@@ -120,6 +123,7 @@ def test_one_bad_picture_does_not_end_a_run(recognizer: Recognizer, tmp_path: Pa
         recognizer.predict(pictures)
     with pytest.raises(InputError, match="on_error must be 'raise' or 'return', got 'skip'"):
         recognizer.predict(pictures, on_error="skip")
+    assert isinstance(recognizer.predict(bad, on_error="return"), InputError)
     crops = recognizer.predict_crops(pictures, on_error="return")
     assert isinstance(crops[0], Expression) and isinstance(crops[1], InputError)
 
@@ -188,6 +192,11 @@ def test_threads_do_not_disturb_each_other(recognizer: Recognizer) -> None:
                 _close(one, other)
 
 
+def test_modules_that_the_documentation_names_are_there_at_once() -> None:
+    program = "import pcnn; pcnn.weights.load_upstream; pcnn.ops.crop_regions"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_what_cannot_be_constructed(small: Path) -> None:
     with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
         Recognizer(small, Planted(), batch_size=0)
@@ -195,6 +204,8 @@ def test_what_cannot_be_constructed(small: Path) -> None:
         Recognizer(small, Planted(), "abacus")
     with pytest.raises(WeightsError, match="nonsense: no such weights file"):
         Recognizer("nonsense", Planted())
+    with pytest.raises(WeightsError, match="names weights of the kind detector, expected expres"):
+        Recognizer("resnet50", Planted())
 
 
 def test_info_names_what_is_used(recognizer: Recognizer, small: Path) -> None:

@@ -72,6 +72,12 @@ def test_a_checkpoint_of_other_options_is_refused(tmp_path: Path) -> None:
 def test_options_that_cannot_be() -> None:
     with pytest.raises(InputError, match="network must be trunk or pcnn, got 'vgg'"):
         Training(TrainOptions("vgg", "", "", width=8, batch=8), _faces())
+    with pytest.raises(InputError, match="batch must be at least 1, got 0"):
+        TrainOptions("trunk", "", "", batch=0)
+    with pytest.raises(InputError, match=r"epochs and lr must be above 0, got -3 and 0.001"):
+        TrainOptions("trunk", "", "", epochs=-3)
+    with pytest.raises(InputError, match=r"must be at least 0 and below 1, got 1 and 0.995"):
+        TrainOptions("trunk", "", "", warm_up=1)
     with pytest.raises(InputError, match="batch 64 is larger than the 48 training faces"):
         Training(TrainOptions("trunk", "", "", size=32, width=8), _faces())
 

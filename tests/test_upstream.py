@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -238,6 +239,11 @@ def test_files_that_are_no_such_checkpoint(state: State, save, tmp_path: Path) -
     short["fc_loc.0.weight"] = short["fc_loc.0.weight"][:, :100]
     with pytest.raises(WeightsError, match="is no PCNN checkpoint"):
         weights.load_upstream(save(short))
+    scripted = tmp_path / "scripted.pth"
+    with zipfile.ZipFile(scripted, "w") as archive:
+        archive.writestr("net/constants.pkl", b"")
+    with pytest.raises(WeightsError, match="is a TorchScript archive, expected a checkpoint"):
+        weights.load_upstream(scripted)
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(WeightsError, match="holds no state_dict"):
         weights.load_upstream(tmp_path / "list.pth")

@@ -96,7 +96,7 @@ def test_a_download_that_is_not_what_was_published(
 ) -> None:
     _publish(tmp_path / "published", server, b"weights", monkeypatch)
     (tmp_path / "published" / "new.bin").write_bytes(b"changed")
-    with pytest.raises(WeightsError, match="sha256 is"):
+    with pytest.raises(WeightsError, match=r"^http://127.*: sha256 is"):
         weights.locate("new")
     (tmp_path / "published" / "new.bin").unlink()
     with pytest.raises(WeightsError, match=r"download failed .*; fetch it by other means"):
@@ -141,3 +141,6 @@ def test_metadata_that_does_not_fit(tmp_path: Path) -> None:
     weights.write(path, {"x": torch.zeros(1)}, {"architecture": "pcnn"})
     with pytest.raises(WeightsError, match="its contents do not fit together"):
         weights.load_expression(path)
+    weights.write(path, {"x": torch.zeros(1)}, {"architecture": "trunk"})
+    with pytest.raises(WeightsError, match="its contents do not fit together"):
+        weights.load_facenet(path)
