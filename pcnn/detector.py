@@ -26,6 +26,8 @@ _PIXELS_PER_PASS = 16 * 640 * 640
 # A level reports faces of these shares of the trusted side: they overlap, since two levels may
 # measure the same face a little differently.
 _RANGE = (0.44, 1.12)
+# Images are halved until a face that fills one, about 0.8 of its side wide, is within the range.
+_ENOUGH = 1.25
 # Suppression is quadratic: only the best candidates of an image enter it.
 _MOST_CANDIDATES = 2000
 # An image, and the height and width to scale it to.
@@ -113,7 +115,7 @@ class Detector:
     def _levels(self, shape: Sequence[int]) -> list[int]:
         """Longest sides at which the network sees an image: whole, halved, quartered, …"""
         sides = [min(self.settings.max_side, max(shape[:2]))]
-        while self.settings.trusted_side and sides[-1] // 2 >= self.settings.trusted_side / 2:
+        while self.settings.trusted_side and sides[-1] > _ENOUGH * self.settings.trusted_side:
             sides.append(sides[-1] // 2)
         return sides
 

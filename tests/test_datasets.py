@@ -48,7 +48,7 @@ def test_the_real_splits(shared_data: Path) -> None:
 
 
 def test_a_csv_of_another_kind_is_refused(tmp_path: Path) -> None:
-    _write(tmp_path, ["a,4,0,0,1,3,2,0,0,0,0,angry"])
+    _write(tmp_path, ["a,4,0,0,1,3,2,,0,0,0,angry,0"])
     with pytest.raises(InputError, match=r"train.csv must have the columns image, neutral, "):
         load_ferplus(tmp_path, "train")
 
