@@ -84,9 +84,10 @@ class PCNN(nn.Module):
     A trunk sees the whole face and one sees each of its regions; the region maps are stitched
     into a face again, registered with the face map by a spatial transformer, and added to it.
     One stage 4 is shared by the registration and the expression head.
+    initialised: False leaves the convolutions' weights undefined, for a state dict to fill.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, *, initialised: bool = True) -> None:
         super().__init__()
         self.config = config
         self.trunks = nn.ModuleDict({name: Trunk(config.channels, config.width) for name in VIEWS})
@@ -97,7 +98,8 @@ class PCNN(nn.Module):
         self.region_heads = nn.ModuleDict(
             {name: nn.Linear(4 * config.width, len(config.classes)) for name in REGIONS}
         )
-        initialise(self)
+        if initialised:
+            initialise(self)
 
     def forward(self, face: Tensor) -> tuple[Tensor, Tensor]:
         """Whole faces to logits and region logits.

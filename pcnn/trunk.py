@@ -6,19 +6,34 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+class Convolution(nn.Conv2d):
+    """A convolution without bias whose weights are undefined until `initialise` or a state dict.
+
+    Drawing them twice, or to be replaced at once, would cost a second at every start.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int = 0
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel, stride, padding, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Leave the weights as they are."""
+
+
 class BasicBlock(nn.Module):
     """Two 3 × 3 convolutions and a shortcut; names as in torchvision, so its weights fit."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
+        self.conv1 = Convolution(in_channels, out_channels, 3, stride, 1)
         self.bn1 = nn.BatchNorm2d(out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
+        self.conv2 = Convolution(out_channels, out_channels, 3, 1, 1)
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.downsample: nn.Sequential | None = None
         if stride != 1 or in_channels != out_channels:
             self.downsample = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
+                Convolution(in_channels, out_channels, 1, stride),
                 nn.BatchNorm2d(out_channels),
             )
 
@@ -44,7 +59,7 @@ class Trunk(nn.Module):
 
     def __init__(self, in_channels: int = 3, width: int = 64) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, width, 7, 2, 3, bias=False)
+        self.conv1 = Convolution(in_channels, width, 7, 2, 3)
         self.bn1 = nn.BatchNorm2d(width)
         self.layer1 = stage(width, width, 1)
         self.layer2 = stage(width, 2 * width, 2)

@@ -56,7 +56,7 @@ def load_upstream(path: str | Path, classes: tuple[str, ...] | None = None) -> P
         names = classes or tuple(f"class {number}" for number in range(count))
         if len(names) != count:
             raise WeightsError(f"{path}: has {count} classes, got {len(names)} names")
-        network = PCNN(ModelConfig(classes=names, size=_SIZE))
+        network = PCNN(ModelConfig(classes=names, size=_SIZE), initialised=False)
         network.load_state_dict(tensors)
     except KeyError as error:
         raise WeightsError(f"{path}: is no PCNN checkpoint, {error} is missing") from error

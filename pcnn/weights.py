@@ -177,10 +177,8 @@ def load_expression(weights: str | Path) -> ExpressionWeights:
     if metadata.get("architecture") != "pcnn":
         raise WeightsError(f"{path}: holds {metadata.get('architecture')!r}, expected 'pcnn'")
     with _fitting(path):
-        with torch.device("meta"):  # random weights, soon replaced, would take a second to draw
-            network = PCNN(_config(metadata))
-        state = {name: _widen(tensor) for name, tensor in tensors.items()}
-        network.load_state_dict(state, assign=True)
+        network = PCNN(_config(metadata), initialised=False)
+        network.load_state_dict({name: _widen(tensor) for name, tensor in tensors.items()})
         template = tuple((float(x), float(y)) for x, y in metadata["template"])
         own = {name: float(metadata["region_temperatures"][name]) for name in REGIONS}
         loaded = ExpressionWeights(
