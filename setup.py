@@ -88,6 +88,11 @@ class BuildOps(build_ext):
                 raise SystemExit("PCNN_CUDA=1, but no nvcc was found: set CUDACXX or CUDA_HOME")
             return
         out = Path(self.get_ext_fullpath(ext.name))
+        sources = [compiler, Path(__file__), ROOT / "pcnn" / "ops" / "recipe.py", *CSRC.iterdir()]
+        if out.exists() and all(out.stat().st_mtime > path.stat().st_mtime for path in sources):
+            # Compiled by an earlier build in this folder; minutes are not spent on it again.
+            self.built.append("the CUDA ops (before)")
+            return
         out.parent.mkdir(parents=True, exist_ok=True)
         include = [*self.include_dirs, *ext.include_dirs]
         native = recipe.architectures(compiler)

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -493,7 +494,14 @@ def test_help_comes_without_torch_numpy_or_rich() -> None:
         "    except SystemExit as error: assert error.code == 0\n"
         "print([name for name in ('torch', 'numpy', 'rich', 'PIL') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # Not in the checkout, where its own pcnn would come before the installed one.
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tempfile.gettempdir(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.splitlines()[-1] == "[]"
     assert "examples:" in done.stdout
     assert "expression" in done.stdout

@@ -10,6 +10,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,7 +97,11 @@ def test_two_processes_compile_once(log: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", code],
+            env=environment,
+            cwd=tempfile.gettempdir(),
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for _ in range(2)
     ]

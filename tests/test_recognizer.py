@@ -192,9 +192,9 @@ def test_threads_do_not_disturb_each_other(recognizer: Recognizer) -> None:
                 _close(one, other)
 
 
-def test_modules_that_the_documentation_names_are_there_at_once() -> None:
+def test_modules_that_the_documentation_names_are_there_at_once(tmp_path: Path) -> None:
     program = "import pcnn; pcnn.weights.load_upstream; pcnn.ops.crop_regions"
-    subprocess.run([sys.executable, "-c", program], check=True)
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)
 
 
 def test_what_cannot_be_constructed(small: Path) -> None:
