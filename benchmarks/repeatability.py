@@ -9,6 +9,7 @@ photograph and those of its changed copy, carried back, as a share of the eye di
 from __future__ import annotations
 
 import argparse
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pcnn import load_image
 from pcnn.detector import Detector
-from pcnn.photographs import is_held_out, read_photographs
+from pcnn.photographs import is_held_out
 
 Pixels = NDArray[np.uint8]
 Points = NDArray[np.float64]
@@ -53,12 +55,14 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=150)
     arguments = parser.parse_args()
     detector = Detector.load(arguments.detector)
-    everything = read_photographs(arguments.photographs, detector)
-    photographs = [photo for photo in everything if is_held_out(photo.name)][: arguments.count]
+    with tarfile.open(arguments.photographs) as archive:
+        names = sorted(name for name in archive.getnames() if is_held_out(name))
+        photographs = [
+            load_image(archive.extractfile(name).read()) for name in names[: arguments.count]
+        ]
     for name, (change, back) in _CHANGES.items():
         moved = []
-        for photograph in photographs:
-            pixels = photograph.pixels()
+        for pixels in photographs:
             (faces,), (changed,) = (
                 detector.detect([pixels]),
                 detector.detect([np.ascontiguousarray(change(pixels))]),
