@@ -8,10 +8,12 @@ lint:
 	ruff check .
 	ruff format --check .
 	mypy
+	clang-format --dry-run --Werror csrc/*
 
 format:
 	ruff check --fix .
 	ruff format .
+	clang-format -i csrc/*
 
 test:
 	pytest

@@ -76,9 +76,13 @@ void crop_regions(const py::tuple& image, std::int64_t transforms, std::int64_t 
   const auto view_count = static_cast<std::int64_t>(outs.size());
   CropRegions op = {};
   op.image = {static_cast<const std::uint8_t*>(pointer_of(kOp, "image", address, 1)),
-              rows, columns, row_stride, column_stride, channel_stride};
-  op.transforms = static_cast<const float*>(
-      pointer_of(kOp, "transforms", transforms, faces * view_count));
+              rows,
+              columns,
+              row_stride,
+              column_stride,
+              channel_stride};
+  op.transforms =
+      static_cast<const float*>(pointer_of(kOp, "transforms", transforms, faces * view_count));
   op.faces = faces;
   op.view_count = view_count;
   op.normalisation.channels = static_cast<int>(mean.size());
@@ -117,9 +121,8 @@ void stitch_regions(const py::tuple& regions, const py::tuple& out, int dtype, s
     op.regions[i] = map_of(kOp, kNames[i], region, op.batch, op.channels);
   }
   for (int left = 0; left < 4; left += 2) {
-    require(op.regions[left].height == op.regions[left + 1].height &&
-                op.regions[left].width == op.regions[left + 1].width,
-            std::string(kOp) + ": " + kNames[left + 1] + " must have the size of " + kNames[left]);
+    require(op.regions[left].height == op.regions[left + 1].height,
+            std::string(kOp) + ": " + kNames[left + 1] + " must be as high as " + kNames[left]);
   }
   require(op.regions[4].width == op.out.width, "stitch_regions: mouth must have the width of out");
   const py::gil_scoped_release release;

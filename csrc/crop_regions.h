@@ -54,7 +54,8 @@ PCNN_INLINE float tap_offset(int index, int count, float footprint) {
   return ((static_cast<float>(index) + 0.5f) / static_cast<float>(count) - 0.5f) * footprint;
 }
 
-// Moves a position into 0 … size - 1, NaN to 0; gives its lower neighbour and the share of the next.
+// Moves a position into 0 … size - 1, NaN to 0; gives its lower neighbour and the share of the
+// next.
 PCNN_INLINE std::int64_t inside(float position, std::int64_t size, float& share) {
   const float last = static_cast<float>(size - 1);
   position = position > 0.0f ? position : 0.0f;
@@ -107,8 +108,7 @@ PCNN_INLINE void write_pixel(const Normalisation& norm, const float (&colour)[3]
     return;
   }
   for (int channel = 0; channel < 3; ++channel) {
-    out[channel] =
-        from_float<T>((colour[channel] - norm.shift[channel]) / norm.scale[channel]);
+    out[channel] = from_float<T>((colour[channel] - norm.shift[channel]) / norm.scale[channel]);
   }
 }
 

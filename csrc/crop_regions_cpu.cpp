@@ -1,5 +1,4 @@
 #include "crop_regions.h"
-
 #include "parallel.h"
 
 namespace pcnn {

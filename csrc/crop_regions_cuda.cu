@@ -56,8 +56,7 @@ void crop_regions_cuda(const CropRegions& op, const View* views, int device, voi
   for (std::int64_t offset = 0; offset < op.view_count; offset += kViewsPerLaunch) {
     Views some = {};
     some.offset = offset;
-    some.count =
-        static_cast<int>(std::min<std::int64_t>(kViewsPerLaunch, op.view_count - offset));
+    some.count = static_cast<int>(std::min<std::int64_t>(kViewsPerLaunch, op.view_count - offset));
     for (int index = 0; index < some.count; ++index) {
       some.view[index] = views[offset + index];
       const std::int64_t pixels = some.view[index].height * some.view[index].width;

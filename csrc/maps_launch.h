@@ -10,9 +10,9 @@ namespace pcnn {
 // where the channels lie together (N > 1), else the pixels of one channel (N = 1).
 template <int N>
 struct Walk {
-  std::int64_t rows;     // grid.y: (item, y) for packs, (item, channel) for pixels
-  unsigned across;       // grid.x: width · channels / N, or height · width
-  unsigned inner;        // channels / N, or width
+  std::int64_t rows;  // grid.y: (item, y) for packs, (item, channel) for pixels
+  unsigned across;    // grid.x: width · channels / N, or height · width
+  unsigned inner;     // channels / N, or width
   unsigned rows_per_item;
 };
 

@@ -11,7 +11,8 @@
 #endif
 
 // Loops over channels are compiled once for any x86-64 and again for wider vectors, which halves
-// their time; the loader picks. (crop_regions gains nothing and is compiled once.) The sanitizers run before the picking code may, so their builds do without.
+// their time; the loader picks. (crop_regions gains nothing and is compiled once.) The sanitizers
+// run before the picking code may, so their builds do without.
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__CUDACC__) && \
     !defined(__SANITIZE_ADDRESS__) && !defined(PCNN_NO_CLONES)
 #define PCNN_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
@@ -95,8 +96,7 @@ PCNN_INLINE Half from_float<Half>(float value) {
 #else
   const std::uint32_t bits = bits_of(value);
   const std::uint32_t magnitude = bits & 0x7fffffffu;
-  const std::uint32_t normal =
-      (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
+  const std::uint32_t normal = (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
   // Adding 0.5, whose last place is half precision's smallest step, rounds to a multiple of it.
   const std::uint32_t subnormal = bits_of(float_of(magnitude) + 0.5f) - bits_of(0.5f);
   std::uint32_t result = magnitude < 0x38800000u ? subnormal : normal;

@@ -36,15 +36,16 @@ PCNN_INLINE void stack_row(const StitchRegions& op, std::int64_t item, std::int6
                            std::int64_t x, float weight, int tap, Stencil<T>& stencil) {
   int left = 0;
   for (; left < 4 && row >= op.regions[left].height; left += 2) row -= op.regions[left].height;
-  const std::int64_t half = op.regions[left].width;
   const bool pair = left < 4;
-  const Neighbours columns = neighbours(x, pair ? 2 * half : half, op.out.width);
+  const std::int64_t middle = op.regions[left].width;
+  const std::int64_t width = pair ? middle + op.regions[left + 1].width : middle;
+  const Neighbours columns = neighbours(x, width, op.out.width);
   const std::int64_t column[2] = {columns.first, columns.second};
   const float share[2] = {1.0f - columns.share, columns.share};
   for (int side = 0; side < 2; ++side) {
-    const bool right = pair && column[side] >= half;
+    const bool right = pair && column[side] >= middle;
     const Map& map = op.regions[left + right];
-    stencil.at[tap + side] = map.pixel<T>(item, row, column[side] - (right ? half : 0));
+    stencil.at[tap + side] = map.pixel<T>(item, row, column[side] - (right ? middle : 0));
     stencil.channel_stride[tap + side] = map.channel_stride;
     stencil.weight[tap + side] = weight * share[side];
   }

@@ -1,6 +1,5 @@
-#include "stitch_regions.h"
-
 #include "parallel.h"
+#include "stitch_regions.h"
 
 namespace pcnn {
 namespace {

@@ -1,4 +1,5 @@
-// warp_add: face + stitched read through an affine map, with neither grid nor sampled map in memory.
+// warp_add: face + stitched read through an affine map, with neither grid nor sampled map in
+// memory.
 #pragma once
 
 #include <cmath>

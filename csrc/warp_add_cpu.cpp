@@ -1,6 +1,5 @@
-#include "warp_add.h"
-
 #include "parallel.h"
+#include "warp_add.h"
 
 namespace pcnn {
 namespace {
@@ -24,8 +23,8 @@ PCNN_INLINE void warp_row(const WarpAdd& op, bool packed, std::int64_t row) {
 }
 
 PCNN_CLONES void warp_rows(const WarpAdd& op, std::int64_t begin, std::int64_t end) {
-  const bool packed = op.out.channel_stride == 1 && op.face.channel_stride == 1 &&
-                      op.stitched.channel_stride == 1;
+  const bool packed =
+      op.out.channel_stride == 1 && op.face.channel_stride == 1 && op.stitched.channel_stride == 1;
   for (std::int64_t row = begin; row < end; ++row) {
     switch (op.dtype) {
       case Dtype::kFloat32:

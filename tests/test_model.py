@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 
@@ -46,6 +48,13 @@ def test_each_region_head_sees_its_own_region_alone() -> None:
     _, after = network.forward_views(views)
     for region in REGIONS:
         assert torch.equal(before[region], after[region]) == (region != "mouth")
+
+
+def test_any_size_will_do() -> None:
+    # At 97 pixels the right eye's map is a column wider than the left one's.
+    network = PCNN(dataclasses.replace(GREY, size=97)).eval()
+    logits, _ = network(torch.randn(2, 1, 97, 97))
+    assert logits.shape == (2, 8)
 
 
 def test_a_wrong_size_is_refused() -> None:

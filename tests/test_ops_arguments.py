@@ -109,8 +109,8 @@ CASES: list[tuple[Callable[[], object], str]] = [
         "stitch_regions: left eye must be (any, any, any, any), got (4, 3, 3)",
     ),
     (
-        lambda: stitch(1, region=torch.ones(2, 4, 3, 4)),
-        "stitch_regions: right eye must be (2, 4, 3, 3), got (2, 4, 3, 4)",
+        lambda: stitch(1, region=torch.ones(2, 4, 2, 3)),
+        "stitch_regions: right eye must be (2, 4, 3, any), got (2, 4, 2, 3)",
     ),
     (
         lambda: stitch(2, region=torch.ones(3, 4, 1, 3)),
@@ -202,8 +202,8 @@ NATIVE_CASES: list[tuple[str, tuple[Any, ...], str]] = [
     ("stitch_regions", ((MAP,) * 4, MAP, 0, 1, 0), "stitch_regions: regions must be 5 maps"),
     (
         "stitch_regions",
-        ((MAP, (8, 1, 1, 2, 1, *MAP[5:]), MAP, MAP, MAP), MAP, 0, 1, 0),
-        "stitch_regions: right eye must have the size of left eye",
+        ((MAP, (8, 1, 1, 1, 2, *MAP[5:]), MAP, MAP, MAP), MAP, 0, 1, 0),
+        "stitch_regions: right eye must be as high as left eye",
     ),
     (
         "stitch_regions",

@@ -60,9 +60,13 @@ def region_maps(  # noqa: PLR0913, PLR0917
     mouth: tuple[int, int],
     dtype: torch.dtype = torch.float32,
     layout: str = "contiguous",
+    wider: tuple[int, int] = (0, 0),
 ) -> list[Tensor]:
-    eye, cheek = pairs[:2], pairs[2:]
-    sizes = (eye, eye, cheek, cheek, mouth)
+    """pairs: heights and widths of an eye and of a cheek. wider: by how much the right ones are."""
+    (eye_height, eye), (cheek_height, cheek) = pairs[:2], pairs[2:]
+    eyes = [(eye_height, eye), (eye_height, eye + wider[0])]
+    cheeks = [(cheek_height, cheek), (cheek_height, cheek + wider[1])]
+    sizes = (*eyes, *cheeks, mouth)
     return [
         random_map((batch, channels, *size), dtype, layout, seed) for seed, size in enumerate(sizes)
     ]
@@ -90,6 +94,16 @@ def test_a_pair_is_widened_and_the_stack_heightened() -> None:
     stitched = ops.stitch_regions([*maps, mouth], (5, 3))
     expected = [[1, 1.5, 2], [2, 2.75, 3.5], [3, 4, 5], [5, 6, 8], [7, 8, 11]]
     assert stitched[0, 0].tolist() == expected
+
+
+@pytest.mark.usefixtures("implementation")
+def test_the_members_of_a_pair_may_differ_in_width() -> None:
+    # Eyes 1 | 2 3 lie side by side as they are; cheeks 4 6 | 8 lose nothing either.
+    eyes = [torch.tensor([[[[1.0]]]]), torch.tensor([[[[2.0, 3.0]]]])]
+    cheeks = [torch.tensor([[[[4.0, 6.0]]]]), torch.tensor([[[[8.0]]]])]
+    mouth = torch.tensor([[[[7.0, 8.0, 11.0]]]])
+    stitched = ops.stitch_regions([*eyes, *cheeks, mouth], (3, 3))
+    assert stitched[0, 0].tolist() == [[1, 2, 3], [4, 6, 8], [7, 8, 11]]
 
 
 @pytest.mark.usefixtures("implementation")
@@ -242,24 +256,26 @@ small = st.integers(1, 9)
     batch=st.integers(0, 3),
     channels=st.one_of(st.integers(1, 70), st.sampled_from([128, 256, 300])),
     pairs=st.tuples(small, small, small, small),
+    wider=st.tuples(st.integers(0, 3), st.integers(0, 3)),
     mouth_height=small,
     size=st.tuples(st.integers(1, 20), st.integers(1, 20)),
     layout=st.sampled_from(LAYOUTS),
     dtype=st.sampled_from(DTYPES),
 )
-@example(1, 1, (1, 1, 1, 1), 1, (1, 1), "contiguous", torch.float32)
-@example(1, 3, (1, 300, 2, 1), 1, (300, 299), "channels_last", torch.float32)
-@example(2, 2, (97, 2, 101, 3), 103, (300, 7), "contiguous", torch.float16)
+@example(1, 1, (1, 1, 1, 1), (0, 0), 1, (1, 1), "contiguous", torch.float32)
+@example(1, 3, (1, 300, 2, 1), (1, 0), 1, (300, 299), "channels_last", torch.float32)
+@example(2, 2, (97, 2, 101, 3), (0, 2), 103, (300, 7), "contiguous", torch.float16)
 def test_stitch_equals_reference(  # noqa: PLR0913, PLR0917
     batch: int,
     channels: int,
     pairs: tuple[int, int, int, int],
+    wider: tuple[int, int],
     mouth_height: int,
     size: tuple[int, int],
     layout: str,
     dtype: torch.dtype,
 ) -> None:
-    regions = region_maps(batch, channels, pairs, (mouth_height, size[1]), dtype, layout)
+    regions = region_maps(batch, channels, pairs, (mouth_height, size[1]), dtype, layout, wider)
     stitched = ops.stitch_regions(regions, size)
     expected = reference.stitch_regions([region.float() for region in regions], size)
     assert_near(stitched, expected, STITCH)

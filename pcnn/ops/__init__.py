@@ -82,7 +82,7 @@ def stitch_regions(regions: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     """The five regions' maps laid out as a face: the stitched map of the interaction.
 
     regions: left eye, right eye, left cheek, right cheek, mouth; each (B, C, ·, ·) of one
-        floating dtype and device. The members of a pair have equal sizes, and the mouth the
+        floating dtype and device. The members of a pair have equal heights, and the mouth the
         width of `size`.
     size: (H, W) of the face map.
     Eyes side by side and cheeks side by side are resized to W; then eyes over cheeks over mouth
@@ -132,9 +132,11 @@ def _stitchable(regions: Sequence[Tensor], size: tuple[int, int]) -> bool:
     dtype, device = mouth.dtype, mouth.device
     return (
         len(eye) == len(cheek) == len(last) == 4
-        and (right_eye.shape, right_cheek.shape, last[3]) == (eye, cheek, size[1])
+        and (right_eye.shape[:3], right_cheek.shape[:3]) == (eye[:3], cheek[:3])
+        and len(right_eye.shape) == len(right_cheek.shape) == 4
         and eye[:2] == cheek[:2] == last[:2]
-        and 0 not in (*eye[1:], *cheek[2:], last[2])
+        and last[3] == size[1]
+        and 0 not in (*eye[1:], *cheek[2:], last[2], right_eye.shape[3], right_cheek.shape[3])
         and dtype in _FLOATING
         and left_eye.dtype == right_eye.dtype == left_cheek.dtype == right_cheek.dtype == dtype
         and left_eye.device == right_eye.device == left_cheek.device == right_cheek.device == device
@@ -156,7 +158,8 @@ def _refuse_regions(regions: Sequence[Tensor], size: tuple[int, int]) -> None:
         _check_device("stitch_regions", name, region, first)
         _check_pixels("stitch_regions", name, region)
     for left in (0, 2):
-        check_shape("stitch_regions", _REGIONS[left + 1], regions[left + 1], regions[left].shape)
+        same_height = (batch, channels, regions[left].shape[2], None)
+        check_shape("stitch_regions", _REGIONS[left + 1], regions[left + 1], same_height)
     check_shape("stitch_regions", "mouth", regions[4], (batch, channels, None, size[1]))
 
 
