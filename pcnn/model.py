@@ -77,6 +77,13 @@ class FaceNet(nn.Module):
         logits: Tensor = self.head(self.layer4(self.trunk(face)).mean((2, 3)))
         return logits
 
+    def start_from(self, network: FaceNet | PCNN) -> None:
+        """Copy another FaceNet's weights. Raises InputError: not its like."""
+        _check_alike("FaceNet.start_from", self.config, network.config)
+        if not isinstance(network, FaceNet):
+            raise InputError("FaceNet.start_from: network must be a FaceNet, got a PCNN")
+        self.load_state_dict(network.state_dict())
+
 
 class PCNN(nn.Module):
     """The perception CNN (Tian et al., IEEE TIP 2025).
@@ -137,19 +144,29 @@ class PCNN(nn.Module):
         regions = {name: self.region_heads[name](maps[name].mean((2, 3))) for name in REGIONS}
         return logits, regions
 
-    def start_from(self, network: FaceNet) -> None:
-        """Copy a pretrained FaceNet into every trunk, stage 4 and the expression head.
+    def start_from(self, network: FaceNet | PCNN) -> None:
+        """Copy a pretrained network's weights into this one.
 
+        A FaceNet goes into every trunk, stage 4 and the expression head. A PCNN goes into its
+        like; one of another face size keeps its registration's first layer to itself.
         Raises InputError: it has other classes, another width or other input channels.
         """
-        ours, theirs = self.config, network.config
-        for name in ("classes", "width", "channels"):
-            if getattr(ours, name) != getattr(theirs, name):
-                raise InputError(
-                    f"PCNN.start_from: {name} must be {getattr(ours, name)}, "
-                    f"got {getattr(theirs, name)}"
-                )
+        _check_alike("PCNN.start_from", self.config, network.config)
+        if isinstance(network, PCNN):
+            state = network.state_dict()
+            ours = self.state_dict()
+            fitting = {name: v for name, v in state.items() if v.shape == ours[name].shape}
+            self.load_state_dict({**ours, **fitting})
+            return
         for trunk in self.trunks.values():
             trunk.load_state_dict(network.trunk.state_dict())
         self.layer4.load_state_dict(network.layer4.state_dict())
         self.expression_head.load_state_dict(network.head.state_dict())
+
+
+def _check_alike(function: str, ours: ModelConfig, theirs: ModelConfig) -> None:
+    for name in ("classes", "width", "channels"):
+        if getattr(ours, name) != getattr(theirs, name):
+            raise InputError(
+                f"{function}: {name} must be {getattr(ours, name)}, got {getattr(theirs, name)}"
+            )

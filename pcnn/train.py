@@ -5,33 +5,52 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from pcnn import weights
-from pcnn.augment import Augmentation, augment
+from pcnn.augment import Augmentation, Augmenter
 from pcnn.datasets import FaceSet
 from pcnn.errors import InputError
 from pcnn.evaluate import normalise
 from pcnn.losses import two_phase_loss
-from pcnn.model import PCNN, FaceNet, ModelConfig
+from pcnn.model import IMAGENET_MEAN, IMAGENET_STD, PCNN, FaceNet, ModelConfig
+from pcnn.storage import STORAGES
+
+_CHOICES = {
+    "network": ("trunk", "pcnn"),
+    "optimizer": ("adamw", "sgd"),
+    "labels": ("votes", "majority"),
+    "precision": ("float32", "bfloat16"),
+    "storage": STORAGES,
+}
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What decides the outcome of a training, beside the data.
+    """What decides the outcome of a training, beside the data: a recipe.
 
-    network: "trunk" (FaceNet) or "pcnn". init: for "pcnn", a trunk's weights to start from.
+    network: "trunk" (FaceNet) or "pcnn". init: weights to start from: of a trunk, which goes into
+    all six of a pcnn, or of the same network.
     size: side of the face view, in pixels. width: see ModelConfig.
-    lr: peak of the one-cycle schedule; warm_up: the share of it that rises.
+    optimizer: "adamw" with one cycle of the rate (a rise over the share `warm_up` of the steps,
+    then half a cosine), or "sgd" as in the paper (momentum 0.9, halved every 15 epochs).
+    lr: the peak rate. clip: the largest norm of the gradient.
+    labels: "votes" (soft) or "majority" (the class with most votes).
+    balance: 0 draws every face once an epoch; 1 draws every class as often as any other, with
+    repetition; between, classes by (number of faces) ** (1 − balance).
+    alpha, beta: weights of the two-phase loss, as in the paper; only their ratio matters to AdamW.
+    teachers: weights files whose mean probabilities are mixed into the labels by `teaching`, 0…1.
     ema: decay of the averaged weights, which are the ones that are kept.
-    seed: of everything random.
+    seed: of everything random. precision: of the arithmetic, "bfloat16" by autocast.
     detector: by whose landmarks the template is measured, see detector.Detector.load.
+    storage: how the weights are written, see storage.narrow.
     """
 
     network: str
@@ -42,32 +61,55 @@ class TrainOptions:
     width: int = 64
     epochs: float = 12
     batch: int = 64
+    optimizer: str = "adamw"
     lr: float = 1e-3
     weight_decay: float = 0.05
     warm_up: float = 0.15
+    clip: float = 50.0
+    labels: str = "votes"
+    balance: float = 0.0
+    alpha: float = 12.0
+    beta: float = 8.0
+    teachers: tuple[str, ...] = ()
+    teaching: float = 0.5
     ema: float = 0.995
     seed: int = 0
+    precision: str = "float32"
     detector: str = "mobilenet"
+    storage: str = "half"
+    augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise InputError(
+                    f"TrainOptions: {name} must be {' or '.join(choices)}, "
+                    f"got {getattr(self, name)!r}"
+                )
         for name, least in (("size", 8), ("width", 1), ("batch", 1)):
             if getattr(self, name) < least:
                 raise InputError(
                     f"TrainOptions: {name} must be at least {least}, got {getattr(self, name)}"
                 )
-        if not (self.epochs > 0 and self.lr > 0):
+        if not (self.epochs > 0 and self.lr > 0 and self.clip > 0):
             raise InputError(
-                f"TrainOptions: epochs and lr must be above 0, got {self.epochs} and {self.lr}"
+                "TrainOptions: epochs, lr and clip must be above 0, "
+                f"got {self.epochs}, {self.lr} and {self.clip}"
             )
         if not (0 <= self.warm_up < 1 and 0 <= self.ema < 1):
             raise InputError(
                 "TrainOptions: warm_up and ema must be at least 0 and below 1, "
                 f"got {self.warm_up} and {self.ema}"
             )
+        if not (0 <= self.balance <= 1 and 0 <= self.teaching <= 1):
+            raise InputError(
+                "TrainOptions: balance and teaching must lie in 0…1, "
+                f"got {self.balance} and {self.teaching}"
+            )
 
 
 # Options that a training may be gone on with after they changed.
-_NO_PART_IN_STEPS = ("data", "output", "detector")
+_NO_PART_IN_STEPS = ("data", "output", "detector", "storage")
 
 # Mean and standard deviation of the FER+ training faces, computed from the sheets.
 FERPLUS_MEAN = (0.507,)
@@ -78,16 +120,36 @@ class Training:
     """A training that can be stopped at any step and gone on with, to the same result.
 
     Every random choice is a function of the seed and the step, so the state is the step
-    number, the network, its average, and the optimiser.
+    number, the network, its average, and the optimiser. Where torch.distributed is initialised,
+    each process computes its share of every batch.
+    Raises InputError: options and data that do not fit together.
     """
 
-    def __init__(self, options: TrainOptions, train: FaceSet) -> None:
+    def __init__(
+        self, options: TrainOptions, train: FaceSet, device: str | torch.device = "cpu"
+    ) -> None:
         self.options = options
         self.train = train
+        self.device = torch.device(device)
+        spread = distributed.is_available() and distributed.is_initialized()
+        self.rank, world = (
+            (distributed.get_rank(), distributed.get_world_size()) if spread else (0, 1)
+        )
+        if options.batch % world:
+            raise InputError(
+                f"Training: batch {options.batch} cannot be shared by {world} processes"
+            )
+        self.share = options.batch // world
         torch.manual_seed(options.seed)
-        self.network = _build(options)
+        self.network = _build(options, train, self.device)
+        self._model = DistributedDataParallel(self.network) if spread else self.network
         self.average = copy.deepcopy(self.network).requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(_groups(self.network, options), lr=options.lr)
+        self.optimizer = _optimizer(self.network, options)
+        self._augment = Augmenter(options.augmentation)
+        self._faces = train.faces.to(self.device)
+        self._targets = _targets(train.votes, options.labels).to(self.device)
+        self._drawn_by = _drawn_by(train.votes, options.balance)
+        self._teachers = [_teacher(path, train.classes, self.device) for path in options.teachers]
         self.step = 0
         self.epoch_steps = len(train) // options.batch
         if self.epoch_steps < 1:
@@ -99,13 +161,16 @@ class Training:
     def advance(self) -> float:
         """One step of optimisation; returns its loss."""
         self.network.train()
-        faces, votes = self._batch()
+        faces, targets = self._batch()
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.lr * self._schedule()
-        loss = self._loss(faces, votes)
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"
+        ):
+            loss = self._loss(faces, targets)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), 50.0)
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.options.clip)
         self.optimizer.step()
         self.step += 1
         self._average()
@@ -126,7 +191,7 @@ class Training:
 
     def resume(self, path: Path) -> None:
         """Go on from a saved state. Raises InputError: it was made with other options."""
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, weights_only=True, map_location=self.device)
         ours = dataclasses.asdict(self.options)
         changed = [
             name
@@ -146,21 +211,39 @@ class Training:
     def _batch(self) -> tuple[Tensor, Tensor]:
         options = self.options
         epoch, position = divmod(self.step, self.epoch_steps)
-        order = torch.randperm(len(self.train), generator=_generator(options.seed, 1, epoch))
-        chosen = order[position * options.batch : (position + 1) * options.batch]
-        faces = self.train.faces[chosen][:, None].float() / 255
-        generator = _generator(options.seed, 2, self.step)
-        faces = augment(faces, options.size, Augmentation(), generator)
-        return normalise(faces, self.network.config), self.train.votes[chosen]
+        order = self._order(_generator(options.seed, 1, epoch))
+        first = position * options.batch + self.rank * self.share
+        chosen = order[first : first + self.share].to(self.device)
+        faces = pictures(self._faces[chosen])
+        seed = _seed(options.seed, 2 + 2 * self.rank, self.step)
+        faces = normalise(self._augment(faces, options.size, seed), self.network.config)
+        return faces, self._taught(faces, self._targets[chosen])
 
-    def _loss(self, faces: Tensor, votes: Tensor) -> Tensor:
-        if isinstance(self.network, PCNN):
-            logits, region_logits = self.network(faces)
-            return two_phase_loss(logits, region_logits, votes)
-        return F.cross_entropy(self.network(faces), votes)
+    def _order(self, generator: torch.Generator) -> Tensor:
+        """The faces of an epoch, in their order."""
+        if self._drawn_by is None:
+            return torch.randperm(len(self.train), generator=generator)
+        return torch.multinomial(self._drawn_by, len(self.train), True, generator=generator)
+
+    @torch.no_grad()
+    def _taught(self, faces: Tensor, targets: Tensor) -> Tensor:
+        if not self._teachers:
+            return targets
+        answers = torch.stack([_answer(teacher, faces) for teacher in self._teachers])
+        return torch.lerp(targets, answers.mean(0), self.options.teaching)
+
+    def _loss(self, faces: Tensor, targets: Tensor) -> Tensor:
+        answer = self._model(faces)
+        if isinstance(answer, tuple):
+            logits, region_logits = answer
+            alpha, beta = self.options.alpha, self.options.beta
+            return two_phase_loss(logits, region_logits, targets, alpha=alpha, beta=beta)
+        return F.cross_entropy(answer, targets)
 
     def _schedule(self) -> float:
-        """One cycle: a linear rise to 1, then half a cosine down to 0."""
+        """The share of the peak rate that this step gets."""
+        if self.options.optimizer == "sgd":
+            return float(0.5 ** (self.step // (15 * self.epoch_steps)))
         at = (self.step + 1) / self.steps
         if at < self.options.warm_up:
             return at / self.options.warm_up
@@ -180,32 +263,81 @@ class Training:
                 value.copy_(theirs[name])
 
 
-def _build(options: TrainOptions) -> PCNN | FaceNet:
-    config = ModelConfig(size=options.size, mean=FERPLUS_MEAN, std=FERPLUS_STD, width=options.width)
-    network: PCNN | FaceNet
-    if options.network == "trunk":
-        network = FaceNet(config)
-    elif options.network == "pcnn":
-        network = PCNN(config)
-        if options.init:
-            network.start_from(weights.load_facenet(options.init))
-    else:
-        raise InputError(f"TrainOptions: network must be trunk or pcnn, got {options.network!r}")
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+def pictures(faces: Tensor) -> Tensor:
+    """A FaceSet's faces, (B, H, W) or (B, H, W, 3) uint8, as (B, C, H, W) float of 0…1."""
+    planes = faces[:, None] if faces.dim() == 3 else faces.permute(0, 3, 1, 2)
+    return planes.float() / 255
+
+
+def _build(options: TrainOptions, train: FaceSet, device: torch.device) -> PCNN | FaceNet:
+    grey = train.faces.dim() == 3
+    config = ModelConfig(
+        classes=train.classes,
+        size=options.size,
+        mean=FERPLUS_MEAN if grey else IMAGENET_MEAN,
+        std=FERPLUS_STD if grey else IMAGENET_STD,
+        width=options.width,
+    )
+    network = FaceNet(config) if options.network == "trunk" else PCNN(config)
+    if options.init:
+        network.start_from(weights.load_network(options.init))
+    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
 
 
-def _groups(network: nn.Module, options: TrainOptions) -> list[dict[str, Any]]:
-    """Weight decay for matrices and kernels only: it would merely shrink norms and biases."""
-    parameters = list(network.parameters())
-    return [
-        {
-            "params": [p for p in parameters if p.dim() > 1],
-            "weight_decay": options.weight_decay,
-        },
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+def _optimizer(network: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
+    # Weight decay for matrices and kernels only: it would merely shrink norms and biases.
+    matrices = [p for p in network.parameters() if p.dim() > 1]
+    others = [p for p in network.parameters() if p.dim() <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": options.weight_decay},
+        {"params": others, "weight_decay": 0.0},
     ]
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=options.lr, momentum=0.9)
+    return torch.optim.AdamW(groups, lr=options.lr)
+
+
+def _targets(votes: Tensor, labels: str) -> Tensor:
+    """(N, classes) probabilities: the votes, or all for the class that has most."""
+    if labels == "votes":
+        return votes
+    return F.one_hot(votes.argmax(1), votes.shape[1]).to(votes.dtype)
+
+
+def _drawn_by(votes: Tensor, balance: float) -> Tensor | None:
+    """(N,) how often each face is drawn, relative to others; None: each once."""
+    if balance == 0:
+        return None
+    labels = votes.argmax(1)
+    counts = labels.bincount(minlength=votes.shape[1]).double()
+    return counts[labels] ** -balance
+
+
+def _teacher(path: str, classes: tuple[str, ...], device: torch.device) -> PCNN | FaceNet:
+    teacher = weights.load_network(path)
+    if teacher.config.classes != classes:
+        raise InputError(
+            f"Training: the teacher {path} has the classes {', '.join(teacher.config.classes)}, "
+            f"the data {', '.join(classes)}"
+        )
+    teacher.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return teacher.eval().requires_grad_(False)
+
+
+def _answer(teacher: PCNN | FaceNet, faces: Tensor) -> Tensor:
+    """A teacher's probabilities (B, classes) for normalised faces (B, C, S, S) of any size."""
+    size = teacher.config.size
+    if faces.shape[2] != size:
+        faces = F.interpolate(faces, (size, size), mode="bilinear", antialias=True)
+    answer = teacher(faces)
+    logits: Tensor = answer[0] if isinstance(answer, tuple) else answer
+    return logits.softmax(1)
+
+
+def _seed(seed: int, purpose: int, index: int) -> int:
+    return (seed * 4 + purpose) * 1_000_003 + index
 
 
 def _generator(seed: int, purpose: int, index: int) -> torch.Generator:
-    return torch.Generator().manual_seed((seed * 4 + purpose) * 1_000_003 + index)
+    return torch.Generator().manual_seed(_seed(seed, purpose, index))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import math
+import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,52 +18,65 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import distributed
 
 from pcnn import weights
 from pcnn.augment import resample
-from pcnn.datasets import FaceSet, load_ferplus
+from pcnn.curves import draw_curves
+from pcnn.datasets import FaceSet, load_faces
 from pcnn.detector import Detector
 from pcnn.errors import InputError
 from pcnn.evaluate import predict_logits
 from pcnn.metrics import accuracy, fit_temperature
-from pcnn.train import Training, TrainOptions
+from pcnn.recipes import read_recipe
+from pcnn.storage import narrow, widen
+from pcnn.train import Training, TrainOptions, pictures
 
 _CHECKPOINT_SECONDS = 120
 
 
-def train_expression(options: TrainOptions) -> Path:
+def train_expression(
+    options: TrainOptions, *, device: str = "cpu", valid_split: str = "valid"
+) -> Path:
     """Train to the end, going on from a checkpoint beside `output` if there is one.
 
-    Beside the weights file stand `<output>.log.jsonl` (a line every epoch) and, until the end,
-    `<output>.checkpoint`. Returns the weights file's path.
+    device: where to compute. valid_split: the split that is scored every epoch.
+    Beside the weights file stand `<output>.log.jsonl` (a line every epoch), `<output>.png` (its
+    curves) and, until the end, `<output>.checkpoint`. Returns the weights file's path.
     Raises InputError: data, checkpoint or options that do not fit.
     """
     output = Path(options.output)
     output.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = output.with_name(output.name + ".checkpoint")
     log = output.with_name(output.name + ".log.jsonl")
-    train, valid = (load_ferplus(options.data, split) for split in ("train", "valid"))
+    train, valid = (load_faces(options.data, split) for split in ("train", valid_split))
     # Loaded now: a name that is wrong should not show after hours.
-    detector = Detector.load(options.detector) if options.network == "pcnn" else None
-    training = Training(options, train)
+    detector = Detector.load(options.detector)
+    training = Training(options, train, device)
     if checkpoint.exists():
         training.resume(checkpoint)
+    elif training.rank == 0:
+        log.unlink(missing_ok=True)  # of an earlier training
     _run(training, valid, checkpoint, log)
-    training.save(checkpoint)
-    _write_weights(training, valid, output, detector)
-    checkpoint.unlink(missing_ok=True)
+    if training.rank == 0:
+        training.save(checkpoint)
+        _write_weights(training, valid, output, detector)
+        draw_curves(log, output.with_name(output.name + ".png"))
+        checkpoint.unlink(missing_ok=True)
     return output
 
 
 def _run(training: Training, valid: FaceSet, checkpoint: Path, log: Path) -> None:
     began = saved = time.monotonic()
     running = math.nan
-    with _progress() as progress:
+    with _progress(training.rank == 0) as progress:
         task = progress.add_task("training", total=training.steps, completed=training.step, note="")
         while training.step < training.steps:
             loss = training.advance()
             running = loss if math.isnan(running) else 0.98 * running + 0.02 * loss
             progress.update(task, completed=training.step, note=f"loss {running:.3f}")
+            if training.rank:
+                continue
             if time.monotonic() - saved > _CHECKPOINT_SECONDS:
                 training.save(checkpoint)
                 saved = time.monotonic()
@@ -80,7 +96,7 @@ def _run(training: Training, valid: FaceSet, checkpoint: Path, log: Path) -> Non
                 )
 
 
-def _progress() -> Progress:
+def _progress(shown: bool) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -88,44 +104,42 @@ def _progress() -> Progress:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
+        disable=not shown,
     )
 
 
-def _write_weights(
-    training: Training, valid: FaceSet, output: Path, detector: Detector | None
-) -> None:
-    network, options = training.average, training.options
+def _write_weights(training: Training, valid: FaceSet, output: Path, detector: Detector) -> None:
+    network, options = training.average.cpu(), training.options
+    tensors = narrow(network.state_dict(), options.storage)
+    network.load_state_dict(widen(tensors))  # scored as it is stored
     logits, regions = predict_logits(network, valid.faces)
+    name = Path(options.data).name
     metadata: dict[str, Any] = {
         "kind": "expression",
         "architecture": options.network,
         "config": dataclasses.asdict(network.config),
-        "native_size": training.train.faces.shape[-1],
+        "native_size": training.train.faces.shape[2],
         "training": _portable(options),
-        "trained_on": "FER+ training split, argmax-8, without duplicates",
+        "trained_on": f"{name}, {len(training.train)} faces",
         "licence": "Apache-2.0",
-        "scores": {"FER+ valid, argmax-8, without duplicates": accuracy(logits, valid.votes)},
+        "scores": {f"{name}, {len(valid)} validation faces": accuracy(logits, valid.votes)},
+        "template": measure_template(detector, training.train),
+        "temperature": fit_temperature(logits, valid.votes),
+        "region_temperatures": {
+            region: fit_temperature(own, valid.votes) for region, own in regions.items()
+        },
     }
-    if detector is not None:
-        metadata["template"] = measure_template(detector, training.train)
-        metadata["temperature"] = fit_temperature(logits, valid.votes)
-        metadata["region_temperatures"] = {
-            name: fit_temperature(own, valid.votes) for name, own in regions.items()
-        }
-    halves = {
-        name: value.half() if value.is_floating_point() else value
-        for name, value in network.state_dict().items()
-    }
-    weights.write(output, halves, metadata)
+    weights.write(output, tensors, metadata)
 
 
 def _portable(options: TrainOptions) -> dict[str, Any]:
     """The options as they may be published: files by their names, wherever they lay."""
-    files = ("data", "output", "init", "detector")
-    return {
-        name: Path(value).name if name in files and value else value
-        for name, value in dataclasses.asdict(options).items()
-    }
+    published = dataclasses.asdict(options)
+    for name in ("data", "output", "init", "detector"):
+        if published[name]:
+            published[name] = Path(published[name]).name
+    published["teachers"] = [Path(teacher).name for teacher in options.teachers]
+    return published
 
 
 def measure_template(detector: Detector, faces: FaceSet, count: int = 2000) -> list[list[float]]:
@@ -139,11 +153,11 @@ def measure_template(detector: Detector, faces: FaceSet, count: int = 2000) -> l
     side, frame = 192, 48
     found = []
     for chosen in faces.faces[:count].split(64):
-        large = resample(chosen[:, None].float() / 255, side)
+        large = resample(pictures(chosen).mean(1, keepdim=True), side)
         framed = F.pad(large, (frame,) * 4, mode="replicate")  # (64, 1, 288, 288)
         grey = (framed[:, 0] * 255).round().to(torch.uint8).numpy()
-        pictures = [np.repeat(face[:, :, None], 3, axis=2) for face in grey]
-        hits = detector.detect(pictures, min_score=0.9)
+        enlarged = [np.repeat(face[:, :, None], 3, axis=2) for face in grey]
+        hits = detector.detect(enlarged, min_score=0.9)
         found += [faces_there[0].landmarks for faces_there in hits if len(faces_there) == 1]
     if not found:
         raise InputError("measure_template: the detector found no face in the training faces")
@@ -153,50 +167,79 @@ def measure_template(detector: Detector, faces: FaceSet, count: int = 2000) -> l
 
 def add_trunk_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `pcnn-train trunk`."""
-    _add_common(parser, size=64, epochs=6, lr=2e-3)
+    _add_common(parser, "64")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `pcnn-train expression`."""
-    _add_common(parser, size=96, epochs=12, lr=1e-3)
-    parser.add_argument("--init", help="weights made by `pcnn-train trunk` to start from")
-    parser.add_argument(
-        "--detector",
-        default="mobilenet",
-        help="name or file of the detector by which the template is measured [%(default)s]",
-    )
+    _add_common(parser, "96")
 
 
-def _add_common(parser: argparse.ArgumentParser, *, size: int, epochs: float, lr: float) -> None:
-    parser.add_argument("--data", required=True, help="folder with FER+ contact sheets and CSVs")
-    parser.add_argument("--output", required=True, help="the weights file to write")
-    parser.add_argument(
-        "--size", type=int, default=size, help="side of the face view [%(default)s]"
-    )
-    parser.add_argument("--width", type=int, default=64, help="channels of stage 1 [%(default)s]")
-    parser.add_argument("--epochs", type=float, default=epochs, help="[%(default)s]")
-    parser.add_argument("--batch", type=int, default=64, help="faces a step [%(default)s]")
-    parser.add_argument("--lr", type=float, default=lr, help="peak learning rate [%(default)s]")
-    parser.add_argument("--seed", type=int, default=0, help="[%(default)s]")
-    parser.add_argument("--threads", type=int, help="CPU threads [all cores]")
+def _add_common(parser: argparse.ArgumentParser, size: str) -> None:
+    add = parser.add_argument
+    add("--data", required=True, help="a data set, see docs/data.md")
+    add("--output", required=True, help="the weights file to write")
+    add("--recipe", help="TOML file of options; those given here come before it")
+    add("--init", help="weights to start from: of a trunk, or of the same network")
+    add("--size", type=int, help=f"side of the face view [{size}]")
+    add("--width", type=int, help="channels of stage 1 [64]")
+    add("--epochs", type=float, help="[12]")
+    add("--batch", type=int, help="faces a step [64]")
+    add("--lr", type=float, help="peak learning rate [0.001]")
+    add("--seed", type=int, help="[0]")
+    add("--precision", choices=("float32", "bfloat16"), help="of the arithmetic [float32]")
+    add("--detector", help="by which the landmark template is measured [mobilenet]")
+    add("--valid-split", default="valid", help="the split to score every epoch [%(default)s]")
+    add("--device", default="auto", help="auto, cpu, cuda, … [%(default)s]")
+    add("--threads", type=int, help="CPU threads [all cores]")
+
+
+# Options of the command line that are TrainOptions' own.
+_OPTIONS = ("init", "size", "width", "epochs", "batch", "lr", "seed", "precision", "detector")
 
 
 def run_trunk(arguments: argparse.Namespace) -> int:
     """Carry out `pcnn-train trunk`."""
-    return _run_command(arguments, "trunk")
+    return _run_command(arguments, "trunk", 64)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Carry out `pcnn-train expression`."""
-    return _run_command(arguments, "pcnn")
+    return _run_command(arguments, "pcnn", 96)
 
 
-def _run_command(arguments: argparse.Namespace, network: str) -> int:
+def _run_command(arguments: argparse.Namespace, network: str, size: int) -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    names = ("data", "output", "size", "width", "epochs", "batch", "lr", "seed")
-    optional = ("init", "detector") if network == "pcnn" else ()
-    chosen = {name: getattr(arguments, name) for name in (*names, *optional)}
-    path = train_expression(TrainOptions(network=network, **chosen))
-    Console(stderr=True).print(f"wrote {path}")
+    chosen: dict[str, Any] = {"size": size}
+    if arguments.recipe:
+        chosen |= read_recipe(arguments.recipe)
+        if chosen.setdefault("network", network) != network:
+            raise InputError(f"recipe {arguments.recipe}: is for a {chosen['network']}")
+    given = {name: getattr(arguments, name) for name in _OPTIONS}
+    chosen |= {name: value for name, value in given.items() if value is not None}
+    chosen |= {"network": network, "data": arguments.data, "output": arguments.output}
+    options = TrainOptions(**chosen)
+    with _processes(arguments.device) as device:
+        path = train_expression(options, device=device, valid_split=arguments.valid_split)
+    if os.environ.get("RANK", "0") == "0":
+        Console(stderr=True).print(f"wrote {path}")
     return 0
+
+
+@contextlib.contextmanager
+def _processes(device: str) -> Iterator[str]:
+    """The device of this process; one of several where torchrun started it."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if "RANK" not in os.environ:
+        yield device
+        return
+    if device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield device
+    finally:
+        distributed.destroy_process_group()

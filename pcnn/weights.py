@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -22,6 +21,7 @@ from torch import Tensor
 from pcnn.errors import WeightsError
 from pcnn.model import PCNN, FaceNet, ModelConfig
 from pcnn.regions import REGIONS, RegionLayout
+from pcnn.storage import widen
 from pcnn.upstream import load_upstream
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "WeightSpec",
     "load_expression",
     "load_facenet",
+    "load_network",
     "load_upstream",
     "locate",
     "read",
@@ -178,7 +179,7 @@ def load_expression(weights: str | Path) -> ExpressionWeights:
         raise WeightsError(f"{path}: holds {metadata.get('architecture')!r}, expected 'pcnn'")
     with _fitting(path):
         network = PCNN(_config(metadata), initialised=False)
-        network.load_state_dict({name: _widen(tensor) for name, tensor in tensors.items()})
+        network.load_state_dict(widen(tensors))
         template = tuple((float(x), float(y)) for x, y in metadata["template"])
         own = {name: float(metadata["region_temperatures"][name]) for name in REGIONS}
         loaded = ExpressionWeights(
@@ -208,7 +209,24 @@ def load_facenet(path: str | Path) -> FaceNet:
         raise WeightsError(f"{path}: holds {metadata.get('architecture')!r}, expected 'trunk'")
     with _fitting(path):
         network = FaceNet(_config(metadata))
-        network.load_state_dict({name: _widen(tensor) for name, tensor in tensors.items()})
+        network.load_state_dict(widen(tensors))
+    return network
+
+
+def load_network(weights: str | Path) -> PCNN | FaceNet:
+    """The bare network of an expression or trunk file, in float32 and training mode.
+
+    Raises WeightsError: no such file or name, or a file of another kind.
+    """
+    path = locate(weights)
+    tensors, metadata = read(path)
+    networks: dict[object, type[PCNN | FaceNet]] = {"pcnn": PCNN, "trunk": FaceNet}
+    network_type = networks.get(metadata.get("architecture"))
+    if network_type is None:
+        raise WeightsError(f"{path}: holds {metadata.get('architecture')!r}, no expression network")
+    with _fitting(path):
+        network = network_type(_config(metadata))
+        network.load_state_dict(widen(tensors))
     return network
 
 
@@ -227,10 +245,6 @@ def _config(metadata: Mapping[str, Any]) -> ModelConfig:
         for name, value in metadata["config"].items()
     }
     return ModelConfig(**{**config, "layout": RegionLayout(**config["layout"])})
-
-
-def _widen(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.float32) if tensor.is_floating_point() else tensor
 
 
 def _folders() -> Iterator[Path]:

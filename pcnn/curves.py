@@ -1,0 +1,32 @@
+"""A training's log as a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pcnn.errors import InputError
+
+
+def draw_curves(log: Path, picture: Path) -> None:
+    """Draw loss and validation accuracy over the epochs.
+
+    log: JSON lines with epoch, loss and valid_accuracy (0…1), as `pcnn-train` writes them.
+    picture: the PNG to write. Raises InputError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError("drawing curves needs matplotlib: pip install 'pcnn[train]'") from error
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    epochs = [record["epoch"] for record in records]
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    left = figure.subplots()
+    right = left.twinx()
+    left.plot(epochs, [record["loss"] for record in records], "o-", color="tab:grey", ms=3)
+    left.set(xlabel="epoch", ylabel="training loss (grey)")
+    accuracies = [100 * record["valid_accuracy"] for record in records]
+    right.plot(epochs, accuracies, "o-", color="tab:blue", ms=3)
+    right.set_ylabel("validation accuracy, % (blue)")
+    right.grid(axis="y", alpha=0.3)
+    figure.savefig(picture, dpi=120)

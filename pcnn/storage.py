@@ -1,0 +1,47 @@
+"""How tensors lie in weights files: half precision or 8-bit integers, widened when loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+STORAGES = ("half", "int8")
+_SCALE = ".scale"
+_WORTH = 4096  # elements; smaller tensors would save nothing and lose precision
+
+
+def narrow(tensors: Mapping[str, Tensor], storage: str) -> dict[str, Tensor]:
+    """A network's state as it is written to a file.
+
+    storage: "half" makes floating tensors float16. "int8" makes convolutions and matrices of
+        more than a few thousand elements int8, with a float32 factor for each output channel in
+        a second tensor `<name>.scale`, so that its largest weight is ±127; the rest as "half".
+    Whole numbers stay as they are.
+    """
+    narrowed: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            narrowed[name] = tensor
+        elif storage == "int8" and tensor.dim() > 1 and tensor.numel() >= _WORTH:
+            scale = (tensor.flatten(1).abs().amax(1) / 127).clamp(min=1e-30)
+            shape = (-1, *[1] * (tensor.dim() - 1))
+            steps = (tensor / scale.view(shape)).round().clamp(-127, 127)
+            narrowed[name], narrowed[name + _SCALE] = steps.to(torch.int8), scale
+        else:
+            narrowed[name] = tensor.half()
+    return narrowed
+
+
+def widen(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A file's tensors as a network takes them: floating ones in float32."""
+    widened: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        scale = tensors.get(name + _SCALE)
+        if scale is not None:
+            shape = (-1, *[1] * (tensor.dim() - 1))
+            widened[name] = tensor.to(torch.float32) * scale.view(shape)
+        elif not name.endswith(_SCALE):
+            widened[name] = tensor.to(torch.float32) if tensor.is_floating_point() else tensor
+    return widened
