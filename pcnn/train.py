@@ -39,6 +39,7 @@ class TrainOptions:
     network: "trunk" (FaceNet) or "pcnn". init: weights to start from: of a trunk, which goes into
     all six of a pcnn, or of the same network.
     size: side of the face view, in pixels. width: see ModelConfig.
+    colour: whether the network sees RGB, normalised as ImageNet, instead of grey.
     optimizer: "adamw" with one cycle of the rate (a rise over the share `warm_up` of the steps,
     then half a cosine), or "sgd" as in the paper (momentum 0.9, halved every 15 epochs).
     lr: the peak rate. clip: the largest norm of the gradient.
@@ -59,6 +60,7 @@ class TrainOptions:
     init: str | None = None
     size: int = 96
     width: int = 64
+    colour: bool = False
     epochs: float = 12
     batch: int = 64
     optimizer: str = "adamw"

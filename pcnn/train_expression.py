@@ -49,7 +49,9 @@ def train_expression(
     output.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = output.with_name(output.name + ".checkpoint")
     log = output.with_name(output.name + ".log.jsonl")
-    train, valid = (load_faces(options.data, split) for split in ("train", valid_split))
+    train, valid = (
+        load_faces(options.data, split, grey=not options.colour) for split in ("train", valid_split)
+    )
     # Loaded now: a name that is wrong should not show after hours.
     detector = Detector.load(options.detector)
     training = Training(options, train, device)

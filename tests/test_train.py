@@ -166,7 +166,7 @@ class _EyesAt(Detector):
 def test_both_commands_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(train_expression, "load_faces", lambda *_: _faces())
+    monkeypatch.setattr(train_expression, "load_faces", lambda *_, **__: _faces())
     monkeypatch.setattr(train_expression.Detector, "load", lambda *_: _EyesAt())
     parser = argparse.ArgumentParser()
     train_expression.add_trunk_arguments(parser)
