@@ -20,7 +20,8 @@ test:
 
 bench:  ## the figures of docs/performance.md
 	python benchmarks/bench_predict.py
-	python benchmarks/score_expression.py
+	pcnn-evaluate --data ../shared/data/ferplus --split valid
+	python benchmarks/explanations.py
 	python benchmarks/score_detector.py
 	python benchmarks/bench_ops.py
 

@@ -11,12 +11,13 @@ if TYPE_CHECKING:
     from pcnn.errors import InputError, NativeError, WeightsError
     from pcnn.images import load_image
     from pcnn.recognizer import Recognizer
-    from pcnn.results import Detection, Expression, Face, Prediction
+    from pcnn.results import Detection, Explanation, Expression, Face, Prediction
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Detection",
+    "Explanation",
     "Expression",
     "Face",
     "InputError",
@@ -30,6 +31,7 @@ __all__ = [
 
 _HOMES = {
     "Detection": "results",
+    "Explanation": "results",
     "Expression": "results",
     "Face": "results",
     "InputError": "errors",

@@ -1,4 +1,4 @@
-"""The commands `pcnn-predict` and `pcnn-train`.
+"""The commands `pcnn-predict`, `pcnn-train`, `pcnn-evaluate` and `pcnn-embed`.
 
 torch and the rest are imported once the arguments are known to be good, so that --help and
 mistyped options answer at once.
@@ -22,6 +22,7 @@ _EXAMPLES = """\
 examples:
   pcnn-predict photo.jpg                              a table of the faces in it
   pcnn-predict photos --annotate drawn                a folder, with pictures to look at
+  pcnn-predict photo.jpg --explain why                what each region says, and the heat
   pcnn-predict 'photos/**/*.jpg' --format csv --output faces.csv
   pcnn-predict photos --format jsonl | jq .faces[].label
   pcnn-predict --faces fer/*.png                      pictures that already are faces
@@ -72,6 +73,30 @@ def train(argv: Sequence[str] | None = None) -> int:
     return _guarded(parser.prog, lambda: int(run(arguments)))
 
 
+def evaluate(argv: Sequence[str] | None = None) -> int:
+    """The command `pcnn-evaluate`: score an expression network on labelled faces.
+
+    argv: the arguments; None takes the process's own.
+    Returns the exit status: 0 or, where nothing could be scored, 2. Raises SystemExit as
+    `predict` does.
+    """
+    parser = _evaluate_parser()
+    arguments = parser.parse_args(argv)
+    return _guarded(parser.prog, lambda: _evaluate(arguments))
+
+
+def embed(argv: Sequence[str] | None = None) -> int:
+    """The command `pcnn-embed`: the vectors of the faces in pictures, into one file.
+
+    argv, exit status, SystemExit: as `predict`.
+    """
+    parser = _embed_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.faces and arguments.min_score is not None:
+        parser.error("--faces looks for no faces, so --min-score has no place")
+    return _guarded(parser.prog, lambda: _embed(arguments))
+
+
 # --- pcnn-predict ---
 
 
@@ -88,6 +113,7 @@ def _predict_parser() -> argparse.ArgumentParser:
     add("--format", choices=("table", "json", "jsonl", "csv"), default="table")
     add("--output", type=Path, metavar="FILE", help="write there instead of to stdout")
     add("--annotate", type=Path, metavar="DIR", help="save a copy of each picture, drawn on")
+    add("--explain", type=Path, metavar="DIR", help="save a picture of why each face is read so")
     add("--faces", action="store_true", help="the pictures are faces: do not look for any")
     add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
     add("--detector", metavar="NAME|FILE", help="mobilenet, resnet50 or a checkpoint")
@@ -110,12 +136,20 @@ def _probability(text: str) -> float:
 
 
 def _positive(text: str) -> int:
+    return _whole(text, least=1)
+
+
+def _count(text: str) -> int:
+    return _whole(text, least=0)
+
+
+def _whole(text: str, *, least: int) -> int:
     try:
         value = int(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"must be whole, got {text!r}") from error
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    if value < least:
+        raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
     return value
 
 
@@ -156,7 +190,68 @@ _TRAININGS: dict[str, tuple[str, Callable[[], tuple[_Arguments, _Run]]]] = {
 }
 
 
-# --- both ---
+# --- pcnn-evaluate ---
+
+
+def _evaluate_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pcnn-evaluate",
+        description="Score an expression network on labelled faces (needs pcnn[train]).",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--data", required=True, metavar="PATH", help="a data set, see docs/data.md")
+    add("--split", help="the part of it to score, such as valid or test")
+    add("--layout", default="auto", help="how the data set lies there [%(default)s]")
+    add("--protocol", choices=("argmax", "majority"), default="argmax", help="[%(default)s]")
+    add("--labels", choices=("votes", "fer2013"), help="which of FER+'s labels [votes]")
+    add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
+    add("--output", type=Path, metavar="DIR", help="write report, tables and pictures there")
+    add("--json", action="store_true", help="print the report as JSON instead of tables")
+    add("--flip", action="store_true", help="score with and without the mirrored face")
+    add("--bootstrap", type=_count, default=2000, metavar="N", help="rounds [%(default)s]")
+    add("--batch-size", type=_positive, default=64, metavar="N", help="[%(default)s]")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … [%(default)s]")
+    add("--no-latency", action="store_true", help="do not time single faces")
+    add("--version", action="version", version=f"pcnn {__version__}")
+    return parser
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from pcnn import evaluate_expression
+
+    return evaluate_expression.run(arguments)
+
+
+# --- pcnn-embed ---
+
+
+def _embed_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pcnn-embed",
+        description="Write the faces in pictures as vectors, see docs/embeddings.md.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("paths", nargs="+", metavar="PATH", help="picture, folder (searched), or glob pattern")
+    add("-o", "--output", type=Path, required=True, metavar="FILE", help=".npz or .parquet")
+    add("--faces", action="store_true", help="the pictures are faces: do not look for any")
+    add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
+    add("--detector", metavar="NAME|FILE", help="mobilenet, resnet50 or a checkpoint")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
+    add("--min-score", type=_probability, metavar="P", help="least detection score, 0…1")
+    add("--batch-size", type=_positive, metavar="N", help="pictures in memory at a time")
+    add("--version", action="version", version=f"pcnn {__version__}")
+    return parser
+
+
+def _embed(arguments: argparse.Namespace) -> int:
+    from pcnn import embed_files
+
+    return embed_files.run(arguments)
+
+
+# --- all ---
 
 
 def _guarded(program: str, work: Callable[[], int]) -> int:

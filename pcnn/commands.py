@@ -16,11 +16,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 
 from pcnn import __version__
 from pcnn.errors import InputError, NativeError, WeightsError
+from pcnn.explanation_panels import stack
 from pcnn.files import annotated_names, find_images, shown
 from pcnn.reports import STREAMED, open_report
 from pcnn.results import Expression, Prediction
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from pcnn.recognizer import Recognizer
 
 DONE, SOME_FAILED, NOTHING_DONE = 0, 1, 2  # exit statuses
@@ -54,9 +57,13 @@ def predict_files(arguments: argparse.Namespace) -> int:
     if not files:
         return NOTHING_DONE
     drawn: dict[Path, Path] = {}
+    explained: dict[Path, Path] = {}
     if arguments.annotate:
         _make_folder(arguments.annotate)
         drawn = annotated_names(files, arguments.annotate)
+    if arguments.explain:
+        _make_folder(arguments.explain)
+        explained = annotated_names(files, arguments.explain, word="explained", jpeg=False)
     recognizer = load_recognizer(arguments)
     failed = 0
     with contextlib.ExitStack() as stack:
@@ -73,7 +80,9 @@ def predict_files(arguments: argparse.Namespace) -> int:
                     raise result
                 report.add(str(file), result)
                 if isinstance(result, Prediction) and drawn:
-                    _annotate(result, file, drawn[file])
+                    _save(result.draw(file), drawn[file])
+                if explained:
+                    _explain(recognizer, file, explained[file], arguments)
             except InputError as error:
                 failed += 1
                 _complain(error, bar)
@@ -138,9 +147,24 @@ def _step(arguments: argparse.Namespace) -> int:
     return chosen or (_CROPS_BATCH_SIZE if arguments.faces else _BATCH_SIZE)
 
 
-def _annotate(prediction: Prediction, file: Path, target: Path) -> None:
-    """Save the drawn-on copy of one picture. Raises InputError: it cannot be written."""
-    picture = prediction.draw(file)
+def _explain(
+    recognizer: Recognizer, file: Path, target: Path, arguments: argparse.Namespace
+) -> None:
+    """Save the explanations of one picture's faces below each other; nothing without faces.
+
+    Raises InputError: the file cannot be read any more, or the picture not be written.
+    """
+    found = (
+        [recognizer.explain_crops(file)]
+        if arguments.faces
+        else recognizer.explain(file, min_score=arguments.min_score)
+    )
+    if found:
+        _save(stack([each.draw() for each in found]), target)
+
+
+def _save(picture: Image, target: Path) -> None:
+    """Write one drawn picture. Raises InputError: it cannot be written."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         picture.save(target, quality=92)
@@ -171,7 +195,7 @@ def _opened(output: Path | None, files: Sequence[Path]) -> Iterator[TextIO]:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make the folder for annotated copies. Raises InputError: it cannot be made."""
+    """Make the folder for drawn pictures. Raises InputError: it cannot be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from pcnn.anchors import anchor_grid, decode_boxes, decode_landmarks, nms
 from pcnn.checkpoints import DetectorSettings, read_detector
 from pcnn.errors import InputError, WeightsError
+from pcnn.prepared_retinaface import PreparedRetinaFace
 from pcnn.results import Detection
 from pcnn.retinaface import RetinaFace, architecture_of, fold_batch_norms, load_state
 
@@ -28,10 +29,24 @@ _PIXELS_PER_PASS = 16 * 640 * 640
 _RANGE = (0.44, 1.12)
 # Images are halved until a face that fills one, about 0.8 of its side wide, is within the range.
 _ENOUGH = 1.25
+# A halved image is looked at only where the one before it gave a candidate of this score and this
+# share of the trusted side (docs/performance.md says how surely there is one).
+_HINT_SCORE, _HINT_SIDE = 0.3, 0.7
 # Suppression is quadratic: only the best candidates of an image enter it.
 _MOST_CANDIDATES = 2000
-# An image, and the height and width to scale it to.
-_Sized: TypeAlias = "tuple[NDArray[np.uint8], tuple[int, int]]"
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """An image as the network sees it.
+
+    pixels: (h, w, 3) uint8 or float32 RGB. scale: what x and y are multiplied by to be the image's.
+    fine: whether the smallest anchors count.
+    """
+
+    pixels: Tensor
+    scale: tuple[float, float]
+    fine: bool
 
 
 class Detector:
@@ -57,6 +72,12 @@ class Detector:
             device=self.device,
             memory_format=torch.channels_last,  # type: ignore[call-overload]
         )
+        self._prepared = PreparedRetinaFace(
+            self.network, channels=settings.channels, mean=settings.mean, std=settings.std
+        )
+        # In halved images faces are looked for whose sides are twice the smallest anchors' and more.
+        smallest = max(settings.min_sizes[0])
+        self._always_fine = 2 * smallest > _RANGE[0] * (settings.trusted_side or 0)
 
     @classmethod
     def load(
@@ -101,12 +122,26 @@ class Detector:
             _check_image(index, image)
         levels = [self._levels(image.shape) for image in images]
         found: list[list[tuple[Detection, ...]]] = [[] for _ in images]
-        for depth in range(max((len(sides) for sides in levels), default=0)):
-            chosen = [index for index, sides in enumerate(levels) if depth < len(sides)]
-            limits = [levels[index][depth] for index in chosen]
-            faces = self._detect_once([images[index] for index in chosen], limits, least)
-            for index, one in zip(chosen, faces, strict=True):
-                found[index].append(one)
+        whole: dict[int, Tensor] = {}  # the images as first looked at, of which the halved are made
+        waiting = list(range(len(images)))
+        for depth in range(max(map(len, levels), default=0)):
+            looks: list[_Look] = []
+            for index in waiting:
+                size = _network_size(images[index].shape, levels[index][depth])
+                source = self._pixels(images[index]) if depth == 0 else whole[index]
+                pixels = _resized(source, size)
+                whole.setdefault(index, pixels)
+                height, width = images[index].shape[:2]
+                scale = width / size[1], height / size[0]
+                looks.append(_Look(pixels, scale, self._always_fine or depth == 0))
+            seen = self._detect_once(looks, least)
+            for index, (faces, _) in zip(waiting, seen, strict=True):
+                found[index].append(faces)
+            waiting = [
+                index
+                for index, (_, hint) in zip(waiting, seen, strict=True)
+                if hint and depth + 1 < len(levels[index])
+            ]
         return [
             self._merged(image.shape, sides, parts)
             for image, sides, parts in zip(images, levels, found, strict=True)
@@ -136,79 +171,65 @@ class Detector:
         return tuple(sorted(kept, key=lambda face: -face.score))
 
     def _detect_once(
-        self, images: list[NDArray[np.uint8]], limits: list[int], least: float
-    ) -> list[tuple[Detection, ...]]:
-        """Faces of images scaled so that their longest sides keep to the limits."""
-        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
-        sizes = [
-            _network_size(image.shape, limit) for image, limit in zip(images, limits, strict=True)
-        ]
-        for index, size in enumerate(sizes):
-            groups[_padded(size)].append(index)
-        results: list[tuple[Detection, ...]] = [()] * len(images)
-        for padded, indices in groups.items():
-            share = max(1, _PIXELS_PER_PASS // (padded[0] * padded[1]))
+        self, looks: Sequence[_Look], least: float
+    ) -> list[tuple[tuple[Detection, ...], bool]]:
+        """The faces of each, and whether there may be larger ones than the network is sure of."""
+        groups: dict[tuple[int, int, bool], list[int]] = defaultdict(list)
+        for index, look in enumerate(looks):
+            groups[*_padded(look.pixels.shape), look.fine].append(index)
+        results: list[tuple[tuple[Detection, ...], bool]] = [((), False)] * len(looks)
+        for (height, width, fine), indices in groups.items():
+            share = max(1, _PIXELS_PER_PASS // (height * width))
+            skipped = 0 if fine else 1
+            anchors = anchor_grid(
+                height,
+                width,
+                min_sizes=self.settings.min_sizes[skipped:],
+                steps=self.settings.steps[skipped:],
+            ).to(self.device)
             for start in range(0, len(indices), share):
                 chosen = indices[start : start + share]
-                batch = [(images[index], sizes[index]) for index in chosen]
-                found = self._detect_alike(batch, padded, least)
-                for index, faces in zip(chosen, found, strict=True):
-                    results[index] = faces
+                with torch.inference_mode():
+                    pixels = [looks[index].pixels for index in chosen]
+                    canvas = self._prepared.canvas(pixels, height, width)
+                    predictions = self._prepared(canvas, fine=fine)
+                    for index, own in zip(chosen, predictions, strict=True):
+                        results[index] = self._faces(own, anchors, looks[index].scale, least)
         return results
 
-    @torch.inference_mode()
-    def _detect_alike(
-        self, images: list[_Sized], padded: tuple[int, int], least: float
-    ) -> list[tuple[Detection, ...]]:
-        """Faces of images, each with the size to scale it to, that fill to the same one."""
-        batch = torch.zeros(len(images), 3, *padded, device=self.device)
-        for canvas, (image, size) in zip(batch, images, strict=True):
-            pixels = self._prepare(image, size)
-            canvas[:, : pixels.shape[1], : pixels.shape[2]] = pixels
-        logits, boxes, landmarks = self.network(batch.contiguous(memory_format=torch.channels_last))
-        scores = logits.softmax(dim=-1)[..., 1]
-        return [
-            self._faces(sized, scores[row], boxes[row], landmarks[row], padded, least)
-            for row, sized in enumerate(images)
-        ]
+    def _pixels(self, image: NDArray[np.uint8]) -> Tensor:
+        """(H, W, 3) uint8 RGB → the same on the device; float32 where that is resampled faster."""
+        if not image.flags.writeable or min(image.strides) < 0:
+            image = image.copy()  # PyTorch warns of the one and refuses the other
+        pixels = torch.from_numpy(image).to(self.device)
+        return pixels if self.device.type == "cpu" else pixels.float()
 
-    def _prepare(self, image: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
-        """(H, W, 3) uint8 RGB → (3, h, w) float32 as the network takes it, not yet padded."""
-        # A copy: PyTorch warns of read-only arrays and refuses negative strides.
-        pixels = torch.from_numpy(np.array(image)).to(self.device).permute(2, 0, 1)[None]
-        if self.device.type != "cpu":  # where bytes are resampled several times as fast
-            pixels = pixels.float()
-        if size != image.shape[:2]:
-            pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
-        return normalise(pixels.float(), self.settings)[0]
-
-    def _faces(  # noqa: PLR0913, PLR0917 - private: one row of each of the network's outputs
-        self,
-        sized: _Sized,
-        scores: Tensor,
-        boxes: Tensor,
-        landmarks: Tensor,
-        padded: tuple[int, int],
-        least: float,
-    ) -> tuple[Detection, ...]:
-        best = torch.nonzero(scores >= least)[:, 0]
+    def _faces(
+        self, predictions: Tensor, anchors: Tensor, scale: tuple[float, float], least: float
+    ) -> tuple[tuple[Detection, ...], bool]:
+        """One image's faces, of its predictions (N, 15), and whether there may be larger ones."""
+        scores = predictions[:, 0].sigmoid()
+        best = torch.nonzero(scores >= min(least, _HINT_SCORE))[:, 0]
         if len(best) > _MOST_CANDIDATES:
             best = best[scores[best].topk(_MOST_CANDIDATES).indices]
-        anchors = anchor_grid(
-            *padded, min_sizes=self.settings.min_sizes, steps=self.settings.steps
-        ).to(self.device)[best]
-        corners = decode_boxes(boxes[best], anchors, self.settings.variances)
-        points = decode_landmarks(landmarks[best], anchors, self.settings.variances)
-        kept = nms(corners, scores[best], iou=self.settings.nms_iou)
-        image, (height, width) = sized
-        scale = corners.new_tensor([image.shape[1] / width, image.shape[0] / height])
-        corners, points = corners[kept] * scale.repeat(2), points[kept] * scale.repeat(5)
-        return tuple(
+        scores, predictions, anchors = scores[best], predictions[best], anchors[best]
+        corners = decode_boxes(predictions[:, 1:5], anchors, self.settings.variances)
+        sides = (corners[:, 2:] - corners[:, :2]).amin(1)
+        trusted = self.settings.trusted_side
+        hint = trusted is not None and bool((sides >= _HINT_SIDE * trusted).any())
+        sure = scores >= least
+        scores, corners = scores[sure], corners[sure]
+        points = decode_landmarks(predictions[sure, 5:], anchors[sure], self.settings.variances)
+        kept = nms(corners, scores, iou=self.settings.nms_iou)
+        factor = corners.new_tensor(scale)
+        corners, points = corners[kept] * factor.repeat(2), points[kept] * factor.repeat(5)
+        faces = tuple(
             Detection(box=tuple(box), score=score, landmarks=point.reshape(5, 2))
             for box, score, point in zip(
-                corners.tolist(), scores[best][kept].tolist(), points.cpu().numpy(), strict=True
+                corners.tolist(), scores[kept].tolist(), points.cpu().numpy(), strict=True
             )
         )
+        return faces, hint
 
 
 def normalise(images: Tensor, settings: DetectorSettings) -> Tensor:
@@ -243,7 +264,15 @@ def _network_size(shape: Sequence[int], max_side: int) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def _padded(size: tuple[int, int]) -> tuple[int, int]:
+def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """(H, W, 3) uint8 or float32 → the same of another size, averaged where it shrinks."""
+    if size == pixels.shape[:2]:
+        return pixels
+    images = pixels.permute(2, 0, 1)[None]
+    return F.interpolate(images, size, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+
+
+def _padded(size: Sequence[int]) -> tuple[int, int]:
     return -(-size[0] // _STRIDE) * _STRIDE, -(-size[1] // _STRIDE) * _STRIDE
 
 

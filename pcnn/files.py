@@ -56,9 +56,12 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], li
     return list(files), errors
 
 
-def annotated_names(files: Sequence[Path], folder: Path) -> dict[Path, Path]:
+def annotated_names(
+    files: Sequence[Path], folder: Path, *, word: str = "annotated", jpeg: bool = True
+) -> dict[Path, Path]:
     """Where in `folder` the annotated copy of each file goes.
 
+    word: what is added to the names. jpeg: copies of JPEG files are JPEG, else all are PNG.
     The copies are named `stem.annotated.png` (`.jpg` for JPEG) and lie as the files do below
     the folder they have in common, so that equal names do not meet; where they still would
     (a.png and a.webp), or would hit one of `files`, a number is added.
@@ -70,11 +73,11 @@ def annotated_names(files: Sequence[Path], folder: Path) -> dict[Path, Path]:
     names: dict[Path, Path] = {}
     for file, place in zip(files, absolute, strict=True):
         parent = folder / place.parent.relative_to(common) if common else folder
-        suffix = ".jpg" if file.suffix.lower() in JPEG_SUFFIXES else ".png"
-        target, number = parent / f"{file.stem}.annotated{suffix}", 1
+        suffix = ".jpg" if jpeg and file.suffix.lower() in JPEG_SUFFIXES else ".png"
+        target, number = parent / f"{file.stem}.{word}{suffix}", 1
         while _absolute(target) in taken:
             number += 1
-            target = parent / f"{file.stem}-{number}.annotated{suffix}"
+            target = parent / f"{file.stem}-{number}.{word}{suffix}"
         taken.add(_absolute(target))
         names[file] = target
     return names

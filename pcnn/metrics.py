@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+CALIBRATION_BINS = 15
+
 
 def accuracy(logits: Tensor, votes: Tensor) -> float:
     """The share of faces whose likeliest class is the one with most votes, 0…1.
@@ -36,15 +38,48 @@ def fit_temperature(logits: Tensor, votes: Tensor) -> float:
     return 2 / (low + high)
 
 
-def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
+def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = CALIBRATION_BINS) -> float:
     """Expected calibration error, 0…1: how far confidence and accuracy differ, bin by bin.
 
     probabilities: (N, classes), rows sum to 1. labels: (N,) int64. Equal-width bins of the
     confidence, weighted by their faces. Source: Guo et al. 2017.
     """
-    confidence, predicted = probabilities.max(1)
-    right = (predicted == labels).double()
+    _, confidence, right = reliability(probabilities, labels, bins)
+    return float((right - confidence).abs().sum() / len(labels))
+
+
+def reliability(
+    probabilities: Tensor, labels: Tensor, bins: int = CALIBRATION_BINS
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What lies in each of the equal-width bins of the confidence: the reliability diagram.
+
+    probabilities, labels: as for `calibration_error`.
+    Returns, (bins,) float64 each: the faces, the sum of their confidences, how many are right.
+    """
+    confidence, answers = probabilities.double().max(1)
     bin_of = (confidence * bins).long().clamp(max=bins - 1)
-    gaps = torch.zeros(bins, dtype=torch.float64)
-    gaps.index_add_(0, bin_of, right - confidence.double())
-    return float(gaps.abs().sum() / len(labels))
+    right = (answers == labels).double()
+    sums = torch.zeros(3, bins, dtype=torch.float64)
+    sums.index_add_(1, bin_of, torch.stack((torch.ones_like(right), confidence, right)))
+    faces, confidences, rights = sums
+    return faces, confidences, rights
+
+
+def brier_scores(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """(N,): the squared distance of each face's probabilities from certainty of its label, 0…2.
+
+    probabilities: (N, classes). labels: (N,) int64. Source: Brier 1950, with several classes.
+    """
+    return (probabilities - F.one_hot(labels, probabilities.shape[1])).square().sum(1)
+
+
+def risks(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """The risk–coverage curve: the share of errors among the k surest answers, k = 1…N.
+
+    probabilities: (N, classes). labels: (N,) int64. Equal confidences keep the faces' order.
+    Returns (N,) float64; the mean of it is the area under the curve. Source: Geifman and
+    El-Yaniv 2017, Selective Classification for Deep Neural Networks.
+    """
+    confidence, answers = probabilities.max(1)
+    wrong = (answers != labels)[confidence.argsort(descending=True, stable=True)].double()
+    return wrong.cumsum(0) / torch.arange(1, len(labels) + 1)

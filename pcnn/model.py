@@ -62,20 +62,32 @@ class ModelConfig:
 
 
 class FaceNet(nn.Module):
-    """A plain ResNet-18 over the whole face: what the trunks are pretrained as."""
+    """A plain ResNet-18 over the whole face: what the trunks are pretrained as.
 
-    def __init__(self, config: ModelConfig) -> None:
+    initialised: as for PCNN.
+    """
+
+    def __init__(self, config: ModelConfig, *, initialised: bool = True) -> None:
         super().__init__()
         self.config = config
         self.trunk = Trunk(config.channels, config.width)
         self.layer4 = stage(4 * config.width, 8 * config.width, 2)
         self.head = nn.Linear(8 * config.width, len(config.classes))
-        initialise(self)
+        if initialised:
+            initialise(self)
 
     def forward(self, face: Tensor) -> Tensor:
         """(B, channels, S, S) normalised → logits (B, classes)."""
         logits: Tensor = self.head(self.layer4(self.trunk(face)).mean((2, 3)))
         return logits
+
+    def cut(self, face: Tensor) -> list[Tensor]:
+        """Faces (B, channels, S, S) → their views: the face alone."""
+        return [face]
+
+    def forward_views(self, views: Sequence[Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Logits (B, classes) of the first view, the face; no regions. As PCNN.forward_views."""
+        return self(views[0]), {}
 
     def start_from(self, network: FaceNet | PCNN) -> None:
         """Copy another FaceNet's weights. Raises InputError: not its like."""

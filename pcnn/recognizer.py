@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar, overload
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcnn import ops, weights
+from pcnn import ops
 from pcnn.detector import Detector
 from pcnn.errors import InputError
+from pcnn.explanations import explain_faces
 from pcnn.geometry import face_transforms, picture_transforms
-from pcnn.images import load_image
-from pcnn.regions import REGIONS
-from pcnn.results import Detection, Expression, Face, Prediction
+from pcnn.heads import Head, Vectors, headless, unit_norm
+from pcnn.pictures import OnError, Picture, cut_views, process_each
+from pcnn.results import Detection, Explanation, Expression, Prediction, expression_of, face_of
+from pcnn.weights import load_expression, sha256
 
 DEFAULT_WEIGHTS = "pcnn-ferplus"
 DEFAULT_DETECTOR = "mobilenet"
 _FACES_AT_ONCE = 64  # bounds the memory of one forward pass
 
-OnError = Literal["raise", "return"]
 _Result = TypeVar("_Result")
+_Transforms: TypeAlias = NDArray[np.float32]  # (faces, 6, 2, 3), view pixel → image pixel
 
 
 class FaceDetector(Protocol):
@@ -44,9 +46,12 @@ class Recognizer:
     detector: a name ("mobilenet", "resnet50"), the path of a checkpoint, or an object with a
         `detect` method like FaceDetector's; None is the packaged MobileNet.
     device: "auto" (CUDA where there is one, else CPU), or a torch device.
+    head: a Head of your own, or its file: gives labels and scores in place of the network's own,
+        and the regions say nothing.
     batch_size: how many pictures are held in memory at once, when a list is predicted.
     Safe to use from several threads: nothing changes after construction.
-    Raises WeightsError: see weights.locate and weights.load_expression.
+    Raises WeightsError: see weights.locate, weights.load_expression and Head.load; a head that
+        was fitted on the vectors of other weights.
 
     >>> from pcnn import Recognizer
     >>> prediction = Recognizer().predict("docs/images/astronaut.png")
@@ -60,17 +65,23 @@ class Recognizer:
         detector: str | Path | FaceDetector | None = None,
         device: str | torch.device = "auto",
         *,
+        head: Head | str | Path | None = None,
         batch_size: int = 16,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"Recognizer: batch_size must be at least 1, got {batch_size}")
         self.device = _device(device)
         self.batch_size = batch_size
-        self._weights = _load_expression(weights or DEFAULT_WEIGHTS)
+        self._weights = load_expression(weights or DEFAULT_WEIGHTS)
         self._network = self._weights.network.to(
             device=self.device,
             memory_format=torch.channels_last,  # type: ignore[call-overload]
         )
+        self._bare = headless(self._network)
+        self._head = Head.load(head) if isinstance(head, (str, Path)) else head
+        if self._head is not None:
+            name = str(head) if isinstance(head, (str, Path)) else "Recognizer: head"
+            self._head.check_weights(self.weights_sha256, name)
         self._detector: FaceDetector
         if detector is None or isinstance(detector, (str, Path)):
             self._detector = Detector.load(detector or DEFAULT_DETECTOR, device=self.device)
@@ -80,7 +91,17 @@ class Recognizer:
     @property
     def classes(self) -> tuple[str, ...]:
         """The expressions' names, in the order of every `scores`."""
-        return self._weights.network.config.classes
+        return self._head.labels if self._head else self._weights.network.config.classes
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Of the expression weights' file, hexadecimal."""
+        return sha256(self._weights.path)
+
+    @property
+    def embedding_size(self) -> int:
+        """D: the values of a face's vector, 8 · the network's width."""
+        return 8 * int(self._network.config.width)
 
     @overload
     def predict(
@@ -118,10 +139,10 @@ class Recognizer:
         Raises InputError: a picture that cannot be read, unless on_error is "return".
         """
 
-        def predict_batch(pictures: list[_Picture]) -> list[Prediction]:
+        def predict_batch(pictures: list[Picture]) -> list[Prediction]:
             return self._predict_batch(pictures, min_score)
 
-        return self._each(images, predict_batch, bgr=bgr, on_error=on_error)
+        return process_each(images, predict_batch, step=self.batch_size, bgr=bgr, on_error=on_error)
 
     def predict_crops(self, images: Any, *, bgr: bool = False, on_error: OnError = "raise") -> Any:
         """The expression of pictures that already are faces, cut out as in FER or RAF-DB.
@@ -131,7 +152,93 @@ class Recognizer:
         Returns an Expression for one picture, for a list a list of them in its order.
         Raises InputError: as `predict`.
         """
-        return self._each(images, self._crop_batch, bgr=bgr, on_error=on_error)
+        return process_each(
+            images, self._crop_batch, step=self.batch_size, bgr=bgr, on_error=on_error
+        )
+
+    def embed(
+        self,
+        images: Any,
+        *,
+        bgr: bool = False,
+        min_score: float | None = None,
+        on_error: OnError = "raise",
+        boxes: bool = False,
+    ) -> Any:
+        """The faces of one picture, or of each in a list or tuple, as vectors.
+
+        images, bgr, min_score, on_error: as for `predict`.
+        boxes: give pairs of the vectors and their boxes (faces, 4) float32, pixels.
+        Returns for one picture (faces, D) float32 rows of unit norm, in the order of `predict`'s
+        faces, for a list a list of them. A vector is the mean-pooled stage-4 map of the fused
+        face: what the expression is read from. See docs/embeddings.md.
+        Raises InputError: as `predict`.
+        """
+
+        def embed_batch(pictures: list[Picture]) -> list[Any]:
+            found, transforms = self._find(pictures, min_score)
+            rows = self._embed_faces(pictures, transforms)
+            ends = np.cumsum([len(faces) for faces in found])[:-1]
+            vectors = np.split(rows, ends)
+            if not boxes:
+                return vectors
+            places = [
+                np.array([f.box for f in faces], np.float32).reshape(-1, 4) for faces in found
+            ]
+            return list(zip(vectors, places, strict=True))
+
+        return process_each(images, embed_batch, step=self.batch_size, bgr=bgr, on_error=on_error)
+
+    def embed_crops(self, images: Any, *, bgr: bool = False, on_error: OnError = "raise") -> Any:
+        """The vectors of pictures that already are faces.
+
+        images, bgr, on_error: as for `predict_crops`.
+        Returns (D,) for one picture, (N, D) for a list; with on_error="return", for a list a list
+        of (D,) vectors and errors. Vectors are those of `embed`.
+        Raises InputError: as `predict`.
+        """
+
+        def embed_batch(pictures: list[Picture]) -> list[Vectors]:
+            return list(self._embed_faces(pictures, self._whole(pictures)))
+
+        found = process_each(images, embed_batch, step=self.batch_size, bgr=bgr, on_error=on_error)
+        if isinstance(found, list) and on_error == "raise":
+            return np.array(found, np.float32).reshape(-1, self.embedding_size)
+        return found
+
+    def explain(
+        self,
+        images: Any,
+        *,
+        bgr: bool = False,
+        min_score: float | None = None,
+        on_error: OnError = "raise",
+    ) -> Any:
+        """Why each face of one picture, or of each in a list or tuple, is read as it is.
+
+        images, bgr, min_score, on_error: as for `predict`.
+        Returns a list of Explanations for one picture, in the order of `predict`'s faces, for a
+        list a list of them. See docs/explain.md.
+        Raises InputError: as `predict`; the recognizer has a head.
+        """
+
+        def explain_batch(pictures: list[Picture]) -> list[list[Explanation]]:
+            found, transforms = self._find(pictures, min_score)
+            explained = iter(self._explain(pictures, transforms))
+            return [[next(explained).placed(face) for face in faces] for faces in found]
+
+        return process_each(images, explain_batch, step=self.batch_size, bgr=bgr, on_error=on_error)
+
+    def explain_crops(self, images: Any, *, bgr: bool = False, on_error: OnError = "raise") -> Any:
+        """Why pictures that already are faces are read as they are: one Explanation for each.
+
+        images, bgr, on_error: as for `predict_crops`. Raises InputError: as `explain`.
+        """
+
+        def explain_batch(pictures: list[Picture]) -> list[Explanation]:
+            return self._explain(pictures, self._whole(pictures))
+
+        return process_each(images, explain_batch, step=self.batch_size, bgr=bgr, on_error=on_error)
 
     def info(self) -> list[tuple[str, str]]:
         """What this recognizer is made of, as (name, text) pairs."""
@@ -141,53 +248,19 @@ class Recognizer:
         pairs = [
             ("device", str(self.device)),
             ("weights", str(path)),
-            ("weights sha256", weights.sha256(path)),
+            ("weights sha256", self.weights_sha256),
             ("weights accuracy", described or "not recorded"),
             ("input", f"{self._network.config.size} × {self._network.config.size} pixels"),
             ("detector", str(getattr(self._detector, "description", self._detector))),
         ]
         return pairs + [(f"op {name}", text) for name, text in ops.describe()]
 
-    def _each(
-        self,
-        images: Any,
-        process: Callable[[list[_Picture]], list[_Result]],
-        *,
-        bgr: bool,
-        on_error: OnError,
-    ) -> Any:
-        """Read and process pictures a batch at a time, errors in their places."""
-        if on_error not in ("raise", "return"):
-            raise InputError(f"Recognizer: on_error must be 'raise' or 'return', got {on_error!r}")
-        if not isinstance(images, (list, tuple)):
-            single = _read(images, bgr, "image", on_error)
-            return process([single])[0] if isinstance(single, _Picture) else single
-        results: list[_Result | InputError] = []
-        for start in range(0, len(images), self.batch_size):
-            batch = images[start : start + self.batch_size]
-            read = [
-                _read(image, bgr, f"images[{i}]", on_error) for i, image in enumerate(batch, start)
-            ]
-            done = iter(process([item for item in read if isinstance(item, _Picture)]))
-            results += [item if isinstance(item, InputError) else next(done) for item in read]
-        return results
-
-    def _predict_batch(self, pictures: list[_Picture], min_score: float | None) -> list[Prediction]:
-        found = self._detector.detect([p.pixels for p in pictures], min_score=min_score)
-        config = self._network.config
-        transforms = [
-            face_transforms(
-                [face.landmarks for face in faces],
-                self._weights.template,
-                config.size,
-                config.layout,
-            )
-            for faces in found
-        ]
-        expressions = iter(self._expressions(pictures, transforms))
+    def _predict_batch(self, pictures: list[Picture], min_score: float | None) -> list[Prediction]:
+        found, transforms = self._find(pictures, min_score)
+        expressions = iter(self._read_faces(pictures, transforms, self._read_views))
         return [
             Prediction(
-                faces=tuple(_face(detection, next(expressions)) for detection in faces),
+                faces=tuple(face_of(detection, next(expressions)) for detection in faces),
                 source=picture.source,
                 width=picture.pixels.shape[1],
                 height=picture.pixels.shape[0],
@@ -195,100 +268,80 @@ class Recognizer:
             for picture, faces in zip(pictures, found, strict=True)
         ]
 
-    def _crop_batch(self, pictures: list[_Picture]) -> list[Expression]:
+    def _crop_batch(self, pictures: list[Picture]) -> list[Expression]:
+        return self._read_faces(pictures, self._whole(pictures), self._read_views)
+
+    def _explain(self, pictures: list[Picture], transforms: list[_Transforms]) -> list[Explanation]:
+        if self._head is not None:
+            raise InputError("Recognizer.explain: explains no answers of a head: leave out head=")
+        return explain_faces(self._weights, [p.pixels for p in pictures], transforms, self.device)
+
+    def _embed_faces(self, pictures: list[Picture], transforms: list[_Transforms]) -> Vectors:
+        """(faces, D), in order, across pictures."""
+        rows = self._read_faces(pictures, transforms, lambda views: list(self._embed_views(views)))
+        return np.array(rows, np.float32).reshape(-1, self.embedding_size)
+
+    def _find(
+        self, pictures: list[Picture], min_score: float | None
+    ) -> tuple[Sequence[Sequence[Detection]], list[_Transforms]]:
+        """The faces of each picture, and the transforms of their views."""
+        found = self._detector.detect([p.pixels for p in pictures], min_score=min_score)
+        config, template = self._network.config, self._weights.template
+        return found, [
+            face_transforms(
+                [face.landmarks for face in faces], template, config.size, config.layout
+            )
+            for faces in found
+        ]
+
+    def _whole(self, pictures: list[Picture]) -> list[_Transforms]:
+        """The transforms of the views of pictures that are faces."""
         config = self._network.config
-        transforms = [
+        return [
             picture_transforms(p.pixels.shape[1], p.pixels.shape[0], config.size, config.layout)
             for p in pictures
         ]
-        return self._expressions(pictures, transforms)
 
     @torch.inference_mode()
-    def _expressions(
-        self, pictures: list[_Picture], transforms: list[NDArray[np.float32]]
-    ) -> list[Expression]:
-        """One Expression for each transform of each picture, in order, across pictures."""
-        config = self._network.config
-        sizes = [box.size for box in config.layout.boxes(config.size).values()]
-        crops = [
-            ops.crop_regions(
-                torch.from_numpy(picture.pixels).to(self.device),
-                torch.from_numpy(maps).to(self.device),
-                sizes,
-                mean=config.mean,
-                std=config.std,
-                # Trained on coarser faces than the view could hold, the network expects
-                # pixels that average as much of the face as theirs do.
-                footprint=config.size / self._weights.native_size,
-            )
-            for picture, maps in zip(pictures, transforms, strict=True)
-            if len(maps)
-        ]
-        if not crops:
-            return []
-        views = [torch.cat(parts) for parts in zip(*crops, strict=True)]  # six (faces, C, h, w)
-        expressions: list[Expression] = []
+    def _read_faces(
+        self,
+        pictures: list[Picture],
+        transforms: list[_Transforms],
+        read: Callable[[Sequence[Tensor]], list[_Result]],
+    ) -> list[_Result]:
+        """What `read` makes of the views of each transform of each picture, across pictures."""
+        views = cut_views(
+            [picture.pixels for picture in pictures],
+            transforms,
+            self._network.config,
+            native_size=self._weights.native_size,
+            device=self.device,
+        )
+        results: list[_Result] = []
+        if not len(views[0]):
+            return results
         for chunk in zip(*(view.split(_FACES_AT_ONCE) for view in views), strict=True):
-            expressions += self._read_views(chunk)
-        return expressions
+            results += read(chunk)
+        return results
+
+    def _embed_views(self, views: Sequence[Tensor]) -> Vectors:
+        return unit_norm(self._bare.forward_views(views)[0].cpu().numpy())
 
     def _read_views(self, views: Sequence[Tensor]) -> list[Expression]:
+        if self._head is not None:
+            own = torch.from_numpy(self._head.predict_proba(self._embed_views(views)))
+            return [expression_of(self.classes, row, {}) for row in own]
         loaded = self._weights
-        logits, region_logits = self._network.forward_views(views)
+        logits, region_logits = loaded.answer(self._network.forward_views, views)
         scores = (logits / loaded.temperature).softmax(1).cpu()
         regions = {
-            name: (region_logits[name] / loaded.region_temperatures[name]).softmax(1).cpu()
-            for name in REGIONS
+            name: (own / loaded.region_temperatures[name]).softmax(1).cpu()
+            for name, own in region_logits.items()
         }
         return [
-            _expression(self.classes, row, {name: regions[name][i] for name in REGIONS})
+            expression_of(self.classes, row, {name: own[i] for name, own in regions.items()})
             for i, row in enumerate(scores)
         ]
-
-
-class _Picture:
-    """One picture as read: its pixels, and its path if it came from a file.
-
-    name: what messages call it where it has no file name.
-    """
-
-    def __init__(self, image: Any, bgr: bool, name: str) -> None:
-        self.pixels = load_image(image, bgr=bgr, name=name)
-        self.source = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
-
-
-def _read(image: Any, bgr: bool, name: str, on_error: OnError) -> _Picture | InputError:
-    try:
-        return _Picture(image, bgr, name)
-    except InputError as error:
-        if on_error == "raise":
-            raise
-        return error
-
-
-def _expression(classes: Iterable[str], row: Tensor, regions: dict[str, Tensor]) -> Expression:
-    names = tuple(classes)
-    best = int(row.argmax())
-    return Expression(
-        label=names[best],
-        confidence=float(row[best]),
-        scores=dict(zip(names, row.tolist(), strict=True)),
-        regions={
-            region: dict(zip(names, own.tolist(), strict=True)) for region, own in regions.items()
-        },
-    )
-
-
-def _face(detection: Detection, expression: Expression) -> Face:
-    return Face(
-        label=expression.label,
-        confidence=expression.confidence,
-        scores=expression.scores,
-        regions=expression.regions,
-        box=detection.box,
-        detection_score=detection.score,
-        landmarks=detection.landmarks,
-    )
 
 
 def _device(device: str | torch.device) -> torch.device:
@@ -300,8 +353,3 @@ def _device(device: str | torch.device) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"Recognizer: device {str(device)!r} cannot be used ({error})") from error
     return chosen
-
-
-def _load_expression(name: str | Path) -> weights.ExpressionWeights:
-    # The constructor's parameter hides the module of that name.
-    return weights.load_expression(name)

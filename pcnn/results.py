@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image
+    from torch import Tensor
 
     from pcnn.images import ImageSource
 
@@ -151,6 +153,100 @@ class Prediction:
                 f"got {width} × {height}: pass the same picture"
             )
         return annotate(pixels, self.faces)
+
+
+# A region decides only where hiding it takes this much from the answer: smaller changes are
+# common to any hiding.
+DECISIVE_DROP = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Why one face was read as it was (see docs/explain.md).
+
+    expression: the answer, with what each region says on its own; a Face in a photograph.
+    without: region name → scores of the face with that region hidden, as `scores`.
+    heat: (S, S) float32, 0…1, where in the face square lies what speaks for the answer.
+    boxes: region name → x1, y1, x2, y2 in the face square, as fractions of its side.
+    picture: (P, P, 3) uint8 RGB, the face square to be drawn, upright and aligned.
+    """
+
+    expression: Expression
+    without: Mapping[str, Mapping[str, float]]
+    heat: NDArray[np.float32] = field(repr=False)
+    boxes: Mapping[str, tuple[float, float, float, float]] = field(repr=False)
+    picture: NDArray[np.uint8] = field(repr=False)
+
+    @property
+    def label(self) -> str:
+        """The likeliest class."""
+        return self.expression.label
+
+    @property
+    def confidence(self) -> float:
+        """Its probability, 0…1."""
+        return self.expression.confidence
+
+    @property
+    def regions(self) -> Mapping[str, Mapping[str, float]]:
+        """Region name → its own scores."""
+        return self.expression.regions
+
+    @property
+    def drops(self) -> dict[str, float]:
+        """Region name → how much of the answer's probability goes when it is hidden, −1…1."""
+        label = self.label
+        return {name: self.confidence - scores[label] for name, scores in self.without.items()}
+
+    @property
+    def decisive(self) -> str | None:
+        """The region whose hiding costs the answer most; None below DECISIVE_DROP."""
+        region, drop = max(self.drops.items(), key=lambda item: item[1])
+        return region if drop >= DECISIVE_DROP else None
+
+    def placed(self, detection: Detection) -> Explanation:
+        """The same of a face that was found somewhere: its expression is a Face."""
+        return dataclasses.replace(self, expression=face_of(detection, self.expression))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The expression's fields, and `without` and `decisive`, as `json.dumps` takes them."""
+        return {
+            **self.expression.to_dict(),
+            "without": {name: _floats(scores) for name, scores in self.without.items()},
+            "decisive": self.decisive,
+        }
+
+    def draw(self) -> Image:
+        """The explanation as one RGB picture of 1000 × 562 pixels."""
+        from pcnn.explanation_panels import draw_explanation
+
+        return draw_explanation(self)
+
+
+def expression_of(classes: Sequence[str], row: Tensor, regions: Mapping[str, Tensor]) -> Expression:
+    """An Expression from probabilities (classes,) of the face, and of each region."""
+    best = int(row.argmax())
+    return Expression(
+        label=classes[best],
+        confidence=float(row[best]),
+        scores=dict(zip(classes, row.tolist(), strict=True)),
+        regions={
+            region: dict(zip(classes, own.tolist(), strict=True)) for region, own in regions.items()
+        },
+    )
+
+
+def face_of(detection: Detection, expression: Expression) -> Face:
+    """An expression where its face was found."""
+    return Face(
+        label=expression.label,
+        confidence=expression.confidence,
+        scores=expression.scores,
+        regions=expression.regions,
+        box=detection.box,
+        detection_score=detection.score,
+        landmarks=detection.landmarks,
+    )
 
 
 def _floats(scores: Mapping[str, float]) -> dict[str, float]:

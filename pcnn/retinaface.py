@@ -50,11 +50,11 @@ class RetinaFace(nn.Module):
             )
         self.body: nn.Module
         if architecture == "retinaface-mobilenet0.25":
-            self.body, channels, width = _MobileNet(leak), (64, 128, 256), 64
+            self.body, channels, width = MobileNet(leak), (64, 128, 256), 64
         else:
-            self.body, channels, width, leak = _ResNet50(), (512, 1024, 2048), 256, 0.0
-        self.fpn = _Pyramid(channels, width, leak)
-        self.ssh1, self.ssh2, self.ssh3 = (_Context(width, leak) for _ in range(3))
+            self.body, channels, width, leak = ResNet50(), (512, 1024, 2048), 256, 0.0
+        self.fpn = Pyramid(channels, width, leak)
+        self.ssh1, self.ssh2, self.ssh3 = (Context(width, leak) for _ in range(3))
         self.ClassHead = _heads(width, 2)
         self.BboxHead = _heads(width, 4)
         self.LandmarkHead = _heads(width, 10)
@@ -128,7 +128,7 @@ def fold_batch_norms(network: RetinaFace) -> RetinaFace:
     return network
 
 
-class _MobileNet(nn.Module):
+class MobileNet(nn.Module):
     def __init__(self, leak: float) -> None:
         super().__init__()
         channels = 8
@@ -147,7 +147,7 @@ class _MobileNet(nn.Module):
         return fine, middle, self.stage3(middle)  # (B, 256, H/32, W/32)
 
 
-class _ResNet50(nn.Module):
+class ResNet50(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
@@ -166,7 +166,7 @@ class _ResNet50(nn.Module):
         return fine, middle, self.layer4(middle)  # (B, 2048, H/32, W/32)
 
 
-class _Bottleneck(nn.Module):
+class Bottleneck(nn.Module):
     """ResNet's block of three convolutions, the stride in the 3×3 one as torchvision has it."""
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
@@ -191,7 +191,7 @@ class _Bottleneck(nn.Module):
         return F.relu(self.bn3(self.conv3(hidden)) + shortcut)
 
 
-class _Pyramid(nn.Module):
+class Pyramid(nn.Module):
     """Feature pyramid: each level gets the next coarser one, enlarged, added."""
 
     def __init__(self, channels: tuple[int, int, int], width: int, leak: float) -> None:
@@ -211,7 +211,7 @@ class _Pyramid(nn.Module):
         return first, second, third
 
 
-class _Context(nn.Module):
+class Context(nn.Module):
     """SSH's context module (Najibi et al., ICCV 2017): 3×3, 5×5 and 7×7 views side by side."""
 
     def __init__(self, width: int, leak: float) -> None:
@@ -275,8 +275,8 @@ def _separable(channels: int, width: int, stride: int, leak: float) -> nn.Sequen
 
 
 def _bottlenecks(channels: int, width: int, count: int) -> nn.Sequential:
-    first = _Bottleneck(channels, width, stride=1 if width == 64 else 2)
-    rest = [_Bottleneck(4 * width, width, stride=1) for _ in range(count - 1)]
+    first = Bottleneck(channels, width, stride=1 if width == 64 else 2)
+    rest = [Bottleneck(4 * width, width, stride=1) for _ in range(count - 1)]
     return nn.Sequential(first, *rest)
 
 

@@ -18,7 +18,7 @@ from pcnn import weights
 from pcnn.augment import Augmentation, Augmenter
 from pcnn.datasets import FaceSet
 from pcnn.errors import InputError
-from pcnn.evaluate import normalise
+from pcnn.evaluate import normalise, pictures
 from pcnn.losses import two_phase_loss
 from pcnn.model import IMAGENET_MEAN, IMAGENET_STD, PCNN, FaceNet, ModelConfig
 from pcnn.storage import STORAGES
@@ -47,10 +47,12 @@ class TrainOptions:
     balance: 0 draws every face once an epoch; 1 draws every class as often as any other, with
     repetition; between, classes by (number of faces) ** (1 − balance).
     alpha, beta: weights of the two-phase loss, as in the paper; only their ratio matters to AdamW.
+    calm: in this share of the steps, the last, faces vary half as far (Augmentation.calmer).
     teachers: weights files whose mean probabilities are mixed into the labels by `teaching`, 0…1.
     ema: decay of the averaged weights, which are the ones that are kept.
     seed: of everything random. precision: of the arithmetic, "bfloat16" by autocast.
     detector: by whose landmarks the template is measured, see detector.Detector.load.
+    mirror: whether the weights are to be used with mirror images, see mirror.read_both.
     storage: how the weights are written, see storage.narrow.
     """
 
@@ -72,12 +74,14 @@ class TrainOptions:
     balance: float = 0.0
     alpha: float = 12.0
     beta: float = 8.0
+    calm: float = 0.0
     teachers: tuple[str, ...] = ()
     teaching: float = 0.5
     ema: float = 0.995
     seed: int = 0
     precision: str = "float32"
     detector: str = "mobilenet"
+    mirror: bool = False
     storage: str = "half"
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -103,15 +107,15 @@ class TrainOptions:
                 "TrainOptions: warm_up and ema must be at least 0 and below 1, "
                 f"got {self.warm_up} and {self.ema}"
             )
-        if not (0 <= self.balance <= 1 and 0 <= self.teaching <= 1):
+        if not all(0 <= share <= 1 for share in (self.balance, self.calm, self.teaching)):
             raise InputError(
-                "TrainOptions: balance and teaching must lie in 0…1, "
-                f"got {self.balance} and {self.teaching}"
+                "TrainOptions: balance, calm and teaching must lie in 0…1, "
+                f"got {self.balance}, {self.calm} and {self.teaching}"
             )
 
 
 # Options that a training may be gone on with after they changed.
-_NO_PART_IN_STEPS = ("data", "output", "detector", "storage")
+_NO_PART_IN_STEPS = ("data", "output", "detector", "mirror", "storage")
 
 # Mean and standard deviation of the FER+ training faces, computed from the sheets.
 FERPLUS_MEAN = (0.507,)
@@ -147,7 +151,7 @@ class Training:
         self._model = DistributedDataParallel(self.network) if spread else self.network
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.optimizer = _optimizer(self.network, options)
-        self._augment = Augmenter(options.augmentation)
+        self._augmenters = Augmenter(options.augmentation), Augmenter(options.augmentation.calmer())
         self._faces = train.faces.to(self.device)
         self._targets = _targets(train.votes, options.labels).to(self.device)
         self._drawn_by = _drawn_by(train.votes, options.balance)
@@ -218,7 +222,8 @@ class Training:
         chosen = order[first : first + self.share].to(self.device)
         faces = pictures(self._faces[chosen])
         seed = _seed(options.seed, 2 + 2 * self.rank, self.step)
-        faces = normalise(self._augment(faces, options.size, seed), self.network.config)
+        augment = self._augmenters[self.step >= (1 - options.calm) * self.steps]
+        faces = normalise(augment(faces, options.size, seed), self.network.config)
         return faces, self._taught(faces, self._targets[chosen])
 
     def _order(self, generator: torch.Generator) -> Tensor:
@@ -263,12 +268,6 @@ class Training:
                 value.lerp_(theirs[name], 1 - decay)
             else:
                 value.copy_(theirs[name])
-
-
-def pictures(faces: Tensor) -> Tensor:
-    """A FaceSet's faces, (B, H, W) or (B, H, W, 3) uint8, as (B, C, H, W) float of 0…1."""
-    planes = faces[:, None] if faces.dim() == 3 else faces.permute(0, 3, 1, 2)
-    return planes.float() / 255
 
 
 def _build(options: TrainOptions, train: FaceSet, device: torch.device) -> PCNN | FaceNet:

@@ -26,11 +26,11 @@ from pcnn.curves import draw_curves
 from pcnn.datasets import FaceSet, load_faces
 from pcnn.detector import Detector
 from pcnn.errors import InputError
-from pcnn.evaluate import predict_logits
+from pcnn.evaluate import pictures, predict_logits
 from pcnn.metrics import accuracy, fit_temperature
 from pcnn.recipes import read_recipe
 from pcnn.storage import narrow, widen
-from pcnn.train import Training, TrainOptions, pictures
+from pcnn.train import Training, TrainOptions
 
 _CHECKPOINT_SECONDS = 120
 
@@ -114,12 +114,13 @@ def _write_weights(training: Training, valid: FaceSet, output: Path, detector: D
     network, options = training.average.cpu(), training.options
     tensors = narrow(network.state_dict(), options.storage)
     network.load_state_dict(widen(tensors))  # scored as it is stored
-    logits, regions = predict_logits(network, valid.faces)
+    logits, regions = predict_logits(network, valid.faces, mirror=options.mirror)
     name = Path(options.data).name
     metadata: dict[str, Any] = {
         "kind": "expression",
         "architecture": options.network,
         "config": dataclasses.asdict(network.config),
+        "mirror": options.mirror,
         "native_size": training.train.faces.shape[2],
         "training": _portable(options),
         "trained_on": f"{name}, {len(training.train)} faces",
@@ -155,7 +156,7 @@ def measure_template(detector: Detector, faces: FaceSet, count: int = 2000) -> l
     side, frame = 192, 48
     found = []
     for chosen in faces.faces[:count].split(64):
-        large = resample(pictures(chosen).mean(1, keepdim=True), side)
+        large = resample(pictures(chosen, 1), side)
         framed = F.pad(large, (frame,) * 4, mode="replicate")  # (64, 1, 288, 288)
         grey = (framed[:, 0] * 255).round().to(torch.uint8).numpy()
         enlarged = [np.repeat(face[:, :, None], 3, axis=2) for face in grey]

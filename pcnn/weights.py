@@ -9,7 +9,7 @@ import json
 import math
 import os
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pcnn.errors import WeightsError
+from pcnn.mirror import Forward, read_both
 from pcnn.model import PCNN, FaceNet, ModelConfig
 from pcnn.regions import REGIONS, RegionLayout
 from pcnn.storage import widen
@@ -29,7 +30,6 @@ __all__ = [
     "ExpressionWeights",
     "WeightSpec",
     "load_expression",
-    "load_facenet",
     "load_network",
     "load_upstream",
     "locate",
@@ -148,46 +148,65 @@ def sha256(path: str | Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
+# What files call the networks.
+_NETWORKS: Mapping[object, type[PCNN | FaceNet]] = {"pcnn": PCNN, "trunk": FaceNet}
+
+
 @dataclass(frozen=True)
 class ExpressionWeights:
     """An expression network and what its file says about using it.
 
-    network: PCNN in float32 and eval mode, on the CPU.
+    network: in float32 and eval mode, on the CPU; a FaceNet has no regions.
     template: the five landmarks' mean places in the face square, (x, y) fractions of its side.
     native_size: the side in pixels of the faces it was trained on, before any enlargement.
     temperature: divides the logits to make calibrated probabilities.
     region_temperatures: the same for each region's own logits.
+    mirror: each face is to be read together with its mirror image (mirror.read_both): the
+        temperatures and scores are those of the mean.
     """
 
-    network: PCNN
+    network: PCNN | FaceNet
     template: tuple[tuple[float, float], ...]
     native_size: int
     temperature: float
     region_temperatures: Mapping[str, float]
+    mirror: bool
     path: Path
     metadata: Mapping[str, Any]
 
+    def answer(
+        self, forward: Forward, views: Sequence[Tensor]
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """What `forward`, the network or its prepared form, makes of views, as the file asks.
+
+        views: see PCNN.forward_views. Returns logits (B, classes) and region name → its own.
+        """
+        return read_both(forward, views) if self.mirror else forward(views)
+
 
 def load_expression(weights: str | Path) -> ExpressionWeights:
-    """A PCNN by name or path, ready to use.
+    """An expression network by name or path, ready to use.
 
     Raises WeightsError: see locate and read; a file of another kind, or one that does not fit.
     """
     path = locate(weights, kind="expression")
     tensors, metadata = read(path)
-    if metadata.get("architecture") != "pcnn":
-        raise WeightsError(f"{path}: holds {metadata.get('architecture')!r}, expected 'pcnn'")
+    network_type = _NETWORKS.get(metadata.get("architecture"))
+    if network_type is None:
+        raise WeightsError(f"{path}: holds {metadata.get('architecture')!r}, no expression network")
     with _fitting(path):
-        network = PCNN(_config(metadata), initialised=False)
+        network = network_type(_config(metadata), initialised=False)
         network.load_state_dict(widen(tensors))
         template = tuple((float(x), float(y)) for x, y in metadata["template"])
-        own = {name: float(metadata["region_temperatures"][name]) for name in REGIONS}
+        regions = REGIONS if network_type is PCNN else ()
+        own = {name: float(metadata["region_temperatures"][name]) for name in regions}
         loaded = ExpressionWeights(
             network=network.eval().requires_grad_(False),
             template=template,
             native_size=int(metadata["native_size"]),
             temperature=float(metadata["temperature"]),
             region_temperatures=own,
+            mirror=bool(metadata.get("mirror", False)),
             path=path,
             metadata=metadata,
         )
@@ -199,20 +218,6 @@ def load_expression(weights: str | Path) -> ExpressionWeights:
     return loaded
 
 
-def load_facenet(path: str | Path) -> FaceNet:
-    """A pretrained trunk, as `pcnn-train trunk` writes it, in float32 and training mode.
-
-    Raises WeightsError: no such file, or a file of another kind.
-    """
-    tensors, metadata = read(path)
-    if metadata.get("architecture") != "trunk":
-        raise WeightsError(f"{path}: holds {metadata.get('architecture')!r}, expected 'trunk'")
-    with _fitting(path):
-        network = FaceNet(_config(metadata))
-        network.load_state_dict(widen(tensors))
-    return network
-
-
 def load_network(weights: str | Path) -> PCNN | FaceNet:
     """The bare network of an expression or trunk file, in float32 and training mode.
 
@@ -220,8 +225,7 @@ def load_network(weights: str | Path) -> PCNN | FaceNet:
     """
     path = locate(weights)
     tensors, metadata = read(path)
-    networks: dict[object, type[PCNN | FaceNet]] = {"pcnn": PCNN, "trunk": FaceNet}
-    network_type = networks.get(metadata.get("architecture"))
+    network_type = _NETWORKS.get(metadata.get("architecture"))
     if network_type is None:
         raise WeightsError(f"{path}: holds {metadata.get('architecture')!r}, no expression network")
     with _fitting(path):

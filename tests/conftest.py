@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,16 @@ ROOT = Path(__file__).parent.parent
 # A busy machine may take any time over any example.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs the packages of pcnn[train] where they are not installed."""
+    needed = ("kornia", "sklearn", "matplotlib")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    for item in items:
+        if missing and item.get_closest_marker("train"):
+            reason = f"needs {', '.join(missing)}: pip install 'pcnn[train]'"
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")

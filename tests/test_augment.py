@@ -3,10 +3,10 @@ import dataclasses
 import pytest
 import torch
 
-pytest.importorskip("kornia", reason="training needs pcnn[train]")
-
 from pcnn.augment import Augmentation, Augmenter, resample
 from pcnn.errors import InputError
+
+pytestmark = pytest.mark.train
 
 STILL = Augmentation(rotation_deg=0, scale=0, shift=0, contrast=0, brightness=0, erase=0)
 

@@ -5,7 +5,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pcnn.metrics import accuracy, calibration_error, fit_temperature
+from pcnn.metrics import (
+    accuracy,
+    brier_scores,
+    calibration_error,
+    fit_temperature,
+    reliability,
+    risks,
+)
 
 
 def test_accuracy_by_hand() -> None:
@@ -34,3 +41,26 @@ def test_calibration_error_by_hand() -> None:
     assert calibration_error(probabilities, labels, bins=10) == pytest.approx(0.4, abs=1e-6)
     sure = torch.tensor([[1.0, 0.0]])
     assert calibration_error(sure, torch.tensor([0])) == 0
+
+
+def test_reliability_by_hand() -> None:
+    """Quarters: 0.5 opens the third; two faces in the last, to which its upper edge belongs."""
+    probabilities = torch.tensor([[0.5, 0.5], [0.125, 0.875], [0.375, 0.625], [1.0, 0.0]])
+    faces, confidence, right = reliability(probabilities, torch.tensor([0, 0, 1, 0]), bins=4)
+    assert faces.tolist() == [0, 0, 2, 2]
+    assert confidence.tolist() == [0, 0, 0.5 + 0.625, 0.875 + 1]
+    assert right.tolist() == [0, 0, 2, 1]
+
+
+def test_brier_scores_by_hand() -> None:
+    """Sure and right: 0; sure and wrong: 1 + 1; (0.6, 0.4) for the second: 0.36 + 0.36."""
+    probabilities = torch.tensor([[1, 0], [1, 0], [0.6, 0.4]], dtype=torch.float64)
+    found = brier_scores(probabilities, torch.tensor([0, 1, 1]))
+    assert found.tolist() == pytest.approx([0, 2, 0.72])
+
+
+def test_risks_by_hand() -> None:
+    """From the surest: wrong, right, right (the first of two alike), wrong."""
+    probabilities = torch.tensor([[0.75, 0.25], [0.125, 0.875], [0.75, 0.25], [0.0, 1.0]])
+    found = risks(probabilities, torch.tensor([0, 1, 1, 0]))
+    assert found.tolist() == [1, 1 / 2, 1 / 3, 2 / 4]

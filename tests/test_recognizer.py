@@ -218,8 +218,8 @@ def test_info_names_what_is_used(recognizer: Recognizer, small: Path) -> None:
 def test_public_names() -> None:
     assert sorted(pcnn.__all__) == sorted(
         [
-            *("Detection", "Expression", "Face", "InputError", "NativeError", "Prediction"),
-            *("Recognizer", "WeightsError", "__version__", "load_image"),
+            *("Detection", "Explanation", "Expression", "Face", "InputError", "NativeError"),
+            *("Prediction", "Recognizer", "WeightsError", "__version__", "load_image"),
         ]
     )
     for name in pcnn.__all__:

@@ -143,4 +143,4 @@ def test_metadata_that_does_not_fit(tmp_path: Path) -> None:
         weights.load_expression(path)
     weights.write(path, {"x": torch.zeros(1)}, {"architecture": "trunk"})
     with pytest.raises(WeightsError, match="its contents do not fit together"):
-        weights.load_facenet(path)
+        weights.load_expression(path)

@@ -1,0 +1,359 @@
+"""What the embedding is good for beyond the labels the network was trained on.
+
+    python benchmarks/embeddings.py [--train 2048] [--valid 1536] [--weights NAME_OR_PATH]
+        [--data FOLDER] [--cache FOLDER] [--json FILE] [--page FILE]
+
+The same linear heads (`pcnn.embeddings.Head`) on the embedding, on the pixels, on a network of
+random numbers and on the network's logits. Vectors are kept in the cache block by block, so that
+a run that was stopped goes on. Writes the figures as JSON and their tables into the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import track
+
+from pcnn import weights
+from pcnn.augment import resample
+from pcnn.datasets import FaceSet, load_faces
+from pcnn.embeddings import Head, triplet_accuracy, unit_norm
+from pcnn.evaluate import normalise, pictures, predict_logits
+from pcnn.heads import headless
+from pcnn.model import PCNN
+
+ROOT = Path(__file__).parent.parent
+DATA = ROOT.parent / "shared" / "data" / "ferplus"
+BLOCK = 128  # faces
+SHOTS = (5, 20, 100)
+DRAWS = 5
+METHODS = ("means", "logistic")
+CONTEMPT = 7
+OTHERS = 100  # examples of each other class, where contempt is learnt
+TRIPLETS = 5000
+DECIDED = 0.4  # how much nearer, in shares of votes, the pair must be than the odd one
+
+Array = NDArray[Any]
+Sets = dict[str, Array]
+
+
+def main() -> int:
+    """Measure, print, write; returns the exit status."""
+    arguments = _arguments()
+    path = weights.locate(arguments.weights, kind="expression")
+    sha256 = weights.sha256(path)
+    network = weights.load_expression(path).network
+    train, valid = load_faces(arguments.data, "train"), load_faces(arguments.data, "valid")
+    seven = {
+        split: load_faces(arguments.data, split, labels="fer2013") for split in ("train", "valid")
+    }
+    places = {
+        "train": _chosen(train, arguments.train),
+        "valid": _chosen(valid, arguments.valid),
+    }
+    kinds = {"trained": network, "random": _random_network(network, train)}
+    found: dict[str, dict[str, Array]] = {"train": {}, "valid": {}}
+    for split, faces in (("train", train), ("valid", valid)):
+        chosen = places[split]
+        for kind, each in kinds.items():
+            stem = arguments.cache / f"{sha256[:8]}-{kind}-{split}"
+            found[split][kind] = _vectors(each, faces, chosen, stem)
+        with torch.no_grad():
+            pooled = torch.from_numpy(found[split]["trained"])
+            found[split]["logits"] = network.expression_head(pooled).numpy()
+        found[split]["pixels"] = _pixels(faces, chosen)
+    made = {split: _representations(each) for split, each in found.items()}
+    labels = {
+        "train": _seven(train, seven["train"])[places["train"]],
+        "valid": _seven(valid, seven["valid"])[places["valid"]],
+    }
+    votes = {"train": train.votes.numpy()[places["train"]], "valid": valid.votes.numpy()}
+    votes["valid"] = votes["valid"][places["valid"]]
+    counts = (arguments.train, arguments.valid)
+    record = {
+        "weights_sha256": sha256,
+        "train_faces": min(arguments.train, len(train)),
+        "valid_faces": min(arguments.valid, len(valid)),
+        "fer2013": _fer2013(made, labels, counts),
+        "few": _few(made, labels, counts),
+        "contempt": _contempt(made, votes),
+        "contempt_faces": int((votes["valid"].argmax(1) == CONTEMPT).sum()),
+        "triplets": _triplets(made["valid"], votes["valid"][: arguments.valid]),
+    }
+    arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+    text = _tables(record)
+    print(text)
+    _into_page(arguments.page, text)
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--train", type=int, default=2048, help="training faces, besides those of contempt")
+    add("--valid", type=int, default=1536, help="faces to score on, besides those of contempt")
+    add("--weights", default="pcnn-ferplus", help="a name or a path")
+    add("--data", type=Path, default=DATA)
+    add("--cache", type=Path, default=Path("/tmp/pcnn-embeddings"))
+    add("--json", type=Path, default=ROOT / "benchmarks" / "embeddings.json")
+    add("--page", type=Path, default=ROOT / "docs" / "embeddings.md")
+    arguments = parser.parse_args()
+    arguments.cache.mkdir(parents=True, exist_ok=True)
+    return arguments
+
+
+# --- vectors ---
+
+
+def _chosen(faces: FaceSet, count: int) -> Array:
+    """Places of `count` faces drawn at random, then of those of contempt not among them."""
+    drawn = np.random.default_rng(0).permutation(len(faces))[:count]
+    contempt = np.flatnonzero(faces.votes.argmax(1).numpy() == CONTEMPT)
+    return np.concatenate((drawn, np.setdiff1d(contempt, drawn)))
+
+
+def _random_network(like: PCNN, faces: FaceSet) -> PCNN:
+    """He's random numbers, the batch norms settled on faces so that nothing dies or explodes."""
+    torch.manual_seed(0)
+    network = PCNN(like.config).train()
+    drawn = np.random.default_rng(1).permutation(len(faces))[:320].reshape(10, 32)
+    with torch.no_grad():
+        for some in drawn:
+            planes = pictures(faces.faces[torch.from_numpy(some)], like.config.channels)
+            network(normalise(resample(planes, like.config.size), like.config))
+    return network.eval()
+
+
+def _vectors(network: PCNN, faces: FaceSet, places: Array, stem: Path) -> Array:
+    """(places, D) pooled maps, not normalised; computed where the cache lacks them."""
+    bare = headless(network.eval())
+    blocks = [places[start : start + BLOCK] for start in range(0, len(places), BLOCK)]
+    rows = []
+    for i, block in enumerate(track(blocks, stem.name)):
+        file = stem.with_name(f"{stem.name}-{i:04d}.npz")
+        if file.is_file():
+            with np.load(file) as kept:
+                if np.array_equal(kept["index"], block):
+                    rows.append(kept["face"])
+                    continue
+        pooled, _ = predict_logits(bare, faces.faces[torch.from_numpy(block)], batch=64)
+        rows.append(pooled.numpy())
+        np.savez(file, face=rows[-1], index=block)
+    return np.concatenate(rows)
+
+
+def _pixels(faces: FaceSet, places: Array) -> Array:
+    return faces.faces.numpy()[places].reshape(len(places), -1) / np.float32(255) - np.float32(0.5)
+
+
+def _representations(found: dict[str, Array]) -> Sets:
+    """What the heads are given, by name."""
+    return {
+        "embedding": unit_norm(found["trained"]),
+        "logits": found["logits"],
+        "logits but contempt's": np.delete(found["logits"], CONTEMPT, 1),
+        "random network": unit_norm(found["random"]),
+        "pixels": unit_norm(found["pixels"]),
+    }
+
+
+def _seven(faces: FaceSet, labelled: FaceSet) -> Array:
+    """FER2013's label of every face of the FER+ set, as its name."""
+    names = np.array(labelled.classes)[labelled.votes.argmax(1).numpy()]
+    by_face = dict(zip(labelled.names, names, strict=True))
+    return np.array([by_face[name] for name in faces.names])
+
+
+# --- experiments ---
+
+
+def _right(name: str, sets: dict[str, Sets], rows: Array, labels: dict[str, Array], **how: Any):
+    """(valid,) whether a head fitted on these rows of the training faces names each right."""
+    head = Head.fit(sets["train"][name][rows], list(labels["train"][rows]), weights="", **how)
+    answers = np.array(head.predict(sets["valid"][name][: len(labels["valid"])]))
+    return answers == labels["valid"]
+
+
+def _fer2013(sets: dict[str, Sets], labels: dict[str, Array], counts: tuple[int, int]) -> Any:
+    """Accuracy with all training faces, and how far the embedding is ahead."""
+    rows = np.arange(min(counts[0], len(labels["train"])))
+    scored = {"train": labels["train"], "valid": labels["valid"][: counts[1]]}
+    names = [name for name in sets["train"] if "but" not in name]
+    right = {
+        name: _right(name, sets, rows, scored, method="logistic")[None]
+        for name in track(names, "FER2013-7")
+    }
+    return _told(right)
+
+
+def _few(sets: dict[str, Sets], labels: dict[str, Array], counts: tuple[int, int]) -> Any:
+    """Accuracy with 5, 20, 100 examples of each of the seven, by method."""
+    scored = {"train": labels["train"], "valid": labels["valid"][: counts[1]]}
+    names = [name for name in sets["train"] if "but" not in name]
+    told: dict[str, Any] = {}
+    for shots in track(SHOTS, "few examples"):
+        draws = [_draw(labels["train"], counts[0], shots, seed) for seed in range(DRAWS)]
+        for method in METHODS:
+            right = {
+                name: np.stack([_right(name, sets, rows, scored, method=method) for rows in draws])
+                for name in names
+            }
+            told[f"{shots} {method}"] = _told(right)
+    return told
+
+
+def _draw(labels: Array, among: int, shots: int, seed: int) -> Array:
+    """Places of `shots` examples of each label among the first faces; of a rare one all."""
+    draw = np.random.default_rng(seed)
+    rows = [np.flatnonzero(labels[:among] == name) for name in np.unique(labels)]
+    return np.concatenate([draw.permutation(each)[:shots] for each in rows])
+
+
+def _contempt(sets: dict[str, Sets], votes: dict[str, Array]) -> Any:
+    """Contempt beside the seven others: recall, and how surely it is told from them (AUC)."""
+    names = {split: np.array(list("01234567"))[each.argmax(1)] for split, each in votes.items()}
+    theirs = names["valid"] == str(CONTEMPT)
+    told: dict[str, Any] = {}
+    for shots in track(SHOTS, "contempt"):
+        for method in (*METHODS, "balanced"):
+            areas: dict[str, list[Array]] = {name: [] for name in sets["train"]}
+            recalls: dict[str, list[Array]] = {name: [] for name in sets["train"]}
+            for seed in range(DRAWS):
+                rows = _draw(names["train"], len(names["train"]), OTHERS, seed)
+                contempt = rows[names["train"][rows] == str(CONTEMPT)][:shots]
+                rows = np.concatenate((rows[names["train"][rows] != str(CONTEMPT)], contempt))
+                for name, given in sets["train"].items():
+                    head = Head.fit(
+                        given[rows], list(names["train"][rows]), weights="", method=method
+                    )
+                    scores = head.predict_proba(sets["valid"][name])
+                    own = scores[:, CONTEMPT]
+                    below = own[theirs][:, None] > own[~theirs][None]
+                    level = own[theirs][:, None] == own[~theirs][None]
+                    areas[name].append((below + 0.5 * level).mean(1))
+                    recalls[name].append(scores[theirs].argmax(1) == CONTEMPT)
+            told[f"{shots} {method}"] = {
+                "auc": _told({name: np.stack(each) for name, each in areas.items()}),
+                "recall": _told({name: np.stack(each) for name, each in recalls.items()}),
+            }
+    return told
+
+
+def _triplets(sets: Sets, votes: Array) -> Any:
+    """Triplets of valid faces of which the crowd's votes make two the more alike."""
+    draw = np.random.default_rng(0)
+    members: list[Array] = []
+    odd: list[int] = []
+    while len(members) < TRIPLETS:
+        three = draw.permutation(len(votes))[:3]
+        a, b, c = votes[three]
+        apart = np.array([abs(b - c).sum(), abs(a - c).sum(), abs(a - b).sum()]) / 2
+        first, second = np.sort(apart)[:2]
+        if second - first >= DECIDED:
+            members.append(three)
+            odd.append(int(apart.argmin()))
+    return {
+        name: triplet_accuracy(each[: len(votes)], members, odd)._asdict()
+        for name, each in sets.items()
+        if "but" not in name
+    }
+
+
+def _told(right: dict[str, Array]) -> Any:
+    """Name → mean, its 95 % interval, and the interval of the embedding's lead over it.
+
+    right: name → (draws, faces), the same faces throughout. Bootstrap over draws and faces.
+    """
+    draw = np.random.default_rng(0)
+    shape = next(iter(right.values())).shape
+    means: dict[str, list[float]] = {name: [] for name in right}
+    for _ in range(1000):
+        draws, faces = (draw.integers(0, size, size) for size in shape)
+        for name, each in right.items():
+            means[name].append(float(each[draws][:, faces].mean()))
+    own = np.array(means["embedding"])
+    return {
+        name: {
+            "value": float(each.mean()),
+            "interval": np.percentile(means[name], [2.5, 97.5]).tolist(),
+            "lead": np.percentile(own - np.array(means[name]), [2.5, 97.5]).tolist(),
+        }
+        for name, each in right.items()
+    }
+
+
+# --- tables ---
+
+
+def _tables(record: dict[str, Any]) -> str:
+    lines = [
+        f"Weights {record['weights_sha256'][:8]}, {record['train_faces']} faces of train, "
+        f"{record['valid_faces']} of valid; percent, in brackets the 95 % interval.",
+        "",
+        "FER2013-7, all these training faces, logistic head:",
+        "",
+        "| given | accuracy | lead of the embedding |",
+        "|---|---|---|",
+    ]
+    for name, each in record["fer2013"].items():
+        low, high = (100 * value for value in each["lead"])
+        lead = "" if name == "embedding" else f"{low:+.1f} … {high:+.1f}"
+        lines.append(f"| {name} | {_cell(each)} | {lead} |")
+    lines += ["", "FER2013-7, few examples of each of the seven:", ""]
+    lines += _grid(record["few"])
+    lines += [
+        "",
+        f"Contempt beside the other seven ({OTHERS} examples of each, fewer where there are "
+        f"fewer), scored on {record['contempt_faces']} faces of contempt: "
+        "area under the ROC curve, percent, 50 is chance:",
+        "",
+    ]
+    lines += _grid({key: each["auc"] for key, each in record["contempt"].items()})
+    lines += ["", "The same, recall of contempt:", ""]
+    lines += _grid({key: each["recall"] for key, each in record["contempt"].items()})
+    lines += [
+        "",
+        f"{TRIPLETS} triplets of valid faces decided by the crowd's votes; chance is 33:",
+        "",
+        "| given | triplet accuracy |",
+        "|---|---|",
+    ]
+    for name, each in record["triplets"].items():
+        cell = {"value": each["accuracy"], "interval": (each["low"], each["high"])}
+        lines.append(f"| {name} | {_cell(cell)} |")
+    return "\n".join(lines)
+
+
+def _grid(told: dict[str, Any]) -> list[str]:
+    """A line for what the head is given and its method, a column for each number of examples."""
+    names = next(iter(told.values()))
+    lines = ["| given | head | " + " | ".join(f"{shots} examples" for shots in SHOTS) + " |"]
+    lines.append("|---" * (len(SHOTS) + 2) + "|")
+    methods = dict.fromkeys(key.split()[1] for key in told)
+    for name in names:
+        for method in methods:
+            cells = [_cell(told[f"{shots} {method}"][name]) for shots in SHOTS]
+            lines.append(f"| {name} | {method} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _cell(each: Any) -> str:
+    low, high = (100 * value for value in each["interval"])
+    return f"{100 * each['value']:.1f} ({low:.1f} … {high:.1f})"
+
+
+def _into_page(page: Path, text: str) -> None:
+    """Put the tables between the page's two marks."""
+    begin, end = "<!-- benchmarks/embeddings.py -->", "<!-- end -->"
+    before, rest = page.read_text().split(begin)
+    page.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end, 1)[1]}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

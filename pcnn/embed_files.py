@@ -1,0 +1,104 @@
+"""The work behind `pcnn-embed`: the vectors of the faces in many files, into one file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from pcnn.commands import DONE, NOTHING_DONE, SOME_FAILED, load_recognizer
+from pcnn.embeddings import Embeddings, check_suffix
+from pcnn.errors import InputError
+from pcnn.files import find_images, shown
+
+if TYPE_CHECKING:
+    from pcnn.recognizer import Recognizer
+
+_Found = tuple[NDArray[np.float32], NDArray[np.float32]]  # features (F, D), boxes (F, 4)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Embed all files, complain of each that fails, and return the exit status.
+
+    arguments: as `pcnn-embed` parses them. Nothing is written where every file failed.
+    Raises InputError, WeightsError, NativeError: nothing can be done at all.
+    """
+    check_suffix("pcnn-embed", arguments.output)
+    files, errors = find_images(arguments.paths)
+    for error in errors:
+        _complain(error)
+    if not files:
+        return NOTHING_DONE
+    if arguments.output.resolve() in {file.resolve() for file in files}:
+        raise InputError(f"{shown(arguments.output)}: --output is one of the pictures")
+    recognizer = load_recognizer(arguments)
+    features = [np.empty((0, recognizer.embedding_size), np.float32)]
+    boxes = [np.empty((0, 4), np.float32)]
+    paths: list[str] = []
+    places: list[int] = []
+    failed = 0
+    for file, found in _found(recognizer, files, arguments):
+        if isinstance(found, InputError):
+            failed += 1
+            _complain(found)
+            continue
+        features.append(found[0])
+        boxes.append(found[1])
+        paths += [str(file)] * len(found[0])
+        places += range(len(found[0]))
+    if failed == len(files):
+        return NOTHING_DONE
+    embeddings = Embeddings(
+        features=np.concatenate(features),
+        paths=tuple(paths),
+        face_index=np.array(places, np.int64),
+        boxes=np.concatenate(boxes),
+        weights_sha256=recognizer.weights_sha256,
+    )
+    embeddings.save(arguments.output)
+    faces, size = embeddings.features.shape
+    print(
+        f"{shown(arguments.output)}: {faces} faces of {len(files) - failed} pictures, "
+        f"{size} values each",
+        file=sys.stderr,
+    )
+    return SOME_FAILED if failed or errors else DONE
+
+
+def _found(
+    recognizer: Recognizer, files: Sequence[Path], arguments: argparse.Namespace
+) -> Iterator[tuple[Path, _Found | InputError]]:
+    """What each file gives, in order, one batch in memory at a time, with progress on stderr."""
+    step = recognizer.batch_size
+    console = Console(stderr=True)
+    starts = track(
+        range(0, len(files), step),
+        "embedding",
+        console=console,
+        transient=True,
+        disable=not console.is_terminal or len(files) <= step,
+    )
+    for start in starts:
+        batch = list(files[start : start + step])
+        if arguments.faces:
+            nowhere = np.full((1, 4), np.nan, np.float32)
+            for file, crop in zip(
+                batch, recognizer.embed_crops(batch, on_error="return"), strict=True
+            ):
+                yield file, crop if isinstance(crop, InputError) else (crop[None], nowhere)
+        else:
+            found = recognizer.embed(
+                batch, min_score=arguments.min_score, on_error="return", boxes=True
+            )
+            yield from zip(batch, found, strict=True)
+
+
+def _complain(error: InputError) -> None:
+    print(f"pcnn-embed: {error}", file=sys.stderr)

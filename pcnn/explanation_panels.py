@@ -1,0 +1,238 @@
+"""One explained face as a picture: the answer, where it came from, and each region's part in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+# Okabe and Ito, "Color Universal Design" (2008): blue against orange and yellow is told apart
+# by everybody, and yellow is lighter than vermilion in print without colours.
+_ANSWER = (86, 180, 233)
+_HEAT_LOW = (213, 94, 0)
+_HEAT_HIGH = (240, 228, 66)
+
+_GROUND = (24, 24, 24)
+_ROW = (40, 44, 48)
+_TRACK = (72, 72, 72)
+_HIDDEN = (128, 128, 128)
+_TEXT = (255, 255, 255)
+_DIM = (190, 190, 190)
+_HALO = (0, 0, 0)
+
+_WIDTH, _MARGIN = 1000, 24
+_FACE = 400  # side of the face, and height of the table
+_TOP = 104  # where face and table begin
+_HEIGHT = _TOP + _FACE + 58
+_HEADER = 36
+_TABLE = _MARGIN + _FACE + 24  # its left edge
+_BAR = 180
+_OPAQUE = 0.8  # of the strongest heat, so that the face shows through
+_RISE = 0.75  # below 1 the weaker heat shows, too
+
+Scores = Mapping[str, float]
+
+
+class DrawnExplanation(Protocol):
+    """What drawing needs of an explanation (see results.Explanation)."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def confidence(self) -> float: ...
+    @property
+    def regions(self) -> Mapping[str, Scores]: ...
+    @property
+    def without(self) -> Mapping[str, Scores]: ...
+    @property
+    def heat(self) -> NDArray[np.float32]: ...
+    @property
+    def boxes(self) -> Mapping[str, tuple[float, float, float, float]]: ...
+    @property
+    def picture(self) -> NDArray[np.uint8]: ...
+    @property
+    def decisive(self) -> str | None: ...
+
+
+def draw_explanation(explained: DrawnExplanation) -> Image.Image:
+    """The picture of one explained face.
+
+    Left the face in grey under its heat, regions outlined, the decisive one in blue. Right a
+    line for each region: the face without it, what the region says alone, and a bar of what
+    remains of the answer's probability without it, with a tick where the whole face has it.
+    Returns an RGB image of 1000 × 562 pixels.
+    """
+    picture = Image.new("RGB", (_WIDTH, _HEIGHT), _GROUND)
+    draw = ImageDraw.Draw(picture)
+    title = f"{explained.label} {explained.confidence:.0%}"
+    draw.text((_MARGIN, 18), title, font=_font(36), fill=_ANSWER)
+    _fitted(draw, (_MARGIN, 68), summary(explained), _WIDTH - 2 * _MARGIN)
+    picture.paste(_heated(explained), (_MARGIN, _TOP))
+    _outline(draw, explained)
+    _legend(picture, draw, explained.label)
+    _header(draw, explained)
+    height = (_FACE - _HEADER) / len(explained.without)
+    for row, region in enumerate(explained.without):
+        top = round(_TOP + _HEADER + row * height)
+        _row(picture, draw, explained, region, (top, round(height) - 6))
+    return picture
+
+
+def stack(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures of equal width below each other; at least one."""
+    whole = Image.new("RGB", (pictures[0].width, sum(each.height for each in pictures)))
+    top = 0
+    for each in pictures:
+        whole.paste(each, (0, top))
+        top += each.height
+    return whole
+
+
+def summary(explained: DrawnExplanation) -> str:
+    """What the explanation comes to, in one sentence."""
+    label, region = explained.label, explained.decisive
+    if region is None:
+        return f"No single region decides: hiding any one of them hardly lowers {label}."
+    best, probability = _best(explained.without[region])
+    name = _spoken(region)
+    if best != label:
+        return (
+            f"The {name} decides: with it hidden, the answer would be {best} ({probability:.0%})."
+        )
+    return f"The {name} counts most: with it hidden, {label} falls to {probability:.0%}."
+
+
+def _heated(explained: DrawnExplanation) -> Image.Image:
+    """The face in grey, glowing where the heat is."""
+    face = _resized(Image.fromarray(explained.picture), _FACE).convert("L").convert("RGB")
+    heat = Image.fromarray((255 * explained.heat.clip(0, 1)).astype(np.uint8))
+    share = np.asarray(_resized(heat, _FACE), np.float32)[..., None] / 255  # (side, side, 1)
+    glow = np.array(_HEAT_LOW) + share * (np.array(_HEAT_HIGH) - np.array(_HEAT_LOW))
+    alpha = _OPAQUE * share**_RISE
+    mixed = np.asarray(face) * (1 - alpha) + glow * alpha
+    return Image.fromarray(mixed.round().astype(np.uint8))
+
+
+def _outline(draw: ImageDraw.ImageDraw, explained: DrawnExplanation) -> None:
+    """Boxes and names of the regions over the face, the decisive one last and in colour."""
+    for region in sorted(explained.boxes, key=lambda name: name == explained.decisive):
+        decisive = region == explained.decisive
+        x1, y1, x2, y2 = (edge * _FACE for edge in explained.boxes[region])
+        box = (_MARGIN + x1, _TOP + y1, _MARGIN + x2 - 1, _TOP + y2 - 1)
+        draw.rectangle(box, outline=_ANSWER if decisive else _DIM, width=4 if decisive else 1)
+        draw.text(
+            (box[0] + 8, box[1] + 6),
+            _spoken(region),
+            font=_font(15),
+            fill=_ANSWER if decisive else _TEXT,
+            stroke_width=2,
+            stroke_fill=_HALO,
+        )
+
+
+def _legend(picture: Image.Image, draw: ImageDraw.ImageDraw, label: str) -> None:
+    """What the glow means, below the face."""
+    y, font = _TOP + _FACE + 22, _font(15)
+    draw.text((_MARGIN, y), f"speaks for {label}:  little", font=font, fill=_DIM, anchor="lm")
+    left = round(_MARGIN + draw.textlength(f"speaks for {label}:  little", font=font)) + 8
+    share = np.linspace(0, 1, 90)[None, :, None]
+    glow = np.array(_HEAT_LOW) + share * (np.array(_HEAT_HIGH) - np.array(_HEAT_LOW))
+    alpha = _OPAQUE * share**_RISE
+    ramp = alpha * glow + (1 - alpha) * np.array(_HIDDEN)
+    strip = Image.fromarray(ramp.round().astype(np.uint8)).resize((90, 12))
+    picture.paste(strip, (left, y - 6))
+    draw.text((left + 98, y), "much", font=font, fill=_DIM, anchor="lm")
+    note = "White tick: the whole face. Left and right as in the picture."
+    draw.text((_WIDTH - _MARGIN, y), note, font=font, fill=_DIM, anchor="rm")
+
+
+def _header(draw: ImageDraw.ImageDraw, explained: DrawnExplanation) -> None:
+    """What the columns of the table are."""
+    y, font = _TOP + 12, _font(15)
+    draw.text((_TABLE, y), "hidden", font=font, fill=_DIM, anchor="lm")
+    draw.text((_TABLE + 86, y), "on its own it says", font=font, fill=_DIM, anchor="lm")
+    right = _WIDTH - _MARGIN - 8
+    text = f"{explained.label} with it hidden"
+    draw.text((right, y), text, font=font, fill=_DIM, anchor="rm")
+
+
+def _row(
+    picture: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    explained: DrawnExplanation,
+    region: str,
+    span: tuple[int, int],
+) -> None:
+    """One region's line of the table; span: its upper edge and height."""
+    top, height = span
+    decisive = region == explained.decisive
+    right, middle = _WIDTH - _MARGIN, top + height / 2
+    if decisive:
+        draw.rectangle((_TABLE - 8, top - 3, right, top + height + 2), fill=_ROW)
+        draw.rectangle((_TABLE - 8, top - 3, _TABLE - 4, top + height + 2), fill=_ANSWER)
+    picture.paste(_without(explained, region, height), (_TABLE + 4, top))
+    left = _TABLE + 86
+    fill = _ANSWER if decisive else _TEXT
+    draw.text((left, middle - 13), _spoken(region), font=_font(19), fill=fill, anchor="lm")
+    own, own_share = _best(explained.regions[region])
+    draw.text((left, middle + 13), f"{own} {own_share:.0%}", font=_font(16), fill=_DIM, anchor="lm")
+    remaining = explained.without[region][explained.label]
+    x, half = right - 8 - _BAR, 7
+    bar = (x, middle - 13 - half, x + _BAR * remaining, middle - 13 + half)
+    draw.rectangle((x, bar[1], x + _BAR, bar[3]), fill=_TRACK)
+    if _BAR * remaining >= 1:
+        draw.rectangle(bar, fill=_ANSWER)
+    tick = x + _BAR * explained.confidence
+    draw.line((tick, bar[1] - 4, tick, bar[3] + 4), fill=_TEXT, width=2)
+    draw.text((x - 10, middle - 13), f"{remaining:.0%}", font=_font(19), fill=fill, anchor="rm")
+    draw.text((x, middle + 13), _change(explained, region), font=_font(16), fill=_DIM, anchor="lm")
+
+
+def _change(explained: DrawnExplanation, region: str) -> str:
+    """What hiding a region does, in a few words."""
+    best, probability = _best(explained.without[region])
+    if best != explained.label:
+        return f"answer: {best} {probability:.0%}"
+    points = round(100 * (explained.without[region][best] - explained.confidence))
+    return f"{points:+d} points" if points else "no change"
+
+
+def _without(explained: DrawnExplanation, region: str, side: int) -> Image.Image:
+    """The face, small, with one region hidden."""
+    face = _resized(Image.fromarray(explained.picture), side)
+    x1, y1, x2, y2 = (round(edge * side) for edge in explained.boxes[region])
+    draw = ImageDraw.Draw(face)
+    draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=_HIDDEN, outline=_DIM)
+    draw.line((x1, y1, x2 - 1, y2 - 1), fill=_DIM)  # grey on a grey face would go unnoticed
+    draw.line((x1, y2 - 1, x2 - 1, y1), fill=_DIM)
+    return face
+
+
+def _resized(image: Image.Image, side: int) -> Image.Image:
+    """Side × side, smooth also where the picture is coarse."""
+    return image.resize((side, side), Image.Resampling.BICUBIC)
+
+
+def _fitted(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int) -> None:
+    """Text in the largest letters that fit."""
+    sizes = (21, 19, 17, 15)
+    fitting = [size for size in sizes if draw.textlength(text, font=_font(size)) <= width]
+    draw.text(place, text, font=_font((fitting or sizes)[0 if fitting else -1]), fill=_TEXT)
+
+
+def _best(scores: Scores) -> tuple[str, float]:
+    """The likeliest class and its probability."""
+    return max(scores.items(), key=lambda item: item[1])
+
+
+def _spoken(region: str) -> str:
+    """left_eye → left eye."""
+    return region.replace("_", " ")
+
+
+def _font(size: int) -> Any:
+    """Pillow's own letters, which have no arrows and no typographic minus."""
+    return ImageFont.load_default(size)

@@ -1,0 +1,108 @@
+"""Pictures as they are handed in: one or many, errors in their places, faces cut into views."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pcnn import ops
+from pcnn.errors import InputError
+from pcnn.images import load_image
+from pcnn.model import ModelConfig
+from pcnn.regions import VIEWS
+
+OnError = Literal["raise", "return"]
+_Result = TypeVar("_Result")
+
+
+class Picture:
+    """One picture as read: its pixels (H, W, 3) uint8, and its path if it came from a file.
+
+    name: what messages call it where it has no file name.
+    Raises InputError: it cannot be read.
+    """
+
+    def __init__(self, image: Any, bgr: bool, name: str) -> None:
+        self.pixels = load_image(image, bgr=bgr, name=name)
+        self.source = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
+
+
+def process_each(
+    images: Any,
+    process: Callable[[list[Picture]], list[_Result]],
+    *,
+    step: int,
+    bgr: bool,
+    on_error: OnError,
+) -> Any:
+    """What `process` makes of one picture, or of each in a list or tuple.
+
+    process: pictures → as many results; called with 1…step of them.
+    bgr, on_error: as for `Recognizer.predict`.
+    Returns a result for one picture, for a list a list in its order, errors in their places.
+    Raises InputError: a picture that cannot be read, unless on_error is "return".
+    """
+    if on_error not in ("raise", "return"):
+        raise InputError(f"Recognizer: on_error must be 'raise' or 'return', got {on_error!r}")
+    if not isinstance(images, (list, tuple)):
+        single = _read(images, bgr, "image", on_error)
+        return process([single])[0] if isinstance(single, Picture) else single
+    results: list[_Result | InputError] = []
+    for start in range(0, len(images), step):
+        batch = images[start : start + step]
+        read = [_read(image, bgr, f"images[{i}]", on_error) for i, image in enumerate(batch, start)]
+        pictures = [item for item in read if isinstance(item, Picture)]
+        done = iter(process(pictures) if pictures else [])
+        results += [item if isinstance(item, InputError) else next(done) for item in read]
+    return results
+
+
+def _read(image: Any, bgr: bool, name: str, on_error: OnError) -> Picture | InputError:
+    try:
+        return Picture(image, bgr, name)
+    except InputError as error:
+        if on_error == "raise":
+            raise
+        return error
+
+
+def cut_views(
+    pictures: Sequence[NDArray[np.uint8]],
+    transforms: Sequence[NDArray[np.float32]],
+    config: ModelConfig,
+    *,
+    native_size: int,
+    device: torch.device,
+) -> list[Tensor]:
+    """The faces of pictures as a network takes them.
+
+    pictures: (H, W, 3) each. transforms: for each picture (faces, 6, 2, 3), see geometry.
+    native_size: the side in pixels of the faces that the network was trained on.
+    Returns six views in the order of VIEWS, each (faces, C, h, w), across pictures; without any
+    face, faces is 0.
+    """
+    boxes = config.layout.boxes(config.size)
+    sizes = [boxes[name].size for name in VIEWS]
+    crops = [
+        ops.crop_regions(
+            torch.from_numpy(pixels).to(device),
+            torch.from_numpy(maps).to(device),
+            sizes,
+            mean=config.mean,
+            std=config.std,
+            # Trained on coarser faces than the view could hold, the network expects pixels that
+            # average as much of the face as theirs do.
+            footprint=config.size / native_size,
+        )
+        for pixels, maps in zip(pictures, transforms, strict=True)
+        if len(maps)
+    ]
+    if not crops:
+        return [torch.empty(0, config.channels, *size, device=device) for size in sizes]
+    return [torch.cat(parts) for parts in zip(*crops, strict=True)]
