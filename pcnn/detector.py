@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from pcnn.anchors import anchor_grid, decode_boxes, decode_landmarks, nms
 from pcnn.checkpoints import DetectorSettings, read_detector
@@ -19,6 +18,7 @@ from pcnn.errors import InputError, WeightsError
 from pcnn.prepared_retinaface import PreparedRetinaFace
 from pcnn.results import Detection
 from pcnn.retinaface import RetinaFace, architecture_of, fold_batch_norms, load_state
+from pcnn.shrinking import resized
 
 # The network halves its input five times.
 _STRIDE = 32
@@ -75,9 +75,9 @@ class Detector:
         self._prepared = PreparedRetinaFace(
             self.network, channels=settings.channels, mean=settings.mean, std=settings.std
         )
-        # In halved images faces are looked for whose sides are twice the smallest anchors' and more.
-        smallest = max(settings.min_sizes[0])
-        self._always_fine = 2 * smallest > _RANGE[0] * (settings.trusted_side or 0)
+        # In halved images no face is looked for that the smallest anchors could be meant for.
+        least = _RANGE[0] * (settings.trusted_side or 0)
+        self._always_fine = 2 * max(settings.min_sizes[0]) > least
 
     @classmethod
     def load(
@@ -129,7 +129,7 @@ class Detector:
             for index in waiting:
                 size = _network_size(images[index].shape, levels[index][depth])
                 source = self._pixels(images[index]) if depth == 0 else whole[index]
-                pixels = _resized(source, size)
+                pixels = resized(source, size)
                 whole.setdefault(index, pixels)
                 height, width = images[index].shape[:2]
                 scale = width / size[1], height / size[0]
@@ -176,7 +176,7 @@ class Detector:
         """The faces of each, and whether there may be larger ones than the network is sure of."""
         groups: dict[tuple[int, int, bool], list[int]] = defaultdict(list)
         for index, look in enumerate(looks):
-            groups[*_padded(look.pixels.shape), look.fine].append(index)
+            groups[(*_padded(look.pixels.shape), look.fine)].append(index)
         results: list[tuple[tuple[Detection, ...], bool]] = [((), False)] * len(looks)
         for (height, width, fine), indices in groups.items():
             share = max(1, _PIXELS_PER_PASS // (height * width))
@@ -262,14 +262,6 @@ def _network_size(shape: Sequence[int], max_side: int) -> tuple[int, int]:
     height, width = shape[:2]
     scale = min(1.0, max_side / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """(H, W, 3) uint8 or float32 → the same of another size, averaged where it shrinks."""
-    if size == pixels.shape[:2]:
-        return pixels
-    images = pixels.permute(2, 0, 1)[None]
-    return F.interpolate(images, size, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
 
 
 def _padded(size: Sequence[int]) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from pcnn.errors import InputError
 from pcnn.images import load_image
 from pcnn.model import ModelConfig
 from pcnn.regions import VIEWS
+from pcnn.shrinking import Source, shrink_face
 
 OnError = Literal["raise", "return"]
 _Result = TypeVar("_Result")
@@ -72,37 +73,45 @@ def _read(image: Any, bgr: bool, name: str, on_error: OnError) -> Picture | Inpu
         return error
 
 
-def cut_views(
+def cut_views(  # noqa: PLR0913
     pictures: Sequence[NDArray[np.uint8]],
     transforms: Sequence[NDArray[np.float32]],
     config: ModelConfig,
     *,
     native_size: int,
     device: torch.device,
+    names: Sequence[str] = VIEWS,
 ) -> list[Tensor]:
     """The faces of pictures as a network takes them.
 
     pictures: (H, W, 3) each. transforms: for each picture (faces, 6, 2, 3), see geometry.
     native_size: the side in pixels of the faces that the network was trained on.
-    Returns six views in the order of VIEWS, each (faces, C, h, w), across pictures; without any
+    names: the first of VIEWS that are wanted, at least "face".
+    Returns the views in the order of VIEWS, each (faces, C, h, w), across pictures; without any
     face, faces is 0.
     """
     boxes = config.layout.boxes(config.size)
-    sizes = [boxes[name].size for name in VIEWS]
-    crops = [
-        ops.crop_regions(
-            torch.from_numpy(pixels).to(device),
-            torch.from_numpy(maps).to(device),
-            sizes,
-            mean=config.mean,
-            std=config.std,
-            # Trained on coarser faces than the view could hold, the network expects pixels that
-            # average as much of the face as theirs do.
-            footprint=config.size / native_size,
-        )
-        for pixels, maps in zip(pictures, transforms, strict=True)
-        if len(maps)
-    ]
+    sizes = [boxes[name].size for name in names]
+    # Trained on coarser faces than the view could hold, the network expects pixels that average as
+    # much of the face as theirs do.
+    footprint = config.size / native_size
+    crops: list[list[Tensor]] = []
+    for pixels, maps in zip(pictures, transforms, strict=True):
+        image, wanted = torch.from_numpy(pixels), maps[:, : len(names)]
+        sources = [shrink_face(Source(image, one, footprint), config.size) for one in wanted]
+        if sources and all(source.pixels is image for source in sources):
+            sources = [Source(image, wanted, footprint)]  # all faces at once
+        crops += [
+            ops.crop_regions(
+                source.pixels.to(device),
+                torch.from_numpy(source.transforms.reshape(-1, len(names), 2, 3)).to(device),
+                sizes,
+                mean=config.mean,
+                std=config.std,
+                footprint=source.footprint,
+            )
+            for source in sources
+        ]
     if not crops:
         return [torch.empty(0, config.channels, *size, device=device) for size in sizes]
     return [torch.cat(parts) for parts in zip(*crops, strict=True)]

@@ -17,8 +17,10 @@ from pcnn.detector import Detector
 from pcnn.errors import InputError
 from pcnn.explanations import explain_faces
 from pcnn.geometry import face_transforms, picture_transforms
-from pcnn.heads import Head, Vectors, headless, unit_norm
+from pcnn.heads import Head, Vectors, unit_norm
+from pcnn.inference import prepare
 from pcnn.pictures import OnError, Picture, cut_views, process_each
+from pcnn.regions import VIEWS
 from pcnn.results import Detection, Explanation, Expression, Prediction, expression_of, face_of
 from pcnn.weights import load_expression, sha256
 
@@ -73,11 +75,8 @@ class Recognizer:
         self.device = _device(device)
         self.batch_size = batch_size
         self._weights = load_expression(weights or DEFAULT_WEIGHTS)
-        self._network = self._weights.network.to(
-            device=self.device,
-            memory_format=torch.channels_last,  # type: ignore[call-overload]
-        )
-        self._bare = headless(self._network)
+        self._network = self._weights.network.to(self.device)
+        self._prepared = prepare(self._network)
         self._head = Head.load(head) if isinstance(head, (str, Path)) else head
         if self._head is not None:
             name = str(head) if isinstance(head, (str, Path)) else "Recognizer: head"
@@ -316,6 +315,7 @@ class Recognizer:
             self._network.config,
             native_size=self._weights.native_size,
             device=self.device,
+            names=VIEWS if self._weights.region_temperatures else VIEWS[:1],
         )
         results: list[_Result] = []
         if not len(views[0]):
@@ -325,14 +325,14 @@ class Recognizer:
         return results
 
     def _embed_views(self, views: Sequence[Tensor]) -> Vectors:
-        return unit_norm(self._bare.forward_views(views)[0].cpu().numpy())
+        return unit_norm(self._prepared.embed_views(views).cpu().numpy())
 
     def _read_views(self, views: Sequence[Tensor]) -> list[Expression]:
         if self._head is not None:
             own = torch.from_numpy(self._head.predict_proba(self._embed_views(views)))
             return [expression_of(self.classes, row, {}) for row in own]
         loaded = self._weights
-        logits, region_logits = loaded.answer(self._network.forward_views, views)
+        logits, region_logits = loaded.answer(self._prepared.forward_views, views)
         scores = (logits / loaded.temperature).softmax(1).cpu()
         regions = {
             name: (own / loaded.region_temperatures[name]).softmax(1).cpu()

@@ -62,7 +62,7 @@ SPECS: Mapping[str, WeightSpec] = {
     "pcnn-ferplus": WeightSpec(
         "expression",
         "pcnn-ferplus.safetensors",
-        "04482fed62f77fe3ee78b6c75bb84c917c815ae6522f3f1d8b33e6e920703b9d",
+        "fa47b2ff65accb447d1ea5ae4a3ac3a7ec12d874d8bcb5543c08ac836e97ef68",
     ),
     "mobilenet": WeightSpec(
         "detector",

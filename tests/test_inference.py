@@ -1,0 +1,225 @@
+"""The prepared classifiers give the answers of the plain ones, whatever the size and number."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pcnn import Recognizer, products, weights
+from pcnn.errors import InputError
+from pcnn.heads import headless
+from pcnn.inference import _kept, prepare
+from pcnn.model import PCNN, FaceNet, ModelConfig
+from pcnn.regions import REGIONS
+
+# Folding scales each kernel before the sums instead of after them, and the products add in another
+# order: some 2⁻²⁴ of the sums' terms for each of about twenty layers, on logits of order 1.
+SAME = {"rtol": 1e-4, "atol": 2e-5}
+
+
+def _config(size: int, width: int = 8, channels: int = 1) -> ModelConfig:
+    return ModelConfig(size=size, mean=(0.5,) * channels, std=(0.25,) * channels, width=width)
+
+
+def _settled(network: PCNN | FaceNet) -> PCNN | FaceNet:
+    """Weights at random in eval mode, with norms that do something and a θ that is no identity."""
+    generator = torch.Generator().manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values, low, high in (
+                (module.weight.data, 0.7, 1.3),
+                (module.bias.data, -0.3, 0.3),
+                (module.running_mean, -0.3, 0.3),
+                (module.running_var, 0.5, 1.5),
+            ):
+                values.uniform_(low, high, generator=generator)  # type: ignore[union-attr]
+    if isinstance(network, PCNN):
+        nn.init.normal_(network.interaction.localisation[2].weight, std=0.02, generator=generator)
+    return network.eval().requires_grad_(False)
+
+
+def _pcnn(size: int = 64, width: int = 8, channels: int = 1) -> PCNN:
+    torch.manual_seed(0)
+    network = _settled(PCNN(_config(size, width, channels)))
+    assert isinstance(network, PCNN)
+    return network
+
+
+def _views(network: PCNN | FaceNet, faces: int) -> list[Tensor]:
+    """The views of faces at random, as crop_regions lays them out: channels-last."""
+    side, channels = network.config.size, network.config.channels
+    face = torch.randn(faces, channels, side, side, generator=torch.Generator().manual_seed(2))
+    return [
+        view.contiguous(memory_format=torch.channels_last)
+        for view in network.cut(face.clamp(-2, 2))
+    ]
+
+
+def _assert_same(network: PCNN | FaceNet, views: Sequence[Tensor]) -> None:
+    with torch.inference_mode():
+        logits, regions = prepare(network).forward_views(views)
+        expected, own = network.forward_views(views)
+    torch.testing.assert_close(logits, expected, **SAME)
+    assert list(regions) == list(own)
+    for name in own:
+        torch.testing.assert_close(regions[name], own[name], **SAME)
+
+
+@pytest.mark.parametrize(
+    ("size", "width", "channels"), [(64, 8, 1), (96, 16, 1), (75, 8, 3), (33, 8, 1)]
+)
+def test_the_answers_are_the_plain_network_s(size: int, width: int, channels: int) -> None:
+    """Sizes whose regions' maps are one to six pixels high, with members of pairs that differ."""
+    network = _pcnn(size, width, channels)
+    for faces in (1, 5):
+        _assert_same(network, _views(network, faces))
+
+
+@pytest.mark.parametrize("size", [64, 71])
+def test_a_face_net_has_the_same_answers_and_no_regions(size: int) -> None:
+    torch.manual_seed(0)
+    network = _settled(FaceNet(_config(size)))
+    for faces in (1, 5):
+        _assert_same(network, _views(network, faces))
+
+
+def test_wide_layers_are_read_in_strips() -> None:
+    torch.manual_seed(0)
+    network = _settled(FaceNet(_config(32, width=64)))
+    strips = products.Stage([network.layer4], (2, 2))._blocks[0]._second._strips
+    assert strips == 4
+    _assert_same(network, _views(network, 2))
+
+
+@pytest.mark.parametrize("most", [0, 10_000])
+def test_large_maps_go_to_convolutions(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """All that may be large, or the face's first stages alone."""
+    monkeypatch.setattr(products, "MOST_GATHERED", most)
+    network = _pcnn(64)
+    for faces in (1, 3):
+        _assert_same(network, _views(network, faces))
+
+
+def test_many_faces_are_read_in_parts() -> None:
+    network = _pcnn(48)
+    _assert_same(network, _views(network, 35))
+
+
+def test_no_faces() -> None:
+    network = _pcnn(48)
+    prepared = prepare(network)
+    logits, regions = prepared.forward_views(_views(network, 0))
+    assert logits.shape == (0, 8) and list(regions) == list(REGIONS)
+    assert all(own.shape == (0, 8) for own in regions.values())
+    assert prepared.embed_views(_views(network, 0)).shape == (0, 64)
+
+
+def test_vectors_are_what_the_head_is_given() -> None:
+    network = _pcnn(48)
+    views = _views(network, 3)
+    expected = headless(network).forward_views(views)[0]
+    torch.testing.assert_close(prepare(network).embed_views(views), expected, **SAME)
+    face_net = FaceNet(_config(48))
+    _settled(face_net)
+    bare = copy.deepcopy(face_net)
+    bare.head = nn.Identity()  # type: ignore[assignment]
+    torch.testing.assert_close(prepare(face_net).embed_views(views[:1]), bare(views[0]), **SAME)
+
+
+def test_earlier_answers_stay_and_later_changes_do_not_matter() -> None:
+    """Buffers are used again, but no answer lies in one; the network's weights were copied."""
+    network = _pcnn(48)
+    prepared, views = prepare(network), _views(network, 2)
+    first = prepared.forward_views([view[:1] for view in views])
+    kept = first[0].clone(), first[1]["mouth"].clone()
+    for values in (*network.parameters(), *network.buffers()):
+        values.zero_()
+    prepared.forward_views([view[1:] for view in views])
+    again = prepared.forward_views([view[:1] for view in views])
+    for found in (first, again):
+        assert torch.equal(found[0], kept[0]) and torch.equal(found[1]["mouth"], kept[1])
+
+
+def test_threads_share_a_prepared_network() -> None:
+    network = _pcnn(48)
+    prepared = prepare(network)
+    faces = [[view[i : i + 1] for view in _views(network, 4)] for i in range(4)]
+    expected = [prepared.forward_views(views)[0] for views in faces]
+    found: list[list[Tensor]] = [[] for _ in faces]
+
+    def work(slot: int) -> None:
+        found[slot] = [prepared.forward_views(faces[slot])[0] for _ in range(20)]
+
+    threads = [threading.Thread(target=work, args=(slot,)) for slot in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for own, wanted in zip(found, expected, strict=True):
+        assert len(own) == 20 and all(torch.equal(one, wanted) for one in own)
+
+
+def test_buffers_go_with_the_network() -> None:
+    network = _pcnn(48)
+    prepared = prepare(network)
+    prepared.forward_views(_views(network, 1))
+    before = len(_kept.programs)
+    del prepared
+    gc.collect()
+    assert len(_kept.programs) == before - 1
+
+
+def test_a_prepared_network_can_be_sent_to_another_process() -> None:
+    network = _pcnn(48)
+    prepared, views = prepare(network), _views(network, 1)
+    expected = prepared.forward_views(views)[0]
+    assert torch.equal(pickle.loads(pickle.dumps(prepared)).forward_views(views)[0], expected)
+
+
+@pytest.mark.parametrize("kind", [PCNN, FaceNet])
+def test_other_types_run_through_the_network_s_own_modules(kind: type[PCNN | FaceNet]) -> None:
+    """What runs on a GPU, here in float64, where folding is as good as exact."""
+    torch.manual_seed(0)
+    network = _settled(kind(_config(48))).double()
+    views = [view.double() for view in _views(network, 2)]
+    logits, regions = prepare(network).forward_views(views)
+    expected, own = network.forward_views(views)
+    torch.testing.assert_close(logits, expected, rtol=1e-10, atol=1e-10)
+    assert list(regions) == list(own)
+    for name in own:
+        torch.testing.assert_close(regions[name], own[name], rtol=1e-10, atol=1e-10)
+    assert prepare(network).embed_views(views).shape == (2, 64)
+
+
+def test_a_network_in_training_is_refused() -> None:
+    with pytest.raises(InputError, match=r"prepare: network must be in eval mode; call its eval"):
+        prepare(PCNN(_config(48)))
+
+
+def test_a_face_net_s_file_makes_a_recognizer(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = _settled(FaceNet(_config(64)))
+    metadata = {
+        "architecture": "trunk",
+        "config": asdict(network.config),
+        "template": [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.75], [0.65, 0.75]],
+        "native_size": 48,
+        "temperature": 0.5,
+    }
+    path = tmp_path / "small.safetensors"
+    weights.write(path, network.state_dict(), metadata)
+    picture = np.random.default_rng(0).integers(0, 256, (70, 60, 3), np.uint8)
+    found = Recognizer(path, device="cpu").predict_crops(picture)
+    assert found.regions == {}
+    assert sum(found.scores.values()) == pytest.approx(1, abs=1e-5)
+    assert found.confidence == max(found.scores.values()) > 0.13
