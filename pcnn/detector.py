@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -208,11 +209,13 @@ class Detector:
         self, predictions: Tensor, anchors: Tensor, scale: tuple[float, float], least: float
     ) -> tuple[tuple[Detection, ...], bool]:
         """One image's faces, of its predictions (N, 15), and whether there may be larger ones."""
-        scores = predictions[:, 0].sigmoid()
-        best = torch.nonzero(scores >= min(least, _HINT_SCORE))[:, 0]
+        logits, floor = predictions[:, 0], min(least, _HINT_SCORE)
+        best = torch.nonzero(logits >= (math.log(floor / (1 - floor)) if floor else -math.inf))[
+            :, 0
+        ]
         if len(best) > _MOST_CANDIDATES:
-            best = best[scores[best].topk(_MOST_CANDIDATES).indices]
-        scores, predictions, anchors = scores[best], predictions[best], anchors[best]
+            best = best[logits[best].topk(_MOST_CANDIDATES).indices]
+        scores, predictions, anchors = logits[best].sigmoid(), predictions[best], anchors[best]
         corners = decode_boxes(predictions[:, 1:5], anchors, self.settings.variances)
         sides = (corners[:, 2:] - corners[:, :2]).amin(1)
         trusted = self.settings.trusted_side

@@ -249,7 +249,10 @@ def _show(evaluation: Evaluation, cost: Cost, title: str) -> None:
         if not console.is_terminal:
             console.width = 200  # more than any of them needs
         scores = evaluation.scores
-        tables = (overall_table(scores, evaluation.other, mirror=evaluation.mirror), class_table(scores))
+        tables = (
+            overall_table(scores, evaluation.other, mirror=evaluation.mirror),
+            class_table(scores),
+        )
         for table in (*tables, coverage_table(scores)):
             console.print("", table, sep="\n")
         console.print("", _told_cost(cost), sep="\n", soft_wrap=True)

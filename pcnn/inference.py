@@ -27,7 +27,7 @@ from pcnn.regions import REGIONS, VIEWS
 from pcnn.trunk import BasicBlock, Trunk
 
 # Bounds the memory of a pass; the weights are read once for all of its faces.
-_FACES_AT_ONCE = 16
+_FACES_AT_ONCE = 64
 # Buffers of passes of up to so many faces are kept for the next one, by each thread its own.
 _FACES_KEPT = 4
 _Views: TypeAlias = Sequence[Tensor]  # each (B, C, height, width)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pcnn import Recognizer, products, weights
+from pcnn import Recognizer, inference, products, weights
 from pcnn.errors import InputError
 from pcnn.heads import headless
 from pcnn.inference import _kept, prepare
@@ -93,11 +93,14 @@ def test_a_face_net_has_the_same_answers_and_no_regions(size: int) -> None:
         _assert_same(network, _views(network, faces))
 
 
-def test_wide_layers_are_read_in_strips() -> None:
-    torch.manual_seed(0)
-    network = _settled(FaceNet(_config(32, width=64)))
-    strips = products.Stage([network.layer4], (2, 2))._blocks[0]._second._strips
-    assert strips == 4
+def test_wide_layers_are_read_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "_STRIP", 16)
+    network = _pcnn(48)
+    stage = products.Stage([network.layer4], (3, 3))
+    assert [product._strips for product in (stage._blocks[0]._first, stage._blocks[1]._second)] == [
+        4,
+        4,
+    ]
     _assert_same(network, _views(network, 2))
 
 
@@ -110,9 +113,10 @@ def test_large_maps_go_to_convolutions(monkeypatch: pytest.MonkeyPatch, most: in
         _assert_same(network, _views(network, faces))
 
 
-def test_many_faces_are_read_in_parts() -> None:
+def test_many_faces_are_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "_FACES_AT_ONCE", 4)
     network = _pcnn(48)
-    _assert_same(network, _views(network, 35))
+    _assert_same(network, _views(network, 9))
 
 
 def test_no_faces() -> None:

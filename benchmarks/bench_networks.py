@@ -1,0 +1,191 @@
+"""The networks as their authors run them against the prepared ones, and predict stage by stage.
+
+    python benchmarks/bench_networks.py [--threads N] [--clock cpu] [--json FILE]
+
+"Plain" is the definition of the paper run as it stands: float32, contiguous, eager, with batch
+norms; of the detector it looks at the image whole, halved and quartered, as the detector did
+before it was prepared. All of a table is timed in turn, round by round, so that a busy machine
+slows all of it alike; medians are reported. With --clock cpu the time that this process ran, which
+on a shared core is the fairer one, for one thread alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from bench_predict import photograph
+from torch import Tensor
+
+import pcnn
+from pcnn import Recognizer, load_image
+from pcnn.checkpoints import DetectorSettings, read_detector
+from pcnn.detector import Detector, normalise
+from pcnn.geometry import face_transforms
+from pcnn.inference import _Folded, prepare
+from pcnn.pictures import cut_views
+from pcnn.prepared_retinaface import PreparedRetinaFace
+from pcnn.recognizer import DEFAULT_WEIGHTS
+from pcnn.retinaface import RetinaFace, load_state
+from pcnn.weights import load_expression
+
+Stages = dict[str, Callable[[], object]]
+# What the detector looks at in 640 × 480, filled to multiples of 32.
+LEVELS = ((480, 640), (256, 320), (128, 160))
+
+
+def main() -> int:
+    """Measure and print; returns the exit status."""
+    arguments = _parse()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    clock = time.process_time if arguments.clock == "cpu" else time.perf_counter
+    tables: dict[str, dict[str, float]] = {}
+    with torch.inference_mode():
+        for faces in arguments.faces:
+            rounds = max(3, arguments.rounds // faces)
+            name = f"{arguments.weights}, {faces} face{'s' if faces > 1 else ''}"
+            tables[name] = _medians(_classifier(arguments.weights, faces), rounds, clock)
+        for height, width in LEVELS:
+            stages = _detector_network(height, width)
+            name = f"detector's network, {width} × {height}"
+            tables[name] = _medians(stages, arguments.rounds, clock)
+    with tempfile.TemporaryDirectory() as folder:
+        stages = _pipeline(photograph(Path(folder)))
+        tables["a photograph of 640 × 480, one face"] = _medians(stages, arguments.rounds, clock)
+    record = {
+        "date": datetime.date.today().isoformat(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "clock": arguments.clock,
+        "torch": torch.__version__,
+        "pcnn": pcnn.__version__,
+        "milliseconds": tables,
+    }
+    print(_as_text(record))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    return 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", default=DEFAULT_WEIGHTS, help="of the classifier")
+    parser.add_argument("--faces", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--threads", type=int, help="of the CPU (PyTorch's choice)")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--json", type=Path, help="write the figures to this file as well")
+    return parser.parse_args()
+
+
+def _medians(stages: Stages, rounds: int, clock: Callable[[], float]) -> dict[str, float]:
+    """Milliseconds of each stage, the median of interleaved rounds after two to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in stages}
+    for number in range(rounds + 2):
+        for name, stage in stages.items():
+            began = clock()
+            stage()
+            if number >= 2:
+                times[name].append(1000 * (clock() - began))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _classifier(weights: str, faces: int) -> Stages:
+    network = load_expression(weights).network
+    config = network.config
+    numbers = torch.Generator().manual_seed(0)
+    pictures = torch.randn(faces, config.channels, config.size, config.size, generator=numbers)
+    views = [view.contiguous() for view in network.cut(pictures)]
+    # The memory layout in which faces are cut out.
+    last = [view.contiguous(memory_format=torch.channels_last) for view in views]
+    folded, prepared = _Folded(network), prepare(network)
+    return {
+        "plain": lambda: network.forward_views(views),
+        "norms folded, channels-last": lambda: folded.forward_views(last),
+        "prepared": lambda: prepared.forward_views(last),
+    }
+
+
+def _plain_detector() -> tuple[RetinaFace, DetectorSettings]:
+    state, settings = read_detector("mobilenet")
+    return load_state(state, leak=settings.leak), settings
+
+
+def _detector_network(height: int, width: int) -> Stages:
+    network, settings = _plain_detector()
+    prepared = PreparedRetinaFace(
+        network, channels=settings.channels, mean=settings.mean, std=settings.std
+    )
+    numbers = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (height, width, 3), generator=numbers, dtype=torch.uint8)
+    images = pixels.permute(2, 0, 1)[None].float().contiguous()
+    whole = (height, width) == LEVELS[0]
+    return {
+        "plain": lambda: network(normalise(images, settings)),
+        "prepared": lambda: prepared(prepared.canvas([pixels], height, width), fine=whole),
+    }
+
+
+def _pipeline(path: Path) -> Stages:
+    recognizer, detector = Recognizer(device="cpu"), Detector.load("mobilenet")
+    image = load_image(path)
+    loaded = load_expression(DEFAULT_WEIGHTS)
+    config = loaded.network.config
+    plain, settings = _plain_detector()
+    (faces,) = detector.detect([image])
+    points = [face.landmarks for face in faces]
+    maps = face_transforms(points, loaded.template, config.size, config.layout)
+    options: dict[str, Any] = {
+        "native_size": loaded.native_size,
+        "device": torch.device("cpu"),
+    }
+    views = cut_views([image], [maps], config, **options)
+    prepared = prepare(loaded.network)
+    levels = [torch.rand(1, 3, *size) * 255 for size in LEVELS]
+
+    def look_plainly() -> list[Tensor]:
+        return [plain(normalise(level, settings))[0] for level in levels]
+
+    return {
+        "detector's plain network, three levels": torch.inference_mode()(look_plainly),
+        "read the file": lambda: load_image(path),
+        "detect": lambda: detector.detect([image]),
+        "cut the views": lambda: cut_views([image], [maps], config, **options),
+        "classify": torch.inference_mode()(lambda: loaded.answer(prepared.forward_views, views)),
+        "predict an array, all of it": lambda: recognizer.predict(image),
+        "predict the file, all of it": lambda: recognizer.predict(path),
+    }
+
+
+def _as_text(record: dict[str, Any]) -> str:
+    lines = [
+        f"{record['processor']}, {record['threads']} threads, torch {record['torch']}, "
+        f"{record['clock']} time, {record['date']}"
+    ]
+    for title, figures in record["milliseconds"].items():
+        lines.append(f"\n{title:<42}{'ms':>10}{'ratio':>8}")
+        first = next(iter(figures.values()))
+        lines += [f"  {name:<40}{ms:>10.2f}{first / ms:>8.2f}" for name, ms in figures.items()]
+    return "\n".join(lines)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
