@@ -21,13 +21,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from bench_predict import photograph
 from torch import Tensor
 
 import pcnn
-from pcnn import Recognizer, load_image
+from pcnn import Recognizer, load_image, pictures
 from pcnn.checkpoints import DetectorSettings, read_detector
 from pcnn.detector import Detector, normalise
 from pcnn.geometry import face_transforms
@@ -36,6 +37,7 @@ from pcnn.pictures import cut_views
 from pcnn.prepared_retinaface import PreparedRetinaFace
 from pcnn.recognizer import DEFAULT_WEIGHTS
 from pcnn.retinaface import RetinaFace, load_state
+from pcnn.shrinking import resized
 from pcnn.weights import load_expression
 
 Stages = dict[str, Callable[[], object]]
@@ -60,8 +62,13 @@ def main() -> int:
             name = f"detector's network, {width} × {height}"
             tables[name] = _medians(stages, arguments.rounds, clock)
     with tempfile.TemporaryDirectory() as folder:
-        stages = _pipeline(photograph(Path(folder)))
-        tables["a photograph of 640 × 480, one face"] = _medians(stages, arguments.rounds, clock)
+        path = photograph(Path(folder))
+        tables["a photograph of 640 × 480, one face"] = _medians(
+            _pipeline(path), arguments.rounds, clock
+        )
+        tables["the same of 4000 × 3000"] = _medians(
+            _large_photograph(path), arguments.rounds // 3, clock
+        )
     record = {
         "date": datetime.date.today().isoformat(),
         "processor": _processor(),
@@ -104,8 +111,8 @@ def _classifier(weights: str, faces: int) -> Stages:
     network = load_expression(weights).network
     config = network.config
     numbers = torch.Generator().manual_seed(0)
-    pictures = torch.randn(faces, config.channels, config.size, config.size, generator=numbers)
-    views = [view.contiguous() for view in network.cut(pictures)]
+    squares = torch.randn(faces, config.channels, config.size, config.size, generator=numbers)
+    views = [view.contiguous() for view in network.cut(squares)]
     # The memory layout in which faces are cut out.
     last = [view.contiguous(memory_format=torch.channels_last) for view in views]
     folded, prepared = _Folded(network), prepare(network)
@@ -164,6 +171,30 @@ def _pipeline(path: Path) -> Stages:
         "classify": torch.inference_mode()(lambda: loaded.answer(prepared.forward_views, views)),
         "predict an array, all of it": lambda: recognizer.predict(image),
         "predict the file, all of it": lambda: recognizer.predict(path),
+    }
+
+
+def _large_photograph(path: Path) -> Stages:
+    """The photograph enlarged to 12 megapixels, in which its face is 730 pixels wide."""
+    recognizer = Recognizer(device="cpu")
+    loaded = load_expression(DEFAULT_WEIGHTS)
+    config = loaded.network.config
+    image = resized(torch.from_numpy(load_image(path).copy()), (3000, 4000)).contiguous().numpy()
+    points = [face.landmarks for face in recognizer.predict(image).faces]
+    maps = face_transforms(points, loaded.template, config.size, config.layout)
+    options: dict[str, Any] = {
+        "native_size": loaded.native_size,
+        "device": torch.device("cpu"),
+    }
+
+    def cut_whole() -> list[Tensor]:
+        with mock.patch.object(pictures, "shrink_face", lambda source, _: source):
+            return cut_views([image], [maps], config, **options)
+
+    return {
+        "cut the views from the whole picture": cut_whole,
+        "cut the views": lambda: cut_views([image], [maps], config, **options),
+        "predict an array, all of it": lambda: recognizer.predict(image),
     }
 
 
