@@ -31,7 +31,7 @@ _RANGE = (0.44, 1.12)
 # Images are halved until a face that fills one, about 0.8 of its side wide, is within the range.
 _ENOUGH = 1.25
 # A halved image is looked at only where the one before it gave a candidate of this score and this
-# share of the trusted side (docs/performance.md says how surely there is one).
+# share of the trusted side (benchmarks/hints.py counts how surely there is one).
 _HINT_SCORE, _HINT_SIDE = 0.3, 0.7
 # Suppression is quadratic: only the best candidates of an image enter it.
 _MOST_CANDIDATES = 2000
