@@ -19,6 +19,7 @@ from torch import Tensor
 from pcnn import __version__, weights
 from pcnn.charts import draw_confusion, draw_coverage, draw_reliability
 from pcnn.datasets import FaceSet, load_faces
+from pcnn.devices import choose_device
 from pcnn.errors import InputError
 from pcnn.evaluate import Cost, measure_cost, predict_logits
 from pcnn.labels import canonical, one_hot, relabel
@@ -173,7 +174,7 @@ def run(arguments: argparse.Namespace) -> int:
     _prepare(arguments.output)
     name = arguments.weights or DEFAULT_WEIGHTS
     loaded = weights.load_expression(name)
-    loaded.network.to(_device(arguments.device))
+    loaded.network.to(choose_device(arguments.device, "--device"))
     faces = load_faces(
         arguments.data,
         arguments.split,
@@ -219,17 +220,6 @@ def _prepare(output: Path | None) -> None:
             raise InputError(f"{package} must be installed: pip install 'pcnn[train]'")
     if output:
         output.mkdir(parents=True, exist_ok=True)
-
-
-def _device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {device!r} cannot be used ({error})") from error
-    return chosen
 
 
 def _write_files(scores: Scores, report: dict[str, Any], folder: Path) -> None:

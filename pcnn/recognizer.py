@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pcnn import ops
 from pcnn.detector import Detector
+from pcnn.devices import choose_device
 from pcnn.errors import InputError
 from pcnn.explanations import explain_faces
 from pcnn.geometry import face_transforms, picture_transforms
@@ -72,7 +73,7 @@ class Recognizer:
     ) -> None:
         if batch_size < 1:
             raise InputError(f"Recognizer: batch_size must be at least 1, got {batch_size}")
-        self.device = _device(device)
+        self.device = choose_device(device, "Recognizer: device")
         self.batch_size = batch_size
         self._weights = load_expression(weights or DEFAULT_WEIGHTS)
         self._network = self._weights.network.to(self.device)
@@ -342,14 +343,3 @@ class Recognizer:
             expression_of(self.classes, row, {name: own[i] for name, own in regions.items()})
             for i, row in enumerate(scores)
         ]
-
-
-def _device(device: str | torch.device) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"Recognizer: device {str(device)!r} cannot be used ({error})") from error
-    return chosen
