@@ -1,4 +1,4 @@
-"""The commands `pcnn-predict`, `pcnn-train`, `pcnn-evaluate` and `pcnn-embed`.
+"""The commands `pcnn-predict`, `pcnn-train`, `pcnn-evaluate`, `pcnn-embed` and others.
 
 torch and the rest are imported once the arguments are known to be good, so that --help and
 mistyped options answer at once.
@@ -97,6 +97,37 @@ def embed(argv: Sequence[str] | None = None) -> int:
     return _guarded(parser.prog, lambda: _embed(arguments))
 
 
+def deconvnet(argv: Sequence[str] | None = None) -> int:
+    """The command `pcnn-deconvnet`: what feature maps answer to, as pictures.
+
+    argv, exit status, SystemExit: as `evaluate`.
+    """
+    from pcnn import deconvnet_command as command
+
+    text = "Draw what feature maps answer to in faces, see docs/deconvnet.md."
+    parser = argparse.ArgumentParser("pcnn-deconvnet", description=text, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"pcnn {__version__}")
+    command.add_arguments(parser)
+    arguments = parser.parse_args(argv)
+    command.check(arguments, parser)
+    return _guarded(parser.prog, lambda: command.run(arguments))
+
+
+def units(argv: Sequence[str] | None = None) -> int:
+    """The command `pcnn-units`: which feature maps answer to which units of facial action.
+
+    argv, exit status, SystemExit: as `evaluate`.
+    """
+    from pcnn import units_command as command
+
+    text = "Measure which feature maps answer to which facial units, see docs/deconvnet.md."
+    parser = argparse.ArgumentParser("pcnn-units", description=text, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"pcnn {__version__}")
+    command.add_arguments(parser)
+    arguments = parser.parse_args(argv)
+    return _guarded(parser.prog, lambda: command.run(arguments))
+
+
 # --- pcnn-predict ---
 
 
@@ -119,7 +150,7 @@ def _predict_parser() -> argparse.ArgumentParser:
     add("--detector", metavar="NAME|FILE", help="mobilenet, resnet50 or a checkpoint")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
     add("--min-score", type=_probability, metavar="P", help="least detection score, 0…1")
-    add("--batch-size", type=_positive, metavar="N", help="pictures in memory at a time")
+    add("--batch-size", type=_positive, metavar="N", help="pictures in one pass")
     add("--info", action="store_true", help="show versions, device, weights, ops; then stop")
     add("--version", action="version", version=f"pcnn {__version__}")
     return parser
@@ -240,7 +271,7 @@ def _embed_parser() -> argparse.ArgumentParser:
     add("--detector", metavar="NAME|FILE", help="mobilenet, resnet50 or a checkpoint")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
     add("--min-score", type=_probability, metavar="P", help="least detection score, 0…1")
-    add("--batch-size", type=_positive, metavar="N", help="pictures in memory at a time")
+    add("--batch-size", type=_positive, metavar="N", help="pictures in one pass")
     add("--version", action="version", version=f"pcnn {__version__}")
     return parser
 

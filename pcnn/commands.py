@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
 DONE, SOME_FAILED, NOTHING_DONE = 0, 1, 2  # exit statuses
 
-_BATCH_SIZE = 4  # photographs of 24 megapixels are 72 MB each
-_CROPS_BATCH_SIZE = 64
+_BATCH_SIZE, _CROPS_BATCH_SIZE = 8, 64
 _PROGRESS_FROM = 5  # files
 
 
@@ -129,20 +128,17 @@ def show_info(arguments: argparse.Namespace) -> int:
 def _results(
     recognizer: Recognizer, files: Sequence[Path], arguments: argparse.Namespace
 ) -> Iterator[tuple[Path, Prediction | Expression | InputError]]:
-    """The result of each file, in order, with one batch of pictures in memory at a time."""
-    step = _step(arguments)
-    for start in range(0, len(files), step):
-        batch = list(files[start : start + step])
-        results: Sequence[Prediction | Expression | InputError]
-        if arguments.faces:
-            results = recognizer.predict_crops(batch, on_error="return")
-        else:
-            results = recognizer.predict(batch, min_score=arguments.min_score, on_error="return")
-        yield from zip(batch, results, strict=True)
+    """The result of each file, in order, with a bounded number of pictures in memory."""
+    results: Iterator[Prediction | Expression | InputError]
+    if arguments.faces:
+        results = recognizer.predict_crops(iter(files), on_error="return")
+    else:
+        results = recognizer.predict(iter(files), min_score=arguments.min_score, on_error="return")
+    return zip(files, results, strict=True)
 
 
 def _step(arguments: argparse.Namespace) -> int:
-    """How many pictures are in memory at a time."""
+    """How many pictures share a pass."""
     chosen: int | None = arguments.batch_size
     return chosen or (_CROPS_BATCH_SIZE if arguments.faces else _BATCH_SIZE)
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -48,6 +49,15 @@ class _Look:
     pixels: Tensor
     scale: tuple[float, float]
     fine: bool
+
+
+class FaceDetector(Protocol):
+    """What finds faces in pictures; `Recognizer(detector=…)` takes an object of the kind."""
+
+    def detect(
+        self, images: Sequence[NDArray[np.uint8]], *, min_score: float | None = None
+    ) -> Sequence[Sequence[Detection]]:
+        """For each image (H, W, 3) uint8 RGB its faces, best first."""
 
 
 class Detector:

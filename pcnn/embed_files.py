@@ -75,29 +75,24 @@ def run(arguments: argparse.Namespace) -> int:
 def _found(
     recognizer: Recognizer, files: Sequence[Path], arguments: argparse.Namespace
 ) -> Iterator[tuple[Path, _Found | InputError]]:
-    """What each file gives, in order, one batch in memory at a time, with progress on stderr."""
-    step = recognizer.batch_size
+    """What each file gives, in order, with progress on stderr."""
+    if arguments.faces:
+        crops = recognizer.embed_crops(iter(files), on_error="return")
+        nowhere = np.full((1, 4), np.nan, np.float32)
+        found = (each if isinstance(each, InputError) else (each[None], nowhere) for each in crops)
+    else:
+        found = recognizer.embed(
+            iter(files), min_score=arguments.min_score, on_error="return", boxes=True
+        )
     console = Console(stderr=True)
-    starts = track(
-        range(0, len(files), step),
+    yield from track(
+        zip(files, found, strict=True),
         "embedding",
+        total=len(files),
         console=console,
         transient=True,
-        disable=not console.is_terminal or len(files) <= step,
+        disable=not console.is_terminal or len(files) <= recognizer.batch_size,
     )
-    for start in starts:
-        batch = list(files[start : start + step])
-        if arguments.faces:
-            nowhere = np.full((1, 4), np.nan, np.float32)
-            for file, crop in zip(
-                batch, recognizer.embed_crops(batch, on_error="return"), strict=True
-            ):
-                yield file, crop if isinstance(crop, InputError) else (crop[None], nowhere)
-        else:
-            found = recognizer.embed(
-                batch, min_score=arguments.min_score, on_error="return", boxes=True
-            )
-            yield from zip(batch, found, strict=True)
 
 
 def _complain(error: InputError) -> None:

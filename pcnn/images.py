@@ -7,6 +7,7 @@ import io
 import os
 import stat
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,14 +183,39 @@ def _orientation(picture: Image.Image) -> int:
         return 1
 
 
+class _Quiet:
+    """Keeps Pillow's warnings quiet while any thread is within.
+
+    Warning filters belong to all threads: restored by each on its own, one that left last would
+    bring back what another had set. The filter names Pillow's own modules alone.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._filters = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._filters.enter_context(warnings.catch_warnings())
+                warnings.filterwarnings("ignore", module=r"PIL\b")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._filters.close()
+
+
+_quiet = _Quiet()
+
+
 @contextlib.contextmanager
 def _pillow_errors(message: str, name: str) -> Iterator[None]:
-    """Turn whatever Pillow raises into InputError(message), and keep its warnings quiet.
-
-    The filter names Pillow's own modules alone: other threads share it while it is in force.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\b")
+    """Turn whatever Pillow raises into InputError(message), and keep its warnings quiet."""
+    with _quiet:
         try:
             yield
         except InputError:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -16,10 +17,16 @@ from pcnn.errors import InputError
 from pcnn.images import load_image
 from pcnn.model import ModelConfig
 from pcnn.regions import VIEWS
+from pcnn.saliency import weigh
 from pcnn.shrinking import Source, shrink_face
+from pcnn.streams import in_order
+
+# Large pictures of a batch are worked on a few at a time: 24 megapixels are 72 MB each.
+_PIXELS_AT_ONCE = 24_000_000
 
 OnError = Literal["raise", "return"]
 _Result = TypeVar("_Result")
+_Batch: TypeAlias = list[tuple[int, Any]]  # pictures and their numbers
 
 
 class Picture:
@@ -34,34 +41,76 @@ class Picture:
         self.source = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
 
 
-def process_each(
+def process_each(  # noqa: PLR0913
     images: Any,
     process: Callable[[list[Picture]], list[_Result]],
     *,
     step: int,
+    workers: int,
     bgr: bool,
     on_error: OnError,
 ) -> Any:
-    """What `process` makes of one picture, or of each in a list or tuple.
+    """What `process` makes of one picture, or of each in a list, tuple or iterator.
 
-    process: pictures → as many results; called with 1…step of them.
+    process: pictures → as many results; called with 1…step of them, of many pictures from
+        `workers` threads at once.
+    step: how many pictures make a batch.
     bgr, on_error: as for `Recognizer.predict`.
-    Returns a result for one picture, for a list a list in its order, errors in their places.
+    Returns a result for one picture, for a list a list in its order, errors in their places; for
+    an iterator an iterator, which reads ahead by no more than `workers` + 1 batches.
     Raises InputError: a picture that cannot be read, unless on_error is "return".
     """
     if on_error not in ("raise", "return"):
         raise InputError(f"Recognizer: on_error must be 'raise' or 'return', got {on_error!r}")
-    if not isinstance(images, (list, tuple)):
+    many = isinstance(images, (list, tuple))
+    # A file that is open for reading is an iterator, too, and one picture.
+    if not many and (hasattr(images, "read") or not isinstance(images, Iterator)):
         single = _read(images, bgr, "image", on_error)
         return process([single])[0] if isinstance(single, Picture) else single
-    results: list[_Result | InputError] = []
-    for start in range(0, len(images), step):
-        batch = images[start : start + step]
-        read = [_read(image, bgr, f"images[{i}]", on_error) for i, image in enumerate(batch, start)]
-        pictures = [item for item in read if isinstance(item, Picture)]
-        done = iter(process(pictures) if pictures else [])
-        results += [item if isinstance(item, InputError) else next(done) for item in read]
-    return results
+
+    def work(batch: _Batch) -> list[_Result | InputError]:
+        results: list[_Result | InputError] = []
+        for read in _within_memory(
+            _read(image, bgr, f"images[{i}]", on_error) for i, image in batch
+        ):
+            pictures = [item for item in read if isinstance(item, Picture)]
+            done = iter(process(pictures) if pictures else [])
+            results += [item if isinstance(item, InputError) else next(done) for item in read]
+        return results
+
+    if many:
+        step = max(1, min(step, -(-len(images) // workers)))
+    if many and len(images) <= step:
+        return work(list(enumerate(images)))
+    results = _chained(_batches(images, step), work, workers)
+    return list(results) if many else results
+
+
+def _batches(images: Iterable[Any], step: int) -> Iterator[_Batch]:
+    numbered = enumerate(images)
+    while batch := list(itertools.islice(numbered, step)):
+        yield batch
+
+
+def _within_memory(read: Iterable[Picture | InputError]) -> Iterator[list[Picture | InputError]]:
+    """The same in lists, each ended as soon as it holds _PIXELS_AT_ONCE."""
+    group: list[Picture | InputError] = []
+    pixels = 0
+    for item in read:
+        group.append(item)
+        pixels += 0 if isinstance(item, InputError) else item.pixels.size // 3
+        if pixels >= _PIXELS_AT_ONCE:
+            yield group
+            group, pixels = [], 0
+    if group:
+        yield group
+
+
+def _chained(
+    batches: Iterator[_Batch], work: Callable[[_Batch], list[_Result]], workers: int
+) -> Iterator[_Result]:
+    for results in in_order(batches, work, workers=workers):
+        yield from results
 
 
 def _read(image: Any, bgr: bool, name: str, on_error: OnError) -> Picture | InputError:
@@ -82,7 +131,7 @@ def cut_views(  # noqa: PLR0913
     device: torch.device,
     names: Sequence[str] = VIEWS,
 ) -> list[Tensor]:
-    """The faces of pictures as a network takes them.
+    """The faces of pictures as a network takes them, weighed by saliency if it asks for that.
 
     pictures: (H, W, 3) each. transforms: for each picture (faces, 6, 2, 3), see geometry.
     native_size: the side in pixels of the faces that the network was trained on.
@@ -114,4 +163,4 @@ def cut_views(  # noqa: PLR0913
         ]
     if not crops:
         return [torch.empty(0, config.channels, *size, device=device) for size in sizes]
-    return [torch.cat(parts) for parts in zip(*crops, strict=True)]
+    return weigh([torch.cat(parts) for parts in zip(*crops, strict=True)], config)

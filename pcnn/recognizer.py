@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cached_property
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar, overload
+from typing import Any, TypeAlias, TypeVar, overload
 
 import numpy as np
 import torch
@@ -13,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pcnn import ops
-from pcnn.detector import Detector
+from pcnn.detector import Detector, FaceDetector
 from pcnn.devices import choose_device
 from pcnn.errors import InputError
 from pcnn.explanations import explain_faces
@@ -23,6 +26,7 @@ from pcnn.inference import prepare
 from pcnn.pictures import OnError, Picture, cut_views, process_each
 from pcnn.regions import VIEWS
 from pcnn.results import Detection, Explanation, Expression, Prediction, expression_of, face_of
+from pcnn.streams import worker_count
 from pcnn.weights import load_expression, sha256
 
 DEFAULT_WEIGHTS = "pcnn-ferplus"
@@ -30,16 +34,8 @@ DEFAULT_DETECTOR = "mobilenet"
 _FACES_AT_ONCE = 64  # bounds the memory of one forward pass
 
 _Result = TypeVar("_Result")
+_Many: TypeAlias = list[Any] | tuple[Any, ...]
 _Transforms: TypeAlias = NDArray[np.float32]  # (faces, 6, 2, 3), view pixel → image pixel
-
-
-class FaceDetector(Protocol):
-    """What `Recognizer(detector=…)` takes as an object."""
-
-    def detect(
-        self, images: Sequence[NDArray[np.uint8]], *, min_score: float | None = None
-    ) -> Sequence[Sequence[Detection]]:
-        """For each image (H, W, 3) uint8 RGB its faces, best first."""
 
 
 class Recognizer:
@@ -47,11 +43,12 @@ class Recognizer:
 
     weights: a name or path of expression weights; None is the packaged default.
     detector: a name ("mobilenet", "resnet50"), the path of a checkpoint, or an object with a
-        `detect` method like FaceDetector's; None is the packaged MobileNet.
+        `detect` method like FaceDetector's, which is called from one thread at a time; None is
+        the packaged MobileNet.
     device: "auto" (CUDA where there is one, else CPU), or a torch device.
     head: a Head of your own, or its file: gives labels and scores in place of the network's own,
         and the regions say nothing.
-    batch_size: how many pictures are held in memory at once, when a list is predicted.
+    batch_size: how many pictures share a pass, when many are predicted; some more are in memory.
     Safe to use from several threads: nothing changes after construction.
     Raises WeightsError: see weights.locate, weights.load_expression and Head.load; a head that
         was fitted on the vectors of other weights.
@@ -69,7 +66,7 @@ class Recognizer:
         device: str | torch.device = "auto",
         *,
         head: Head | str | Path | None = None,
-        batch_size: int = 16,
+        batch_size: int = 8,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"Recognizer: batch_size must be at least 1, got {batch_size}")
@@ -83,10 +80,13 @@ class Recognizer:
             name = str(head) if isinstance(head, (str, Path)) else "Recognizer: head"
             self._head.check_weights(self.weights_sha256, name)
         self._detector: FaceDetector
+        self._turn: AbstractContextManager[Any] = contextlib.nullcontext()
         if detector is None or isinstance(detector, (str, Path)):
             self._detector = Detector.load(detector or DEFAULT_DETECTOR, device=self.device)
         else:
             self._detector = detector
+            self._turn = threading.Lock()
+        self._each = partial(process_each, step=batch_size, workers=worker_count(self.device))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -105,17 +105,25 @@ class Recognizer:
 
     @overload
     def predict(
-        self, images: list[Any], *, bgr: bool = ..., min_score: float | None = ...
+        self, images: _Many, *, bgr: bool = ..., min_score: float | None = ...
     ) -> list[Prediction]: ...
     @overload
     def predict(
+        self, images: _Many, *, bgr: bool = ..., min_score: float | None = ..., on_error: OnError
+    ) -> list[Prediction | InputError]: ...
+    @overload
+    def predict(
+        self, images: Iterator[Any], *, bgr: bool = ..., min_score: float | None = ...
+    ) -> Iterator[Prediction]: ...
+    @overload
+    def predict(
         self,
-        images: list[Any],
+        images: Iterator[Any],
         *,
         bgr: bool = ...,
         min_score: float | None = ...,
-        on_error: Literal["return"],
-    ) -> list[Prediction | InputError]: ...
+        on_error: OnError,
+    ) -> Iterator[Prediction | InputError]: ...
     @overload
     def predict(
         self, images: Any, *, bgr: bool = ..., min_score: float | None = ...
@@ -128,33 +136,33 @@ class Recognizer:
         min_score: float | None = None,
         on_error: OnError = "raise",
     ) -> Any:
-        """The faces of one picture, or of each in a list or tuple, with their expressions.
+        """The faces of one picture, or of each of many, with their expressions.
 
-        images: whatever images.load_image takes (path, bytes, PIL image, array, tensor).
+        images: whatever images.load_image takes (path, bytes, PIL image, array, tensor), or a list,
+            tuple or iterator of such.
         bgr: arrays and tensors have OpenCV's channel order.
         min_score: the least detection score, 0…1; None leaves it to the detector.
         on_error: "return" puts the InputError in the place of a picture that cannot be read,
             and the others are predicted all the same.
-        Returns a Prediction for one picture, for a list a list of them in its order.
+        Returns a Prediction for one picture, for a list or tuple a list of them in its order, for
+        an iterator an iterator, which reads ahead by a few times `batch_size` pictures.
         Raises InputError: a picture that cannot be read, unless on_error is "return".
         """
 
         def predict_batch(pictures: list[Picture]) -> list[Prediction]:
             return self._predict_batch(pictures, min_score)
 
-        return process_each(images, predict_batch, step=self.batch_size, bgr=bgr, on_error=on_error)
+        return self._each(images, predict_batch, bgr=bgr, on_error=on_error)
 
     def predict_crops(self, images: Any, *, bgr: bool = False, on_error: OnError = "raise") -> Any:
         """The expression of pictures that already are faces, cut out as in FER or RAF-DB.
 
         images, bgr, on_error: as for `predict`. No face is looked for: the whole picture,
         stretched to a square, is taken as one.
-        Returns an Expression for one picture, for a list a list of them in its order.
+        Returns an Expression for one picture, for many as `predict` does.
         Raises InputError: as `predict`.
         """
-        return process_each(
-            images, self._crop_batch, step=self.batch_size, bgr=bgr, on_error=on_error
-        )
+        return self._each(images, self._crop_batch, bgr=bgr, on_error=on_error)
 
     def embed(
         self,
@@ -165,7 +173,7 @@ class Recognizer:
         on_error: OnError = "raise",
         boxes: bool = False,
     ) -> Any:
-        """The faces of one picture, or of each in a list or tuple, as vectors.
+        """The faces of one picture, or of each of many, as vectors.
 
         images, bgr, min_score, on_error: as for `predict`.
         boxes: give pairs of the vectors and their boxes (faces, 4) float32, pixels.
@@ -187,7 +195,7 @@ class Recognizer:
             ]
             return list(zip(vectors, places, strict=True))
 
-        return process_each(images, embed_batch, step=self.batch_size, bgr=bgr, on_error=on_error)
+        return self._each(images, embed_batch, bgr=bgr, on_error=on_error)
 
     def embed_crops(self, images: Any, *, bgr: bool = False, on_error: OnError = "raise") -> Any:
         """The vectors of pictures that already are faces.
@@ -201,7 +209,7 @@ class Recognizer:
         def embed_batch(pictures: list[Picture]) -> list[Vectors]:
             return list(self._embed_faces(pictures, self._whole(pictures)))
 
-        found = process_each(images, embed_batch, step=self.batch_size, bgr=bgr, on_error=on_error)
+        found = self._each(images, embed_batch, bgr=bgr, on_error=on_error)
         if isinstance(found, list) and on_error == "raise":
             return np.array(found, np.float32).reshape(-1, self.embedding_size)
         return found
@@ -214,11 +222,11 @@ class Recognizer:
         min_score: float | None = None,
         on_error: OnError = "raise",
     ) -> Any:
-        """Why each face of one picture, or of each in a list or tuple, is read as it is.
+        """Why each face of one picture, or of each of many, is read as it is.
 
         images, bgr, min_score, on_error: as for `predict`.
-        Returns a list of Explanations for one picture, in the order of `predict`'s faces, for a
-        list a list of them. See docs/explain.md.
+        Returns a list of Explanations for one picture, in the order of `predict`'s faces, for
+        many as `predict` does. See docs/explain.md.
         Raises InputError: as `predict`; the recognizer has a head.
         """
 
@@ -227,7 +235,7 @@ class Recognizer:
             explained = iter(self._explain(pictures, transforms))
             return [[next(explained).placed(face) for face in faces] for faces in found]
 
-        return process_each(images, explain_batch, step=self.batch_size, bgr=bgr, on_error=on_error)
+        return self._each(images, explain_batch, bgr=bgr, on_error=on_error)
 
     def explain_crops(self, images: Any, *, bgr: bool = False, on_error: OnError = "raise") -> Any:
         """Why pictures that already are faces are read as they are: one Explanation for each.
@@ -238,7 +246,7 @@ class Recognizer:
         def explain_batch(pictures: list[Picture]) -> list[Explanation]:
             return self._explain(pictures, self._whole(pictures))
 
-        return process_each(images, explain_batch, step=self.batch_size, bgr=bgr, on_error=on_error)
+        return self._each(images, explain_batch, bgr=bgr, on_error=on_error)
 
     def info(self) -> list[tuple[str, str]]:
         """What this recognizer is made of, as (name, text) pairs."""
@@ -285,7 +293,8 @@ class Recognizer:
         self, pictures: list[Picture], min_score: float | None
     ) -> tuple[Sequence[Sequence[Detection]], list[_Transforms]]:
         """The faces of each picture, and the transforms of their views."""
-        found = self._detector.detect([p.pixels for p in pictures], min_score=min_score)
+        with self._turn:
+            found = self._detector.detect([p.pixels for p in pictures], min_score=min_score)
         config, template = self._network.config, self._weights.template
         return found, [
             face_transforms(

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,29 +34,29 @@ class FakeRecognizer:
     classes = CLASSES
 
     def __init__(self) -> None:
-        self.batches: list[int] = []
+        self.asked: list[str] = []
         self.min_scores: list[float | None] = []
 
     def predict(
-        self, images: Sequence[Path], *, min_score: float | None, on_error: str
-    ) -> list[Prediction | InputError]:
+        self, images: Iterator[Path], *, min_score: float | None, on_error: str
+    ) -> Iterator[Prediction | InputError]:
         assert on_error == "return"
-        self.batches.append(len(images))
         self.min_scores.append(min_score)
-        return [self._one(path) for path in images]
+        for path in images:
+            self.asked.append(path.name)
+            yield self._one(path)
 
     def predict_crops(
-        self, images: Sequence[Path], *, on_error: str
-    ) -> list[Expression | InputError]:
+        self, images: Iterator[Path], *, on_error: str
+    ) -> Iterator[Expression | InputError]:
         assert on_error == "return"
-        self.batches.append(len(images))
-        results = [self._one(path) for path in images]
-        return [
-            each
-            if isinstance(each, InputError)
-            else Expression("happiness", 0.625, SCORES, {"mouth": SCORES})
-            for each in results
-        ]
+        for path in images:
+            self.asked.append(path.name)
+            found = self._one(path)
+            if not isinstance(found, InputError):
+                yield Expression("happiness", 0.625, SCORES, {"mouth": SCORES})
+            else:
+                yield found
 
     def info(self) -> list[tuple[str, str]]:
         return [("device", "cpu"), ("weights", "w.safetensors")]
@@ -203,12 +203,13 @@ def test_lines_are_written_as_results_come(
     seen: list[int] = []
     predict = fake.predict
 
-    def watched(images: Sequence[Path], **options: Any) -> Any:
-        seen.append(len((photos / "out.jsonl").read_text().splitlines()))
-        return predict(images, **options)
+    def watched(images: Iterator[Path], **options: Any) -> Any:
+        for result in predict(images, **options):
+            seen.append(len((photos / "out.jsonl").read_text().splitlines()))
+            yield result
 
     monkeypatch.setattr(fake, "predict", watched)
-    assert run("photos", "--format", "jsonl", "--output", "out.jsonl", "--batch-size", "1") == 0
+    assert run("photos", "--format", "jsonl", "--output", "out.jsonl") == 0
     assert seen == [0, 1, 2]
 
 
@@ -231,7 +232,7 @@ def test_failures_are_named_and_the_rest_goes_on(
 def test_nothing_done(fake: FakeRecognizer, photos: Path, capsys: Captured) -> None:
     assert run("bad.jpg") == 2
     assert run("nothing*") == 2
-    assert fake.batches == [1]
+    assert fake.asked == ["bad.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -303,13 +304,12 @@ def test_interrupt_leaves_whole_json(
 ) -> None:
     predict = fake.predict
 
-    def interrupted(images: Sequence[Path], **options: Any) -> Any:
-        if fake.batches:
-            raise KeyboardInterrupt
-        return predict(images, **options)
+    def interrupted(images: Iterator[Path], **options: Any) -> Any:
+        yield next(predict(images, **options))
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(fake, "predict", interrupted)
-    words = ["photos", "--format", "json", "--output", "out.json", "--batch-size", "1"]
+    words = ["photos", "--format", "json", "--output", "out.json"]
     assert run(*words) == 130
     assert len(json.loads((photos / "out.json").read_text())) == 1
 
@@ -356,14 +356,25 @@ def test_closed_pipe_is_quiet_at_exit(closed_pipe: int) -> None:
 # --- options ---
 
 
-def test_batches(fake: FakeRecognizer, photos: Path) -> None:
-    for number in range(6):
-        save(photos / "photos" / f"{number}.png", 10)
+def test_batch_sizes(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photographs go eight at a time and crops sixty-four, unless asked otherwise."""
+    made: list[int] = []
+
+    def make(*_: object, batch_size: int) -> FakeRecognizer:
+        made.append(batch_size)
+        return FakeRecognizer()
+
+    monkeypatch.setattr("pcnn.recognizer.Recognizer", make)
     assert run("photos") == 0
-    assert run("photos", "--batch-size", "7", "--min-score", "0.25") == 0
     assert run("photos", "--faces") == 0
-    assert fake.batches == [4, 4, 1, 7, 2, 9]
-    assert fake.min_scores == [None, None, None, 0.25, 0.25]
+    assert run("photos", "--batch-size", "7") == 0
+    assert made == [8, 64, 7]
+
+
+def test_the_least_score_is_passed_on(fake: FakeRecognizer, photos: Path) -> None:
+    assert run("photos") == 0
+    assert run("photos", "--min-score", "0.25") == 0
+    assert fake.min_scores == [None, 0.25]
 
 
 def test_output_and_stdout_agree(fake: FakeRecognizer, photos: Path, capsys: Captured) -> None:

@@ -1,0 +1,179 @@
+"""Batches side by side: results in order, a bounded number at hand, threads shared out."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from pcnn import load_image, pictures
+from pcnn.errors import InputError
+from pcnn.pictures import Picture, process_each
+from pcnn.streams import in_order, worker_count
+
+
+def test_results_come_in_order_whatever_takes_longest() -> None:
+    def work(number: int) -> int:
+        time.sleep(0.02 if number % 3 == 0 else 0.0)
+        return number * number
+
+    assert list(in_order(range(20), work, workers=3)) == [n * n for n in range(20)]
+    assert list(in_order([], work, workers=3)) == []
+
+
+def test_batches_are_taken_as_they_are_needed() -> None:
+    taken: list[int] = []
+
+    def batches() -> Iterator[int]:
+        for number in range(1000):
+            taken.append(number)
+            yield number
+
+    results = in_order(batches(), lambda number: number, workers=2)
+    for seen in range(50):
+        assert next(results) == seen
+        assert len(taken) <= seen + 3
+    results.close()  # type: ignore[attr-defined]
+    assert len(taken) < 60
+
+
+def test_an_error_comes_in_its_turn_and_ends_the_rest() -> None:
+    done: list[int] = []
+
+    def work(number: int) -> int:
+        if number == 3:
+            raise ValueError("three")
+        done.append(number)
+        return number
+
+    results = in_order(range(100), work, workers=2)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="three"):
+        next(results)
+    assert len(done) < 8
+
+
+def test_workers_share_out_torchs_threads() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        seen: set[tuple[str, int]] = set()
+        met = threading.Barrier(2, timeout=10)
+
+        def work(_: int) -> None:
+            met.wait()  # so that both workers have their turn
+            seen.add((threading.current_thread().name, torch.get_num_threads()))
+
+        list(in_order(range(4), work, workers=2))
+        assert sorted(threads for _, threads in seen) == [2, 2]
+        assert torch.get_num_threads() == 4
+        later: list[int] = []
+        thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert later == [4], "threads that start afterwards have all of them again"
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_as_many_workers_as_threads_up_to_four() -> None:
+    before = torch.get_num_threads()
+    try:
+        for threads, workers in ((1, 1), (2, 2), (4, 4), (9, 4)):
+            torch.set_num_threads(threads)
+            assert worker_count(torch.device("cpu")) == workers
+        assert worker_count(torch.device("cuda")) == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def _image(value: int, side: int = 4) -> NDArray[np.uint8]:
+    return np.full((side, side, 3), value, np.uint8)
+
+
+def _values(batch: list[Picture]) -> list[int]:
+    return [int(picture.pixels[0, 0, 0]) for picture in batch]
+
+
+def _each(images: Any, process: Any = _values, **options: Any) -> Any:
+    chosen = {"step": 3, "workers": 2, "bgr": False, "on_error": "raise", **options}
+    return process_each(images, process, **chosen)
+
+
+def test_one_picture_many_and_an_endless_stream() -> None:
+    def endless() -> Iterator[NDArray[np.uint8]]:
+        number = 0
+        while True:
+            yield _image(number % 251)
+            number += 1
+
+    assert _each(_image(7)) == 7
+    assert _each([_image(n) for n in range(20)]) == list(range(20))
+    assert _each((_image(1), _image(2))) == [1, 2]
+    assert _each([]) == [] and list(_each(iter([]))) == []
+    results = _each(endless())
+    assert [next(results) for _ in range(300)] == [n % 251 for n in range(300)]
+    results.close()
+
+
+def test_an_open_file_is_one_picture() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4), (9, 9, 9)).save(file, "PNG")
+    assert _each(file) == 9
+
+
+def test_errors_keep_their_places_in_a_stream() -> None:
+    images = [_image(1), "missing.png", _image(3), _image(4), "gone.jpg"]
+    results = list(_each(iter(images), on_error="return"))
+    assert [results[i] for i in (0, 2, 3)] == [1, 3, 4]
+    assert [str(results[i]) for i in (1, 4)] == [
+        "missing.png: no such file",
+        "gone.jpg: no such file",
+    ]
+    stream = _each(iter(images))
+    with pytest.raises(InputError, match=r"missing\.png: no such file"):
+        list(stream)
+    with pytest.raises(InputError, match=r"on_error must be 'raise' or 'return', got 'skip'"):
+        _each(iter(images), on_error="skip")
+
+
+def test_few_pictures_of_a_list_are_shared_out() -> None:
+    sizes: list[int] = []
+
+    def process(batch: list[Picture]) -> list[int]:
+        sizes.append(len(batch))
+        return _values(batch)
+
+    assert _each([_image(n) for n in range(4)], process, step=8) == [0, 1, 2, 3]
+    assert sizes == [2, 2]
+
+
+def test_large_pictures_go_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "_PIXELS_AT_ONCE", 100)
+    sizes: list[int] = []
+
+    def process(batch: list[Picture]) -> list[int]:
+        sizes.append(len(batch))
+        return _values(batch)
+
+    sides = [9, 9, 12, 2, 2, 2, 2]  # 81 + 81, 144, and small ones
+    images = [_image(n, side) for n, side in enumerate(sides)]
+    assert _each(images, process, step=7, workers=1) == list(range(7))
+    assert sizes == [2, 1, 4]
+
+
+def test_warning_filters_survive_many_readers(tmp_path: Any) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (64, 64)).save(path)
+    before = list(warnings.filters)
+    list(in_order(range(200), lambda _: load_image(path).shape, workers=4))
+    assert warnings.filters == before
