@@ -128,6 +128,21 @@ def units(argv: Sequence[str] | None = None) -> int:
     return _guarded(parser.prog, lambda: command.run(arguments))
 
 
+def saliency(argv: Sequence[str] | None = None) -> int:
+    """The command `pcnn-saliency`: faces, their saliency maps, and the products of both.
+
+    argv, exit status, SystemExit: as `predict`.
+    """
+    from pcnn import saliency_command as command
+
+    text = "Draw where in faces the eye is drawn, see docs/saliency.md."
+    parser = argparse.ArgumentParser("pcnn-saliency", description=text, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"pcnn {__version__}")
+    command.add_arguments(parser)
+    arguments = parser.parse_args(argv)
+    return _guarded(parser.prog, lambda: command.run(arguments))
+
+
 # --- pcnn-predict ---
 
 
@@ -168,6 +183,10 @@ def _probability(text: str) -> float:
 
 def _positive(text: str) -> int:
     return _whole(text, least=1)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
 
 
 def _count(text: str) -> int:
@@ -236,6 +255,11 @@ def _evaluate_parser() -> argparse.ArgumentParser:
     add("--layout", default="auto", help="how the data set lies there [%(default)s]")
     add("--protocol", choices=("argmax", "majority"), default="argmax", help="[%(default)s]")
     add("--labels", choices=("votes", "fer2013"), help="which of FER+'s labels [votes]")
+    add("--duplicates", action="store_true", help="keep near-copies of faces of other splits")
+    add("--images", metavar="DIR", help="where the faces of a list are: a folder of them, or FER+")
+    add("--numbering", type=_names, metavar="A,B,…", help="what the classes' numbers 0, 1, … mean")
+    add("--skip-missing", action="store_true", help="leave out listed pictures that are not there")
+    add("--skip-damaged", action="store_true", help="leave out pictures that cannot be read")
     add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
     add("--output", type=Path, metavar="DIR", help="write report, tables and pictures there")
     add("--json", action="store_true", help="print the report as JSON instead of tables")

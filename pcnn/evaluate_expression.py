@@ -29,6 +29,8 @@ from pcnn.scores import Scores, score
 from pcnn.weights import ExpressionWeights
 
 _LATENCY_RUNS = 20
+# What is told of the data in the report.
+_DATA_OPTIONS = ("split", "layout", "protocol", "labels", "duplicates", "numbering")
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,6 +184,11 @@ def run(arguments: argparse.Namespace) -> int:
         grey=loaded.network.config.channels == 1,
         protocol=arguments.protocol,
         labels=arguments.labels,
+        duplicates=arguments.duplicates,
+        numbering=dict(enumerate(arguments.numbering)) if arguments.numbering else None,
+        images=arguments.images,
+        missing="skip" if arguments.skip_missing else "raise",
+        on_error="skip" if arguments.skip_damaged else "raise",
     )
     evaluation = evaluate(
         loaded,
@@ -196,7 +203,7 @@ def run(arguments: argparse.Namespace) -> int:
         "weights": {"name": str(name), "sha256": weights.sha256(loaded.path)},
         "data": {
             "path": str(arguments.data),
-            **{key: getattr(arguments, key) for key in ("split", "layout", "protocol", "labels")},
+            **{key: getattr(arguments, key) for key in _DATA_OPTIONS},
         },
         "bootstrap": arguments.bootstrap,
         **evaluation.to_dict(),

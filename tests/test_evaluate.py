@@ -263,6 +263,8 @@ def test_report_and_files(sheets: Path, file: Path, tmp_path: Path, capsys: Capt
         "layout": "auto",
         "protocol": "argmax",
         "labels": None,
+        "duplicates": False,
+        "numbering": None,
     }
     assert told["classes"] == {
         "common": list(FERPLUS_CLASSES),
@@ -286,6 +288,35 @@ def test_report_and_files(sheets: Path, file: Path, tmp_path: Path, capsys: Capt
     with (folder / "confusion.csv").open(newline="") as table:
         rows = [[int(each) for each in row[1:]] for row in list(csv.reader(table))[1:]]
     assert rows == told["scores"]["confusion"]
+
+
+def test_a_list_of_faces(sheets: Path, file: Path, tmp_path: Path, capsys: Captured) -> None:
+    """As the occlusion and pose sets are: names and numbers, faces elsewhere, some missing."""
+    table = tmp_path / "occluded.txt"
+    lines = [f"{i % 7}_fer{i:07}.png 8 {i % 7}" for i in range(10)]
+    table.write_text("\n".join([*lines, "1_fer0999999.png 8 1"]))
+    options = ["--data", str(table), "--images", str(sheets), "--weights", str(file)]
+    options += ["--bootstrap", "5", "--device", "cpu", "--no-latency"]
+    assert cli.evaluate(options) == 2
+    assert "fer0999999" in capsys.readouterr().err
+    with pytest.warns(UserWarning, match="1 of 11"):
+        assert cli.evaluate([*options, "--skip-missing"]) == 0
+    assert "occluded.txt (argmax): 10 faces" in capsys.readouterr().out
+
+
+def test_numbered_folders(file: Path, tmp_path: Path, capsys: Captured) -> None:
+    for number in range(3):
+        folder = tmp_path / "faces" / str(number)
+        folder.mkdir(parents=True)
+        Image.fromarray(faces_of(48, 48, seed=number).numpy()).save(folder / "a.png")
+    options = ["--data", str(tmp_path / "faces"), "--weights", str(file), "--device", "cpu"]
+    options += ["--bootstrap", "5", "--no-latency", "--json"]
+    assert cli.evaluate(options) == 2
+    assert "say what the number" in capsys.readouterr().err
+    assert cli.evaluate([*options, "--numbering", "anger, sad,neutral"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["classes"]["common"] == ["neutral", "sadness", "anger"]
+    assert told["data"]["numbering"] == ["anger", "sad", "neutral"]
 
 
 def test_tables_and_temperature(sheets: Path, file: Path, capsys: Captured) -> None:
