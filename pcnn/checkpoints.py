@@ -113,7 +113,7 @@ def read_detector(path: str | Path) -> tuple[dict[str, Tensor], DetectorSettings
         (`retinaface_resnet50_2020-07-20`). Checkpoints are read without running code.
     Raises WeightsError: missing, damaged, or not a RetinaFace; says what is wrong.
     """
-    path = weights.locate(path)
+    path = weights.locate(path, kind="detector")
     if path.suffix == ".safetensors":
         state, metadata = weights.read(path)
         if metadata.get("kind") != "detector":

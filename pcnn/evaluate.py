@@ -18,6 +18,7 @@ from pcnn.geometry import picture_transforms
 from pcnn.mirror import read_both
 from pcnn.model import PCNN, FaceNet, ModelConfig
 from pcnn.ops.reference import LUMA
+from pcnn.saliency import weigh
 
 
 def normalise(faces: Tensor, config: ModelConfig) -> Tensor:
@@ -80,7 +81,7 @@ def _views(network: PCNN | FaceNet, faces: Tensor, native_size: int | None) -> l
     config = network.config
     if native_size is None:
         whole = normalise(resample(pictures(faces, config.channels), config.size), config)
-        return network.cut(whole)
+        return weigh(network.cut(whole), config)
     height, width = faces.shape[1:3]
     maps = torch.from_numpy(picture_transforms(width, height, config.size, config.layout))
     sizes = [box.size for box in config.layout.boxes(config.size).values()]
@@ -96,7 +97,7 @@ def _views(network: PCNN | FaceNet, faces: Tensor, native_size: int | None) -> l
         )
         for face in faces
     ]
-    return [torch.cat(parts) for parts in zip(*crops, strict=True)]
+    return weigh([torch.cat(parts) for parts in zip(*crops, strict=True)], config)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,10 @@ from pcnn.weights import ExpressionWeights
 
 _LATENCY_RUNS = 20
 # What is told of the data in the report.
-_DATA_OPTIONS = ("split", "layout", "protocol", "labels", "duplicates", "numbering")
+_DATA_OPTIONS = (
+    *("split", "layout", "protocol", "labels", "duplicates", "numbering"),
+    *("images", "skip_missing", "skip_damaged"),
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from pcnn.model import PCNN
 from pcnn.pictures import cut_views
 from pcnn.regions import REGIONS, VIEWS, RegionLayout
 from pcnn.results import Explanation, expression_of
+from pcnn.saliency import blur
 from pcnn.trunk import initialise
 from pcnn.weights import ExpressionWeights
 
@@ -254,16 +255,6 @@ def _gradients(network: PCNN, views: Sequence[Tensor], classes: Tensor) -> tuple
         others = logits.scatter(1, chosen, -torch.inf).logsumexp(1)
         odds = logits.gather(1, chosen)[:, 0] - others
         return torch.autograd.grad(odds.sum(), leaves)
-
-
-def blur(maps: Tensor, sigma: float) -> Tensor:
-    """(B, H, W) under a Gaussian of `sigma` pixels, edges replicated."""
-    reach = round(3 * sigma)
-    offsets = torch.arange(-reach, reach + 1, device=maps.device, dtype=maps.dtype)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
-    maps = F.pad(maps[:, None], (reach, reach, reach, reach), mode="replicate")
-    return F.conv2d(F.conv2d(maps, kernel), kernel.transpose(2, 3))[:, 0]
 
 
 def _ranks(maps: Tensor) -> Tensor:

@@ -186,27 +186,30 @@ def _orientation(picture: Image.Image) -> int:
 class _Quiet:
     """Keeps Pillow's warnings quiet while any thread is within.
 
-    Warning filters belong to all threads: restored by each on its own, one that left last would
-    bring back what another had set. The filter names Pillow's own modules alone.
+    Warning filters belong to all threads: `warnings.catch_warnings` would put back, after the
+    last of several threads, a list that others have changed since. So one filter, which names
+    Pillow's own modules alone, is put in by the first thread and taken out by the last.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._filters = contextlib.ExitStack()
+        self._filter: Any = None
 
     def __enter__(self) -> None:
         with self._lock:
             if not self._inside:
-                self._filters.enter_context(warnings.catch_warnings())
                 warnings.filterwarnings("ignore", module=r"PIL\b")
+                self._filter = warnings.filters[0]
             self._inside += 1
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._inside -= 1
             if not self._inside:
-                self._filters.close()
+                # It is not there where somebody has put back a list of before.
+                with contextlib.suppress(ValueError, AttributeError):
+                    warnings.filters.remove(self._filter)  # type: ignore[attr-defined]
 
 
 _quiet = _Quiet()

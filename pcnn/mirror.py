@@ -38,6 +38,6 @@ def read_both(forward: Forward, views: Sequence[Tensor]) -> tuple[Tensor, Mappin
     """
     both = [torch.cat(pair) for pair in zip(views, mirrored(views), strict=True)]
     logits, own = forward(both)
-    faces = len(views[0])
+    faces = views[0].shape[0]  # len would fix it in exported graphs
     means = {name: (own[name][:faces] + own[TWINS[name]][faces:]) / 2 for name in own}
     return (logits[:faces] + logits[faces:]) / 2, means

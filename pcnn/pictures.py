@@ -19,10 +19,13 @@ from pcnn.model import ModelConfig
 from pcnn.regions import VIEWS
 from pcnn.saliency import weigh
 from pcnn.shrinking import Source, shrink_face
-from pcnn.streams import in_order
+from pcnn.streams import in_order, worker_count
 
-# Large pictures of a batch are worked on a few at a time: 24 megapixels are 72 MB each.
+# Large pictures of a batch are worked on a few at a time: a thread holds fewer than so many pixels
+# (three bytes each) and one more picture.
 _PIXELS_AT_ONCE = 24_000_000
+# Lists are shared out in batches of at least so many: one picture alone costs more than in a batch.
+_FEWEST = 4
 
 OnError = Literal["raise", "return"]
 _Result = TypeVar("_Result")
@@ -46,18 +49,18 @@ def process_each(  # noqa: PLR0913
     process: Callable[[list[Picture]], list[_Result]],
     *,
     step: int,
-    workers: int,
+    device: torch.device,
     bgr: bool,
     on_error: OnError,
 ) -> Any:
     """What `process` makes of one picture, or of each in a list, tuple or iterator.
 
     process: pictures → as many results; called with 1…step of them, of many pictures from
-        `workers` threads at once.
-    step: how many pictures make a batch.
+        several threads at once.
+    step: how many pictures make a batch. device: where `process` computes.
     bgr, on_error: as for `Recognizer.predict`.
     Returns a result for one picture, for a list a list in its order, errors in their places; for
-    an iterator an iterator, which reads ahead by no more than `workers` + 1 batches.
+    an iterator an iterator, which reads ahead by a few batches.
     Raises InputError: a picture that cannot be read, unless on_error is "return".
     """
     if on_error not in ("raise", "return"):
@@ -68,18 +71,19 @@ def process_each(  # noqa: PLR0913
         single = _read(images, bgr, "image", on_error)
         return process([single])[0] if isinstance(single, Picture) else single
 
-    def work(batch: _Batch) -> list[_Result | InputError]:
-        results: list[_Result | InputError] = []
-        for read in _within_memory(
-            _read(image, bgr, f"images[{i}]", on_error) for i, image in batch
-        ):
-            pictures = [item for item in read if isinstance(item, Picture)]
-            done = iter(process(pictures) if pictures else [])
-            results += [item if isinstance(item, InputError) else next(done) for item in read]
-        return results
+    def work_together(read: list[Picture | InputError]) -> list[_Result | InputError]:
+        pictures = [item for item in read if isinstance(item, Picture)]
+        done = iter(process(pictures) if pictures else [])
+        return [item if isinstance(item, InputError) else next(done) for item in read]
 
+    def work(batch: _Batch) -> list[_Result | InputError]:
+        each = (_read(image, bgr, f"images[{i}]", on_error) for i, image in batch)
+        # By map, which keeps no picture alive while the next ones are read.
+        return list(itertools.chain.from_iterable(map(work_together, _within_memory(each))))
+
+    workers = worker_count(device)
     if many:
-        step = max(1, min(step, -(-len(images) // workers)))
+        step = min(step, max(_FEWEST, -(-len(images) // workers)))
     if many and len(images) <= step:
         return work(list(enumerate(images)))
     results = _chained(_batches(images, step), work, workers)
@@ -87,8 +91,18 @@ def process_each(  # noqa: PLR0913
 
 
 def _batches(images: Iterable[Any], step: int) -> Iterator[_Batch]:
-    numbered = enumerate(images)
-    while batch := list(itertools.islice(numbered, step)):
+    batch: _Batch = []
+    try:
+        for numbered in enumerate(images):
+            batch.append(numbered)
+            if len(batch) == step:
+                yield batch
+                batch = []
+    except Exception:  # of the caller's iterator: what came before is still worked on
+        if batch:
+            yield batch
+        raise
+    if batch:
         yield batch
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,21 +35,40 @@ def in_order(
     batches: taken as they are needed, by the thread that takes the results. At most one more than
         `workers` of them are at hand at a time, results that nobody took included.
     work: called from `workers` threads at once, torch's threads shared out among them.
-    Raises what `work` raises, when its turn comes; later batches are then given up.
+    Raises what `work` or `batches` raise, after the results of the batches before; later
+    batches are then given up.
     """
     threads = torch.get_num_threads()
-    executor = ThreadPoolExecutor(
-        workers, "pcnn", initializer=torch.set_num_threads, initargs=(max(1, threads // workers),)
-    )
+    # The first ones get what is left over.
+    shares = iter(threads // workers + (place < threads % workers) for place in range(workers))
+
+    def start() -> None:
+        torch.get_num_threads()  # a thread that was never asked takes the common number later
+        torch.set_num_threads(max(1, next(shares)))
+        # That also becomes the number for threads still to come, who should have all of them.
+        restore = threading.Thread(target=torch.set_num_threads, args=(threads,))
+        restore.start()
+        restore.join()
+
     waiting: deque[Future[_Result]] = deque()
+    failure: Exception | None = None
+    source = iter(batches)
+    executor = ThreadPoolExecutor(workers, "pcnn", initializer=start)
     try:
-        for batch in batches:
+        while True:
+            try:
+                batch = next(source)
+            except StopIteration:
+                break
+            except Exception as error:
+                failure = error
+                break
             waiting.append(executor.submit(work, batch))
             if len(waiting) > workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+        if failure is not None:
+            raise failure
     finally:
         executor.shutdown(cancel_futures=True)
-        # What a thread sets for itself also becomes the number for threads still to come.
-        torch.set_num_threads(threads)

@@ -21,6 +21,7 @@ from pcnn.errors import InputError
 from pcnn.evaluate import normalise, pictures
 from pcnn.losses import two_phase_loss
 from pcnn.model import IMAGENET_MEAN, IMAGENET_STD, PCNN, FaceNet, ModelConfig
+from pcnn.saliency import find_model, weigh
 from pcnn.storage import STORAGES
 
 _CHOICES = {
@@ -53,6 +54,8 @@ class TrainOptions:
     seed: of everything random. precision: of the arithmetic, "bfloat16" by autocast.
     detector: by whose landmarks the template is measured, see detector.Detector.load.
     mirror: whether the weights are to be used with mirror images, see mirror.read_both.
+    saliency: the model by whose maps faces are multiplied after their variation, see
+        saliency.weigh; None: by none.
     storage: how the weights are written, see storage.narrow.
     """
 
@@ -82,6 +85,7 @@ class TrainOptions:
     precision: str = "float32"
     detector: str = "mobilenet"
     mirror: bool = False
+    saliency: str | None = None
     storage: str = "half"
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -112,6 +116,8 @@ class TrainOptions:
                 "TrainOptions: balance, calm and teaching must lie in 0…1, "
                 f"got {self.balance}, {self.calm} and {self.teaching}"
             )
+        if self.saliency is not None:
+            find_model(self.saliency)
 
 
 # Options that a training may be gone on with after they changed.
@@ -224,7 +230,8 @@ class Training:
         seed = _seed(options.seed, 2 + 2 * self.rank, self.step)
         augment = self._augmenters[self.step >= (1 - options.calm) * self.steps]
         faces = normalise(augment(faces, options.size, seed), self.network.config)
-        return faces, self._taught(faces, self._targets[chosen])
+        targets = self._taught(faces, self._targets[chosen])
+        return weigh([faces], self.network.config)[0], targets
 
     def _order(self, generator: torch.Generator) -> Tensor:
         """The faces of an epoch, in their order."""
@@ -278,6 +285,7 @@ def _build(options: TrainOptions, train: FaceSet, device: torch.device) -> PCNN 
         mean=FERPLUS_MEAN if grey else IMAGENET_MEAN,
         std=FERPLUS_STD if grey else IMAGENET_STD,
         width=options.width,
+        saliency=options.saliency,
     )
     network = FaceNet(config) if options.network == "trunk" else PCNN(config)
     if options.init:
@@ -331,7 +339,7 @@ def _answer(teacher: PCNN | FaceNet, faces: Tensor) -> Tensor:
     size = teacher.config.size
     if faces.shape[2] != size:
         faces = F.interpolate(faces, (size, size), mode="bilinear", antialias=True)
-    answer = teacher(faces)
+    answer = teacher(*weigh([faces], teacher.config))
     logits: Tensor = answer[0] if isinstance(answer, tuple) else answer
     return logits.softmax(1)
 

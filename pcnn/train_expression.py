@@ -191,6 +191,7 @@ def _add_common(parser: argparse.ArgumentParser, size: str) -> None:
     add("--lr", type=float, help="peak learning rate [0.001]")
     add("--seed", type=int, help="[0]")
     add("--precision", choices=("float32", "bfloat16"), help="of the arithmetic [float32]")
+    add("--saliency", metavar="MODEL", help="multiply faces by its maps, see docs/saliency.md")
     add("--detector", help="by which the landmark template is measured [mobilenet]")
     add("--valid-split", default="valid", help="the split to score every epoch [%(default)s]")
     add("--device", default="auto", help="auto, cpu, cuda, … [%(default)s]")
@@ -198,7 +199,18 @@ def _add_common(parser: argparse.ArgumentParser, size: str) -> None:
 
 
 # Options of the command line that are TrainOptions' own.
-_OPTIONS = ("init", "size", "width", "epochs", "batch", "lr", "seed", "precision", "detector")
+_OPTIONS = (
+    "init",
+    "size",
+    "width",
+    "epochs",
+    "batch",
+    "lr",
+    "seed",
+    "precision",
+    "saliency",
+    "detector",
+)
 
 
 def run_trunk(arguments: argparse.Namespace) -> int:

@@ -265,6 +265,9 @@ def test_report_and_files(sheets: Path, file: Path, tmp_path: Path, capsys: Capt
         "labels": None,
         "duplicates": False,
         "numbering": None,
+        "images": None,
+        "skip_missing": False,
+        "skip_damaged": False,
     }
     assert told["classes"] == {
         "common": list(FERPLUS_CLASSES),

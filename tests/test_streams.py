@@ -6,8 +6,9 @@ import io
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pcnn import load_image, pictures
+from pcnn import images, pictures
 from pcnn.errors import InputError
 from pcnn.pictures import Picture, process_each
 from pcnn.streams import in_order, worker_count
@@ -62,27 +63,59 @@ def test_an_error_comes_in_its_turn_and_ends_the_rest() -> None:
     assert len(done) < 8
 
 
-def test_workers_share_out_torchs_threads() -> None:
+def test_an_error_of_the_source_comes_after_the_results() -> None:
+    def source() -> Iterator[NDArray[np.uint8]]:
+        for number in range(20):
+            yield _image(number)
+        raise OSError("the disk is gone")
+
+    results = _each(source())
+    assert [next(results) for _ in range(20)] == list(range(20))
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(results)
+
+
+@pytest.fixture
+def eleven_threads() -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    try:
-        seen: set[tuple[str, int]] = set()
-        met = threading.Barrier(2, timeout=10)
+    torch.set_num_threads(11)
+    yield
+    torch.set_num_threads(before)
 
-        def work(_: int) -> None:
-            met.wait()  # so that both workers have their turn
-            seen.add((threading.current_thread().name, torch.get_num_threads()))
 
-        list(in_order(range(4), work, workers=2))
-        assert sorted(threads for _, threads in seen) == [2, 2]
-        assert torch.get_num_threads() == 4
-        later: list[int] = []
-        thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
-        thread.start()
-        thread.join()
-        assert later == [4], "threads that start afterwards have all of them again"
-    finally:
-        torch.set_num_threads(before)
+def _threads_of_a_new_thread() -> int:
+    seen: list[int] = []
+    thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    return seen[0]
+
+
+@pytest.mark.usefixtures("eleven_threads")
+def test_workers_share_out_torchs_threads() -> None:
+    seen: dict[str, int] = {}
+    met = threading.Barrier(4, timeout=10)
+
+    def work(_: int) -> None:
+        met.wait()  # so that all workers have their turn
+        seen[threading.current_thread().name] = torch.get_num_threads()
+
+    list(in_order(range(8), work, workers=4))
+    assert sorted(seen.values()) == [2, 3, 3, 3]
+    assert torch.get_num_threads() == _threads_of_a_new_thread() == 11
+
+
+@pytest.mark.usefixtures("eleven_threads")
+def test_streams_leave_other_threads_theirs() -> None:
+    """While they run, where they overlap, and where the number is changed meanwhile."""
+    first = in_order(range(100), lambda number: number, workers=4)
+    assert next(first) == 0 and _threads_of_a_new_thread() == 11
+    second = in_order(range(100), lambda number: number, workers=2)
+    assert next(second) == 0 and _threads_of_a_new_thread() == 11
+    torch.set_num_threads(5)
+    first.close()  # type: ignore[attr-defined]
+    second.close()  # type: ignore[attr-defined]
+    assert torch.get_num_threads() == _threads_of_a_new_thread() == 5
 
 
 def test_as_many_workers_as_threads_up_to_four() -> None:
@@ -105,7 +138,8 @@ def _values(batch: list[Picture]) -> list[int]:
 
 
 def _each(images: Any, process: Any = _values, **options: Any) -> Any:
-    chosen = {"step": 3, "workers": 2, "bgr": False, "on_error": "raise", **options}
+    device = torch.device("cuda")  # two workers, whatever the processor
+    chosen = {"step": 3, "device": device, "bgr": False, "on_error": "raise", **options}
     return process_each(images, process, **chosen)
 
 
@@ -132,48 +166,83 @@ def test_an_open_file_is_one_picture() -> None:
 
 
 def test_errors_keep_their_places_in_a_stream() -> None:
-    images = [_image(1), "missing.png", _image(3), _image(4), "gone.jpg"]
-    results = list(_each(iter(images), on_error="return"))
+    given = [_image(1), "missing.png", _image(3), _image(4), "gone.jpg"]
+    results = list(_each(iter(given), on_error="return"))
     assert [results[i] for i in (0, 2, 3)] == [1, 3, 4]
     assert [str(results[i]) for i in (1, 4)] == [
         "missing.png: no such file",
         "gone.jpg: no such file",
     ]
-    stream = _each(iter(images))
+    stream = _each(iter(given))
     with pytest.raises(InputError, match=r"missing\.png: no such file"):
         list(stream)
     with pytest.raises(InputError, match=r"on_error must be 'raise' or 'return', got 'skip'"):
-        _each(iter(images), on_error="skip")
+        _each(iter(given), on_error="skip")
 
 
-def test_few_pictures_of_a_list_are_shared_out() -> None:
+def test_lists_are_shared_out_but_not_too_finely() -> None:
     sizes: list[int] = []
 
     def process(batch: list[Picture]) -> list[int]:
         sizes.append(len(batch))
         return _values(batch)
 
-    assert _each([_image(n) for n in range(4)], process, step=8) == [0, 1, 2, 3]
-    assert sizes == [2, 2]
+    for count, expected in ((3, [3]), (6, [2, 4]), (12, [6, 6]), (20, [4, 8, 8])):
+        sizes.clear()
+        assert _each([_image(n) for n in range(count)], process, step=8) == list(range(count))
+        assert sorted(sizes) == expected
+
+
+class _Held(Picture):
+    """Counts the pictures that are alive."""
+
+    alive: ClassVar[weakref.WeakSet[_Held]] = weakref.WeakSet()
+    most = 0
+
+    def __init__(self, image: Any, bgr: bool, name: str) -> None:
+        super().__init__(image, bgr, name)
+        self.alive.add(self)
+        _Held.most = max(_Held.most, len(self.alive))
 
 
 def test_large_pictures_go_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "_PIXELS_AT_ONCE", 100)
+    monkeypatch.setattr(pictures, "Picture", _Held)
     sizes: list[int] = []
 
     def process(batch: list[Picture]) -> list[int]:
         sizes.append(len(batch))
         return _values(batch)
 
-    sides = [9, 9, 12, 2, 2, 2, 2]  # 81 + 81, 144, and small ones
-    images = [_image(n, side) for n, side in enumerate(sides)]
-    assert _each(images, process, step=7, workers=1) == list(range(7))
-    assert sizes == [2, 1, 4]
+    sides = [9, 9, 12, 2, 2, 12, 9]  # 81 + 81; 144; 4 + 4 + 144; 81 pixels
+    large = [_image(n, side) for n, side in enumerate(sides)]
+    assert _each(large, process, step=7, device=torch.device("cpu")) == list(range(7))
+    assert sizes == [2, 1, 3, 1]
+    assert _Held.most == 3, "none of a group is held while the next is read"
 
 
-def test_warning_filters_survive_many_readers(tmp_path: Any) -> None:
-    path = tmp_path / "a.png"
-    Image.new("RGB", (64, 64)).save(path)
+def test_warning_filters_survive_threads_within_each_other() -> None:
     before = list(warnings.filters)
-    list(in_order(range(200), lambda _: load_image(path).shape, workers=4))
+    images._quiet.__enter__()
+    assert warnings.filters != before
+    images._quiet.__enter__()
+    images._quiet.__exit__()
+    assert warnings.filters != before
+    images._quiet.__exit__()
+    assert warnings.filters == before
+
+
+def test_warning_filters_of_others_survive() -> None:
+    before = list(warnings.filters)
+    images._quiet.__enter__()  # a worker begins to read
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        images._quiet.__exit__()  # and has read
+        assert warnings.filters[0][0] == "always"
+        kept = list(warnings.filters)
+        with images._quiet:
+            pass
+        assert warnings.filters == kept
+    with images._quiet:
+        pass
     assert warnings.filters == before
