@@ -29,7 +29,6 @@ from pcnn.datasets import load_faces
 from pcnn.deconvnet import (
     STAGES,
     FeatureMap,
-    face_views,
     feature_maps,
     maximal_responses,
     project,
@@ -37,6 +36,7 @@ from pcnn.deconvnet import (
     trunks_of,
 )
 from pcnn.deconvnet_panels import draw_mosaic
+from pcnn.evaluate import face_views
 from pcnn.explanation_panels import stack
 from pcnn.model import PCNN
 from pcnn.unit_charts import draw_heat

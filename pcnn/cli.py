@@ -12,10 +12,12 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 from pcnn import __version__
 
 _NOTHING_DONE = 2
+_ENGINES = ("auto", "torch", "openvino", "onnxruntime")
 _INTERRUPTED, _PIPE_CLOSED = 130, 141  # 128 + SIGINT, 128 + SIGPIPE, as shells report them
 
 _EXAMPLES = """\
@@ -102,15 +104,10 @@ def deconvnet(argv: Sequence[str] | None = None) -> int:
 
     argv, exit status, SystemExit: as `evaluate`.
     """
-    from pcnn import deconvnet_command as command
+    from pcnn import deconvnet_command
 
     text = "Draw what feature maps answer to in faces, see docs/deconvnet.md."
-    parser = argparse.ArgumentParser("pcnn-deconvnet", description=text, allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=f"pcnn {__version__}")
-    command.add_arguments(parser)
-    arguments = parser.parse_args(argv)
-    command.check(arguments, parser)
-    return _guarded(parser.prog, lambda: command.run(arguments))
+    return _run("pcnn-deconvnet", text, deconvnet_command, argv)
 
 
 def units(argv: Sequence[str] | None = None) -> int:
@@ -118,14 +115,21 @@ def units(argv: Sequence[str] | None = None) -> int:
 
     argv, exit status, SystemExit: as `evaluate`.
     """
-    from pcnn import units_command as command
+    from pcnn import units_command
 
     text = "Measure which feature maps answer to which facial units, see docs/deconvnet.md."
-    parser = argparse.ArgumentParser("pcnn-units", description=text, allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=f"pcnn {__version__}")
-    command.add_arguments(parser)
-    arguments = parser.parse_args(argv)
-    return _guarded(parser.prog, lambda: command.run(arguments))
+    return _run("pcnn-units", text, units_command, argv)
+
+
+def export(argv: Sequence[str] | None = None) -> int:
+    """The command `pcnn-export`: a network as a file that runs without pcnn.
+
+    argv, exit status, SystemExit: as `evaluate`.
+    """
+    from pcnn import export_command
+
+    text = "Write a network as a file that runs without pcnn, see docs/export.md."
+    return _run("pcnn-export", text, export_command, argv)
 
 
 def saliency(argv: Sequence[str] | None = None) -> int:
@@ -136,11 +140,7 @@ def saliency(argv: Sequence[str] | None = None) -> int:
     from pcnn import saliency_command as command
 
     text = "Draw where in faces the eye is drawn, see docs/saliency.md."
-    parser = argparse.ArgumentParser("pcnn-saliency", description=text, allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=f"pcnn {__version__}")
-    command.add_arguments(parser)
-    arguments = parser.parse_args(argv)
-    return _guarded(parser.prog, lambda: command.run(arguments))
+    return _run("pcnn-saliency", text, command, argv)
 
 
 # --- pcnn-predict ---
@@ -164,6 +164,7 @@ def _predict_parser() -> argparse.ArgumentParser:
     add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
     add("--detector", metavar="NAME|FILE", help="mobilenet, resnet50 or a checkpoint")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
+    add("--engine", choices=_ENGINES, default="torch", help="what runs the networks [%(default)s]")
     add("--min-score", type=_probability, metavar="P", help="least detection score, 0…1")
     add("--batch-size", type=_positive, metavar="N", help="pictures in one pass")
     add("--info", action="store_true", help="show versions, device, weights, ops; then stop")
@@ -307,6 +308,15 @@ def _embed(arguments: argparse.Namespace) -> int:
 
 
 # --- all ---
+
+
+def _run(program: str, text: str, command: ModuleType, argv: Sequence[str] | None) -> int:
+    """Parse and run a command whose module has its arguments and its work."""
+    parser = argparse.ArgumentParser(program, description=text, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"pcnn {__version__}")
+    command.add_arguments(parser)
+    arguments = parser.parse_args(argv)
+    return _guarded(program, lambda: int(command.run(arguments)))
 
 
 def _guarded(program: str, work: Callable[[], int]) -> int:

@@ -17,9 +17,8 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from pcnn.errors import InputError, check_shape
-from pcnn.geometry import picture_transforms
+from pcnn.evaluate import face_views
 from pcnn.model import PCNN, FaceNet
-from pcnn.pictures import cut_views
 from pcnn.regions import VIEWS
 from pcnn.trunk import BasicBlock, Trunk
 
@@ -92,27 +91,6 @@ def parse_map(text: str, network: PCNN | FaceNet) -> FeatureMap:
     return FeatureMap(name, stage, channel)
 
 
-def face_views(network: PCNN | FaceNet, faces: Tensor, native_size: int) -> list[Tensor]:
-    """Faces that are already cut out, as the network sees them, on the device it is on.
-
-    faces: (N, H, W) grey or (N, H, W, 3) RGB, uint8, N ≥ 1.
-    native_size: see ExpressionWeights. Returns the views in the order of VIEWS, each
-    (N, C, h, w), normalised; for a FaceNet the face alone.
-    """
-    config = network.config
-    height, width = faces.shape[1:3]
-    transforms = picture_transforms(width, height, config.size, config.layout)
-    planes = faces if faces.dim() == 4 else faces[..., None].expand(-1, -1, -1, 3)
-    return cut_views(
-        list(planes.cpu().numpy()),
-        [transforms] * len(faces),
-        config,
-        native_size=native_size,
-        device=next(network.parameters()).device,
-        names=tuple(trunks_of(network)),
-    )
-
-
 @torch.no_grad()
 def maximal_responses(
     network: PCNN | FaceNet,
@@ -124,7 +102,7 @@ def maximal_responses(
 ) -> Tensor:
     """The strongest response of every map to every face: its maximum over all positions.
 
-    network: is put into eval mode. faces, native_size: see face_views.
+    network: is put into eval mode. faces, native_size: see evaluate.face_views.
     trunks: those wanted, None for all. batch: faces in one forward pass.
     Shows its progress on a terminal's stderr.
     Returns (N, maps) float32 on the CPU, ≥ 0, columns in the order of feature_maps.
@@ -195,7 +173,7 @@ def project_top(
 ) -> tuple[list[int], Projection]:
     """A map's strongest responses in a set of faces, projected back.
 
-    faces, native_size: see face_views. count: so many faces, or all if there are fewer.
+    faces, native_size: see evaluate.face_views. count: so many faces, or all if there are fewer.
     Returns their indices, the strongest response first, and the projections in this order.
     Raises InputError: the network has no such map, no face asked for.
     """
@@ -217,7 +195,7 @@ def strongest_maps(
 ) -> dict[FeatureMap, Projection]:
     """Of each stage of each trunk the map that responds most strongly to one face.
 
-    views: see face_views, with N = 1. Returns these maps, by trunk and stage, and what comes
+    views: evaluate.face_views of one face. Returns these maps, by trunk and stage, and what comes
     back of each. Raises InputError: views of another number of faces.
     """
     found = {}

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from pcnn import ops
 from pcnn.augment import resample
 from pcnn.geometry import picture_transforms
 from pcnn.mirror import read_both
 from pcnn.model import PCNN, FaceNet, ModelConfig
 from pcnn.ops.reference import LUMA
+from pcnn.pictures import cut_views
+from pcnn.regions import VIEWS
 from pcnn.saliency import weigh
 
 
@@ -82,22 +83,28 @@ def _views(network: PCNN | FaceNet, faces: Tensor, native_size: int | None) -> l
     if native_size is None:
         whole = normalise(resample(pictures(faces, config.channels), config.size), config)
         return weigh(network.cut(whole), config)
+    return face_views(network, faces, native_size)
+
+
+def face_views(network: PCNN | FaceNet, faces: Tensor, native_size: int) -> list[Tensor]:
+    """Faces that are already cut out, as `Recognizer.predict_crops` shows them to a network.
+
+    faces: (N, H, W) grey or (N, H, W, 3) RGB, uint8, N ≥ 1.
+    native_size: see ExpressionWeights. Returns the views in the order of VIEWS, each
+    (N, C, h, w), normalised, on the network's device; for a FaceNet the face alone.
+    """
+    config = network.config
     height, width = faces.shape[1:3]
-    maps = torch.from_numpy(picture_transforms(width, height, config.size, config.layout))
-    sizes = [box.size for box in config.layout.boxes(config.size).values()]
-    count = len(sizes) if isinstance(network, PCNN) else 1
-    crops = [
-        ops.crop_regions(
-            face if face.dim() == 3 else face[:, :, None].expand(-1, -1, 3),
-            maps[:, :count].to(faces.device),
-            sizes[:count],
-            mean=config.mean,
-            std=config.std,
-            footprint=config.size / native_size,
-        )
-        for face in faces
-    ]
-    return weigh([torch.cat(parts) for parts in zip(*crops, strict=True)], config)
+    transforms = picture_transforms(width, height, config.size, config.layout)
+    planes = faces if faces.dim() == 4 else faces[..., None].expand(-1, -1, -1, 3)
+    return cut_views(
+        list(planes.cpu().numpy()),
+        [transforms] * len(faces),
+        config,
+        native_size=native_size,
+        device=next(network.parameters()).device,
+        names=VIEWS if isinstance(network, PCNN) else VIEWS[:1],
+    )
 
 
 @dataclass(frozen=True)

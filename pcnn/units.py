@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcnn.deconvnet import FeatureMap, face_views
+from pcnn.deconvnet import FeatureMap
 from pcnn.errors import InputError
+from pcnn.evaluate import face_views
 from pcnn.model import PCNN, FaceNet
 from pcnn.unit_labels import UNITS, UnitFaces
 
@@ -156,7 +157,7 @@ def untrained_like(
     """A network of the same shape as training begins with, in eval mode.
 
     faces: (N, H, W) or (N, H, W, 3) uint8: its batch norms' means and variances are theirs, so
-    that no map dies or explodes for want of training alone. native_size: see face_views.
+    that no map dies or explodes for want of training alone. native_size: of face_views.
     Raises InputError: fewer than two faces.
     """
     if len(faces) < 2:

@@ -19,7 +19,6 @@ from pcnn.deconvnet import (
     STAGES,
     FeatureMap,
     Projection,
-    face_views,
     feature_maps,
     maximal_responses,
     parse_map,
@@ -31,7 +30,7 @@ from pcnn.deconvnet import (
 )
 from pcnn.deconvnet_panels import crop_view, draw_face, draw_mosaic, toned
 from pcnn.errors import InputError
-from pcnn.evaluate import predict_logits
+from pcnn.evaluate import face_views, predict_logits
 from pcnn.model import PCNN, FaceNet, ModelConfig
 from pcnn.regions import REGIONS, RegionLayout
 from pcnn.trunk import Trunk, initialise

@@ -15,8 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from pcnn import cli, weights
-from pcnn.deconvnet import FeatureMap, face_views, feature_maps, maximal_responses
+from pcnn.deconvnet import FeatureMap, feature_maps, maximal_responses
 from pcnn.errors import InputError
+from pcnn.evaluate import face_views
 from pcnn.labels import FaceSet, one_hot
 from pcnn.model import FERPLUS_CLASSES, PCNN, FaceNet, ModelConfig
 from pcnn.regions import RegionLayout
