@@ -16,7 +16,7 @@ format:
 	clang-format -i csrc/*
 
 test:
-	pytest
+	pytest -n auto
 
 bench:  ## the figures of docs/performance.md
 	python benchmarks/bench_predict.py

@@ -40,7 +40,9 @@ def load_recognizer(arguments: argparse.Namespace) -> Recognizer:
     from pcnn.recognizer import Recognizer
 
     return Recognizer(
-        arguments.weights, arguments.detector, arguments.device, batch_size=_step(arguments)
+        *(arguments.weights, arguments.detector, arguments.device),
+        engine=getattr(arguments, "engine", "torch"),  # which other commands have not
+        batch_size=_step(arguments),
     )
 
 

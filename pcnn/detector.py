@@ -16,8 +16,8 @@ from torch import Tensor
 
 from pcnn.anchors import anchor_grid, decode_boxes, decode_landmarks, nms
 from pcnn.checkpoints import DetectorSettings, read_detector
+from pcnn.engines import prepare_detector
 from pcnn.errors import InputError, WeightsError
-from pcnn.prepared_retinaface import PreparedRetinaFace
 from pcnn.results import Detection
 from pcnn.retinaface import RetinaFace, architecture_of, fold_batch_norms, load_state
 from pcnn.shrinking import resized
@@ -64,7 +64,7 @@ class Detector:
     """A RetinaFace with all it needs; finds faces in images.
 
     network: float32; put in eval mode and moved to `device`.
-    description: of the network, for people.
+    description: of the network, for people. engine: what runs it, one of engines.ENGINES.
     Holds no state between calls: one detector may serve several threads.
     """
 
@@ -75,6 +75,7 @@ class Detector:
         *,
         device: str | torch.device = "cpu",
         description: str = "RetinaFace",
+        engine: str = "torch",
     ) -> None:
         self.settings = settings
         self.device = torch.device(device)
@@ -83,9 +84,7 @@ class Detector:
             device=self.device,
             memory_format=torch.channels_last,  # type: ignore[call-overload]
         )
-        self._prepared = PreparedRetinaFace(
-            self.network, channels=settings.channels, mean=settings.mean, std=settings.std
-        )
+        self._prepared = prepare_detector(self.network, settings, engine)
         # In halved images no face is looked for that the smallest anchors could be meant for.
         least = _RANGE[0] * (settings.trusted_side or 0)
         self._always_fine = 2 * max(settings.min_sizes[0]) > least
@@ -97,10 +96,11 @@ class Detector:
         *,
         device: str | torch.device = "cpu",
         settings: DetectorSettings | None = None,
+        engine: str = "torch",
     ) -> Detector:
         """A detector from this project's safetensors or a published RetinaFace checkpoint.
 
-        path: a name or file, as in `checkpoints.read_detector`.
+        path: a name or file, as in `checkpoints.read_detector`. engine: as in `Detector`.
         settings: overrules what the file or its family says, as for a checkpoint that somebody
             trained with other anchors.
         Raises WeightsError: missing, damaged, or not a RetinaFace; says what is wrong.
@@ -112,7 +112,8 @@ class Detector:
         except WeightsError as error:
             raise WeightsError(f"{path}: {error}") from error
         description = f"{architecture_of(state)}, {path}"
-        return cls(fold_batch_norms(network), chosen, device=device, description=description)
+        network = fold_batch_norms(network)
+        return cls(network, chosen, device=device, description=description, engine=engine)
 
     def detect(
         self, images: Sequence[NDArray[np.uint8]], *, min_score: float | None = None

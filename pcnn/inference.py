@@ -48,9 +48,10 @@ class Prepared(Protocol):
         """Views → the mean-pooled stage-4 maps (B, 8 · width) that the logits are made of."""
 
 
-def prepare(network: PCNN | FaceNet) -> Prepared:
+def prepare(network: PCNN | FaceNet, dtype: torch.dtype | None = None) -> Prepared:
     """A network ready for inference on the device it is on; its weights are copied.
 
+    dtype: what it computes in, None: the type of its weights. Views and answers keep their own.
     Answers differ by rounding alone. Raises InputError: the network is in training mode, in
     which its batch norms are no constants.
     """
@@ -58,39 +59,47 @@ def prepare(network: PCNN | FaceNet) -> Prepared:
         raise InputError("prepare: network must be in eval mode; call its eval()")
     with torch.no_grad():
         weight = next(network.parameters())
-        if weight.device.type != "cpu" or weight.dtype != torch.float32:
-            return _Folded(network)
+        dtype = dtype or weight.dtype
+        if weight.device.type != "cpu" or dtype != torch.float32:
+            return _Folded(network, dtype)
         return _PreparedPCNN(network) if isinstance(network, PCNN) else _PreparedFaceNet(network)
+
+
+def beheaded(network: PCNN | FaceNet) -> tuple[PCNN | FaceNet, nn.Module]:
+    """A copy with its norms folded in, which gives what its expression head is given; the head."""
+    network = copy.deepcopy(network)
+    for module in network.modules():
+        if isinstance(module, (Trunk, BasicBlock)):
+            _fold(module, "conv1", "bn1")
+        if isinstance(module, BasicBlock):
+            _fold(module, "conv2", "bn2")
+            if module.downsample is not None:
+                _fold(module.downsample, "0", "1")
+    name = "expression_head" if isinstance(network, PCNN) else "head"
+    head: nn.Module = getattr(network, name)
+    setattr(network, name, nn.Identity())
+    return network, head
 
 
 class _Folded:
     """A network's own modules, norms folded in: for all but float32 on a CPU."""
 
-    def __init__(self, network: PCNN | FaceNet) -> None:
-        self._network = copy.deepcopy(network)
-        for module in self._network.modules():
-            if isinstance(module, (Trunk, BasicBlock)):
-                _fold(module, "conv1", "bn1")
-            if isinstance(module, BasicBlock):
-                _fold(module, "conv2", "bn2")
-                if module.downsample is not None:
-                    _fold(module.downsample, "0", "1")
-        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        name = "expression_head" if isinstance(network, PCNN) else "head"
-        self._head: nn.Module = getattr(self._network, name)
-        setattr(self._network, name, nn.Identity())
+    def __init__(self, network: PCNN | FaceNet, dtype: torch.dtype) -> None:
+        self._network, self._head = beheaded(network)
+        self._network.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._head.to(dtype)
+        self._dtype = dtype
 
     def forward_views(self, views: _Views) -> tuple[Tensor, Mapping[str, Tensor]]:
         pooled, regions = self._run(views)
-        return self._head(pooled), regions
+        own = {name: logits.to(views[0].dtype) for name, logits in regions.items()}
+        return self._head(pooled).to(views[0].dtype), own
 
     def embed_views(self, views: _Views) -> Tensor:
-        return self._run(views)[0]
+        return self._run(views)[0].to(views[0].dtype)
 
     def _run(self, views: _Views) -> tuple[Tensor, Mapping[str, Tensor]]:
-        if isinstance(self._network, PCNN):
-            return self._network.forward_views(views)
-        return self._network(views[0]), {}
+        return self._network.forward_views([view.to(self._dtype) for view in views])
 
 
 class _Program:

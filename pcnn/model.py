@@ -37,6 +37,7 @@ class ModelConfig:
     mean, std: of values 0…1; three for an RGB network, one for a grey one.
     layout: where the regions are cut.
     width: channels of the trunks' first stage; the authors' networks have ResNet-18's 64.
+    saliency: by which model's maps faces are multiplied, see saliency.weigh; None: by none.
     """
 
     classes: tuple[str, ...] = FERPLUS_CLASSES
@@ -45,6 +46,7 @@ class ModelConfig:
     std: tuple[float, ...] = IMAGENET_STD
     layout: RegionLayout = field(default_factory=RegionLayout)
     width: int = 64
+    saliency: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean):

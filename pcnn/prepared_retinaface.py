@@ -49,7 +49,7 @@ class PreparedRetinaFace:
         self._merges = [_sequence(pyramid.merge1), _sequence(pyramid.merge2)]
         self._contexts = [_Context(own) for own in (network.ssh1, network.ssh2, network.ssh3)]
         heads = zip(network.ClassHead, network.BboxHead, network.LandmarkHead, strict=True)
-        self._heads = [_merged([head.conv1x1 for head in level]) for level in heads]  # type: ignore[misc]
+        self._heads = [merged_heads([head.conv1x1 for head in level]) for level in heads]  # type: ignore[misc]
 
     def canvas(self, images: Sequence[Tensor], height: int, width: int) -> Tensor:
         """What the network takes for images, each in the upper left of height × width pixels.
@@ -204,7 +204,7 @@ def _leak(rectifier: nn.Module) -> float:
     return rectifier.negative_slope if isinstance(rectifier, nn.LeakyReLU) else 0.0
 
 
-def _merged(heads: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor]:
+def merged_heads(heads: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor]:
     """Bias (30,) and matrix (C, 30) of a level's heads: an anchor's values, then the next one's."""
     parts: list[Tensor] = []
     for head in heads:

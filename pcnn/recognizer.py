@@ -18,15 +18,14 @@ from torch import Tensor
 from pcnn import ops
 from pcnn.detector import Detector, FaceDetector
 from pcnn.devices import choose_device
+from pcnn.engines import choose_engine, prepare_classifier
 from pcnn.errors import InputError
 from pcnn.explanations import explain_faces
 from pcnn.geometry import face_transforms, picture_transforms
 from pcnn.heads import Head, Vectors, unit_norm
-from pcnn.inference import prepare
 from pcnn.pictures import OnError, Picture, cut_views, process_each
 from pcnn.regions import VIEWS
 from pcnn.results import Detection, Explanation, Expression, Prediction, expression_of, face_of
-from pcnn.streams import worker_count
 from pcnn.weights import load_expression, sha256
 
 DEFAULT_WEIGHTS = "pcnn-ferplus"
@@ -43,11 +42,15 @@ class Recognizer:
 
     weights: a name or path of expression weights; None is the packaged default.
     detector: a name ("mobilenet", "resnet50"), the path of a checkpoint, or an object with a
-        `detect` method like FaceDetector's, which is called from one thread at a time; None is
-        the packaged MobileNet.
+        `detect` method like FaceDetector's, which is called by one thread at a time, of ours
+        where there are many pictures; None is the packaged MobileNet.
     device: "auto" (CUDA where there is one, else CPU), or a torch device.
     head: a Head of your own, or its file: gives labels and scores in place of the network's own,
         and the regions say nothing.
+    engine: what runs the networks: "torch", on a CPU also "openvino" or "onnxruntime", or "auto",
+        the quickest that is installed. See docs/export.md.
+    precision: what the expression network computes in: "float32", "bfloat16", or "auto", see
+        engines.prepare_classifier.
     batch_size: how many pictures share a pass, when many are predicted; some more are in memory.
     Safe to use from several threads: nothing changes after construction.
     Raises WeightsError: see weights.locate, weights.load_expression and Head.load; a head that
@@ -59,13 +62,15 @@ class Recognizer:
     'happiness'
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the one entry, each of whose parts can be chosen
         self,
         weights: str | Path | None = None,
         detector: str | Path | FaceDetector | None = None,
         device: str | torch.device = "auto",
         *,
         head: Head | str | Path | None = None,
+        engine: str = "torch",
+        precision: str = "float32",
         batch_size: int = 8,
     ) -> None:
         if batch_size < 1:
@@ -74,7 +79,8 @@ class Recognizer:
         self.batch_size = batch_size
         self._weights = load_expression(weights or DEFAULT_WEIGHTS)
         self._network = self._weights.network.to(self.device)
-        self._prepared = prepare(self._network)
+        engine = choose_engine(engine, self.device)
+        self._prepared, self._engine = prepare_classifier(self._weights, engine, precision)
         self._head = Head.load(head) if isinstance(head, (str, Path)) else head
         if self._head is not None:
             name = str(head) if isinstance(head, (str, Path)) else "Recognizer: head"
@@ -82,11 +88,13 @@ class Recognizer:
         self._detector: FaceDetector
         self._turn: AbstractContextManager[Any] = contextlib.nullcontext()
         if detector is None or isinstance(detector, (str, Path)):
-            self._detector = Detector.load(detector or DEFAULT_DETECTOR, device=self.device)
+            detector = detector or DEFAULT_DETECTOR
+            self._detector = Detector.load(detector, device=self.device, engine=engine)
         else:
             self._detector = detector
-            self._turn = threading.Lock()
-        self._each = partial(process_each, step=batch_size, workers=worker_count(self.device))
+            if not isinstance(detector, Detector):
+                self._turn = threading.Lock()
+        self._each = partial(process_each, step=batch_size, device=self.device)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -148,10 +156,7 @@ class Recognizer:
         an iterator an iterator, which reads ahead by a few times `batch_size` pictures.
         Raises InputError: a picture that cannot be read, unless on_error is "return".
         """
-
-        def predict_batch(pictures: list[Picture]) -> list[Prediction]:
-            return self._predict_batch(pictures, min_score)
-
+        predict_batch = partial(self._predict_batch, min_score=min_score)
         return self._each(images, predict_batch, bgr=bgr, on_error=on_error)
 
     def predict_crops(self, images: Any, *, bgr: bool = False, on_error: OnError = "raise") -> Any:
@@ -178,7 +183,7 @@ class Recognizer:
         images, bgr, min_score, on_error: as for `predict`.
         boxes: give pairs of the vectors and their boxes (faces, 4) float32, pixels.
         Returns for one picture (faces, D) float32 rows of unit norm, in the order of `predict`'s
-        faces, for a list a list of them. A vector is the mean-pooled stage-4 map of the fused
+        faces, for many as `predict` does. A vector is the mean-pooled stage-4 map of the fused
         face: what the expression is read from. See docs/embeddings.md.
         Raises InputError: as `predict`.
         """
@@ -201,8 +206,8 @@ class Recognizer:
         """The vectors of pictures that already are faces.
 
         images, bgr, on_error: as for `predict_crops`.
-        Returns (D,) for one picture, (N, D) for a list; with on_error="return", for a list a list
-        of (D,) vectors and errors. Vectors are those of `embed`.
+        Returns (D,) for one picture, (N, D) for a list, an iterator of (D,) for an iterator; with
+        on_error="return", for a list a list of (D,) and errors. Vectors are those of `embed`.
         Raises InputError: as `predict`.
         """
 
@@ -250,12 +255,12 @@ class Recognizer:
 
     def info(self) -> list[tuple[str, str]]:
         """What this recognizer is made of, as (name, text) pairs."""
-        path = self._weights.path
         scores = self._weights.metadata.get("scores", {})
         described = "; ".join(f"{100 * value:.2f} % on {name}" for name, value in scores.items())
         pairs = [
             ("device", str(self.device)),
-            ("weights", str(path)),
+            ("engine", self._engine),
+            ("weights", str(self._weights.path)),
             ("weights sha256", self.weights_sha256),
             ("weights accuracy", described or "not recorded"),
             ("input", f"{self._network.config.size} × {self._network.config.size} pixels"),

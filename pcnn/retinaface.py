@@ -241,7 +241,7 @@ class _Head(nn.Module):
 
     def forward(self, level: Tensor) -> Tensor:
         predictions: Tensor = self.conv1x1(level).permute(0, 2, 3, 1)  # (B, h, w, 2 · values)
-        return predictions.reshape(len(level), -1, self.values)
+        return predictions.reshape(level.shape[0], -1, self.values)  # len would fix it in graphs
 
 
 def _heads(width: int, values: int) -> nn.ModuleList:

@@ -16,14 +16,21 @@ settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
 
+# Markers of tests that need an extra: its name, and what it brings.
+EXTRAS = {
+    "train": ("train", ("kornia", "sklearn", "matplotlib")),
+    "engines": ("openvino", ("openvino", "onnxruntime", "onnx", "onnxscript")),
+}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs the packages of pcnn[train] where they are not installed."""
-    needed = ("kornia", "sklearn", "matplotlib")
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
-    for item in items:
-        if missing and item.get_closest_marker("train"):
-            reason = f"needs {', '.join(missing)}: pip install 'pcnn[train]'"
-            item.add_marker(pytest.mark.skip(reason=reason))
+    """Skip what needs the packages of an extra where they are not installed."""
+    for marker, (extra, needed) in EXTRAS.items():
+        missing = [name for name in needed if importlib.util.find_spec(name) is None]
+        reason = f"needs {', '.join(missing)}: pip install 'pcnn[{extra}]'"
+        for item in items:
+            if missing and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")

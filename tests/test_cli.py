@@ -360,7 +360,8 @@ def test_batch_sizes(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Photographs go eight at a time and crops sixty-four, unless asked otherwise."""
     made: list[int] = []
 
-    def make(*_: object, batch_size: int) -> FakeRecognizer:
+    def make(*_: object, engine: str, batch_size: int) -> FakeRecognizer:
+        assert engine == "torch"
         made.append(batch_size)
         return FakeRecognizer()
 

@@ -20,7 +20,7 @@ def test_the_two_commands_stand_alone() -> None:
     lines = [line for line in README.splitlines() if line.startswith("pip install -c constraints")]
     assert lines == [
         "pip install -c constraints.txt . && pcnn-predict docs/images/astronaut.png",
-        "pip install -c constraints.txt '.[test]' && pytest",
+        "pip install -c constraints.txt '.[test]' && pytest -n auto",
     ]
 
 

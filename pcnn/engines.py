@@ -1,0 +1,319 @@
+"""What runs the networks: PyTorch itself, OpenVINO or ONNX Runtime, in which precision.
+
+Another engine runs a network as an ONNX graph (`graphs`). Making that takes the better part of a
+minute, so it is kept in the user's cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from torch import Tensor
+
+from pcnn.checkpoints import DetectorSettings
+from pcnn.errors import InputError, WeightsError
+from pcnn.graphs import Graph, LevelsGraph, ViewsGraph, patterns, rows
+from pcnn.inference import Prepared, prepare
+from pcnn.prepared_retinaface import PreparedRetinaFace
+from pcnn.regions import REGIONS
+from pcnn.retinaface import RetinaFace
+from pcnn.weights import ExpressionWeights, cache_folder
+
+ENGINES = ("torch", "openvino", "onnxruntime")
+PRECISIONS = ("float32", "bfloat16", "auto")
+# How far bfloat16 may move a calibrated probability of the sample faces to be chosen by "auto".
+MOST_MOVED = 0.02
+
+# What engines need, and the extra that brings it; "auto" takes the first that is there, in the
+# order of what a photograph costs (benchmarks/bench_engines.py).
+_PACKAGES = {
+    "onnxruntime": ("onnx", ("onnxruntime", "onnx", "onnxscript")),
+    "openvino": ("openvino", ("openvino", "onnx", "onnxscript")),
+}
+# The code that makes a graph.
+_SOURCES = (
+    *("graphs.py", "inference.py", "interaction.py", "model.py", "prepared_retinaface.py"),
+    *("regions.py", "retinaface.py", "trunk.py", "ops/reference.py"),
+)
+_Arrays: TypeAlias = Mapping[str, NDArray[np.float32]]
+
+
+class PreparedDetector(Protocol):
+    """A detector's network ready for inference. See PreparedRetinaFace, which is one."""
+
+    def canvas(self, images: Sequence[Tensor], height: int, width: int) -> Tensor:
+        """What the network takes for images; see PreparedRetinaFace.canvas."""
+
+    def __call__(self, canvas: Tensor, *, fine: bool = True) -> Tensor:
+        """Predictions for every anchor (B, N, 15); see PreparedRetinaFace."""
+
+
+class Session(Protocol):
+    """A model file in an engine; several threads may call it."""
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> _Arrays:
+        """Named inputs to named outputs."""
+
+
+def choose_engine(engine: str, device: torch.device) -> str:
+    """The engine asked for, one of ENGINES; "auto" is the quickest that is installed.
+
+    Raises InputError: an unknown one, one that is not installed, or, but for torch, a GPU.
+    """
+    if engine == "auto":
+        there = (name for name in _PACKAGES if not missing(_PACKAGES[name][1]))
+        return next(there, "torch") if device.type == "cpu" else "torch"
+    if engine not in ENGINES:
+        raise InputError(f"engine must be auto, {', '.join(ENGINES)}, got {engine!r}")
+    if engine != "torch":
+        extra, packages = _PACKAGES[engine]
+        require(f"engine {engine!r}", packages, extra)
+        if device.type != "cpu":
+            raise InputError(
+                f"engine {engine!r} runs on the CPU, not on {device}: "
+                "say device='cpu', or engine='torch'"
+            )
+    return engine
+
+
+def require(what: str, packages: Sequence[str], extra: str) -> None:
+    """Raise InputError, naming the extra, where packages that `what` needs are not installed."""
+    lacking = missing(packages)
+    if lacking:
+        raise InputError(f"{what} needs {', '.join(lacking)}: pip install 'pcnn[{extra}]'")
+
+
+def missing(packages: Sequence[str]) -> list[str]:
+    """Those of the packages that are not installed."""
+    return [name for name in packages if importlib.util.find_spec(name) is None]
+
+
+def prepare_classifier(
+    loaded: ExpressionWeights, engine: str = "torch", precision: str = "float32"
+) -> tuple[Prepared, str]:
+    """A classifier ready for inference, and what runs it in which precision, in words.
+
+    loaded: its network lies on the CPU or, for torch, on a GPU. engine: one of ENGINES.
+    precision: "float32"; "bfloat16"; "auto" takes bfloat16 where the processor has instructions
+        for it and no probability of the sample faces moves by more than MOST_MOVED.
+    Raises InputError: an unknown precision, or one that the engine has not.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"precision must be {', '.join(PRECISIONS)}, got {precision!r}")
+    device = next(loaded.network.parameters()).device
+    if precision == "bfloat16" and engine == "onnxruntime":
+        raise InputError(
+            "engine 'onnxruntime' computes in float32 alone on the CPU: "
+            "say precision='float32', or another engine"
+        )
+    exact = precision == "float32" or engine == "onnxruntime" or not has_bfloat16(device)
+    if precision == "bfloat16" or not exact:
+        prepared = _prepare_classifier(loaded, engine, "bfloat16")
+        if precision == "bfloat16" or movement(loaded, prepared) <= MOST_MOVED:
+            return prepared, _described(engine, "bfloat16", device)
+    prepared = _prepare_classifier(loaded, engine, "float32")
+    return prepared, _described(engine, "float32", device)
+
+
+def prepare_detector(
+    network: RetinaFace, settings: DetectorSettings, engine: str = "torch"
+) -> PreparedDetector:
+    """A detector's network ready for inference in float32. engine: one of ENGINES."""
+    if engine == "torch":
+        return PreparedRetinaFace(
+            network, channels=settings.channels, mean=settings.mean, std=settings.std
+        )
+    return _Detector(LevelsGraph(network, settings), settings, engine)
+
+
+def open_session(path: Path, engine: str, precision: str = "float32") -> Session:
+    """A model file in an engine, with as many threads as torch has now.
+
+    path: an ONNX file, for openvino also the .xml of its own format.
+    Raises WeightsError: the engine cannot read it.
+    """
+    try:
+        return _SESSIONS[engine](path, precision)
+    except Exception as error:  # each engine has exceptions of its own
+        raise WeightsError(f"{path}: {engine} cannot use it ({error})") from error
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the processor of a device has instructions for bfloat16."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    try:
+        words = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:  # no Linux
+        return False
+    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+@torch.inference_mode()
+def movement(loaded: ExpressionWeights, prepared: Prepared) -> float:
+    """The most by which a calibrated probability of sample faces differs from the network's own.
+
+    The samples are 32 smooth patterns, which need no file; of 400 faces the most moved one moves
+    by 1.6 times as much (benchmarks/bench_engines.py, accuracy).
+    """
+    config = loaded.network.config
+    device = next(loaded.network.parameters()).device
+    views = loaded.network.cut(patterns(32, config.channels, config.size, config.size).to(device))
+    found, expected = (
+        (loaded.answer(forward, views)[0] / loaded.temperature).softmax(1)
+        for forward in (prepared.forward_views, loaded.network.forward_views)
+    )
+    return float((found - expected).abs().max())
+
+
+def _described(engine: str, precision: str, device: torch.device) -> str:
+    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    return f"{engine} {importlib.metadata.version(engine)}, {precision}{threads}"
+
+
+def _prepare_classifier(loaded: ExpressionWeights, engine: str, precision: str) -> Prepared:
+    if engine == "torch":
+        return prepare(loaded.network, getattr(torch, precision))
+    return _Classifier(ViewsGraph(loaded.network), engine, precision)
+
+
+class _Classifier:
+    """A classifier in another engine: see inference.Prepared."""
+
+    def __init__(self, graph: ViewsGraph, engine: str, precision: str) -> None:
+        self._inputs = graph.inputs
+        self._session = open_session(_kept(graph, "classifier"), engine, precision)
+
+    def forward_views(self, views: Sequence[Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        found = self._run(views)
+        own = found["region_logits"].unbind(1) if "region_logits" in found else ()
+        return found["logits"], dict(zip(REGIONS, own, strict=False))
+
+    def embed_views(self, views: Sequence[Tensor]) -> Tensor:
+        return self._run(views)["embedding"]
+
+    def _run(self, views: Sequence[Tensor]) -> Mapping[str, Tensor]:
+        count = len(views[0])
+        if not count:  # which OpenVINO takes for 1
+            views = [view.new_zeros(1, *view.shape[1:]) for view in views]
+        named = zip(self._inputs, views[: len(self._inputs)], strict=True)
+        found = self._session({name: view.contiguous().numpy() for name, view in named})
+        return {name: torch.from_numpy(values)[:count] for name, values in found.items()}
+
+
+class _Detector:
+    """A RetinaFace in another engine: see PreparedDetector."""
+
+    def __init__(self, graph: LevelsGraph, settings: DetectorSettings, engine: str) -> None:
+        colour = settings.mean if settings.channels == "rgb" else settings.mean[::-1]
+        self._colour, self._levels = torch.tensor(colour), graph.outputs
+        self._session = open_session(_kept(graph, "detector", repr(settings)), engine)
+
+    def canvas(self, images: Sequence[Tensor], height: int, width: int) -> Tensor:
+        """(B, height, width, 3) float32: each image in the upper left, mean colour around it."""
+        canvas = self._colour.expand(len(images), height, width, 3).contiguous()
+        for own, image in zip(canvas, images, strict=True):
+            own[: image.shape[0], : image.shape[1]] = image
+        return canvas
+
+    def __call__(self, canvas: Tensor, *, fine: bool = True) -> Tensor:
+        found = self._session({"images": canvas.numpy()})
+        levels = self._levels if fine else self._levels[1:]
+        return torch.cat([rows(torch.from_numpy(found[level])) for level in levels], 1)
+
+
+class _OpenVino:
+    def __init__(self, path: Path, precision: str) -> None:
+        import openvino
+
+        options = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+        }
+        self._compiled = openvino.Core().compile_model(path, "CPU", options)
+        self._own = threading.local()  # a request serves one call at a time
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> _Arrays:
+        if not hasattr(self._own, "request"):
+            self._own.request = self._compiled.create_infer_request()
+        found = self._own.request.infer(dict(inputs), share_inputs=True)
+        return {output.get_any_name(): values for output, values in found.items()}
+
+
+class _OnnxRuntime:
+    def __init__(self, path: Path, precision: str) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        # Threads that wait by spinning would take the cores from what torch does meanwhile.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = onnxruntime.InferenceSession(
+            path, options, providers=["CPUExecutionProvider"]
+        )
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> _Arrays:
+        return dict(zip(self._outputs, self._session.run(None, dict(inputs)), strict=True))
+
+
+_SESSIONS: Mapping[str, Callable[[Path, str], Session]] = {
+    "openvino": _OpenVino,
+    "onnxruntime": _OnnxRuntime,
+}
+
+
+def _kept(graph: Graph, kind: str, options: str = "") -> Path:
+    """A graph as an ONNX file in the user's cache; made if it is not there.
+
+    kind: how its name begins. options: all that decides about the graph but its weights and code.
+    Raises WeightsError: the cache cannot be written.
+    """
+    path = cache_folder() / "engines" / f"{kind}-{_fingerprint(graph, options)}.onnx"
+    if path.is_file():
+        return path
+    # A name of its own for each process: two may convert at once, the later rename wins.
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    console = Console(stderr=True)
+    telling = console.status(f"converting the {kind} for other engines, once …")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with telling if console.is_terminal else contextlib.nullcontext():
+            temporary.write_bytes(graph.onnx())
+        temporary.replace(path)
+    except OSError as error:
+        raise WeightsError(
+            f"{path}: cannot be written ({error.strerror or error}); "
+            "set $XDG_CACHE_HOME to a folder that can"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return path
+
+
+def _fingerprint(graph: Graph, options: str) -> str:
+    """A name for a graph's weights, shapes, the code that makes it, and the exporter."""
+    digest = hashlib.sha256(options.encode())
+    for example in graph.example:
+        digest.update(str(tuple(example.shape)).encode())
+    for name, values in graph.state_dict().items():
+        digest.update(name.encode() + values.contiguous().numpy().tobytes())
+    for source in _SOURCES:
+        digest.update((Path(__file__).parent / source).read_bytes())
+    for package in ("torch", "onnx", "onnxscript"):
+        digest.update(importlib.metadata.version(package).encode())
+    return digest.hexdigest()[:32]
