@@ -69,7 +69,7 @@ SPECS: Mapping[str, WeightSpec] = {
     "small": WeightSpec(
         "expression",
         "pcnn-small.safetensors",
-        "8a0459d4db2a70db3169bf901ab878d4cc3ba16035aa978a537958d63df72187",
+        "3f02302068e54745f89909b3a673482ed9ae66b4c0e4b4aa9478fa7a86f491dc",
     ),
     "mobilenet": WeightSpec(
         "detector",
