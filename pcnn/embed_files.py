@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     arguments: as `pcnn-embed` parses them. Nothing is written where every file failed.
     Raises InputError, WeightsError, NativeError: nothing can be done at all.
     """
-    check_suffix("pcnn-embed", arguments.output)
+    check_suffix("--output", arguments.output)
     files, errors = find_images(arguments.paths)
     for error in errors:
         _complain(error)

@@ -288,9 +288,12 @@ def _kept(graph: Graph, kind: str, options: str = "") -> Path:
     # A name of its own for each process: two may convert at once, the later rename wins.
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     console = Console(stderr=True)
-    telling = console.status(f"converting the {kind} for other engines, once …")
+    told = f"pcnn: converting the {kind} for other engines, once: a minute or two …"
+    telling = console.status(told)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not console.is_terminal:
+            console.print(told, highlight=False)
         with telling if console.is_terminal else contextlib.nullcontext():
             temporary.write_bytes(graph.onnx())
         temporary.replace(path)

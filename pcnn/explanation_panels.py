@@ -196,8 +196,12 @@ def _change(explained: DrawnExplanation, region: str) -> str:
     best, probability = _best(explained.without[region])
     if best != explained.label:
         return f"answer: {best} {probability:.0%}"
-    points = round(100 * (explained.without[region][best] - explained.confidence))
-    return f"{points:+d} points" if points else "no change"
+    # Of the percentages as they are shown, which the reader subtracts as well.
+    points = round(100 * explained.without[region][best]) - round(100 * explained.confidence)
+    if not points:
+        return "no change"
+    sign, plural = "+" if points > 0 else "−", "" if abs(points) == 1 else "s"
+    return f"{sign}{abs(points)} point{plural}"
 
 
 def _without(explained: DrawnExplanation, region: str, side: int) -> Image.Image:

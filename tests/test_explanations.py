@@ -411,7 +411,7 @@ def test_the_mouths_row_says_what_would_be_answered(monkeypatch: pytest.MonkeyPa
     assert texts.count("no change") == 4 and texts.count("mouth") == 2
     texts.clear()
     planted_explanation(0.2).draw()
-    assert "-20 points" in texts
+    assert "−20 points" in texts
 
 
 def test_long_names_still_fit() -> None:
