@@ -65,7 +65,7 @@ SPECS: Mapping[str, WeightSpec] = {
         "pcnn-ferplus.safetensors",
         "8d21bdedb7669b6174f500f49341e0e40172ba9f03729dcd62c05b4bf592a477",
     ),
-    # Without regions: a fifth of the bytes, a third of the time, for a point of accuracy.
+    # Without regions: a fifth of the bytes and of the time, 2.4 points less of accuracy on valid.
     "small": WeightSpec(
         "expression",
         "pcnn-small.safetensors",
