@@ -27,8 +27,9 @@ from unittest import mock
 
 import numpy as np
 import torch
-from bench_networks import _plain_detector, _processor
+from bench_networks import _plain_detector
 from bench_predict import photograph
+from shared import processor
 from torch import Tensor
 
 from pcnn import Recognizer, cli, load_image
@@ -67,7 +68,7 @@ def main() -> int:
     noted: dict[str, Any] = {}
     if arguments.json and arguments.json.is_file():
         noted = json.loads(arguments.json.read_text())
-    noted |= {"processor": _processor(), "torch": torch.__version__}
+    noted |= {"processor": processor(), "torch": torch.__version__}
     if "files" in arguments.parts:
         noted["files"] = export_files(arguments.files, arguments.data)
     if "times" in arguments.parts:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import platform
 import statistics
 import tempfile
 import time
@@ -25,6 +24,7 @@ from unittest import mock
 
 import torch
 from bench_predict import photograph
+from shared import processor
 from torch import Tensor
 
 import pcnn
@@ -71,7 +71,7 @@ def main() -> int:
         )
     record = {
         "date": datetime.date.today().isoformat(),
-        "processor": _processor(),
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "clock": arguments.clock,
         "torch": torch.__version__,
@@ -208,14 +208,6 @@ def _as_text(record: dict[str, Any]) -> str:
         first = next(iter(figures.values()))
         lines += [f"  {name:<40}{ms:>10.2f}{first / ms:>8.2f}" for name, ms in figures.items()]
     return "\n".join(lines)
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
 
 
 if __name__ == "__main__":

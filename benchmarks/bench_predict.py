@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import statistics
 import subprocess
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from shared import processor
 
 import pcnn
 from pcnn import Recognizer, load_image
@@ -92,7 +92,7 @@ def main() -> int:
         "pcnn": pcnn.__version__,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "processor": _processor(),
+        "processor": processor(),
         "figures": figures,
     }
     print(f"{record['processor']}, {record['threads']} threads, torch {record['torch']}")
@@ -101,14 +101,6 @@ def main() -> int:
     if arguments.json:
         arguments.json.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     return 0
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
 
 
 if __name__ == "__main__":

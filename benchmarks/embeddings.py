@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.progress import track
+from shared import put_into_page
 
 from pcnn import weights
 from pcnn.augment import resample
@@ -89,7 +90,7 @@ def main() -> int:
     arguments.json.write_text(json.dumps(record, indent=1) + "\n")
     text = _tables(record)
     print(text)
-    _into_page(arguments.page, text)
+    put_into_page(arguments.page, text, "<!-- benchmarks/embeddings.py -->", "<!-- end -->")
     return 0
 
 
@@ -346,13 +347,6 @@ def _grid(told: dict[str, Any]) -> list[str]:
 def _cell(each: Any) -> str:
     low, high = (100 * value for value in each["interval"])
     return f"{100 * each['value']:.1f} ({low:.1f} … {high:.1f})"
-
-
-def _into_page(page: Path, text: str) -> None:
-    """Put the tables between the page's two marks."""
-    begin, end = "<!-- benchmarks/embeddings.py -->", "<!-- end -->"
-    before, rest = page.read_text().split(begin)
-    page.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end, 1)[1]}")
 
 
 if __name__ == "__main__":

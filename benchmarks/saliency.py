@@ -24,6 +24,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.progress import Progress
+from shared import put_into_page
 
 from pcnn.datasets import FaceSet, load_faces
 from pcnn.evaluate import predict_logits
@@ -91,7 +92,9 @@ def main() -> int:
     _draw(record, arguments.picture)
     text = _tables(record)
     print(text)
-    _into_page(arguments.page, text)
+    begin, page = "<!-- benchmarks/saliency.py -->", arguments.page
+    if page.is_file() and begin in page.read_text():
+        put_into_page(page, text, begin, "<!-- end -->")
     return 0
 
 
@@ -355,15 +358,6 @@ def _gain(record: dict[str, Any], prefix: str, digits: int) -> str:
         return ""
     low, high = record[f"{prefix}gain_interval"]
     return f"{record[f'{prefix}gain']:+.{digits}f} ({low:+.{digits}f} … {high:+.{digits}f})"
-
-
-def _into_page(page: Path, text: str) -> None:
-    """Put the tables between the marks of the page, if it has them."""
-    begin, end = "<!-- benchmarks/saliency.py -->\n", "\n<!-- end -->"
-    if not page.is_file() or begin not in page.read_text():
-        return
-    before, rest = page.read_text().split(begin, 1)
-    page.write_text(before + begin + text + end + rest.split(end, 1)[1])
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
+from shared import put_into_page
 
 from pcnn import cli, weights
 from pcnn.datasets import load_faces
@@ -104,7 +105,7 @@ def main() -> int:
     arguments.json.write_text(json.dumps(record, indent=1) + "\n")
     text = _tables(record)
     print(text)
-    _into_page(arguments.page, text)
+    put_into_page(arguments.page, text, MARK.format("begin"), MARK.format("end"))
     _draw(arguments.images, loaded, networks, found, faces.faces)
     return 0
 
@@ -308,15 +309,6 @@ def _summed_up(networks: dict[str, Any]) -> str:
         "faces, where units go together by expression, a region trunk's layer3 maps have a unit "
         f"of their own part in {' and '.join(shares)} (a tie between parts counts in shares)."
     )
-
-
-def _into_page(page: Path, text: str) -> None:
-    """Put the tables between their marks. Raises ValueError: the page has none."""
-    whole = page.read_text()
-    begin, end = MARK.format("begin"), MARK.format("end")
-    head, rest = whole.split(begin)
-    _, tail = rest.split(end)
-    page.write_text(f"{head}{begin}\n{text}\n{end}{tail}")
 
 
 # --- pictures ---

@@ -298,6 +298,7 @@ def _embed_parser() -> argparse.ArgumentParser:
     add("--min-score", type=_probability, metavar="P", help="least detection score, 0…1")
     add("--batch-size", type=_positive, metavar="N", help="pictures in one pass")
     add("--version", action="version", version=f"pcnn {__version__}")
+    parser.set_defaults(engine="torch")  # what recognizers are made with
     return parser
 
 

@@ -41,7 +41,7 @@ def load_recognizer(arguments: argparse.Namespace) -> Recognizer:
 
     return Recognizer(
         *(arguments.weights, arguments.detector, arguments.device),
-        engine=getattr(arguments, "engine", "torch"),  # which other commands have not
+        engine=arguments.engine,
         batch_size=_step(arguments),
     )
 

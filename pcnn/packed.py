@@ -1,6 +1,6 @@
 """Convolutions made ready for inference: norms folded in, weights packed, rectifiers fused.
 
-On a CPU a call of oneDNN's convolution costs some 0.1 ms before it computes anything. So where
+On a CPU a call of oneDNN's convolution costs time before it computes anything. So where
 there is little to compute, patches are gathered and multiplied with the weights as matrices;
 where there is much, oneDNN is called as torch.compile would: weights packed, rectifier fused.
 Maps are (B, C, H, W) channels-last throughout; their rows are (B · H · W, C).
@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Patches of up to this many numbers are gathered and multiplied: gathering costs some 0.5 ns for
-# each, a call of oneDNN 0.1 ms (docs/performance.md).
+# Patches of up to this many numbers are gathered and multiplied; of more, the gathering costs more
+# than a call of oneDNN.
 MOST_GATHERED = 180_000
 # Pointwise convolutions of more pixels are left to oneDNN, which rectifies while it writes.
 _MOST_MULTIPLIED = 16_000
