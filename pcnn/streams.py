@@ -13,6 +13,9 @@ import torch
 _Batch = TypeVar("_Batch")
 _Result = TypeVar("_Result")
 
+# Held while torch's common number of threads is for a moment that of a worker.
+_SHARING = threading.Lock()
+
 # Beyond so many, threads wait for each other's Python more than they gain.
 _MOST_WORKERS = 4
 
@@ -38,23 +41,12 @@ def in_order(
     Raises what `work` or `batches` raise, after the results of the batches before; later
     batches are then given up.
     """
-    threads = torch.get_num_threads()
-    # The first ones get what is left over.
-    shares = iter(threads // workers + (place < threads % workers) for place in range(workers))
-
-    def start() -> None:
-        torch.get_num_threads()  # a thread that was never asked takes the common number later
-        torch.set_num_threads(max(1, next(shares)))
-        # That also becomes the number for threads still to come, who should have all of them.
-        restore = threading.Thread(target=torch.set_num_threads, args=(threads,))
-        restore.start()
-        restore.join()
-
     waiting: deque[Future[_Result]] = deque()
     failure: Exception | None = None
     source = iter(batches)
-    executor = ThreadPoolExecutor(workers, "pcnn", initializer=start)
+    executor = ThreadPoolExecutor(workers, "pcnn")
     try:
+        _share_out_threads(executor, workers)
         while True:
             try:
                 batch = next(source)
@@ -72,3 +64,27 @@ def in_order(
             raise failure
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def _share_out_threads(executor: ThreadPoolExecutor, workers: int) -> None:
+    """Starts all workers, each with its share of the threads that torch may use here.
+
+    To set a thread's number sets that of threads still to come too, and they should have all:
+    so the workers start together and the number is put back before any of them works.
+    """
+    met = threading.Barrier(workers, timeout=60)
+
+    def take(share: int) -> None:
+        torch.get_num_threads()  # a thread that was never asked takes the common number later
+        torch.set_num_threads(max(1, share))
+        met.wait()  # each share to another thread
+
+    with _SHARING:
+        threads = torch.get_num_threads()
+        # The first ones get what is left over.
+        shares = [threads // workers + (place < threads % workers) for place in range(workers)]
+        try:
+            for started in [executor.submit(take, share) for share in shares]:
+                started.result()
+        finally:
+            torch.set_num_threads(threads)
