@@ -18,7 +18,7 @@ from pcnn import weights
 from pcnn.augment import Augmentation, Augmenter
 from pcnn.datasets import FaceSet
 from pcnn.errors import InputError
-from pcnn.evaluate import normalise, pictures
+from pcnn.evaluate import normalise, pictures, predict_logits
 from pcnn.losses import two_phase_loss
 from pcnn.model import IMAGENET_MEAN, IMAGENET_STD, PCNN, FaceNet, ModelConfig
 from pcnn.saliency import find_model, weigh
@@ -49,7 +49,8 @@ class TrainOptions:
     repetition; between, classes by (number of faces) ** (1 − balance).
     alpha, beta: weights of the two-phase loss, as in the paper; only their ratio matters to AdamW.
     calm: in this share of the steps, the last, faces vary half as far (Augmentation.calmer).
-    teachers: weights files whose mean probabilities are mixed into the labels by `teaching`, 0…1.
+    teachers: weights files whose mean probabilities are mixed into the labels by `teaching`, 0…1:
+        those of each face as it is, with its mirror image, however it varies in training.
     ema: decay of the averaged weights, which are the ones that are kept.
     seed: of everything random. precision: of the arithmetic, "bfloat16" by autocast.
     detector: by whose landmarks the template is measured, see detector.Detector.load.
@@ -159,9 +160,9 @@ class Training:
         self.optimizer = _optimizer(self.network, options)
         self._augmenters = Augmenter(options.augmentation), Augmenter(options.augmentation.calmer())
         self._faces = train.faces.to(self.device)
-        self._targets = _targets(train.votes, options.labels).to(self.device)
         self._drawn_by = _drawn_by(train.votes, options.balance)
-        self._teachers = [_teacher(path, train.classes, self.device) for path in options.teachers]
+        self._teachers = [_teacher(path, train.classes) for path in options.teachers]
+        self._targets: Tensor | None = None  # (N, classes), made with the first batch
         self.step = 0
         self.epoch_steps = len(train) // options.batch
         if self.epoch_steps < 1:
@@ -197,6 +198,7 @@ class Training:
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "targets": self._targets,
         }
         torch.save(state, temporary)
         temporary.replace(path)
@@ -218,10 +220,13 @@ class Training:
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self._targets = state["targets"]
         self.step = state["step"]
 
     def _batch(self) -> tuple[Tensor, Tensor]:
         options = self.options
+        if self._targets is None:
+            self._targets = self._teach().to(self.device)
         epoch, position = divmod(self.step, self.epoch_steps)
         order = self._order(_generator(options.seed, 1, epoch))
         first = position * options.batch + self.rank * self.share
@@ -230,8 +235,7 @@ class Training:
         seed = _seed(options.seed, 2 + 2 * self.rank, self.step)
         augment = self._augmenters[self.step >= (1 - options.calm) * self.steps]
         faces = normalise(augment(faces, options.size, seed), self.network.config)
-        targets = self._taught(faces, self._targets[chosen])
-        return weigh([faces], self.network.config)[0], targets
+        return weigh([faces], self.network.config)[0], self._targets[chosen]
 
     def _order(self, generator: torch.Generator) -> Tensor:
         """The faces of an epoch, in their order."""
@@ -239,12 +243,16 @@ class Training:
             return torch.randperm(len(self.train), generator=generator)
         return torch.multinomial(self._drawn_by, len(self.train), True, generator=generator)
 
-    @torch.no_grad()
-    def _taught(self, faces: Tensor, targets: Tensor) -> Tensor:
+    def _teach(self) -> Tensor:
+        """(N, classes) probabilities that the network is to learn: labels and teachers' answers."""
+        targets = _targets(self.train.votes, self.options.labels)
         if not self._teachers:
             return targets
-        answers = torch.stack([_answer(teacher, faces) for teacher in self._teachers])
-        return torch.lerp(targets, answers.mean(0), self.options.teaching)
+        answers = []
+        for teacher in self._teachers:
+            logits, _ = predict_logits(teacher.to(self.device), self.train.faces, mirror=True)
+            answers.append(logits.softmax(1))
+        return torch.lerp(targets, torch.stack(answers).mean(0), self.options.teaching)
 
     def _loss(self, faces: Tensor, targets: Tensor) -> Tensor:
         answer = self._model(faces)
@@ -323,25 +331,14 @@ def _drawn_by(votes: Tensor, balance: float) -> Tensor | None:
     return counts[labels] ** -balance
 
 
-def _teacher(path: str, classes: tuple[str, ...], device: torch.device) -> PCNN | FaceNet:
+def _teacher(path: str, classes: tuple[str, ...]) -> PCNN | FaceNet:
     teacher = weights.load_network(path)
     if teacher.config.classes != classes:
         raise InputError(
             f"Training: the teacher {path} has the classes {', '.join(teacher.config.classes)}, "
             f"the data {', '.join(classes)}"
         )
-    teacher.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return teacher.eval().requires_grad_(False)
-
-
-def _answer(teacher: PCNN | FaceNet, faces: Tensor) -> Tensor:
-    """A teacher's probabilities (B, classes) for normalised faces (B, C, S, S) of any size."""
-    size = teacher.config.size
-    if faces.shape[2] != size:
-        faces = F.interpolate(faces, (size, size), mode="bilinear", antialias=True)
-    answer = teacher(*weigh([faces], teacher.config))
-    logits: Tensor = answer[0] if isinstance(answer, tuple) else answer
-    return logits.softmax(1)
+    return teacher.to(memory_format=torch.channels_last)  # type: ignore[no-any-return,call-overload]
 
 
 def _seed(seed: int, purpose: int, index: int) -> int:

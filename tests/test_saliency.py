@@ -19,7 +19,8 @@ from PIL import Image
 from torch import Tensor
 
 from pcnn import InputError, Recognizer, WeightsError, cli, saliency, train_expression, weights
-from pcnn.evaluate import predict_logits
+from pcnn.augment import resample
+from pcnn.evaluate import normalise, pictures, predict_logits
 from pcnn.heads import headless, unit_norm
 from pcnn.images import load_image
 from pcnn.labels import FaceSet
@@ -356,10 +357,12 @@ def test_teachers_are_given_what_they_learnt_from(tmp_path: Path) -> None:
     metadata = {"architecture": "trunk", "config": dataclasses.asdict(config)}
     weights.write(path, teacher.network.state_dict(), metadata)
     options = dataclasses.replace(OPTIONS, teachers=(str(path),), teaching=1.0)
-    faces, taught = Training(options, _set())._batch()
-    (product,) = weigh([faces], config, "centre")
+    taught = Training(options, _set())._teach()
+    faces = normalise(resample(pictures(_set().faces), config.size), config)
+    products = [weigh([view], config, "centre")[0] for view in (faces, faces.flip(3))]
+    network = weights.load_network(path).eval()
     with torch.no_grad():
-        expected = weights.load_network(path).eval()(product).softmax(1)  # type: ignore[operator]
+        expected = ((network(products[0]) + network(products[1])) / 2).softmax(1)  # type: ignore[operator]
     torch.testing.assert_close(taught, expected)
 
 

@@ -16,7 +16,7 @@ from pcnn.detector import Detector
 from pcnn.errors import InputError
 from pcnn.evaluate import predict_logits
 from pcnn.metrics import accuracy
-from pcnn.train import Training, TrainOptions
+from pcnn.train import Training, TrainOptions, _generator
 from pcnn.train_expression import measure_template
 from pcnn.train_expression import train_expression as train
 
@@ -82,11 +82,20 @@ def test_teachers_are_mixed_into_the_labels(tmp_path: Path) -> None:
     path = tmp_path / "teacher.safetensors"
     weights.write(path, teacher.network.state_dict(), metadata)
     options = dataclasses.replace(TRUNK, teachers=(str(path),), teaching=0.25, size=40)
-    _, targets = Training(options, faces)._batch()
-    _, plain = Training(dataclasses.replace(TRUNK, size=40), faces)._batch()
-    answers = (targets - 0.75 * plain) / 0.25
-    torch.testing.assert_close(answers.sum(1), torch.ones(8), atol=1e-4, rtol=0)
-    assert answers.min() > 0.01 and answers.max() < 0.9  # an untrained teacher is unsure
+    pupil = Training(options, faces)
+    logits, _ = predict_logits(teacher.network, faces.faces, mirror=True)
+    _, targets = pupil._batch()
+    chosen = pupil._order(_generator(0, 1, 0))[:8]
+    expected = 0.75 * faces.votes[chosen] + 0.25 * logits.softmax(1)[chosen]
+    torch.testing.assert_close(targets, expected)
+    pupil.save(tmp_path / "checkpoint")
+    path.unlink()
+    weights.write(
+        path, Training(dataclasses.replace(TRUNK, seed=5), faces).network.state_dict(), metadata
+    )
+    resumed = Training(options, faces)
+    resumed.resume(tmp_path / "checkpoint")
+    torch.testing.assert_close(resumed._batch()[1], expected)  # as they were taught at first
     other = FaceSet(faces.faces, faces.votes[:, :7], faces.names, faces.classes[:7])
     with pytest.raises(InputError, match=r"teacher .* has the classes .* the data neutral"):
         Training(options, other)
