@@ -1,8 +1,7 @@
-"""A network without its heads, and small linear heads for labels of one's own."""
+"""Small linear heads for labels of one's own."""
 
 from __future__ import annotations
 
-import copy
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,33 +11,15 @@ from typing import Literal, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import nn
 
 from pcnn import weights as weights_files
 from pcnn.errors import InputError, WeightsError
-from pcnn.model import PCNN
 
 Vectors: TypeAlias = NDArray[np.float32]
 Method = Literal["logistic", "balanced", "means"]
 _Linear: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]  # (labels, D), (labels,)
 
 _ARCHITECTURE = "head"
-
-
-def headless(network: PCNN) -> PCNN:
-    """A view of a network whose heads hand on what they are given.
-
-    Shares its weights and its mode; the network itself is not changed. `forward_views` of it
-    returns, instead of logits, the mean-pooled stage-4 map of the fused face (B, 8 · width),
-    and region name → that region's mean-pooled map (B, 4 · width).
-    """
-    bare = copy.copy(network)
-    bare._modules = {
-        **network._modules,
-        "expression_head": nn.Identity(),
-        "region_heads": nn.ModuleDict({name: nn.Identity() for name in network.region_heads}),
-    }
-    return bare
 
 
 def unit_norm(features: Vectors) -> Vectors:

@@ -21,7 +21,6 @@ from PIL import Image
 from pcnn import InputError, Recognizer, WeightsError, cli, commands, weights
 from pcnn.embeddings import Embeddings, Head, nearest, unit_norm
 from pcnn.evaluate import predict_logits
-from pcnn.heads import headless
 from pcnn.model import PCNN, ModelConfig
 from pcnn.regions import REGIONS
 from pcnn.results import Detection
@@ -110,18 +109,6 @@ def test_the_vector_is_what_the_expression_head_is_given(
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
     assert np.abs(found - found[0]).max(1)[1:].min() > 1e-3  # the faces are told apart
     np.testing.assert_allclose(recognizer.embed_crops(faces[2].numpy()), found[2], atol=2e-5)
-
-
-def test_headless_leaves_the_network_as_it_is(small: Path) -> None:
-    network = weights.load_expression(small).network
-    faces = torch.zeros(2, 32, 32, dtype=torch.uint8)
-    before, _ = predict_logits(network, faces)
-    bare = headless(network)
-    pooled, regions = predict_logits(bare, faces)
-    assert pooled.shape == (2, SIZE) and regions["mouth"].shape == (2, SIZE // 2)
-    torch.testing.assert_close(network.expression_head(pooled), before)
-    assert next(bare.parameters()) is next(network.parameters())
-    torch.testing.assert_close(predict_logits(network, faces)[0], before)
 
 
 def test_vectors_of_photographs(recognizer: Recognizer, tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ from torch import Tensor
 from pcnn import InputError, Recognizer, WeightsError, cli, saliency, train_expression, weights
 from pcnn.augment import resample
 from pcnn.evaluate import normalise, pictures, predict_logits
-from pcnn.heads import headless, unit_norm
+from pcnn.heads import unit_norm
 from pcnn.images import load_image
+from pcnn.inference import beheaded
 from pcnn.labels import FaceSet
 from pcnn.model import PCNN, ModelConfig
 from pcnn.regions import REGIONS, VIEWS
@@ -312,7 +313,8 @@ def test_the_recognizer_obeys(plain: Path, weighed: Path) -> None:
     scores = list(found.scores.values())
     assert scores == pytest.approx((logits[0] / 0.5).softmax(0).tolist(), abs=1e-3)
     assert np.abs(np.subtract(scores, list(other.scores.values()))).max() > 0.01
-    vector, _ = headless(network).forward_views(network.cut(product))
+    bare, _ = beheaded(network)
+    vector, _ = bare.forward_views(network.cut(product))
     expected = unit_norm(vector.numpy())[0]
     np.testing.assert_allclose(recognizer.embed_crops(picture.numpy()), expected, atol=1e-3)
     explained = recognizer.explain_crops(picture.numpy())
