@@ -14,7 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pcnn.packed import Convolution, DirectConvolution, folded, rectify_, rows_of
+from pcnn.packed import (
+    Convolution,
+    DirectConvolution,
+    folded,
+    keep_freed_memory,
+    rectify_,
+    rows_of,
+)
 from pcnn.retinaface import ANCHORS_PER_CELL, Bottleneck, Context, MobileNet, ResNet50, RetinaFace
 
 # What is predicted for an anchor: the logit of a face, its box, its landmarks.
@@ -33,6 +40,7 @@ class PreparedRetinaFace:
     def __init__(
         self, network: RetinaFace, *, channels: str, mean: Sequence[float], std: Sequence[float]
     ) -> None:
+        keep_freed_memory()
         body, pyramid = network.body, network.fpn
         self._body: _MobileNet | _ResNet50
         self._body = _MobileNet(body) if isinstance(body, MobileNet) else _ResNet50(body)  # type: ignore[arg-type]
