@@ -288,7 +288,7 @@ def _contempt(sets: dict[str, Sets], votes: dict[str, Array]) -> Any:
                     areas[name].append((below + 0.5 * level).mean(1))
                     recalls[name].append(scores[theirs].argmax(1) == CONTEMPT)
             told[f"{shots} {method}"] = {
-                "auc": _told({name: np.stack(each) for name, each in areas.items()}),
+                "auc": _told({name: np.stack(each) for name, each in areas.items()}, UNAWARE),
                 "recall": _told({name: np.stack(each) for name, each in recalls.items()}),
             }
     return told
@@ -314,8 +314,8 @@ def _triplets(sets: Sets, votes: Array) -> Any:
     }
 
 
-def _told(right: dict[str, Array]) -> Any:
-    """Name → mean, its 95 % interval, and the interval of the embedding's lead over it.
+def _told(right: dict[str, Array], ahead: str = "embedding") -> Any:
+    """Name → mean, its 95 % interval, and the interval of one name's lead over it.
 
     right: name → (draws, faces), the same faces throughout. Bootstrap over draws and faces.
     """
@@ -326,7 +326,7 @@ def _told(right: dict[str, Array]) -> Any:
         draws, faces = (draw.integers(0, size, size) for size in shape)
         for name, each in right.items():
             means[name].append(float(each[draws][:, faces].mean()))
-    own = np.array(means["embedding"])
+    own = np.array(means[ahead])
     return {
         name: {
             "value": float(each.mean()),
@@ -366,7 +366,14 @@ def _tables(record: dict[str, Any]) -> str:
         "",
     ]
     lines += _grid({key: each["auc"] for key, each in record["contempt"].items()})
-    lines += ["", "The same, recall of contempt:", ""]
+    lines += ["", f'Lead of "{UNAWARE}" in area, logistic head:', ""]
+    lines += ["| over | " + " | ".join(f"{shots} examples" for shots in SHOTS) + " |"]
+    lines += ["|---" * (len(SHOTS) + 1) + "|"]
+    for name in (f"{UNAWARE}, logits", "random network", "pixels"):
+        leads = [record["contempt"][f"{shots} logistic"]["auc"][name]["lead"] for shots in SHOTS]
+        cells = [f"{100 * low:+.1f} … {100 * high:+.1f}" for low, high in leads]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += ["", "Recall of contempt:", ""]
     lines += _grid({key: each["recall"] for key, each in record["contempt"].items()})
     lines += [
         "",
