@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -434,3 +435,18 @@ def test_options(file: Path, folders: Path, tmp_path: Path, capsys: Captured) ->
     assert capsys.readouterr().err == f"pcnn-units: {tmp_path / 'none.csv'}: no such file\n"
     assert run(file, folders, "--most", 0) == 2
     assert "most must be at least 1, got 0" in capsys.readouterr().err
+
+
+def test_the_examples_of_the_page_run(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    """With the packaged network, on faces of noise."""
+    noise = torch.randint(0, 256, (80, 48, 48), generator=torch.Generator().manual_seed(0))
+    given = face_set(10 * list(FERPLUS_CLASSES))
+    faces = FaceSet(noise.to(torch.uint8), given.votes, given.names)
+    monkeypatch.setattr("pcnn.datasets.load_faces", lambda *_: faces)
+    page = (Path(__file__).parent.parent / "docs" / "deconvnet.md").read_text()
+    examples = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(examples) == 2
+    scope: dict[str, object] = {}
+    for example in examples:
+        exec(compile(example, "deconvnet.md", "exec"), scope)
+    assert capsys.readouterr().out.endswith("maps detect a unit\n")
