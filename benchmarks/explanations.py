@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -28,15 +29,26 @@ from pcnn import explanations, weights
 from pcnn.augment import resample
 from pcnn.datasets import load_ferplus
 from pcnn.evaluate import normalise, pictures
-from pcnn.model import PCNN
+from pcnn.model import PCNN, ModelConfig
 from pcnn.regions import REGIONS
 from pcnn.weights import ExpressionWeights
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data" / "ferplus"
 BATCH = 8
 BLUR = 1 / 8  # of the face's side
+SMOOTH = 1 / 24  # of the face's side, as in explanations.heat_maps
 DELETED = (0.05, 0.1, 0.2, 0.35)  # shares of the face's pixels
 Array = NDArray[np.float64]
+# A network, faces (B, C, S, S), one class for each (B,) → maps of 0…1 (B, S, S).
+HeatKind: TypeAlias = Callable[[PCNN, Tensor, Tensor], Tensor]
+
+
+def drawn_faces(folder: Path, config: ModelConfig, count: int, seed: int) -> Tensor:
+    """Normalised faces of FER+ valid, (N, C, S, S); count: so many of them, 0 for all."""
+    valid = load_ferplus(folder, "valid")
+    order = np.random.default_rng(seed).permutation(len(valid))
+    chosen = valid.subset(order[: count or None].tolist())
+    return normalise(resample(pictures(chosen.faces, config.channels), config.size), config)
 
 
 def probability(loaded: ExpressionWeights, logits: Tensor, classes: Tensor) -> Tensor:
@@ -82,23 +94,31 @@ def measure_regions(loaded: ExpressionWeights, faces: Tensor) -> tuple[Tensor, A
 
 
 def measure_deletion(
-    loaded: ExpressionWeights, faces: Tensor, answers: Tensor, heat: Tensor
-) -> tuple[Array, Array]:
-    """What hiding the hottest pixels takes from the answer, and what random spots: (N, shares)."""
+    loaded: ExpressionWeights,
+    faces: Tensor,
+    answers: Tensor,
+    heat: Tensor,
+    shares: Sequence[float] = DELETED,
+) -> Array:
+    """What hiding the hottest pixels takes from the answer: (N, shares).
+
+    heat: (N, S, S), ≥ 0. Of a map that is hot in less than a share, all that is hot is hidden.
+    """
+    columns = []
+    for share in shares:
+        bound = heat.flatten(1).quantile(1 - share, 1)[:, None, None]
+        kept = faces * ((heat < bound) | (heat <= 0))[:, None]
+        columns.append(answer_probability(loaded, kept, answers))
+    whole = answer_probability(loaded, faces, answers)
+    return (whole[:, None] - torch.stack(columns, 1)).double().numpy()
+
+
+def random_spots(faces: Tensor) -> Tensor:
+    """(N, S, S) of 0…1, the same at every call, to be hidden in place of what is hot."""
     draw = torch.Generator().manual_seed(0)
-    spots = torch.rand(heat.shape, generator=draw)
+    spots = torch.rand((len(faces), *faces.shape[2:]), generator=draw)
     # As smooth as the heat: single pixels would be another, easier comparison.
-    spots = explanations.blur(spots, heat.shape[-1] / 24)
-    results = []
-    for order in (heat, spots):
-        columns = []
-        for share in DELETED:
-            bound = order.flatten(1).quantile(1 - share, 1)[:, None, None]
-            kept = faces * (order < bound)[:, None]
-            columns.append(answer_probability(loaded, kept, answers))
-        whole = answer_probability(loaded, faces, answers)
-        results.append((whole[:, None] - torch.stack(columns, 1)).double().numpy())
-    return results[0], results[1]
+    return explanations.blur(spots, SMOOTH * faces.shape[-1])
 
 
 @torch.no_grad()
@@ -108,15 +128,17 @@ def answer_probability(loaded: ExpressionWeights, faces: Tensor, answers: Tensor
     return torch.cat([probability(loaded, loaded.network(face)[0], own) for face, own in parts])
 
 
-def measure_heat(network: PCNN, faces: Tensor, answers: Tensor, title: str) -> Tensor:
-    """(N, S, S)."""
+def shipped_heat(network: PCNN, faces: Tensor, answers: Tensor) -> Tensor:
+    """(N, S, S): what `Recognizer.explain` shows."""
+    return explanations.heat_maps(network, network.cut(faces), answers)
+
+
+def measure_heat(
+    network: PCNN, faces: Tensor, answers: Tensor, title: str, kind: HeatKind = shipped_heat
+) -> Tensor:
+    """(N, S, S), batch by batch."""
     parts = list(zip(faces.split(BATCH), answers.split(BATCH), strict=True))
-    return torch.cat(
-        [
-            explanations.heat_maps(network, network.cut(face), own)
-            for face, own in watched(parts, title)
-        ]
-    )
+    return torch.cat([kind(network, face, own) for face, own in watched(parts, title)])
 
 
 def compare(drops: Array, called: NDArray[np.int64]) -> dict[str, Any]:
@@ -187,7 +209,9 @@ def check_heat(
     shares = explanations.heat_shares(heat, loaded.network.config.layout).numpy()
     result = compare(flat, shares.argmax(1))
     print_comparison(f"{len(faces)} faces: region with most heat, hidden by flat fill", result)
-    hot, spots = measure_deletion(loaded, faces, answers, heat)
+    hot, spots = (
+        measure_deletion(loaded, faces, answers, order) for order in (heat, random_spots(faces))
+    )
     rows = []
     print("hottest pixels hidden, and as many in random spots")
     for i, share in enumerate(DELETED):
@@ -227,12 +251,7 @@ def main() -> int:
     loaded = weights.load_expression(arguments.weights)
     if not isinstance(loaded.network, PCNN):
         parser.error(f"{arguments.weights} has no regions: give weights of a PCNN")
-    config = loaded.network.config
-    valid = load_ferplus(arguments.data, "valid")
-    order = np.random.default_rng(arguments.seed).permutation(len(valid))
-    chosen = valid.subset(order[: arguments.faces or None].tolist())
-    pixels = resample(pictures(chosen.faces, config.channels), config.size)
-    faces = normalise(pixels, config)
+    faces = drawn_faces(arguments.data, loaded.network.config, arguments.faces, arguments.seed)
     sha256 = weights.sha256(loaded.path)
     print(f"weights {loaded.path.name}, sha256 {sha256[:12]}; FER+ valid, seed {arguments.seed}")
     answers, flat, blurred = measure_regions(loaded, faces)
