@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -12,7 +13,9 @@ from tolerances import CROP, assert_near
 from torch import Tensor
 
 from pcnn import ops
+from pcnn.geometry import face_transforms
 from pcnn.ops import native, reference
+from pcnn.regions import RegionLayout
 
 IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}  # leaves levels as they are
@@ -151,6 +154,52 @@ def test_the_number_of_threads_changes_nothing() -> None:
         torch.set_num_threads(threads)
     for others in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], others, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_views_within_the_first_and_beside_it(dtype: torch.dtype) -> None:
+    """Parts of the first view are copied from it; what only nearly is one is not."""
+    image = picture(90, 80)
+    first = torch.tensor([[1.75, -0.5, 10.25], [0.5, 1.75, -3.5]])
+    places = ((0, 0), (3, 5), (12, 8), (13, 8), (-1, 0), (3, 5.5), (2.25, 4))  # top, left
+    views = [first]
+    for top, left in places:
+        shifted = first.clone()
+        shifted[:, 2] += first[:, :2] @ torch.tensor([left, top], dtype=torch.float32)
+        views.append(shifted)
+    larger = first.clone()
+    larger[:, :2] *= 1.5
+    views += [larger, torch.full((2, 3), math.nan), torch.zeros(2, 3)]
+    transforms = torch.stack([torch.stack(views), torch.stack(views) + 0.125])
+    sizes = [(20, 16), (20, 16)] + [(8, 8)] * (len(views) - 2)
+    options = {"mean": (0.41, 0.52, 0.63), "std": (0.21, 0.32, 0.23), "footprint": 1.5}
+    found = ops.crop_regions(image, transforms, sizes, **options, dtype=dtype)
+    expected = reference.crop_regions(image, transforms, sizes, **options, dtype=torch.float32)
+    for view, other in zip(found, expected, strict=True):
+        assert_near(view, other, CROP)
+
+
+def test_a_face_s_regions_are_its_own_pixels() -> None:
+    """Exactly, though their maps are rounded each by itself."""
+    layout = RegionLayout()
+    landmarks = np.array([[61, 70], [102, 64], [86, 93], [70, 116], [104, 110]], np.float32)
+    template = [[0.33, 0.38], [0.67, 0.38], [0.5, 0.59], [0.36, 0.76], [0.64, 0.75]]
+    maps = face_transforms([landmarks, landmarks * 1.3], template, 97, layout)
+    boxes = list(layout.boxes(97).values())
+    views = ops.crop_regions(
+        picture(200, 220),
+        torch.from_numpy(maps),
+        [box.size for box in boxes],
+        mean=(0.5,),
+        std=(0.25,),
+        footprint=2.0,
+    )
+    for box, view in zip(boxes, views, strict=True):
+        part = views[0][:, :, box.top : box.bottom, box.left : box.right]
+        if ops._implementation is native:
+            assert torch.equal(view, part)
+        # A coordinate of up to 256 is rounded to 2⁻¹⁷ of a pixel; neighbours differ by 255 levels.
+        torch.testing.assert_close(view, part, atol=4 * 2.0**-17 / 0.25, rtol=0)
 
 
 def sides() -> st.SearchStrategy[int]:
