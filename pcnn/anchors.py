@@ -41,7 +41,7 @@ def anchor_grid(
         )
     if len(levels) != len(steps) or not levels:
         raise InputError(
-            f"anchor_grid: min_sizes must have one entry for each of the {len(steps)} steps, "
+            f"anchor_grid: min_sizes must have one entry for each step, {len(steps)}, "
             f"got {len(levels)}"
         )
     if any(step < 1 for step in steps) or any(size <= 0 for sizes in levels for size in sizes):

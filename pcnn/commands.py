@@ -15,9 +15,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from pcnn import __version__
-from pcnn.errors import InputError, NativeError, WeightsError
+from pcnn.errors import InputError, NativeError, WeightsError, counted
 from pcnn.explanation_panels import stack
 from pcnn.files import annotated_names, find_images, shown
+from pcnn.images import stored_size
 from pcnn.reports import STREAMED, open_report
 from pcnn.results import Expression, Prediction
 
@@ -30,6 +31,8 @@ DONE, SOME_FAILED, NOTHING_DONE = 0, 1, 2  # exit statuses
 
 _BATCH_SIZE, _CROPS_BATCH_SIZE = 8, 64
 _PROGRESS_FROM = 5  # files
+# A cut-out face is seldom longer or larger than this, a photograph often is.
+_FACE_RATIO, _FACE_PIXELS = 1.6, 1024 * 1024
 
 
 def load_recognizer(arguments: argparse.Namespace) -> Recognizer:
@@ -54,7 +57,7 @@ def predict_files(arguments: argparse.Namespace) -> int:
     """
     files, errors = find_images(arguments.paths)
     for error in errors:
-        _complain(error)
+        _tell(error)
     if not files:
         return NOTHING_DONE
     drawn: dict[Path, Path] = {}
@@ -66,7 +69,7 @@ def predict_files(arguments: argparse.Namespace) -> int:
         _make_folder(arguments.explain)
         explained = annotated_names(files, arguments.explain, word="explained", jpeg=False)
     recognizer = load_recognizer(arguments)
-    failed = 0
+    failed, hinted = 0, not arguments.faces
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(_opened(arguments.output, files))
         report = open_report(
@@ -80,13 +83,14 @@ def predict_files(arguments: argparse.Namespace) -> int:
                 if isinstance(result, InputError):
                     raise result
                 report.add(str(file), result)
+                hinted = hinted or _hint(file, bar)
                 if isinstance(result, Prediction) and drawn:
                     _save(result.draw(file), drawn[file])
                 if explained:
                     _explain(recognizer, file, explained[file], arguments)
             except InputError as error:
                 failed += 1
-                _complain(error, bar)
+                _tell(error, bar)
             if bar:
                 bar.advance(bar.task_ids[0])
     if failed == len(files):
@@ -107,7 +111,7 @@ def show_info(arguments: argparse.Namespace) -> int:
     pairs = [
         ("pcnn", __version__),
         ("python", f"{platform.python_version()} on {platform.platform()}"),
-        ("torch", f"{torch.__version__}, {torch.get_num_threads()} threads"),
+        ("torch", f"{torch.__version__}, {counted(torch.get_num_threads(), 'thread')}"),
         ("numpy", np.__version__),
         ("pillow", PIL.__version__),
     ]
@@ -158,7 +162,23 @@ def _explain(
         else recognizer.explain(file, min_score=arguments.min_score)
     )
     if found:
-        _save(stack([each.draw() for each in found]), target)
+        numbers = range(1, len(found) + 1) if len(found) > 1 else [None]
+        drawn = [each.draw(number) for each, number in zip(found, numbers, strict=True)]
+        _save(stack(drawn), target)
+
+
+def _hint(file: Path, bar: Progress | None) -> bool:
+    """Say what --faces is for where a picture does not look like a face; whether it was said."""
+    size = stored_size(file)
+    if size is None or (max(size) <= _FACE_RATIO * min(size) and size[0] * size[1] <= _FACE_PIXELS):
+        return False
+    seen = f"{shown(file)} has {size[0]} × {size[1]} pixels"
+    _tell(
+        f"hint: {seen}, but --faces is for faces that are cut out already, and reads each whole "
+        "picture as one: leave it out to have the faces found",
+        bar,
+    )
+    return True
 
 
 def _save(picture: Image, target: Path) -> None:
@@ -225,9 +245,9 @@ def _progress(arguments: argparse.Namespace, count: int) -> Iterator[Progress | 
         yield bar
 
 
-def _complain(error: InputError, bar: Progress | None = None) -> None:
-    """One line on stderr, past the progress bar."""
-    line = f"pcnn-predict: {error}"
+def _tell(what: object, bar: Progress | None = None) -> None:
+    """One line on stderr, past the progress bar: an error, or a hint."""
+    line = f"pcnn-predict: {what}"
     if bar is None:
         print(line, file=sys.stderr)
     else:

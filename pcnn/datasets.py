@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from pcnn.errors import InputError
+from pcnn.errors import InputError, counted
 from pcnn.ferplus import FER2013_TREE, SHEETS_TREE, read_fer2013, read_sheets, sheet_splits
 from pcnn.images import load_image
 from pcnn.labels import FaceSet, one_hot
@@ -212,17 +212,18 @@ def _fit(faces: FaceSet, options: _Options) -> FaceSet:
 
 def _read(listing: Listing, path: Path, options: _Options) -> FaceSet:
     """The faces of a listing, without those that are left out."""
-    missing, count = listing.missing, len(listing.names) + len(listing.missing)
+    missing = listing.missing
+    pictures = counted(len(listing.names) + len(missing), "picture")
     if missing:
         named = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
-        text = f"load_faces: {len(missing)} of {count} pictures of {path} are missing: {named}"
+        text = f"load_faces: {len(missing)} of {pictures} of {path} missing: {named}"
         if options.missing == "raise":
             raise InputError(f"{text}; missing='skip' leaves them out")
         warnings.warn(text, stacklevel=3)
     pixels, broken = _read_pictures(listing.pictures, options)
     if broken:
         first = next(iter(broken.values()))
-        text = f"{len(broken)} of {count} pictures of {path} cannot be read; the first: {first}"
+        text = f"{len(broken)} of {pictures} of {path} cannot be read; the first: {first}"
         warnings.warn(f"load_faces: {text}", stacklevel=3)
     whole = [index for index in range(len(listing.names)) if index not in broken]
     if not whole:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from pcnn.deconvnet import STAGES, FeatureMap, Projection
-from pcnn.errors import InputError
+from pcnn.errors import InputError, counted
 from pcnn.regions import RegionLayout
 
 _GROUND, _TEXT, _DIM = (24, 24, 24), (255, 255, 255), (190, 190, 190)
@@ -60,7 +60,10 @@ def draw_mosaic(  # noqa: PLR0913
     low, high = float(projection.strengths.min()), float(projection.strengths.max())
     text = f"its response: {high:.2f}"
     if len(views) > 1:
-        text = f"its {len(views)} strongest responses, of {faces} faces: {high:.2f} … {low:.2f}"
+        text = (
+            f"its {len(views)} strongest responses, of {counted(faces, 'face')}: "
+            f"{high:.2f} … {low:.2f}"
+        )
     draw.text((_MARGIN, 54), text, font=_font(16), fill=_DIM)
     left, right, top = _MARGIN, 2 * _MARGIN + width, 110
     if show_faces:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from pcnn.anchors import box_overlaps, encode_boxes, encode_landmarks
 from pcnn.checkpoints import DetectorSettings
-from pcnn.errors import InputError
+from pcnn.errors import InputError, counted
 from pcnn.mosaics import Mosaic
 
 # Anchors that overlap a face by this take their offsets from it; by this, they are positive.
@@ -54,7 +54,7 @@ def targets_of(
     logits, boxes, landmarks = outputs
     if len(logits) != len(mosaics):
         raise InputError(
-            f"targets_of: outputs must be of {len(mosaics)} mosaics, got {len(logits)}"
+            f"targets_of: outputs must be of {counted(len(mosaics), 'mosaic')}, got {len(logits)}"
         )
     targets = Targets(logits.softmax(dim=-1)[..., 1], boxes.clone(), landmarks.clone())
     halves = anchors[:, 2:] / 2

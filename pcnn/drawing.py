@@ -9,7 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from pcnn.panels import Box, DrawnFace, Placed, Style, arrange, distances, visible
+from pcnn.panels import (
+    Box,
+    DrawnFace,
+    Placed,
+    Style,
+    Subject,
+    arrange,
+    subjects,
+    visible,
+)
 
 # Okabe and Ito, "Color Universal Design" (2008), less black and the blue that is lost on black.
 _COLOURS = (
@@ -25,6 +34,10 @@ _TRACK = (255, 255, 255, 48)
 _HALO = (0, 0, 0, 200)
 _TEXT = (255, 255, 255)
 _DIM = (205, 205, 205)
+_GROUND = (24, 24, 24)  # where a picture has not the width or height of a label
+
+_LARGE_ENOUGH = 512  # pixels of the longer side, up to which pictures are enlarged
+_NO_FACE = "no face found"
 
 
 def annotate(pixels: NDArray[np.uint8], faces: Sequence[DrawnFace]) -> Image.Image:
@@ -33,32 +46,41 @@ def annotate(pixels: NDArray[np.uint8], faces: Sequence[DrawnFace]) -> Image.Ima
     pixels: (H, W, 3) uint8 RGB, upright; not changed.
     faces: none gives the picture with a note that none was found. Boxes and landmarks in
         pixels of the picture; they may reach over its edges.
-    A chart lies inside the picture and beside its face, off every other face where there is
-    room: of all classes, else of the best three, else the label alone (on a picture too
-    small even for that, nothing). Letters and lines grow with the picture.
-    Returns an RGB image of the same size.
+    A picture whose longer side is 256 pixels or less is enlarged, by the largest whole number
+    that leaves it within 512; one too narrow or low for a label gets dark ground beside or
+    below it. Several faces are numbered from 1, in their order.
+    A chart lies above, beside or below its head, off every face and hair where there is room:
+    for one face of all classes, else of the best three, else the label alone. Letters and
+    lines grow with the picture.
+    Returns an RGB image, of the picture's size but for the enlarged and the narrow.
     """
-    picture = Image.fromarray(pixels).copy()  # fromarray alone may share memory
+    height, width = pixels.shape[:2]
+    scale = max(1, _LARGE_ENOUGH // max(width, height))
+    enlarged = Image.fromarray(pixels).resize(
+        (scale * width, scale * height), Image.Resampling.BICUBIC
+    )
+    drawn = subjects(faces, scale)
+    style = Style(enlarged.size, [face.title for face in drawn] or [_NO_FACE])
+    picture = Image.new("RGB", style.size, _GROUND)
+    picture.paste(enlarged)
     draw = ImageDraw.Draw(picture, "RGBA")
-    style = Style(picture.size, len(faces))
-    if not faces:
-        _draw_note(draw, style, "no face found")
+    if not drawn:
+        _draw_note(draw, style, _NO_FACE)
         return picture
-    colours = [_COLOURS[index % len(_COLOURS)] for index in range(len(faces))]
-    for face, colour in zip(faces, colours, strict=True):
+    colours = [_COLOURS[index % len(_COLOURS)] for index in range(len(drawn))]
+    for face, colour in zip(drawn, colours, strict=True):
         _draw_face(draw, face, colour, style)
-    placed = arrange(faces, style, draw)
-    for face, place, colour in zip(faces, placed, colours, strict=True):
-        if place is not None:
-            _draw_leader(draw, place.box, visible(face.box, picture.size), colour, style)
+    placed = arrange(drawn, style)
+    for face, place, colour in zip(drawn, placed, colours, strict=True):
+        if place.apart:
+            _draw_leader(draw, place.box, visible(face.box, style.size), colour, style)
     for place, colour in zip(placed, colours, strict=True):
-        if place is not None:
-            _draw_panel(draw, place, colour, style)
+        _draw_panel(draw, place, colour, style)
     return picture
 
 
-def _draw_face(draw: ImageDraw.ImageDraw, face: DrawnFace, colour: Any, style: Style) -> None:
-    """Box and landmarks, each with a dark rim so that they show on any ground."""
+def _draw_face(draw: ImageDraw.ImageDraw, face: Subject, colour: Any, style: Style) -> None:
+    """Box, number and landmarks, each with a dark rim so that they show on any ground."""
     box = visible(face.box, style.size)
     side = max(face.box[2] - face.box[0], face.box[3] - face.box[1])
     line = round(min(style.title_px / 6, max(2.0, side / 14)))
@@ -70,6 +92,16 @@ def _draw_face(draw: ImageDraw.ImageDraw, face: DrawnFace, colour: Any, style: S
     for x, y in face.landmarks.tolist():
         _dot(draw, x, y, radius + rim, _HALO)
         _dot(draw, x, y, radius, _TEXT)
+    corner = (box.x1, max(box.y1 - 2 * line, style.title_px))  # above it, but in the picture
+    draw.text(
+        corner,
+        face.number,
+        font=style.title,
+        fill=_TEXT,
+        anchor="lb",
+        stroke_width=max(1, style.title_px // 8),
+        stroke_fill=_HALO,
+    )
 
 
 def _dot(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, fill: Any) -> None:
@@ -80,9 +112,7 @@ def _dot(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, fill: Any
 def _draw_leader(
     draw: ImageDraw.ImageDraw, panel: Box, face: Box, colour: Any, style: Style
 ) -> None:
-    """A line from a panel to its face, where they are not next to each other."""
-    if distances(np.array([panel]), face)[0] <= 1.5 * style.pad:
-        return
+    """A line from a panel to its face."""
     start_x, end_x = _nearest(panel.x1, panel.x2, face.x1, face.x2)
     start_y, end_y = _nearest(panel.y1, panel.y2, face.y1, face.y2)
     line = (start_x, start_y, end_x, end_y)
@@ -125,12 +155,10 @@ def _draw_panel(draw: ImageDraw.ImageDraw, place: Placed, colour: Any, style: St
 
 
 def _draw_note(draw: ImageDraw.ImageDraw, style: Style, text: str) -> None:
-    """A line of text in the lower left corner, where it fits."""
+    """A line of text in the lower left corner."""
     right = draw.textlength(text, font=style.row) + 2 * style.pad
     bottom = style.size[1]
     top = bottom - 1.25 * style.row_px - style.pad
-    if right > style.size[0] or top < 0:
-        return
     draw.rectangle((0, top, right, bottom), fill=_PANEL)
     middle = (top + bottom) / 2
     draw.text((style.pad, middle), text, font=style.row, fill=_TEXT, anchor="lm")

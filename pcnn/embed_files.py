@@ -15,7 +15,7 @@ from rich.progress import track
 
 from pcnn.commands import DONE, NOTHING_DONE, SOME_FAILED, load_recognizer
 from pcnn.embeddings import Embeddings, check_suffix
-from pcnn.errors import InputError
+from pcnn.errors import InputError, counted
 from pcnn.files import find_images, shown
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
     embeddings.save(arguments.output)
     faces, size = embeddings.features.shape
     print(
-        f"{shown(arguments.output)}: {faces} faces of {len(files) - failed} pictures, "
-        f"{size} values each",
+        f"{shown(arguments.output)}: {counted(faces, 'face')} of "
+        f"{counted(len(files) - failed, 'picture')}, {counted(size, 'value')} each",
         file=sys.stderr,
     )
     return SOME_FAILED if failed or errors else DONE

@@ -23,7 +23,7 @@ from rich.console import Console
 from torch import Tensor
 
 from pcnn.checkpoints import DetectorSettings
-from pcnn.errors import InputError, WeightsError
+from pcnn.errors import InputError, WeightsError, counted
 from pcnn.graphs import Graph, LevelsGraph, ViewsGraph, patterns, rows
 from pcnn.inference import Prepared, prepare
 from pcnn.prepared_retinaface import PreparedRetinaFace
@@ -179,7 +179,7 @@ def movement(loaded: ExpressionWeights, prepared: Prepared) -> float:
 
 
 def _described(engine: str, precision: str, device: torch.device) -> str:
-    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    threads = f", {counted(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else ""
     return f"{engine} {importlib.metadata.version(engine)}, {precision}{threads}"
 
 

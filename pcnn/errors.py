@@ -1,4 +1,4 @@
-"""The exceptions this package raises on purpose, and the checks that raise them."""
+"""The exceptions this package raises on purpose, the checks that raise them, and counts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def counted(count: int, noun: str) -> str:
+    """A number and what it counts, for a message: 1 face, 2 faces, 1,000 classes."""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else plural}"
 
 
 class InputError(ValueError):

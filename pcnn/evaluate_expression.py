@@ -20,7 +20,7 @@ from pcnn import __version__, weights
 from pcnn.charts import draw_confusion, draw_coverage, draw_reliability
 from pcnn.datasets import FaceSet, load_faces
 from pcnn.devices import choose_device
-from pcnn.errors import InputError
+from pcnn.errors import InputError, counted
 from pcnn.evaluate import Cost, measure_cost, predict_logits
 from pcnn.labels import canonical, one_hot, relabel
 from pcnn.recognizer import DEFAULT_WEIGHTS
@@ -263,15 +263,16 @@ def _show(evaluation: Evaluation, cost: Cost, title: str) -> None:
 def _lines(evaluation: Evaluation, title: str) -> Iterator[str]:
     """What was scored, and what was left out of it."""
     common = evaluation.common
-    yield f"{title}: {len(common.faces):,} faces"
+    yield f"{title}: {counted(len(common.faces), 'face')}"
     if common.data_only:
         names = ", ".join(common.data_only)
-        yield f"left out: {common.left_out:,} faces of classes the network has not ({names})"
+        left_out = counted(common.left_out, "face")
+        yield f"left out: {left_out} of classes the network has not ({names})"
     if common.network_only:
         names = ", ".join(common.network_only)
         yield (
             f"probabilities renormalised without classes the data has not ({names}), "
-            f"the likeliest for {evaluation.outside:,} faces"
+            f"the likeliest for {counted(evaluation.outside, 'face')}"
         )
 
 

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from pcnn.errors import counted
+
 # Okabe and Ito, "Color Universal Design" (2008): blue against orange and yellow is told apart
 # by everybody, and yellow is lighter than vermilion in print without colours.
 _ANSWER = (86, 180, 233)
@@ -57,9 +59,10 @@ class DrawnExplanation(Protocol):
     def decisive(self) -> str | None: ...
 
 
-def draw_explanation(explained: DrawnExplanation) -> Image.Image:
+def draw_explanation(explained: DrawnExplanation, number: int | None = None) -> Image.Image:
     """The picture of one explained face.
 
+    number: of the face, which goes before the answer; None where there is but one.
     Left the face in grey under its heat, regions outlined, the decisive one in blue. Right a
     line for each region: the face without it, what the region says alone, and a bar of what
     remains of the answer's probability without it, with a tick where the whole face has it.
@@ -67,7 +70,8 @@ def draw_explanation(explained: DrawnExplanation) -> Image.Image:
     """
     picture = Image.new("RGB", (_WIDTH, _HEIGHT), _GROUND)
     draw = ImageDraw.Draw(picture)
-    title = f"{explained.label} {explained.confidence:.0%}"
+    title = "" if number is None else f"{number}: "
+    title += f"{explained.label} {explained.confidence:.0%}"
     draw.text((_MARGIN, 18), title, font=_font(36), fill=_ANSWER)
     _fitted(draw, (_MARGIN, 68), summary(explained), _WIDTH - 2 * _MARGIN)
     picture.paste(_heated(explained), (_MARGIN, _TOP))
@@ -200,8 +204,7 @@ def _change(explained: DrawnExplanation, region: str) -> str:
     points = round(100 * explained.without[region][best]) - round(100 * explained.confidence)
     if not points:
         return "no change"
-    sign, plural = "+" if points > 0 else "−", "" if abs(points) == 1 else "s"
-    return f"{sign}{abs(points)} point{plural}"
+    return f"{'+' if points > 0 else '-'}{counted(abs(points), 'point')}"
 
 
 def _without(explained: DrawnExplanation, region: str, side: int) -> Image.Image:

@@ -15,7 +15,7 @@ from rich import progress
 from rich.console import Console
 from torch import Tensor
 
-from pcnn.errors import InputError
+from pcnn.errors import InputError, counted
 from pcnn.images import load_image
 from pcnn.labels import FER2013_CLASSES, FaceSet, canonical, one_hot
 from pcnn.model import FERPLUS_CLASSES
@@ -102,7 +102,8 @@ def _read_split(folder: Path, split: str) -> tuple[list[Row], Pixels]:
     tiles = np.concatenate([_cut_sheet(sheet) for sheet in sheets])
     if len(tiles) < len(rows):
         raise InputError(
-            f"load_faces: {table} has {len(rows)} lines, its sheets only {len(tiles)} tiles"
+            f"load_faces: {table} has {counted(len(rows), 'line')}, "
+            f"its sheets only {counted(len(tiles), 'tile')}"
         )
     return rows, tiles[: len(rows)]
 
@@ -222,7 +223,8 @@ def _read_table(
         lines.append(line)
     if crowd is not None and line + 1 != len(crowd.names):
         raise InputError(
-            f"load_faces: {crowd.path} has {len(crowd.names)} lines, {table.name} {line + 1}"
+            f"load_faces: {crowd.path} has {counted(len(crowd.names), 'line')}, "
+            f"{table.name} {line + 1}"
         )
     return lines, np.array(faces, np.uint8).reshape(-1, _TILE, _TILE), seven
 

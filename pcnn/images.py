@@ -102,6 +102,22 @@ def load_image(source: ImageSource, *, bgr: bool = False, name: str = "image") -
     raise InputError(f"load_image: {name} must be {_SOURCES}, got {type(source).__name__}{remedy}")
 
 
+def stored_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Width and height as a picture file has them, before it is turned upright.
+
+    Reads only its first part. None where the file is no picture that can be read, or no
+    regular one, which could be read only once.
+    """
+    if not Path(path).is_file():
+        return None
+    with contextlib.suppress(OSError, InputError), Path(path).open("rb") as stream:
+        kind = _format_of(stream.read(1024))
+        stream.seek(0)
+        with _pillow_errors("", ""):
+            return None if kind is None else Image.OPEN[kind][0](stream, "").size
+    return None
+
+
 def _load_file(path: str) -> Pixels:
     """Pixels of the file at `path`."""
     if not isinstance(path, str):

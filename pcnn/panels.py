@@ -1,19 +1,21 @@
-"""Where the panel of each drawn face goes: inside the picture, off other faces and panels."""
+"""Where the panel of each drawn face goes: inside the picture, off faces, hair and other panels."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import ceil, sqrt
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ImageDraw, ImageFont
+from PIL import ImageFont
 
 _TOP = 3  # bars in the shorter chart
-_GRID = 21  # places tried in each direction where those around the face are taken
+_GRID = 21  # places tried in each direction where those around the head are taken
 _CROWD = 10  # more faces than this get smaller letters
+# How far heads with their hair reach beyond boxes, which go from forehead to chin.
+_HAIR_ABOVE, _HAIR_BESIDE, _CHIN = 0.35, 0.3, 0.05  # of the box's height, width and height
 
 
 class DrawnFace(Protocol):
@@ -40,22 +42,62 @@ class Box(NamedTuple):
     y2: float
 
 
-class Style:
-    """Fonts and distances for one picture; all grow with it, so that they survive a zoom out.
+@dataclass(frozen=True)
+class Subject:
+    """A face as it is drawn: what its panel says, and its place in pixels of the drawing.
 
-    size: of the picture, width and height; reach: how far from its face a panel may lie.
+    number: what its box bears; empty for the only face.
+    scores: (name, probability), best first.
     """
 
-    def __init__(self, size: tuple[int, int], faces: int) -> None:
-        crowding = sqrt(_CROWD / faces) if faces > _CROWD else 1.0
-        self.size = size
-        self.title_px = max(12, round((7 + 0.011 * max(size)) * crowding))
+    number: str
+    title: str
+    scores: tuple[tuple[str, float], ...]
+    box: tuple[float, float, float, float]
+    landmarks: NDArray[np.float32]
+
+
+def subjects(faces: Sequence[DrawnFace], scale: int) -> list[Subject]:
+    """The faces of a picture drawn `scale` times as large.
+
+    Several are numbered from 1 in their order, as `pcnn-predict` numbers them in its table.
+    """
+    several = len(faces) > 1
+    return [
+        Subject(
+            number=f"{number}" if several else "",
+            title=(f"{number}: " if several else "") + f"{face.label} {face.confidence:.0%}",
+            scores=tuple(sorted(face.scores.items(), key=lambda item: -item[1])),
+            box=Box(*(scale * edge for edge in face.box)),
+            landmarks=scale * face.landmarks,
+        )
+        for number, face in enumerate(faces, 1)
+    ]
+
+
+class Style:
+    """Fonts and distances for one drawing; all grow with it, so that they survive a zoom out.
+
+    size: of the drawing, width and height: the picture's, or more where a title needs it.
+    reach: how far from its face's head a panel may lie.
+    """
+
+    def __init__(self, picture: tuple[int, int], titles: Sequence[str]) -> None:
+        crowding = sqrt(_CROWD / len(titles)) if len(titles) > _CROWD else 1.0
+        self.title_px = max(12, round((7 + 0.011 * max(picture)) * crowding))
         self.row_px = max(10, round(0.8 * self.title_px))
         self.title = ImageFont.load_default(self.title_px)
         self.row = ImageFont.load_default(self.row_px)
         self.pad = max(3, self.title_px // 3)
         self.bar_px = 4 * self.title_px
         self.reach = 6 * self.title_px
+        self.title_height = 1.25 * self.title_px + self.pad
+        widest = max(map(self.title_width, titles))
+        self.size = (max(picture[0], ceil(widest)), max(picture[1], ceil(self.title_height)))
+
+    def title_width(self, title: str) -> float:
+        """Of a panel with this title alone, in pixels."""
+        return self.title.getlength(title) + 2 * self.pad
 
 
 @dataclass(frozen=True)
@@ -75,94 +117,96 @@ class Panel:
 
 @dataclass(frozen=True)
 class Placed:
-    """A panel with the place found for it, and whether it hides nothing there."""
+    """A panel with the place found for it.
+
+    clean: it hides nothing there. apart: it is not next to its face's head.
+    """
 
     panel: Panel
     box: Box
     clean: bool
+    apart: bool
 
 
-def arrange(
-    faces: Sequence[DrawnFace], style: Style, draw: ImageDraw.ImageDraw
-) -> list[Placed | None]:
-    """A place for each face's panel; None where even the label is larger than the picture.
+def arrange(faces: Sequence[Subject], style: Style) -> list[Placed]:
+    """A place for each face's panel.
 
-    All faces get the same kind of chart where that works out, else as many as can the
-    shorter one and the others the label alone.
+    One face gets a chart of all classes where it hides no head, else of the best three.
+    Several get the shorter chart where that works out for all, else as many as can that and
+    the others the label alone. Where even labels must hide something, all are labels.
     """
-    most = max(len(face.scores) for face in faces)
-    few = min(most, _TOP)
-    for kinds in ([most], [few], [few, 0]):
-        placed = _place_all(faces, kinds, style, draw)
-        if all(place is not None and place.clean for place in placed):
+    few = min(_TOP, *(len(face.scores) for face in faces))
+    whole = [[len(faces[0].scores)]] if len(faces) == 1 else []
+    for kinds in (*whole, [few], [few, 0]):
+        placed = _place_all(faces, kinds, style)
+        if placed is not None:
             return placed
-    return _place_all(faces, [0], style, draw, or_stop=False)
+    return _place_all(faces, [0], style, clean=False) or []
 
 
 def _place_all(
-    faces: Sequence[DrawnFace],
-    kinds: Sequence[int],
-    style: Style,
-    draw: ImageDraw.ImageDraw,
-    *,
-    or_stop: bool = True,
-) -> list[Placed | None]:
+    faces: Sequence[Subject], kinds: Sequence[int], style: Style, *, clean: bool = True
+) -> list[Placed] | None:
     """Place panels one after another, large faces first, each off those before it.
 
     kinds: how many bars each may have, the first that fits being taken.
-    or_stop: give up, leaving the rest None, where a panel would have to hide something.
+    clean: None where a panel would have to hide something.
     """
     boxes = [visible(face.box, style.size) for face in faces]
-    placed: list[Placed | None] = [None] * len(faces)
+    heads = np.array([visible(_head(face.box), style.size) for face in faces])
+    placed: dict[int, Placed] = {}
     # The margin keeps a panel from seeming to belong to the neighbour it would touch.
     taken = [_grown(box, 1.5 * style.pad) for box in boxes]
     for index in sorted(range(len(faces)), key=lambda i: -_area(boxes[i])):
         others = np.array([*taken[:index], *taken[index + 1 :], _core(faces[index])])
+        own, rims = Box(*heads[index].tolist()), np.array([*heads, boxes[index]])
         for rows in kinds:
-            panel = _lay_out(faces[index], rows, style, draw)
-            place = _best_place(panel, boxes[index], others, style)
-            if place is not None and place.clean:
+            panel = _lay_out(faces[index], rows, style)
+            place = _best_place(panel, own, (others, rims), style)
+            if place is not None and (place.clean or not clean):
+                placed[index] = place
+                taken.append(place.box)
                 break
-        placed[index] = place
-        if place is not None:
-            taken.append(place.box)
-        if or_stop and not (place is not None and place.clean):
-            break
-    return placed
+        else:
+            return None
+    return [placed[index] for index in range(len(faces))]
 
 
-def _best_place(panel: Panel, own: Box, taken: NDArray[np.float64], style: Style) -> Placed | None:
+def _best_place(
+    panel: Panel, head: Box, hidden: Sequence[NDArray[np.float64]], style: Style
+) -> Placed | None:
     """The candidate that hides least, and of those the nearest; None where none fits in.
 
-    taken: (M, 4) what it should not hide at all; the own face's rim comes second.
+    head: of the panel's own face.
+    hidden: what not to hide, most important first, each (M, 4).
     """
-    boxes = _candidates(panel, own, style)  # (K, 4)
-    distance = distances(boxes, own)
+    boxes = _candidates(panel, head, style)  # (K, 4)
+    distance = _distances(boxes, head)
     boxes, distance = boxes[distance <= style.reach], distance[distance <= style.reach]
     if not len(boxes):
         return None
-    window = np.array([[*boxes[:, :2].min(axis=0), *boxes[:, 2:].max(axis=0)]])
-    near = taken[_overlaps(taken, window)[:, 0] > 0]
-    hidden = _overlaps(boxes, near).sum(axis=1)  # (K,)
-    covered = _overlaps(boxes, np.array([own]))[:, 0]
+    areas = [_overlaps(boxes, each).sum(axis=1) for each in hidden]  # (K,) each
     distance = np.maximum(distance, 1.5 * style.pad)  # nearer than this is no better
-    best = int(np.lexsort((distance, covered, hidden))[0])  # stable: the first of equals
-    return Placed(panel, Box(*boxes[best].tolist()), clean=bool(hidden[best] == 0))
+    best = int(np.lexsort((distance, *areas[::-1]))[0])  # stable: the first of equals
+    clean = not any(area[best] > 0 for area in areas)
+    apart = bool(distance[best] > 1.5 * style.pad)
+    return Placed(panel, Box(*boxes[best].tolist()), clean, apart)
 
 
-def _candidates(panel: Panel, own: Box, style: Style) -> NDArray[np.float64]:
-    """Places inside the picture: next to the face, then on a grid around it; (K, 4)."""
+def _candidates(panel: Panel, head: Box, style: Style) -> NDArray[np.float64]:
+    """Places inside the drawing: above, beside and below the head, then around it; (K, 4)."""
     width, height, gap = panel.width, panel.height, style.pad
     room = np.array([style.size[0] - width, style.size[1] - height])
     if room.min() < 0:
         return np.empty((0, 4))
-    beside = [own.x2 + gap, own.x1 - gap - width]
-    along_y = [own.y1, (own.y1 + own.y2 - height) / 2, own.y2 - height]
-    below = [own.y2 + gap, own.y1 - gap - height]
-    along_x = [own.x1, (own.x1 + own.x2 - width) / 2, own.x2 - width]
-    corners = [(x, y) for x in beside for y in along_y] + [(x, y) for y in below for x in along_x]
-    across = np.linspace(own.x1 - style.reach - width, own.x2 + style.reach, _GRID).tolist()
-    down = np.linspace(own.y1 - style.reach - height, own.y2 + style.reach, _GRID).tolist()
+    along_x = [(head.x1 + head.x2 - width) / 2, head.x1, head.x2 - width]
+    along_y = [head.y1, (head.y1 + head.y2 - height) / 2, head.y2 - height]
+    corners = [(x, head.y1 - gap - height) for x in along_x]
+    # Below a head is the rest of the person, beside it often nothing.
+    corners += [(x, y) for x in (head.x2 + gap, head.x1 - gap - width) for y in along_y]
+    corners += [(x, head.y2 + gap) for x in along_x]
+    across = np.linspace(head.x1 - style.reach - width, head.x2 + style.reach, _GRID).tolist()
+    down = np.linspace(head.y1 - style.reach - height, head.y2 + style.reach, _GRID).tolist()
     corners += [(x, y) for y in down for x in across]
     start = np.clip(corners, 0, room)
     return np.concatenate([start, start + np.array([width, height])], axis=1)
@@ -176,7 +220,7 @@ def _overlaps(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArra
     return common
 
 
-def distances(boxes: NDArray[np.float64], own: Box) -> NDArray[np.float64]:
+def _distances(boxes: NDArray[np.float64], own: Box) -> NDArray[np.float64]:
     """Lengths of the shortest lines from boxes (K, 4) to `own`: (K,); 0 where they touch."""
     gaps = np.maximum(boxes[:, :2] - own[2:], np.array(own[:2]) - boxes[:, 2:]).clip(0)
     lengths: NDArray[np.float64] = np.hypot(gaps[:, 0], gaps[:, 1])
@@ -200,22 +244,25 @@ def visible(box: tuple[float, float, float, float], size: tuple[int, int]) -> Bo
     return Box(x1, y1, x2, y2)
 
 
-def _core(face: DrawnFace) -> Box:
+def _head(box: tuple[float, float, float, float]) -> Box:
+    """About where the hair of the face in this box ends."""
+    x1, y1, x2, y2 = box
+    beside, height = _HAIR_BESIDE * (x2 - x1), y2 - y1
+    return Box(x1 - beside, y1 - _HAIR_ABOVE * height, x2 + beside, y2 + _CHIN * height)
+
+
+def _core(face: Subject) -> Box:
     """Eyes to mouth with a margin: what no panel should hide."""
     first, last = face.landmarks.min(axis=0), face.landmarks.max(axis=0)
     return _grown(Box(*first.tolist(), *last.tolist()), 0.1 * (face.box[2] - face.box[0]))
 
 
-def _lay_out(face: DrawnFace, rows: int, style: Style, draw: ImageDraw.ImageDraw) -> Panel:
+def _lay_out(face: Subject, rows: int, style: Style) -> Panel:
     """Measure the panel of one face with its `rows` best scores."""
-    title = f"{face.label} {face.confidence:.0%}"
-    title_width = draw.textlength(title, font=style.title)
-    ranked = sorted(face.scores.items(), key=lambda item: -item[1])[:rows]
-    height = 1.25 * style.title_px + style.pad
-    names = max((draw.textlength(name, font=style.row) for name, _ in ranked), default=0.0)
-    columns = (names, float(style.bar_px), draw.textlength("100%", font=style.row))
-    width = title_width
+    ranked, width, height = face.scores[:rows], style.title_width(face.title), style.title_height
+    names = max((style.row.getlength(name) for name, _ in ranked), default=0.0)
+    columns = (names, float(style.bar_px), style.row.getlength("100%"))
     if ranked:
-        width = max(width, sum(columns) + 2 * style.pad)
+        width = max(width, sum(columns) + 4 * style.pad)
         height += 1.25 * style.row_px * len(ranked) + style.pad / 2
-    return Panel(title, tuple(ranked), columns, width + 2 * style.pad, height)
+    return Panel(face.title, ranked, columns, width, height)

@@ -89,9 +89,10 @@ class _CsvReport:
         if isinstance(result, Prediction):
             self._writer.writerows({**row, "source": source} for row in result.rows())
         else:
-            first = (source, result.label, float(result.confidence))
+            told = result.to_dict()
+            first = (source, told["label"], told["confidence"])
             self._writer.writerow(
-                {**dict(zip(_CROP_COLUMNS, first, strict=True)), **result.to_dict()["scores"]}
+                {**dict(zip(_CROP_COLUMNS, first, strict=True)), **told["scores"]}
             )
         self._stream.flush()
 

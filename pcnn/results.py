@@ -55,12 +55,12 @@ class Expression:
     regions: Mapping[str, Mapping[str, float]] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields by name, as values that `json.dumps` takes."""
+        """The fields by name, as values that `json.dumps` takes; probabilities of 6 decimals."""
         return {
             "label": self.label,
-            "confidence": float(self.confidence),
-            "scores": _floats(self.scores),
-            "regions": {name: _floats(scores) for name, scores in self.regions.items()},
+            "confidence": _probability(self.confidence),
+            "scores": _probabilities(self.scores),
+            "regions": {name: _probabilities(scores) for name, scores in self.regions.items()},
         }
 
 
@@ -73,12 +73,15 @@ class Face(Expression):
     landmarks: NDArray[np.float32] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields by name, as values that `json.dumps` takes; landmarks as five [x, y]."""
+        """The fields by name, as values that `json.dumps` takes; landmarks as five [x, y].
+
+        Probabilities and the detection score have 6 decimals, pixels 2.
+        """
         return {
             **super().to_dict(),
-            "box": [float(edge) for edge in self.box],
-            "detection_score": float(self.detection_score),
-            "landmarks": [[float(x), float(y)] for x, y in self.landmarks],
+            "box": [_pixels(edge) for edge in self.box],
+            "detection_score": _probability(self.detection_score),
+            "landmarks": [[_pixels(x), _pixels(y)] for x, y in self.landmarks],
         }
 
 
@@ -96,7 +99,10 @@ class Prediction:
     height: int
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields by name, as values that `json.dumps` takes: what `pcnn-predict` writes."""
+        """The fields by name, as values that `json.dumps` takes: what `pcnn-predict` writes.
+
+        Rounded as in `Face.to_dict`; the Prediction itself keeps every digit.
+        """
         return {
             "source": self.source,
             "width": self.width,
@@ -107,12 +113,12 @@ class Prediction:
     def rows(self) -> list[dict[str, Any]]:
         """One flat dict for each face, in order: FACE_COLUMNS, then each class's probability.
 
-        `face` counts from 1. Without faces: an empty list.
+        `face` counts from 1. Numbers are rounded as in `to_dict`. Without faces: an empty list.
         """
         return [_row(self.source, number, face) for number, face in enumerate(self.faces, 1)]
 
     def to_pandas(self) -> Any:
-        """A pandas.DataFrame with one line for each face and the columns of `rows`.
+        """A pandas.DataFrame with one line for each face, columns and digits as in `rows`.
 
         Without faces: no line, and the columns but for the classes.
         Raises InputError: pandas is not installed (it is no dependency of this package).
@@ -133,7 +139,9 @@ class Prediction:
         image: the picture that was predicted (anything `load_image` takes); may be left out
             where `source` names its file.
         bgr: as in `load_image`.
-        Returns an RGB PIL image of width × height.
+        Several faces are numbered from 1, as in `rows`.
+        Returns an RGB PIL image of width × height; of a multiple of that where both are 256 or
+        less, and with dark ground beside or below what is too narrow or low for a label.
         Raises InputError: no image and no source, one that cannot be read, or of another size.
         """
         from pcnn.drawing import annotate  # Pillow is read only where it is needed
@@ -212,15 +220,18 @@ class Explanation:
         """The expression's fields, and `without` and `decisive`, as `json.dumps` takes them."""
         return {
             **self.expression.to_dict(),
-            "without": {name: _floats(scores) for name, scores in self.without.items()},
+            "without": {name: _probabilities(scores) for name, scores in self.without.items()},
             "decisive": self.decisive,
         }
 
-    def draw(self) -> Image:
-        """The explanation as one RGB picture of 1000 × 562 pixels."""
+    def draw(self, number: int | None = None) -> Image:
+        """The explanation as one RGB picture of 1000 × 562 pixels.
+
+        number: written before the answer, where a picture has several faces.
+        """
         from pcnn.explanation_panels import draw_explanation
 
-        return draw_explanation(self)
+        return draw_explanation(self, number)
 
 
 def expression_of(classes: Sequence[str], row: Tensor, regions: Mapping[str, Tensor]) -> Expression:
@@ -249,13 +260,24 @@ def face_of(detection: Detection, expression: Expression) -> Face:
     )
 
 
-def _floats(scores: Mapping[str, float]) -> dict[str, float]:
-    """The same scores as a dict of plain floats, in order."""
-    return {name: float(score) for name, score in scores.items()}
+def _probabilities(scores: Mapping[str, float]) -> dict[str, float]:
+    """The same scores as a dict of plain rounded floats, in order."""
+    return {name: _probability(score) for name, score in scores.items()}
+
+
+def _probability(value: float) -> float:
+    """As it is written: more digits mean nothing, and differ from machine to machine."""
+    return round(float(value), 6)
+
+
+def _pixels(value: float) -> float:
+    """As it is written: a hundredth is finer than the detector."""
+    return round(float(value), 2)
 
 
 def _row(source: str | None, number: int, face: Face) -> dict[str, Any]:
     """One face as a line of a table."""
-    values = (source, number, face.label, float(face.confidence), *map(float, face.box))
-    named = zip(FACE_COLUMNS, (*values, float(face.detection_score)), strict=True)
-    return {**dict(named), **_floats(face.scores)}
+    told = face.to_dict()
+    values = (source, number, told["label"], told["confidence"], *told["box"])
+    named = zip(FACE_COLUMNS, (*values, told["detection_score"]), strict=True)
+    return {**dict(named), **told["scores"]}

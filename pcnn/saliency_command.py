@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from pcnn.commands import DONE, NOTHING_DONE, SOME_FAILED
-from pcnn.errors import InputError
+from pcnn.errors import InputError, counted
 from pcnn.explanation_panels import stack
 from pcnn.files import annotated_names, find_images, shown
 
@@ -66,7 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
     if failed == len(files):
         return NOTHING_DONE
     print(
-        f"{shown(arguments.output)}: {faces} faces of {len(files) - failed} pictures",
+        f"{shown(arguments.output)}: {counted(faces, 'face')} of "
+        f"{counted(len(files) - failed, 'picture')}",
         file=sys.stderr,
     )
     return SOME_FAILED if failed or errors else DONE

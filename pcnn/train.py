@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pcnn import weights
 from pcnn.augment import Augmentation, Augmenter
 from pcnn.datasets import FaceSet
-from pcnn.errors import InputError
+from pcnn.errors import InputError, counted
 from pcnn.evaluate import normalise, pictures, predict_logits
 from pcnn.losses import two_phase_loss
 from pcnn.model import IMAGENET_MEAN, IMAGENET_STD, PCNN, FaceNet, ModelConfig
@@ -167,7 +167,8 @@ class Training:
         self.epoch_steps = len(train) // options.batch
         if self.epoch_steps < 1:
             raise InputError(
-                f"Training: batch {options.batch} is larger than the {len(train)} training faces"
+                f"Training: batch {options.batch} is larger than the "
+                f"{counted(len(train), 'training face')}"
             )
         self.steps = max(1, round(self.epoch_steps * options.epochs))
 

@@ -25,7 +25,7 @@ from pcnn.augment import resample
 from pcnn.curves import draw_curves
 from pcnn.datasets import FaceSet, load_faces
 from pcnn.detector import Detector
-from pcnn.errors import InputError
+from pcnn.errors import InputError, counted
 from pcnn.evaluate import pictures, predict_logits
 from pcnn.metrics import accuracy, fit_temperature
 from pcnn.recipes import read_recipe
@@ -123,9 +123,11 @@ def _write_weights(training: Training, valid: FaceSet, output: Path, detector: D
         "mirror": options.mirror,
         "native_size": training.train.faces.shape[2],
         "training": _portable(options),
-        "trained_on": f"{name}, {len(training.train)} faces",
+        "trained_on": f"{name}, {counted(len(training.train), 'face')}",
         "licence": "Apache-2.0",
-        "scores": {f"{name}, {len(valid)} validation faces": accuracy(logits, valid.votes)},
+        "scores": {
+            f"{name}, {counted(len(valid), 'validation face')}": accuracy(logits, valid.votes)
+        },
         "template": measure_template(detector, training.train),
         "temperature": fit_temperature(logits, valid.votes),
         "region_temperatures": {

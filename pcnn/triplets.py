@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from rich.console import Console
 from rich.progress import track
 
-from pcnn.errors import InputError
+from pcnn.errors import InputError, counted
 from pcnn.images import load_image
 
 # Columns before the annotations: three times (URL, left, right, top, bottom), and the kind.
@@ -139,7 +139,7 @@ def _parse(line: Sequence[str]) -> tuple[list[Crop], str, Counter[int]]:
     if len(fields) < _KIND + 3 or len(fields) % 2 != 0:
         raise ValueError(
             f"expected 15 columns of three faces, the kind and pairs of annotator and answer, "
-            f"got {len(fields)} columns"
+            f"got {counted(len(fields), 'column')}"
         )
     crops = []
     for start in range(0, _KIND, _CROP_COLUMNS):

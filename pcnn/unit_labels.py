@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcnn.errors import InputError
+from pcnn.errors import InputError, counted
 from pcnn.files import file_error
 from pcnn.labels import FaceSet, canonical
 from pcnn.regions import RegionLayout
@@ -137,7 +137,7 @@ def from_table(faces: FaceSet, path: str | Path) -> UnitFaces:
     kept = [index for index, name in enumerate(faces.names) if name in rows]
     if not kept:
         raise InputError(
-            f"{path}: has a line for none of the {len(faces)} faces, "
+            f"{path}: has a line for none of the {counted(len(faces), 'face')}, "
             f"the first of which is {faces.names[0] if faces.names else 'missing'}"
         )
     order = np.argsort(units)
@@ -225,7 +225,7 @@ def _lines_of(
         values = [value.strip() for value in line[1:]]
         if len(values) != count or not set(values) <= {"0", "1"}:
             raise InputError(
-                f"{path}, line {number}: expected a name and {count} times 0 or 1, "
+                f"{path}, line {number}: expected a name and {counted(count, 'time')} 0 or 1, "
                 f"got {','.join(line)[:80]!r}"
             )
         yield line[0].strip(), [value == "1" for value in values]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pcnn.deconvnet import FeatureMap
-from pcnn.errors import InputError
+from pcnn.errors import InputError, counted
 from pcnn.evaluate import face_views
 from pcnn.model import PCNN, FaceNet
 from pcnn.unit_labels import UNITS, UnitFaces
@@ -123,7 +123,7 @@ def measure(
     if idle or faces < 3:
         raise InputError(
             "measure: every unit must be there in some and missing in others of 3 faces or more, "
-            f"got {faces} faces, unfit: {', '.join(map(str, idle)) or 'none'}"
+            f"got {counted(faces, 'face')}, unfit: {', '.join(map(str, idle)) or 'none'}"
         )
     scores, marks = _standardised(values), _standardised(labelled.present.astype(np.float64))
     correlations = scores.T @ marks / faces  # (M, K)

@@ -119,6 +119,7 @@ def _show(found: Sensitivity, labelled: UnitFaces, title: str) -> None:
 
     from rich.console import Console
 
+    from pcnn.errors import counted
     from pcnn.unit_charts import unit_table
 
     console = Console(markup=False, emoji=False, highlight=False)
@@ -127,7 +128,8 @@ def _show(found: Sensitivity, labelled: UnitFaces, title: str) -> None:
             console.width = 200  # more than it needs
         own = sum(map(bool, found.own_units()))
         console.print(
-            f"{title}: {own} of {len(found.maps)} maps answer to a unit, {found.faces} faces",
+            f"{title}: {own} of {len(found.maps)} maps answer to a unit, "
+            f"{counted(found.faces, 'face')}",
             unit_table(found),
             sep="\n\n",
             soft_wrap=True,

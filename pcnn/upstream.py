@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcnn.errors import WeightsError
+from pcnn.errors import WeightsError, counted
 from pcnn.model import PCNN, ModelConfig
 from pcnn.regions import REGIONS
 
@@ -55,7 +55,9 @@ def load_upstream(path: str | Path, classes: tuple[str, ...] | None = None) -> P
         count = len(tensors["expression_head.bias"])
         names = classes or tuple(f"class {number}" for number in range(count))
         if len(names) != count:
-            raise WeightsError(f"{path}: has {count} classes, got {len(names)} names")
+            raise WeightsError(
+                f"{path}: has {counted(count, 'class')}, got {counted(len(names), 'name')}"
+            )
         network = PCNN(ModelConfig(classes=names, size=_SIZE), initialised=False)
         network.load_state_dict(tensors)
     except KeyError as error:

@@ -53,7 +53,7 @@ def test_a_published_input_has_the_known_number_of_anchors() -> None:
     ("arguments", "message"),
     [
         ({"height": 0}, "anchor_grid: height and width must be at least 1, got 0 × 32"),
-        ({"steps": [8]}, "anchor_grid: min_sizes must have one entry for each of the 1 steps"),
+        ({"steps": [8]}, "anchor_grid: min_sizes must have one entry for each step, 1, got"),
         ({"min_sizes": [[10], [-1]]}, "anchor_grid: min_sizes and steps must be positive"),
         ({"steps": [8, 0]}, "anchor_grid: min_sizes and steps must be positive"),
     ],

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pcnn import __version__, cli, commands
-from pcnn.errors import InputError, WeightsError
-from pcnn.images import load_image
+from pcnn import __version__, cli, commands, reports
+from pcnn.errors import InputError, WeightsError, counted
+from pcnn.images import load_image, stored_size
 from pcnn.results import Expression, Face, Prediction
 
 CLASSES = ("neutral", "happiness", "anger")
@@ -197,6 +197,55 @@ def test_faces(fake: FakeRecognizer, photos: Path, capsys: Captured, kind: str) 
         }
 
 
+def test_csv_of_faces_has_the_digits_of_json() -> None:
+    stream = io.StringIO()
+    report = reports.open_report("csv", stream, classes=("a", "b"), crops=True)
+    report.add("a.png", Expression("a", 2 / 3, {"a": 2 / 3, "b": 1 / 3}, {}))
+    assert stream.getvalue().splitlines()[1] == "a.png,a,0.666667,0.666667,0.333333"
+
+
+def test_photographs_taken_for_faces_get_one_hint(
+    fake: FakeRecognizer, photos: Path, capsys: Captured
+) -> None:
+    """300 × 10 pixels are no face; said of the first, and once, with the status unchanged."""
+    assert run("photos", "bad.jpg", "--faces", "--format", "csv") == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "pcnn-predict: hint: photos/none.jpg has 300 × 9 pixels, but --faces is for faces that "
+        "are cut out already, and reads each whole picture as one: leave it out to have the "
+        "faces found",
+        "pcnn-predict: bad.jpg: the file is empty (0 bytes)",
+    ]
+    assert run("photos") == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("size", "hinted"),
+    [
+        ((48, 48), False),
+        ((100, 160), False),
+        ((100, 161), True),
+        ((1024, 1024), False),
+        ((1025, 1024), True),
+        ((1920, 1080), True),
+    ],
+)
+def test_only_what_is_unlike_a_face_gets_the_hint(
+    fake: FakeRecognizer, photos: Path, capsys: Captured, size: tuple[int, int], hinted: bool
+) -> None:
+    Image.new("L", size).save(photos / "face.png")
+    assert run("face.png", "--faces") == 0
+    assert ("hint: " in capsys.readouterr().err) == hinted
+
+
+def test_sizes_are_read_of_picture_files_alone(photos: Path) -> None:
+    os.mkfifo("pipe")  # to open it would wait for a writer
+    found = [stored_size(name) for name in ("photos/two.png", "bad.jpg", "gone.jpg", "pipe")]
+    assert found == [(300, 20), None, None, None]
+    Path("cut.png").write_bytes(Path("photos/two.png").read_bytes()[:20])
+    assert stored_size("cut.png") is None
+
+
 def test_lines_are_written_as_results_come(
     fake: FakeRecognizer, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +260,17 @@ def test_lines_are_written_as_results_come(
     monkeypatch.setattr(fake, "predict", watched)
     assert run("photos", "--format", "jsonl", "--output", "out.jsonl") == 0
     assert seen == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "words"),
+    [
+        *((0, "face", "0 faces"), (1, "face", "1 face"), (2000, "face", "2,000 faces")),
+        *((1, "class", "1 class"), (2, "class", "2 classes")),
+    ],
+)
+def test_counts_have_the_right_plural(count: int, noun: str, words: str) -> None:
+    assert counted(count, noun) == words
 
 
 # --- failures and exit status ---

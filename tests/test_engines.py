@@ -188,7 +188,7 @@ def test_auto_takes_bfloat16_where_it_is_quick_and_good(
     monkeypatch.setattr(engines, "has_bfloat16", lambda _: instructions)
     monkeypatch.setattr(engines, "movement", lambda *_: moved)
     _, described = prepare_classifier(loaded, "torch", "auto")
-    assert described == f"torch {torch.__version__}, {chosen}, 1 threads"
+    assert described == f"torch {torch.__version__}, {chosen}, 1 thread"
 
 
 def test_bfloat16_moves_probabilities_a_little(loaded: ExpressionWeights, astronaut: Path) -> None:
@@ -204,7 +204,7 @@ def test_bfloat16_moves_probabilities_a_little(loaded: ExpressionWeights, astron
 
 def test_a_recognizer_tells_its_engine_and_precision() -> None:
     recognizer = Recognizer(device="cpu", precision="bfloat16")
-    assert ("engine", f"torch {torch.__version__}, bfloat16, 1 threads") in recognizer.info()
+    assert ("engine", f"torch {torch.__version__}, bfloat16, 1 thread") in recognizer.info()
 
 
 # --- the other engines ---

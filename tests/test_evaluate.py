@@ -350,7 +350,7 @@ def test_it_says_what_is_not_in_common(
     assert cli.evaluate(words(sheets, file)) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("tiny, valid (argmax): 3 faces")
-    assert lines[1] == "left out: 1 faces of classes the network has not (bored)"
+    assert lines[1] == "left out: 1 face of classes the network has not (bored)"
     begin = "probabilities renormalised without classes the data has not (neutral, surprise, anger,"
     assert lines[2].startswith(begin)
     assert "threads: 1)" in lines[-1]

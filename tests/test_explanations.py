@@ -390,14 +390,17 @@ def test_drawn() -> None:
     assert blue[1][105, 24:200].mean() > 0.9 and blue[0][105, 24:200].mean() == 0
 
 
-def test_the_bar_has_the_length_of_what_is_left() -> None:
-    drawn = np.asarray(planted_explanation(0.5).draw())
-    track = (drawn[:, 788:968] == (86, 180, 233)).all(2)  # 180 pixels for all of it
-    lengths = [int(row.sum()) for row in track[104:] if row[:30].all()]
-    assert {round(length / 180, 1) for length in lengths} == {0.4, 0.9}
+def test_the_number_of_a_face_stands_before_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = written(monkeypatch)
+    planted_explanation().draw(3)
+    assert "3: happiness 90%" in texts
+    texts.clear()
+    planted_explanation().draw()
+    assert "happiness 90%" in texts
 
 
-def test_the_mouths_row_says_what_would_be_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is written from now on, as it comes."""
     texts: list[str] = []
     draw_text = explanation_panels.ImageDraw.ImageDraw.text
 
@@ -406,12 +409,37 @@ def test_the_mouths_row_says_what_would_be_answered(monkeypatch: pytest.MonkeyPa
         draw_text(self, place, text, *rest, **options)
 
     monkeypatch.setattr(explanation_panels.ImageDraw.ImageDraw, "text", note)
+    return texts
+
+
+def test_the_bar_has_the_length_of_what_is_left() -> None:
+    drawn = np.asarray(planted_explanation(0.5).draw())
+    track = (drawn[:, 788:968] == (86, 180, 233)).all(2)  # 180 pixels for all of it
+    lengths = [int(row.sum()) for row in track[104:] if row[:30].all()]
+    assert {round(length / 180, 1) for length in lengths} == {0.4, 0.9}
+
+
+def test_the_mouths_row_says_what_would_be_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = written(monkeypatch)
     planted_explanation(0.5).draw()
     assert "happiness 90%" in texts and "answer: neutral 60%" in texts
     assert texts.count("no change") == 4 and texts.count("mouth") == 2
     texts.clear()
     planted_explanation(0.2).draw()
-    assert "−20 points" in texts
+    assert "-20 points" in texts
+    planted_explanation(0.01).draw()
+    assert "-1 point" in texts
+
+
+def test_the_letters_have_all_that_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they lack would be drawn as an empty box."""
+    texts = written(monkeypatch)
+    for drop in (0.2, -0.05):
+        planted_explanation(drop).draw(2)
+    font = explanation_panels._font(40)
+    lacking = bytes(font.getmask("\ue000"))  # of private use: surely not there
+    assert {"-20 points", "+5 points"} <= set(texts)
+    assert not [sign for sign in set("".join(texts)) if bytes(font.getmask(sign)) == lacking]
 
 
 def test_long_names_still_fit() -> None:
@@ -434,6 +462,7 @@ def test_the_command_saves_a_picture_for_each_file(
     recognizer: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(commands, "load_recognizer", lambda _: recognizer)
+    texts = written(monkeypatch)
     Image.fromarray(picture()).save(tmp_path / "two.jpg")
     Image.fromarray(picture(side=40)).save(tmp_path / "none.png")
     why = tmp_path / "why"
@@ -442,10 +471,13 @@ def test_the_command_saves_a_picture_for_each_file(
     assert [path.name for path in why.iterdir()] == ["two.explained.png"]
     with Image.open(why / "two.explained.png") as drawn:
         assert drawn.size == (1000, 2 * 562)
+    assert [text[:3] for text in texts if re.match(r"\d: ", text)] == ["1: ", "2: "]
+    texts.clear()
     assert cli.predict([inputs[1], "--faces", "--explain", str(why)]) == 0
     assert len(list(why.iterdir())) == 2
     with Image.open(why / "none.explained.png") as drawn:
         assert drawn.size == (1000, 562)
+    assert not [text for text in texts if re.match(r"\d: ", text)]  # the only one has no number
 
 
 def test_a_folder_that_cannot_be_made(

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from pcnn import panels
@@ -80,9 +82,10 @@ def test_to_dict_by_hand() -> None:
     assert list(face) == [
         *("label", "confidence", "scores", "regions", "box", "detection_score", "landmarks"),
     ]
-    assert face["scores"] == SCORES
+    told_scores = {**SCORES, "fear": 0.007812, "contempt": 0.007812}  # 6 decimals
+    assert face["scores"] == told_scores
     assert list(face["scores"]) == list(SCORES)
-    assert face["regions"] == {"mouth": SCORES, "left_eye": SCORES}
+    assert face["regions"] == {"mouth": told_scores, "left_eye": told_scores}
     assert face["box"] == [80.0, 75.0, 120.0, 125.0]
     assert face["landmarks"] == [[90, 95], [110, 95], [100, 105], [92.5, 115], [107.5, 115]]
     assert json.loads(json.dumps(told)) == told
@@ -93,6 +96,33 @@ def test_to_dict_makes_plain_floats_of_numpys() -> None:
     box = (value, value, value, value)
     face = Face("a", value, {"a": value}, {"m": {"a": value}}, box, value, np.ones((5, 2)))
     assert json.loads(json.dumps(face.to_dict()))["confidence"] == 0.5
+
+
+def test_what_is_written_is_rounded_and_the_result_is_not() -> None:
+    third, seventh = 1 / 3, 1 / 7
+    scores = {"a": third, "b": seventh, "c": 1 - third - seventh}
+    box, points = (1.23456, -2.34567, 9.87654, 8.0), np.full((5, 2), 3.14159)
+    face = Face("c", scores["c"], scores, {"mouth": scores}, box, 0.98765432, points)
+    told = face.to_dict()
+    assert (
+        told["scores"] == told["regions"]["mouth"] == {"a": 0.333333, "b": 0.142857, "c": 0.52381}
+    )
+    assert told["confidence"] == told["scores"]["c"]
+    assert told["detection_score"] == 0.987654
+    assert told["box"] == [1.23, -2.35, 9.88, 8.0] and told["landmarks"] == [[3.14, 3.14]] * 5
+    (row,) = Prediction((face,), None, 20, 20).rows()
+    assert list(row.values()) == [
+        *(None, 1, "c", 0.52381, 1.23, -2.35, 9.88, 8.0, 0.987654),
+        *(0.333333, 0.142857, 0.52381),
+    ]
+    assert face.scores["a"] == third and face.box == box and face.confidence == scores["c"]
+
+
+@given(st.lists(st.floats(0.001, 1), min_size=8, max_size=8))
+def test_rounded_probabilities_still_sum_to_one(weights: list[float]) -> None:
+    scores = {str(index): weight / sum(weights) for index, weight in enumerate(weights)}
+    told = Expression("0", scores["0"], scores, {}).to_dict()["scores"]
+    assert abs(sum(told.values()) - 1) < 1e-5
 
 
 def test_prediction_without_faces() -> None:
@@ -131,32 +161,95 @@ def test_to_pandas_without_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "faces"),
+    ("size", "faces", "expected"),
     [
-        ((512, 512), [(256, 256, 400)]),
-        ((2000, 1500), [(500, 900, 30), (1900, 1450, 30)]),
-        ((640, 480), [(250, 220, 180), (410, 230, 170)]),
-        ((640, 480), [(0, 240, 90), (640, 240, 90), (320, 0, 90), (320, 480, 90)]),
-        ((640, 480), [(-40, 240, 60), (700, 500, 60)]),
-        ((64, 64), [(32, 32, 50)]),
-        ((1, 1), [(0, 0, 10)]),
-        ((900, 600), [(50 + 90 * (i % 10), 60 + 110 * (i // 10), 60) for i in range(50)]),
+        ((512, 512), [(256, 256, 400)], (512, 512)),
+        ((2000, 1500), [(500, 900, 30), (1900, 1450, 30)], (2000, 1500)),
+        ((640, 480), [(250, 220, 180), (410, 230, 170)], (640, 480)),
+        ((640, 480), [(0, 240, 90), (640, 240, 90), (320, 0, 90), (320, 480, 90)], (640, 480)),
+        ((640, 480), [(-40, 240, 60), (700, 500, 60)], (640, 480)),
+        ((48, 48), [(24, 24, 40)], (480, 480)),
+        ((250, 250), [(120, 100, 90), (20, 20, 30)], (500, 500)),
+        ((257, 200), [(120, 100, 90)], (257, 200)),
+        ((1, 1), [(0, 0, 10)], (512, 512)),
+        (
+            *((900, 600), [(50 + 90 * (i % 10), 60 + 110 * (i // 10), 60) for i in range(50)]),
+            (900, 600),
+        ),
     ],
-    ids=["big", "small", "pair", "edges", "outside", "tiny", "one-pixel", "crowd"],
+    ids=[
+        *("big", "small", "pair", "edges", "outside"),
+        *("tiny", "enlarged", "just-not", "one-pixel", "crowd"),
+    ],
 )
-def test_draw_sizes(size: tuple[int, int], faces: list[tuple[float, float, float]]) -> None:
+def test_draw_sizes(
+    size: tuple[int, int], faces: list[tuple[float, float, float]], expected: tuple[int, int]
+) -> None:
     pixels = picture(size)
     before = pixels.copy()
     drawn = prediction_of(*(face_at(*face) for face in faces), size=size).draw(pixels)
     assert drawn.mode == "RGB"
-    assert drawn.size == size
+    assert drawn.size == expected
     np.testing.assert_array_equal(pixels, before)
-    assert (np.asarray(drawn) != before).any()
+    assert (np.asarray(drawn) != (0, 0, 90)).any()
 
 
-def placed(size: tuple[int, int], faces: list[Face]) -> list[panels.Placed | None]:
-    style = panels.Style(size, len(faces))
-    return panels.arrange(faces, style, ImageDraw.Draw(Image.new("RGB", size)))
+@pytest.mark.parametrize("size", [(40, 600), (600, 8), (3000, 5)])
+def test_a_picture_too_narrow_for_a_label_gets_ground_for_it(size: tuple[int, int]) -> None:
+    face = face_at(size[0] / 2, size[1] / 2, 5)
+    (place,) = placed(size, [face])
+    drawn = np.asarray(prediction_of(face, size=size).draw(picture(size)))
+    assert drawn.shape[0] >= max(size[1], place.box.y2)
+    assert drawn.shape[1] >= max(size[0], place.box.x2)
+    assert (drawn.shape[1], drawn.shape[0]) != size
+    rest = drawn[size[1] :] if drawn.shape[0] > size[1] else drawn[:, size[0] :]
+    assert (rest == (24, 24, 24)).all(2).any()  # ground, and no more of the picture
+    assert not (rest == (0, 0, 90)).all(2).any()
+
+
+def placed(size: tuple[int, int], faces: list[Face]) -> list[panels.Placed]:
+    drawn = panels.subjects(faces, 1)
+    return panels.arrange(drawn, panels.Style(size, [face.title for face in drawn]))
+
+
+def texts(monkeypatch: pytest.MonkeyPatch, prediction: Prediction) -> list[str]:
+    """What is written on the drawing of a prediction."""
+    found: list[str] = []
+    draw_text = ImageDraw.ImageDraw.text
+
+    def note(self: Any, place: Any, text: str, *rest: Any, **options: Any) -> None:
+        found.append(text)
+        draw_text(self, place, text, *rest, **options)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", note)
+    prediction.draw(picture((prediction.width, prediction.height)))
+    return found
+
+
+def test_several_faces_bear_the_numbers_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = prediction_of(face_at(100, 240, 80), face_at(500, 240, 60))
+    found = texts(monkeypatch, two)
+    assert [row["face"] for row in two.rows()] == [1, 2]
+    assert found[:2] == ["1", "2"]  # at the boxes, in their order
+    assert {"1: happiness 50%", "2: happiness 50%"} <= set(found)
+
+
+def test_the_only_face_bears_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = texts(monkeypatch, prediction_of(face_at(100, 240, 80)))
+    assert "happiness 50%" in found and "1" not in found
+
+
+@pytest.mark.parametrize("side", [48, 100, 150])
+def test_small_pictures_have_a_label(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = prediction_of(face_at(side / 2, side / 2, 0.8 * side), size=(side, side))
+    assert "happiness 50%" in texts(monkeypatch, small)
+
+
+def test_boxes_of_enlarged_pictures_are_enlarged() -> None:
+    """2 × 10 pixels at (12, 20) … (36, 28): its sides lie ten times as far."""
+    (face,) = panels.subjects([face_at(24, 24, 10)], 10)
+    assert face.box == (200, 190, 280, 290)
+    np.testing.assert_allclose(face.landmarks, 10 * face_at(24, 24, 10).landmarks)
 
 
 def overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
@@ -174,7 +267,7 @@ def test_panels_stay_inside_and_off_faces_and_each_other(rows: int, columns: int
         for row in range(rows)
         for column in range(columns)
     ]
-    boxes = [place.box for place in placed(size, faces) if place is not None]
+    boxes = [place.box for place in placed(size, faces)]
     assert len(boxes) == len(faces)
     for index, panel in enumerate(boxes):
         assert panel[0] >= 0
@@ -186,33 +279,46 @@ def test_panels_stay_inside_and_off_faces_and_each_other(rows: int, columns: int
 
 
 def test_one_face_gets_the_whole_chart_beside_it() -> None:
-    (place,) = placed((512, 512), [face_at(223, 112, 120)])
-    assert place is not None
+    face = face_at(223, 112, 120)
+    (place,) = placed((512, 512), [face])
     assert place.clean
     assert [name for name, _ in place.panel.rows][:3] == ["happiness", "neutral", "surprise"]
     assert len(place.panel.rows) == len(SCORES)
-    assert place.box.x1 > 223 + 48  # to the right of the box
-    assert place.box.y1 == 52  # and level with its top
+    assert place.box.x1 > 223 + 48 + 0.3 * 96  # to the right of box and hair
+    assert place.box.y1 == pytest.approx(52 - 0.35 * 120)  # and level with the head's top
+
+
+def test_labels_go_above_the_head_where_there_is_room() -> None:
+    (place,) = placed((640, 480), [face_at(320, 300, 90)])
+    assert place.box.y2 <= 255 - 0.35 * 90
+    assert (place.box.x1 + place.box.x2) / 2 == pytest.approx(320)
+
+
+def test_labels_keep_off_the_hair_of_neighbours() -> None:
+    """In a row of heads without room above them, all panels lie below."""
+    faces = [face_at(100 + 110 * index, 60, 80) for index in range(5)]
+    found = placed((640, 300), faces)
+    for place in found:
+        assert place.clean and len(place.panel.rows) == 3
+    for face in faces:
+        x1, y1, x2, y2 = face.box
+        hair = (x1 - 0.3 * (x2 - x1), y1 - 0.35 * (y2 - y1), x2 + 0.3 * (x2 - x1), y2)
+        assert not any(overlap(place.box, hair) for place in found)
 
 
 def test_large_face_keeps_eyes_to_mouth_free() -> None:
     face = face_at(256, 256, 400)
     (place,) = placed((512, 512), [face])
-    assert place is not None
-    assert place.clean
+    assert not place.panel.rows  # a chart would hide more of the head than the label
     low, high = face.landmarks.min(0), face.landmarks.max(0)
     assert not overlap(place.box, (*low, *high))
 
 
-def test_no_panel_where_not_even_the_label_fits() -> None:
-    assert placed((64, 64), [face_at(32, 32, 50)]) == [None]
-
-
 def test_letters_grow_with_the_picture_and_shrink_in_a_crowd() -> None:
-    assert panels.Style((512, 512), 1).title_px == 13
-    assert panels.Style((4000, 3000), 1).title_px == 51
-    assert panels.Style((4000, 3000), 40).title_px == 26
-    assert panels.Style((64, 64), 1).title_px == 12
+    assert panels.Style((512, 512), ["fear"]).title_px == 13
+    assert panels.Style((4000, 3000), ["fear"]).title_px == 51
+    assert panels.Style((4000, 3000), ["fear"] * 40).title_px == 26
+    assert panels.Style((64, 64), ["fear"]).title_px == 12
 
 
 def test_picture_without_faces_says_so() -> None:
