@@ -413,7 +413,7 @@ def test_the_command_draws_each_face(
     expected = draw_row(*_row_of(crop), "spectral_residual")
     assert np.abs(drawn.astype(int) - np.asarray(expected, int)).max() <= 2
     assert cli.saliency([str(astronaut), "--model", "centre", *common]) == 0
-    assert "1 faces of 1 pictures" in capsys.readouterr().err
+    assert "1 face of 1 picture\n" in capsys.readouterr().err
     assert load_image(tmp_path / "drawn" / "astronaut.saliency.png").shape == (294, 784, 3)
     assert cli.saliency([str(bad), "--faces", *common]) == 2
     assert cli.saliency([str(tmp_path / "absent.png"), *common]) == 2
