@@ -16,11 +16,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -29,7 +28,7 @@ import numpy as np
 import torch
 from bench_networks import _plain_detector
 from bench_predict import photograph
-from shared import processor
+from shared import Stages, medians, processor
 from torch import Tensor
 
 from pcnn import Recognizer, cli, load_image
@@ -51,7 +50,6 @@ OTHERS = ENGINES[1:]
 SIZE = 480, 640  # of the detector's files
 PHOTOGRAPHS = 150
 PARTS = ("files", "times", "starts", "accuracy")
-Stages = dict[str, Callable[[], object]]
 
 
 def main() -> int:
@@ -114,9 +112,9 @@ def export_files(folder: Path, data: Path) -> dict[str, float]:
 def measure_times(files: Path, rounds: int) -> dict[str, dict[str, float]]:
     """Milliseconds by table and stage."""
     tables = {
-        "classifier, 1 face": _medians(_classifier(files, 1), rounds),
-        "classifier, 8 faces": _medians(_classifier(files, 8), max(3, rounds // 4)),
-        f"detector, {SIZE[1]} × {SIZE[0]}": _medians(_detector(files), max(3, rounds // 2)),
+        "classifier, 1 face": medians(_classifier(files, 1), rounds),
+        "classifier, 8 faces": medians(_classifier(files, 8), max(3, rounds // 4)),
+        f"detector, {SIZE[1]} × {SIZE[0]}": medians(_detector(files), max(3, rounds // 2)),
     }
     with tempfile.TemporaryDirectory() as folder:
         picture = load_image(photograph(Path(folder)))
@@ -125,8 +123,11 @@ def measure_times(files: Path, rounds: int) -> dict[str, dict[str, float]]:
         name: lambda own=own: own.predict(picture)  # type: ignore[misc]
         for name, own in engines.items()
     }
-    tables["a photograph of 640 × 480, one face"] = _medians(stages, max(3, rounds // 2))
-    return tables
+    tables["a photograph of 640 × 480, one face"] = medians(stages, max(3, rounds // 2))
+    return {
+        title: {name: round(value, 2) for name, value in times.items()}
+        for title, times in tables.items()
+    }
 
 
 def measure_starts() -> dict[str, list[float]]:
@@ -142,17 +143,6 @@ def measure_starts() -> dict[str, list[float]]:
                 Recognizer(device="cpu", engine=engine)
                 seconds.setdefault(engine, []).append(round(time.perf_counter() - began, 1))
     return seconds
-
-
-def _medians(stages: Stages, rounds: int) -> dict[str, float]:
-    times: dict[str, list[float]] = {name: [] for name in stages}
-    for number in range(rounds + 2):
-        for name, stage in stages.items():
-            began = time.perf_counter()
-            stage()
-            if number >= 2:
-                times[name].append(1000 * (time.perf_counter() - began))
-    return {name: round(statistics.median(values), 2) for name, values in times.items()}
 
 
 def _sessions(files: Path, kind: str) -> Iterator[tuple[str, Session]]:

@@ -14,17 +14,15 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
 from bench_predict import photograph
-from shared import processor
+from shared import Stages, medians, processor
 from torch import Tensor
 
 import pcnn
@@ -40,7 +38,6 @@ from pcnn.retinaface import RetinaFace, load_state
 from pcnn.shrinking import resized
 from pcnn.weights import load_expression
 
-Stages = dict[str, Callable[[], object]]
 # What the detector looks at in 640 × 480, filled to multiples of 32.
 LEVELS = ((480, 640), (256, 320), (128, 160))
 
@@ -56,17 +53,17 @@ def main() -> int:
         for faces in arguments.faces:
             rounds = max(3, arguments.rounds // faces)
             name = f"{arguments.weights}, {faces} face{'s' if faces > 1 else ''}"
-            tables[name] = _medians(_classifier(arguments.weights, faces), rounds, clock)
+            tables[name] = medians(_classifier(arguments.weights, faces), rounds, clock)
         for height, width in LEVELS:
             stages = _detector_network(height, width)
             name = f"detector's network, {width} × {height}"
-            tables[name] = _medians(stages, arguments.rounds, clock)
+            tables[name] = medians(stages, arguments.rounds, clock)
     with tempfile.TemporaryDirectory() as folder:
         path = photograph(Path(folder))
-        tables["a photograph of 640 × 480, one face"] = _medians(
+        tables["a photograph of 640 × 480, one face"] = medians(
             _pipeline(path), arguments.rounds, clock
         )
-        tables["the same of 4000 × 3000"] = _medians(
+        tables["the same of 4000 × 3000"] = medians(
             _large_photograph(path), arguments.rounds // 3, clock
         )
     record = {
@@ -93,18 +90,6 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     return parser.parse_args()
-
-
-def _medians(stages: Stages, rounds: int, clock: Callable[[], float]) -> dict[str, float]:
-    """Milliseconds of each stage, the median of interleaved rounds after two to warm up."""
-    times: dict[str, list[float]] = {name: [] for name in stages}
-    for number in range(rounds + 2):
-        for name, stage in stages.items():
-            began = clock()
-            stage()
-            if number >= 2:
-                times[name].append(1000 * (clock() - began))
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def _classifier(weights: str, faces: int) -> Stages:

@@ -16,12 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from PIL import Image
-from shared import processor
+from shared import Stages, medians, processor
 
 import pcnn
 from pcnn import Recognizer, load_image
@@ -39,27 +38,16 @@ def photograph(folder: Path) -> Path:
     return path
 
 
-def medians(stages: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Milliseconds of each stage, the median of interleaved rounds after three to warm up."""
-    times: dict[str, list[float]] = {name: [] for name in stages}
-    for number in range(ROUNDS + 3):
-        for name, stage in stages.items():
-            began = time.perf_counter()
-            stage()
-            if number >= 3:
-                times[name].append(1000 * (time.perf_counter() - began))
-    return {name: statistics.median(values) for name, values in times.items()}
+def started(code: str, *words: Path) -> float:
+    """Seconds that a Python program takes, its start included."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code, *words], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
 
 
 def command(path: Path) -> tuple[float, float]:
     """Seconds from start to result, and peak memory in MB, of `pcnn-predict PATH`."""
-    began = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-c", "from pcnn.cli import predict; raise SystemExit(predict())", path],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    seconds = time.perf_counter() - began
+    seconds = started("from pcnn.cli import predict; raise SystemExit(predict())", path)
     # The largest child so far, in KiB on Linux; only this command is started here.
     return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 
@@ -71,20 +59,22 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = photograph(Path(folder))
-        starts = [command(path) for _ in range(3)]
+        starts = [command(path) for _ in range(5)]
+        imports = [started("import torch") for _ in range(5)]
         recognizer, detector = Recognizer(device="cpu"), Detector.load("mobilenet")
         image = load_image(path)
         found = recognizer.predict(image)
-        stages: dict[str, Callable[[], object]] = {
+        stages: Stages = {
             "read the file (ms)": lambda: load_image(path),
             "detect (ms)": lambda: detector.detect([image]),
             "predict an array, all of it (ms)": lambda: recognizer.predict(image),
             "predict a file, all of it (ms)": lambda: recognizer.predict(path),
             "16 files in one list, each (ms)": lambda: recognizer.predict([path] * 16),
         }
-        figures = medians(stages)
+        figures = medians(stages, ROUNDS)
     figures["16 files in one list, each (ms)"] /= 16
     figures["command, start to result (s)"] = statistics.median(s for s, _ in starts)
+    figures["of that, a start that only imports torch (s)"] = statistics.median(imports)
     figures["command, peak memory (MB)"] = max(memory for _, memory in starts)
     record = {
         "photograph": "640 × 480, JPEG, one face",
@@ -97,7 +87,7 @@ def main() -> int:
     }
     print(f"{record['processor']}, {record['threads']} threads, torch {record['torch']}")
     for name, value in figures.items():
-        print(f"{name:<36}{value:>10.2f}")
+        print(f"{name:<46}{value:>10.2f}")
     if arguments.json:
         arguments.json.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     return 0

@@ -15,16 +15,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from rich.progress import Progress
-from shared import put_into_page
+from shared import Array, draws, finish, gain_text, interval, put_into_page
 
 from pcnn.datasets import FaceSet, load_faces
 from pcnn.evaluate import predict_logits
@@ -45,7 +43,6 @@ ARMS: dict[str, str | None] = {
 ROUNDS = 2000  # of the bootstrap
 RANK_ROUNDS = 500  # where a round takes longer
 MARK = 5  # percent: confusions from here on are set in bold
-Array = NDArray[Any]
 Sets = dict[str, FaceSet]
 
 # Muros et al. 2021, Facial Affect Recognition by Patients with Schizophrenia Using Human Avatars,
@@ -169,12 +166,8 @@ def _train(
 ) -> Array:
     """The answers (N,) of a network trained as the options say."""
     training = Training(options, faces)
-    task = progress.add_task(name, total=training.steps)
-    while training.step < training.steps:
-        training.advance()
-        progress.update(task, completed=training.step)
+    finish(training, progress, name)
     logits, _ = predict_logits(training.average, valid.faces)
-    progress.remove_task(task)
     return logits.argmax(1).numpy()
 
 
@@ -201,9 +194,9 @@ def _accuracies(answers: dict[tuple[str, str], Array], labels: dict[str, Array])
                     record["gain"] = float(100 * (right[arm].mean() - right["plain"].mean()))
                     gains = [
                         100 * (right[arm][at].mean() - right["plain"][at].mean())
-                        for at in _draws(len(truth), len(scores), ROUNDS)
+                        for at in draws(len(truth), len(scores), ROUNDS)
                     ]
-                    record["gain_interval"] = _interval(gains)
+                    record["gain_interval"] = interval(gains)
                 records.append(record)
     return records
 
@@ -224,7 +217,7 @@ def _likeness(
                 if arm == "plain":
                     continue
                 gains = []
-                for seeds, faces in _draws(len(truth), len(answers[arm, trained]), RANK_ROUNDS):
+                for seeds, faces in draws(len(truth), len(answers[arm, trained]), RANK_ROUNDS):
                     both = [
                         _alike(
                             answers[each, trained][seeds, faces], truth[faces], votes[faces], name
@@ -235,7 +228,7 @@ def _likeness(
                 record[f"{name}_gain"] = record[name] - _alike(
                     answers["plain", trained], truth, votes, name
                 )
-                record[f"{name}_gain_interval"] = _interval(gains)
+                record[f"{name}_gain_interval"] = interval(gains)
             records.append(record)
     return records
 
@@ -247,18 +240,6 @@ def _alike(answers: Array, truth: Array, votes: Array, name: str) -> float:
     wrong = ~np.eye(len(CLASSES), dtype=bool)
     rows = [torch.from_numpy(_percent(each)[wrong])[None, None] for each in (ours, theirs)]
     return float(rank_correlation(*rows))
-
-
-def _draws(faces: int, seeds: int, rounds: int) -> Iterator[tuple[Array, Array]]:
-    """Indices of a bootstrap over both seeds (seeds, 1) and faces (faces,), `rounds` times."""
-    draw = np.random.default_rng(0)
-    for _ in range(rounds):
-        yield draw.integers(seeds, size=(seeds, 1)), draw.integers(faces, size=faces)
-
-
-def _interval(values: list[float]) -> list[float]:
-    low, high = np.percentile(values, (2.5, 97.5))
-    return [float(low), float(high)]
 
 
 def _confusion(truth: Array, answers: Array) -> Array:
@@ -356,8 +337,7 @@ def _tables(record: dict[str, Any]) -> str:
 def _gain(record: dict[str, Any], prefix: str, digits: int) -> str:
     if f"{prefix}gain" not in record:
         return ""
-    low, high = record[f"{prefix}gain_interval"]
-    return f"{record[f'{prefix}gain']:+.{digits}f} ({low:+.{digits}f} … {high:+.{digits}f})"
+    return gain_text(record[f"{prefix}gain"], record[f"{prefix}gain_interval"], digits)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,38 @@
-"""What several benchmarks need: the machine's name, tables put into a page."""
+"""What several benchmarks need: times, the machine's name, tables in a page, small trainings."""
 
 from __future__ import annotations
 
 import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from pcnn.train import Training
+
+Array = NDArray[Any]
+Stages: TypeAlias = dict[str, Callable[[], object]]  # by name, what is timed
+
+
+def medians(
+    stages: Stages, rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
+    """Milliseconds of each stage, the median of interleaved rounds after two to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in stages}
+    for number in range(rounds + 2):
+        for name, stage in stages.items():
+            began = clock()
+            stage()
+            if number >= 2:
+                times[name].append(1000 * (clock() - began))
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def processor() -> str:
@@ -20,3 +49,34 @@ def put_into_page(page: Path, text: str, begin: str, end: str) -> None:
     before, rest = page.read_text().split(begin)
     _, after = rest.split(end, 1)
     page.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+
+
+def finish(training: Training, progress: Progress, name: str) -> None:
+    """Take a training to its last step, with a bar of that name while it lasts."""
+    task = progress.add_task(name, total=training.steps)
+    while training.step < training.steps:
+        training.advance()
+        progress.update(task, completed=training.step)
+    progress.remove_task(task)
+
+
+def draws(faces: int, seeds: int, rounds: int) -> Iterator[tuple[Array, Array]]:
+    """Indices of a bootstrap over both seeds (seeds, 1) and faces (faces,), `rounds` times.
+
+    The same at every call, so that what is compared is compared on the same draws.
+    """
+    draw = np.random.default_rng(0)
+    for _ in range(rounds):
+        yield draw.integers(seeds, size=(seeds, 1)), draw.integers(faces, size=faces)
+
+
+def interval(values: ArrayLike) -> list[float]:
+    """Where the middle 95 % of the values lie: lowest and highest."""
+    low, high = np.percentile(values, (2.5, 97.5))
+    return [float(low), float(high)]
+
+
+def gain_text(gain: float, limits: list[float], digits: int) -> str:
+    """A gain and its interval, as tables show them."""
+    low, high = limits
+    return f"{gain:+.{digits}f} ({low:+.{digits}f} … {high:+.{digits}f})"
