@@ -69,7 +69,7 @@ SPECS: Mapping[str, WeightSpec] = {
     "small": WeightSpec(
         "expression",
         "pcnn-small.safetensors",
-        "3f02302068e54745f89909b3a673482ed9ae66b4c0e4b4aa9478fa7a86f491dc",
+        "532d033bd4b5ea427efcd3e23a6c3c2e4e9fce99e689ff9cf0146612a6d06587",
     ),
     "mobilenet": WeightSpec(
         "detector",
