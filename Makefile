@@ -23,6 +23,8 @@ bench:  ## the figures of docs/performance.md
 	pcnn-evaluate --data ../shared/data/ferplus --split valid
 	python benchmarks/explanations.py
 	python benchmarks/score_detector.py
+	python benchmarks/bench_networks.py
+	python benchmarks/bench_scaling.py
 	python benchmarks/bench_ops.py
 
 include Makefile.native

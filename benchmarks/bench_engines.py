@@ -161,6 +161,9 @@ def _classifier(files: Path, faces: int) -> Stages:
     pixels = np.random.default_rng(0).integers(0, 256, (faces, 1, 48, 48), np.uint8)
     prepared = {name: prepare_classifier(loaded, name)[0] for name in ENGINES}
     stages: Stages = {"plain": lambda: network.forward_views(views)}
+    if loaded.mirror:  # as the files read faces
+        both = lambda: loaded.answer(network.forward_views, views)  # noqa: E731
+        stages["plain, and mirrored"] = both
     for name, own in prepared.items():
         stages[name] = lambda own=own: own.forward_views(last)  # type: ignore[misc]
     for name, session in _sessions(files, "classifier"):

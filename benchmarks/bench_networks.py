@@ -16,6 +16,7 @@ import datetime
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -50,6 +51,10 @@ def main() -> int:
     clock = time.process_time if arguments.clock == "cpu" else time.perf_counter
     tables: dict[str, dict[str, float]] = {}
     with torch.inference_mode():
+        # Before anything is prepared, since what is prepared has memory kept for all.
+        alone = {f"{width} × {height}": _plain_network(height, width) for height, width in LEVELS}
+        name = "detector's plain network, by itself"
+        tables[name] = medians(alone, arguments.rounds, clock)
         for faces in arguments.faces:
             rounds = max(3, arguments.rounds // faces)
             name = f"{arguments.weights}, {faces} face{'s' if faces > 1 else ''}"
@@ -111,6 +116,12 @@ def _classifier(weights: str, faces: int) -> Stages:
 def _plain_detector() -> tuple[RetinaFace, DetectorSettings]:
     state, settings = read_detector("mobilenet")
     return load_state(state, leak=settings.leak), settings
+
+
+def _plain_network(height: int, width: int) -> Callable[[], object]:
+    network, settings = _plain_detector()
+    images = torch.rand(1, 3, height, width) * 255
+    return lambda: network(normalise(images, settings))
 
 
 def _detector_network(height: int, width: int) -> Stages:
