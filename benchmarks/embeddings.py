@@ -2,12 +2,13 @@
 
     python benchmarks/embeddings.py [--train 2048] [--valid 1536] [--epochs 8]
         [--weights NAME_OR_PATH] [--data FOLDER] [--cache FOLDER] [--json FILE] [--page FILE]
+        [--picture FILE]
 
 The same linear heads (`pcnn.embeddings.Head`) on the embedding, on the pixels, on a network of
 random numbers and on the network's logits; and, since the packaged network was trained with
 contempt, on a small one that is trained here and never saw a face of it. That training and all
-vectors are kept in the cache, so that a run that was stopped goes on. Writes the figures as JSON
-and their tables into the page. Needs pcnn[train].
+vectors are kept in the cache, so that a run that was stopped goes on. Writes the figures as JSON,
+their tables into the page, and what few examples bring as a picture. Needs pcnn[train].
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from rich.progress import track
 from shared import put_into_page
@@ -104,6 +107,7 @@ def main() -> int:
         "triplets": _triplets(made["valid"], votes["valid"][: arguments.valid]),
     }
     arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+    _draw(record, arguments.picture)
     text = _tables(record)
     print(text)
     put_into_page(arguments.page, text, "<!-- benchmarks/embeddings.py -->", "<!-- end -->")
@@ -121,6 +125,7 @@ def _arguments() -> argparse.Namespace:
     add("--cache", type=Path, default=Path("/tmp/pcnn-embeddings"))
     add("--json", type=Path, default=ROOT / "benchmarks" / "embeddings.json")
     add("--page", type=Path, default=ROOT / "docs" / "embeddings.md")
+    add("--picture", type=Path, default=ROOT / "docs" / "images" / "embeddings-few.png")
     arguments = parser.parse_args()
     arguments.cache.mkdir(parents=True, exist_ok=True)
     return arguments
@@ -337,7 +342,7 @@ def _told(right: dict[str, Array], ahead: str = "embedding") -> Any:
     }
 
 
-# --- tables ---
+# --- tables and the picture ---
 
 
 def _tables(record: dict[str, Any]) -> str:
@@ -399,6 +404,49 @@ def _grid(told: dict[str, Any]) -> list[str]:
             cells = [_cell(told[f"{shots} {method}"][name]) for shots in SHOTS]
             lines.append(f"| {name} | {method} | " + " | ".join(cells) + " |")
     return lines
+
+
+def _draw(record: dict[str, Any], path: Path) -> None:
+    """What a logistic head makes of few examples, by what it is given, with 95 % intervals."""
+    few = {f"{shots} logistic": record["few"][f"{shots} logistic"] for shots in SHOTS}
+    contempt = {name: record["contempt"][name]["auc"] for name in few}
+    panels = (
+        (
+            "FER2013's seven labels",
+            "accuracy, %",
+            "examples of each label",
+            few,
+            ("embedding", "logits"),
+        ),
+        (
+            "Contempt beside the seven others",
+            "area under the ROC curve, %",
+            "examples of contempt",
+            contempt,
+            ("embedding", "logits", UNAWARE, f"{UNAWARE}, logits"),
+        ),
+    )
+    colours: dict[str, str] = {}
+    figure = Figure(figsize=(9.6, 4.3), layout="constrained")
+    for axes, (title, scale, counted, told, names) in zip(
+        figure.subplots(1, 2), panels, strict=True
+    ):
+        for name in (*names, "random network", "pixels"):
+            cells = [told[f"{shots} logistic"][name] for shots in SHOTS]
+            means = [100 * cell["value"] for cell in cells]
+            low, high = np.array([cell["interval"] for cell in cells]).T * 100
+            colour = colours.setdefault(name, f"C{len(colours)}")
+            axes.plot(SHOTS, means, color=colour, marker="o", markersize=4)
+            axes.fill_between(SHOTS, low, high, color=colour, alpha=0.12, linewidth=0)
+        axes.set(xscale="log", xlabel=counted, ylabel=scale, title=title)
+        axes.set_xticks(SHOTS, [str(shots) for shots in SHOTS])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    lines = [
+        Line2D([], [], color=colour, marker="o", label=name) for name, colour in colours.items()
+    ]
+    figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), frameon=False)
+    figure.savefig(path, dpi=120)
 
 
 def _cell(each: Any) -> str:
