@@ -445,7 +445,7 @@ def _draw(record: dict[str, Any], path: Path) -> None:
     lines = [
         Line2D([], [], color=colour, marker="o", label=name) for name, colour in colours.items()
     ]
-    figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), frameon=False)
+    figure.legend(handles=lines, loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, dpi=120)
 
 
