@@ -19,11 +19,11 @@ test:
 	pytest -n auto
 
 bench:  ## the figures of docs/performance.md
-	python benchmarks/bench_predict.py
+	python benchmarks/bench_predict.py --json benchmarks/predict.json
 	pcnn-evaluate --data ../shared/data/ferplus --split valid
 	python benchmarks/explanations.py
 	python benchmarks/score_detector.py
-	python benchmarks/bench_networks.py
+	python benchmarks/bench_networks.py --weights small --faces 1 8 --rounds 12 --json benchmarks/networks.json
 	python benchmarks/bench_scaling.py
 	python benchmarks/bench_ops.py
 

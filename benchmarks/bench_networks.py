@@ -51,7 +51,7 @@ def main() -> int:
     clock = time.process_time if arguments.clock == "cpu" else time.perf_counter
     tables: dict[str, dict[str, float]] = {}
     with torch.inference_mode():
-        # Before anything is prepared, since what is prepared has memory kept for all.
+        # Before a detector is prepared, which has memory kept for all.
         alone = {f"{width} × {height}": _plain_network(height, width) for height, width in LEVELS}
         name = "detector's plain network, by itself"
         tables[name] = medians(alone, arguments.rounds, clock)

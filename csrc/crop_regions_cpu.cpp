@@ -29,7 +29,7 @@ Window window(const float* whole, const View& first, const float* part, const Vi
   const double right = a * left + b * top, below = c * left + d * top;
   const double sizes = std::abs(whole[2]) + std::abs(part[2]) + std::abs(whole[5]) +
                        std::abs(part[5]) + std::abs(right) + std::abs(below);
-  const double rounding = sizes / (1 << 22);
+  const double rounding = sizes / (1 << 24);
   const bool meets = std::abs(right - across) <= rounding && std::abs(below - down) <= rounding;
   const bool lies_in = left >= 0 && top >= 0 &&
                        left + static_cast<double>(view.width) <= static_cast<double>(first.width) &&

@@ -69,7 +69,7 @@ def predict_files(arguments: argparse.Namespace) -> int:
         _make_folder(arguments.explain)
         explained = annotated_names(files, arguments.explain, word="explained", jpeg=False)
     recognizer = load_recognizer(arguments)
-    failed, hinted = 0, not arguments.faces
+    failed, hint_due = 0, arguments.faces
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(_opened(arguments.output, files))
         report = open_report(
@@ -83,7 +83,7 @@ def predict_files(arguments: argparse.Namespace) -> int:
                 if isinstance(result, InputError):
                     raise result
                 report.add(str(file), result)
-                hinted = hinted or _hint(file, bar)
+                hint_due = hint_due and not _hint(file, bar)
                 if isinstance(result, Prediction) and drawn:
                     _save(result.draw(file), drawn[file])
                 if explained:
@@ -163,7 +163,7 @@ def _explain(
     )
     if found:
         numbers = range(1, len(found) + 1) if len(found) > 1 else [None]
-        drawn = [each.draw(number) for each, number in zip(found, numbers, strict=True)]
+        drawn = [each.draw(number=number) for each, number in zip(found, numbers, strict=True)]
         _save(stack(drawn), target)
 
 

@@ -92,7 +92,8 @@ def _draw_face(draw: ImageDraw.ImageDraw, face: Subject, colour: Any, style: Sty
     for x, y in face.landmarks.tolist():
         _dot(draw, x, y, radius + rim, _HALO)
         _dot(draw, x, y, radius, _TEXT)
-    corner = (box.x1, max(box.y1 - 2 * line, style.title_px))  # above it, but in the picture
+    last = style.size[0] - style.title.getlength(face.number)
+    corner = (min(box.x1, last), max(box.y1 - 2 * line, style.title_px))  # above, in the picture
     draw.text(
         corner,
         face.number,

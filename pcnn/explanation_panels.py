@@ -59,7 +59,7 @@ class DrawnExplanation(Protocol):
     def decisive(self) -> str | None: ...
 
 
-def draw_explanation(explained: DrawnExplanation, number: int | None = None) -> Image.Image:
+def draw_explanation(explained: DrawnExplanation, *, number: int | None = None) -> Image.Image:
     """The picture of one explained face.
 
     number: of the face, which goes before the answer; None where there is but one.

@@ -108,13 +108,14 @@ def stored_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     Reads only its first part. None where the file is no picture that can be read, or no
     regular one, which could be read only once.
     """
-    if not Path(path).is_file():
-        return None
-    with contextlib.suppress(OSError, InputError), Path(path).open("rb") as stream:
-        kind = _format_of(stream.read(1024))
-        stream.seek(0)
-        with _pillow_errors("", ""):
-            return None if kind is None else Image.OPEN[kind][0](stream, "").size
+    with contextlib.suppress(OSError, InputError):
+        if not Path(path).is_file():
+            return None
+        with Path(path).open("rb") as stream:
+            kind = _format_of(stream.read(1024))
+            stream.seek(0)
+            with _pillow_errors("", ""):
+                return None if kind is None else Image.OPEN[kind][0](stream, "").size
     return None
 
 

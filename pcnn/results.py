@@ -224,14 +224,14 @@ class Explanation:
             "decisive": self.decisive,
         }
 
-    def draw(self, number: int | None = None) -> Image:
+    def draw(self, *, number: int | None = None) -> Image:
         """The explanation as one RGB picture of 1000 × 562 pixels.
 
         number: written before the answer, where a picture has several faces.
         """
         from pcnn.explanation_panels import draw_explanation
 
-        return draw_explanation(self, number)
+        return draw_explanation(self, number=number)
 
 
 def expression_of(classes: Sequence[str], row: Tensor, regions: Mapping[str, Tensor]) -> Expression:

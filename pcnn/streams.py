@@ -72,7 +72,7 @@ def _share_out_threads(executor: ThreadPoolExecutor, workers: int) -> None:
     To set a thread's number sets that of threads still to come too, and they should have all:
     so the workers start together and the number is put back before any of them works.
     """
-    met = threading.Barrier(workers, timeout=60)
+    met = threading.Barrier(workers)
 
     def take(share: int) -> None:
         torch.get_num_threads()  # a thread that was never asked takes the common number later
@@ -87,4 +87,5 @@ def _share_out_threads(executor: ThreadPoolExecutor, workers: int) -> None:
             for started in [executor.submit(take, share) for share in shares]:
                 started.result()
         finally:
+            met.abort()  # where a thread could not be had, the others should not wait for it
             torch.set_num_threads(threads)

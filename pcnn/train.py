@@ -18,11 +18,12 @@ from pcnn import weights
 from pcnn.augment import Augmentation, Augmenter
 from pcnn.datasets import FaceSet
 from pcnn.errors import InputError, counted
-from pcnn.evaluate import normalise, pictures, predict_logits
+from pcnn.evaluate import normalise, pictures
 from pcnn.losses import two_phase_loss
 from pcnn.model import IMAGENET_MEAN, IMAGENET_STD, PCNN, FaceNet, ModelConfig
 from pcnn.saliency import find_model, weigh
 from pcnn.storage import STORAGES
+from pcnn.teaching import load_teachers, mix_answers
 
 _CHOICES = {
     "network": ("trunk", "pcnn"),
@@ -133,8 +134,8 @@ class Training:
     """A training that can be stopped at any step and gone on with, to the same result.
 
     Every random choice is a function of the seed and the step, so the state is the step
-    number, the network, its average, and the optimiser. Where torch.distributed is initialised,
-    each process computes its share of every batch.
+    number, the network, its average, the optimiser, and what teachers answered. Where
+    torch.distributed is initialised, each process computes its share of every batch.
     Raises InputError: options and data that do not fit together.
     """
 
@@ -161,7 +162,7 @@ class Training:
         self._augmenters = Augmenter(options.augmentation), Augmenter(options.augmentation.calmer())
         self._faces = train.faces.to(self.device)
         self._drawn_by = _drawn_by(train.votes, options.balance)
-        self._teachers = [_teacher(path, train.classes) for path in options.teachers]
+        self._teachers = load_teachers(options.teachers, train.classes)
         self._targets: Tensor | None = None  # (N, classes), made with the first batch
         self.step = 0
         self.epoch_steps = len(train) // options.batch
@@ -171,6 +172,24 @@ class Training:
                 f"{counted(len(train), 'training face')}"
             )
         self.steps = max(1, round(self.epoch_steps * options.epochs))
+
+    def teach(self) -> Tensor:
+        """Have the teachers answer to all faces, as the first step does where nobody did before.
+
+        Shows its progress on a terminal's stderr. Returns the labels to learn, (N, classes).
+        """
+        labels, options = _targets(self.train.votes, self.options.labels), self.options
+        if self._teachers:
+            labels = mix_answers(
+                labels,
+                self._teachers,
+                self.train.faces,
+                share=options.teaching,
+                device=self.device,
+                shown=self.rank == 0,
+            )
+        self._targets, self._teachers = labels.to(self.device), []
+        return self._targets
 
     def advance(self) -> float:
         """One step of optimisation; returns its loss."""
@@ -199,7 +218,7 @@ class Training:
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "targets": self._targets,
+            "targets": self._targets if self.options.teachers else None,
         }
         torch.save(state, temporary)
         temporary.replace(path)
@@ -221,13 +240,17 @@ class Training:
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self._targets = state["targets"]
+        self._targets = state.get("targets")
+        if self._targets is not None and self._targets.shape != self.train.votes.shape:
+            raise InputError(
+                f"Training: {path} was begun with {len(self._targets)} faces, "
+                f"the data have {len(self.train)}"
+            )
         self.step = state["step"]
 
     def _batch(self) -> tuple[Tensor, Tensor]:
         options = self.options
-        if self._targets is None:
-            self._targets = self._teach().to(self.device)
+        targets = self.teach() if self._targets is None else self._targets
         epoch, position = divmod(self.step, self.epoch_steps)
         order = self._order(_generator(options.seed, 1, epoch))
         first = position * options.batch + self.rank * self.share
@@ -236,24 +259,13 @@ class Training:
         seed = _seed(options.seed, 2 + 2 * self.rank, self.step)
         augment = self._augmenters[self.step >= (1 - options.calm) * self.steps]
         faces = normalise(augment(faces, options.size, seed), self.network.config)
-        return weigh([faces], self.network.config)[0], self._targets[chosen]
+        return weigh([faces], self.network.config)[0], targets[chosen]
 
     def _order(self, generator: torch.Generator) -> Tensor:
         """The faces of an epoch, in their order."""
         if self._drawn_by is None:
             return torch.randperm(len(self.train), generator=generator)
         return torch.multinomial(self._drawn_by, len(self.train), True, generator=generator)
-
-    def _teach(self) -> Tensor:
-        """(N, classes) probabilities that the network is to learn: labels and teachers' answers."""
-        targets = _targets(self.train.votes, self.options.labels)
-        if not self._teachers:
-            return targets
-        answers = []
-        for teacher in self._teachers:
-            logits, _ = predict_logits(teacher.to(self.device), self.train.faces, mirror=True)
-            answers.append(logits.softmax(1))
-        return torch.lerp(targets, torch.stack(answers).mean(0), self.options.teaching)
 
     def _loss(self, faces: Tensor, targets: Tensor) -> Tensor:
         answer = self._model(faces)
@@ -330,16 +342,6 @@ def _drawn_by(votes: Tensor, balance: float) -> Tensor | None:
     labels = votes.argmax(1)
     counts = labels.bincount(minlength=votes.shape[1]).double()
     return counts[labels] ** -balance
-
-
-def _teacher(path: str, classes: tuple[str, ...]) -> PCNN | FaceNet:
-    teacher = weights.load_network(path)
-    if teacher.config.classes != classes:
-        raise InputError(
-            f"Training: the teacher {path} has the classes {', '.join(teacher.config.classes)}, "
-            f"the data {', '.join(classes)}"
-        )
-    return teacher.to(memory_format=torch.channels_last)  # type: ignore[no-any-return,call-overload]
 
 
 def _seed(seed: int, purpose: int, index: int) -> int:

@@ -57,8 +57,10 @@ def train_expression(
     training = Training(options, train, device)
     if checkpoint.exists():
         training.resume(checkpoint)
-    elif training.rank == 0:
-        log.unlink(missing_ok=True)  # of an earlier training
+    else:
+        training.teach()
+        if training.rank == 0:
+            log.unlink(missing_ok=True)  # of an earlier training
     _run(training, valid, checkpoint, log)
     if training.rank == 0:
         training.save(checkpoint)

@@ -405,7 +405,7 @@ def test_the_packaged_weights_see_no_face_in_none(packaged: Detector) -> None:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="memory is kept by glibc's ways")
 def test_memory_is_used_again() -> None:
-    """By one photograph after the other, alone and in lists: each fault of a page costs 2 µs."""
+    """By one photograph after the other, alone and in lists."""
     script = """
 import numpy as np, resource, torch
 from pcnn.detector import Detector

@@ -392,7 +392,7 @@ def test_drawn() -> None:
 
 def test_the_number_of_a_face_stands_before_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = written(monkeypatch)
-    planted_explanation().draw(3)
+    planted_explanation().draw(number=3)
     assert "3: happiness 90%" in texts
     texts.clear()
     planted_explanation().draw()
@@ -435,7 +435,7 @@ def test_the_letters_have_all_that_is_written(monkeypatch: pytest.MonkeyPatch) -
     """What they lack would be drawn as an empty box."""
     texts = written(monkeypatch)
     for drop in (0.2, -0.05):
-        planted_explanation(drop).draw(2)
+        planted_explanation(drop).draw(number=2)
     font = explanation_panels._font(40)
     lacking = bytes(font.getmask("\ue000"))  # of private use: surely not there
     assert {"-20 points", "+5 points"} <= set(texts)

@@ -246,7 +246,7 @@ def test_small_pictures_have_a_label(side: int, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_boxes_of_enlarged_pictures_are_enlarged() -> None:
-    """2 × 10 pixels at (12, 20) … (36, 28): its sides lie ten times as far."""
+    """8 × 10 pixels at (20, 19) … (28, 29): its sides lie ten times as far."""
     (face,) = panels.subjects([face_at(24, 24, 10)], 10)
     assert face.box == (200, 190, 280, 290)
     np.testing.assert_allclose(face.landmarks, 10 * face_at(24, 24, 10).landmarks)

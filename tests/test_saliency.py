@@ -359,13 +359,14 @@ def test_teachers_are_given_what_they_learnt_from(tmp_path: Path) -> None:
     metadata = {"architecture": "trunk", "config": dataclasses.asdict(config)}
     weights.write(path, teacher.network.state_dict(), metadata)
     options = dataclasses.replace(OPTIONS, teachers=(str(path),), teaching=1.0)
-    taught = Training(options, _set())._teach()
+    pupil = Training(options, _set())
+    pupil.teach()
     faces = normalise(resample(pictures(_set().faces), config.size), config)
     products = [weigh([view], config, "centre")[0] for view in (faces, faces.flip(3))]
     network = weights.load_network(path).eval()
     with torch.no_grad():
         expected = ((network(products[0]) + network(products[1])) / 2).softmax(1)  # type: ignore[operator]
-    torch.testing.assert_close(taught, expected)
+    torch.testing.assert_close(pupil._targets, expected)
 
 
 @pytest.mark.train

@@ -15,6 +15,11 @@ SIZE = 4.0  # feature maps in the tests lie within -SIZE … SIZE, a few standar
 # of 255 for each of about 16 roundings, over 255 · std with std ≥ 0.2.
 CROP = 16 * 2.0**-24 / 0.2
 
+# crop_regions, a view that is a part of its face's first one: it takes that one's pixels, whose
+# positions were rounded apart from its own, in either of two directions by 2⁻²⁴ of three numbers of
+# up to 300 pixels; neighbours differ by up to 255 levels.
+COPIED = CROP + 2 * 3 * 300 * 2.0**-24 / 0.2
+
 # stitch_regions: four products and the sums of two interpolations against one after the other:
 # each of about 8 roundings is 2⁻²⁴ of SIZE; the position itself is rounded at a size of up to 300
 # pixels, and the neighbours differ by up to 2 · SIZE.
