@@ -405,7 +405,7 @@ def test_the_packaged_weights_see_no_face_in_none(packaged: Detector) -> None:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="memory is kept by glibc's ways")
 def test_memory_is_used_again() -> None:
-    """By one photograph after the other, alone and in lists."""
+    """By one photograph after the other, alone and in lists: else some 2,000 pages are new."""
     script = """
 import numpy as np, resource, torch
 from pcnn.detector import Detector
@@ -421,4 +421,4 @@ for images in ([image], [image] * 8):
     print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // (4 * len(images)))
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert all(int(faults) < 200 for faults in run.stdout.split()), run.stdout
+    assert all(int(faults) < 600 for faults in run.stdout.split()), run.stdout
