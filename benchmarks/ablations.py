@@ -16,14 +16,13 @@ import argparse
 import dataclasses
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import kornia.augmentation as K
 import numpy as np
 import torch
 from rich.progress import Progress, track
-from shared import Array, draws, finish, gain_text, interval, put_into_page
+from shared import Array, draws, finish, gain_text, interval, put_where_marked, training_parser
 from torch import Tensor
 
 from pcnn.augment import Augmentation
@@ -32,8 +31,6 @@ from pcnn.evaluate import predict_logits
 from pcnn.train import Training, TrainOptions
 from pcnn.weights import SPECS, load_network
 
-ROOT = Path(__file__).parent.parent
-DATA = ROOT.parent / "shared" / "data" / "ferplus"
 BASE, TAUGHT, MIXED = "base", "teachers `pcnn-ferplus`, teaching 0.5", "mixup"
 TEACHER = "pcnn-ferplus"
 # Rate and memory as short trainings want them; all else as TrainOptions has it.
@@ -109,22 +106,12 @@ def main() -> int:
     arguments.json.write_text(json.dumps(record, indent=1) + "\n")
     text = _table(record)
     print(text)
-    begin, page = "<!-- benchmarks/ablations.py -->", arguments.page
-    if page.is_file() and begin in page.read_text():
-        put_into_page(page, text, begin, "<!-- end -->")
+    put_where_marked(arguments.page, text, "ablations")
     return 0
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    add("--seeds", type=int, default=3, help="trainings of each arm")
-    add("--epochs", type=float, default=2.5)
-    add("--every", type=int, default=3, help="train on every such face")
-    add("--data", type=Path, default=DATA)
-    add("--cache", type=Path, default=Path("/tmp/pcnn-ablations"))
-    add("--json", type=Path, default=ROOT / "benchmarks" / "ablations.json")
-    add("--page", type=Path, default=ROOT / "docs" / "results.md")
+    parser = training_parser(__doc__, "ablations", seeds=3, epochs=2.5, page="results.md")
     arguments = parser.parse_args()
     arguments.cache.mkdir(parents=True, exist_ok=True)
     return arguments

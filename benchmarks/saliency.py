@@ -22,7 +22,16 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from rich.progress import Progress
-from shared import Array, draws, finish, gain_text, interval, put_into_page
+from shared import (
+    ROOT,
+    Array,
+    draws,
+    finish,
+    gain_text,
+    interval,
+    put_where_marked,
+    training_parser,
+)
 
 from pcnn.datasets import FaceSet, load_faces
 from pcnn.evaluate import predict_logits
@@ -31,8 +40,6 @@ from pcnn.labels import relabel
 from pcnn.model import FERPLUS_CLASSES
 from pcnn.train import Training, TrainOptions
 
-ROOT = Path(__file__).parent.parent
-DATA = ROOT.parent / "shared" / "data" / "ferplus"
 CLASSES = FERPLUS_CLASSES[:7]  # those that both kinds of labels have
 LABELS = {"ferplus": "FER+", "fer2013": "FER2013"}
 ARMS: dict[str, str | None] = {
@@ -89,24 +96,14 @@ def main() -> int:
     _draw(record, arguments.picture)
     text = _tables(record)
     print(text)
-    begin, page = "<!-- benchmarks/saliency.py -->", arguments.page
-    if page.is_file() and begin in page.read_text():
-        put_into_page(page, text, begin, "<!-- end -->")
+    put_where_marked(arguments.page, text, "saliency")
     return 0
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    add("--seeds", type=int, default=2, help="trainings of each kind")
-    add("--epochs", type=float, default=3)
-    add("--every", type=int, default=3, help="train on every such face")
-    add("--data", type=Path, default=DATA)
-    add("--cache", type=Path, default=Path("/tmp/pcnn-saliency"))
-    add("--json", type=Path, default=ROOT / "benchmarks" / "saliency.json")
-    add("--page", type=Path, default=ROOT / "docs" / "saliency.md")
+    parser = training_parser(__doc__, "saliency", seeds=2, epochs=3, page="saliency.md")
     picture = ROOT / "docs" / "images" / "saliency-confusion.png"
-    add("--picture", type=Path, default=picture)
+    parser.add_argument("--picture", type=Path, default=picture)
     arguments = parser.parse_args()
     arguments.cache.mkdir(parents=True, exist_ok=True)
     return arguments

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import statistics
 import time
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from pcnn.train import Training
 
+ROOT = Path(__file__).parent.parent
+DATA = ROOT.parent / "shared" / "data" / "ferplus"
 Array = NDArray[Any]
 Stages: TypeAlias = dict[str, Callable[[], object]]  # by name, what is timed
 
@@ -49,6 +52,30 @@ def put_into_page(page: Path, text: str, begin: str, end: str) -> None:
     before, rest = page.read_text().split(begin)
     _, after = rest.split(end, 1)
     page.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+
+
+def put_where_marked(page: Path, text: str, name: str) -> None:
+    """Put a script's tables into a page that has its marks; leave any other page as it is."""
+    begin = f"<!-- benchmarks/{name}.py -->"
+    if page.is_file() and begin in page.read_text():
+        put_into_page(page, text, begin, "<!-- end -->")
+
+
+def training_parser(doc: str, name: str, *, seeds: int, epochs: float, page: str) -> ArgumentParser:
+    """The options of a script that trains small networks: these are its defaults.
+
+    doc: its docstring. name: of the script. page: file in docs/ that its tables go to.
+    """
+    parser = ArgumentParser(description=doc.splitlines()[0])
+    add = parser.add_argument
+    add("--seeds", type=int, default=seeds, help="trainings of each kind")
+    add("--epochs", type=float, default=epochs)
+    add("--every", type=int, default=3, help="train on every such face")
+    add("--data", type=Path, default=DATA)
+    add("--cache", type=Path, default=Path(f"/tmp/pcnn-{name}"))
+    add("--json", type=Path, default=ROOT / "benchmarks" / f"{name}.json")
+    add("--page", type=Path, default=ROOT / "docs" / page)
+    return parser
 
 
 def finish(training: Training, progress: Progress, name: str) -> None:

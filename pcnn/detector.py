@@ -25,7 +25,7 @@ from pcnn.shrinking import resized
 # The network halves its input five times.
 _STRIDE = 32
 # Pixels that share one forward pass on a CPU: with more, the packaged detector's largest maps pass
-# 32 MB, which glibc fetches anew from the system each time: a third of the pass's time.
+# 32 MB, which glibc fetches anew from the system each time.
 _PIXELS_PER_PASS = 3 * 640 * 480
 # On a GPU, where it is memory that limits them.
 _PIXELS_PER_GPU_PASS = 16 * 640 * 640

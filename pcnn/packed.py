@@ -133,7 +133,7 @@ def keep_freed_memory() -> None:
     """Have glibc keep the memory of freed tensors for the next ones.
 
     It gives back to the system what is larger than anything freed before, and every page of new
-    memory is a fault: for the maps of a 640 × 480 photograph some 2,000 of them, 4 to 6 ms.
+    memory is a fault: for the maps of a 640 × 480 photograph some 2,000 of them.
     One block of 31 MB, allocated and freed without being touched, has it keep up to 62 MB in each
     of its arenas, for the whole process (mallopt(3), M_MMAP_THRESHOLD). Where its environment
     variables say otherwise, or with other allocators, this changes nothing.

@@ -186,23 +186,10 @@ def test_a_face_s_regions_are_its_own_pixels() -> None:
     template = [[0.33, 0.38], [0.67, 0.38], [0.5, 0.59], [0.36, 0.76], [0.64, 0.75]]
     maps = face_transforms([landmarks, landmarks * 1.3], template, 97, layout)
     boxes = list(layout.boxes(97).values())
-    views = ops.crop_regions(
-        picture(200, 220),
-        torch.from_numpy(maps),
-        [box.size for box in boxes],
-        mean=(0.5,),
-        std=(0.25,),
-        footprint=2.0,
-    )
-    expected = reference.crop_regions(
-        picture(200, 220),
-        torch.from_numpy(maps),
-        [box.size for box in boxes],
-        mean=(0.5,),
-        std=(0.25,),
-        footprint=2.0,
-        dtype=torch.float32,
-    )
+    given = picture(200, 220), torch.from_numpy(maps), [box.size for box in boxes]
+    options = {"mean": (0.5,), "std": (0.25,), "footprint": 2.0, "dtype": torch.float32}
+    views = ops.crop_regions(*given, **options)
+    expected = reference.crop_regions(*given, **options)
     for box, view, other in zip(boxes, views, expected, strict=True):
         part = views[0][:, :, box.top : box.bottom, box.left : box.right]
         if ops._implementation is native:
