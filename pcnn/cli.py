@@ -7,18 +7,15 @@ mistyped options answer at once.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
 from pcnn import __version__
+from pcnn.processes import few_collections, guarded
 
-_NOTHING_DONE = 2
 _ENGINES = ("auto", "torch", "openvino", "onnxruntime")
-_INTERRUPTED, _PIPE_CLOSED = 130, 141  # 128 + SIGINT, 128 + SIGPIPE, as shells report them
 
 _EXAMPLES = """\
 examples:
@@ -48,7 +45,8 @@ def predict(argv: Sequence[str] | None = None) -> int:
         parser.error("give at least one picture, folder or pattern (or --info)")
     if arguments.faces and (arguments.annotate or arguments.min_score is not None):
         parser.error("--faces looks for no faces, so --annotate and --min-score have no place")
-    return _guarded(parser.prog, lambda: _predict(arguments))
+    with few_collections(argv):
+        return guarded(parser.prog, lambda: _predict(arguments))
 
 
 def train(argv: Sequence[str] | None = None) -> int:
@@ -72,7 +70,7 @@ def train(argv: Sequence[str] | None = None) -> int:
             command.set_defaults(run=run)
     arguments = parser.parse_args(words)
     run = arguments.run
-    return _guarded(parser.prog, lambda: int(run(arguments)))
+    return guarded(parser.prog, lambda: int(run(arguments)))
 
 
 def evaluate(argv: Sequence[str] | None = None) -> int:
@@ -84,7 +82,7 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
     """
     parser = _evaluate_parser()
     arguments = parser.parse_args(argv)
-    return _guarded(parser.prog, lambda: _evaluate(arguments))
+    return guarded(parser.prog, lambda: _evaluate(arguments))
 
 
 def embed(argv: Sequence[str] | None = None) -> int:
@@ -96,7 +94,8 @@ def embed(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.faces and arguments.min_score is not None:
         parser.error("--faces looks for no faces, so --min-score has no place")
-    return _guarded(parser.prog, lambda: _embed(arguments))
+    with few_collections(argv):
+        return guarded(parser.prog, lambda: _embed(arguments))
 
 
 def deconvnet(argv: Sequence[str] | None = None) -> int:
@@ -317,36 +316,4 @@ def _run(program: str, text: str, command: ModuleType, argv: Sequence[str] | Non
     parser.add_argument("--version", action="version", version=f"pcnn {__version__}")
     command.add_arguments(parser)
     arguments = parser.parse_args(argv)
-    return _guarded(program, lambda: int(command.run(arguments)))
-
-
-def _guarded(program: str, work: Callable[[], int]) -> int:
-    """Run a command's work; what goes wrong in expected ways is one line, not a traceback."""
-    try:
-        return work()
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    except BrokenPipeError:
-        with contextlib.suppress(OSError, ValueError):  # else Python complains when it ends
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _PIPE_CLOSED
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        reason = f"{where}{error.strerror or error}"
-    except (ValueError, RuntimeError) as error:
-        reason = _expected(error)
-        if not reason:
-            raise
-    print(f"{program}: {reason}", file=sys.stderr)
-    return _NOTHING_DONE
-
-
-def _expected(error: Exception) -> str:
-    """What to tell of an error that is the user's to mend; nothing for any other."""
-    from pcnn.errors import InputError, NativeError, WeightsError
-
-    if isinstance(error, (InputError, WeightsError, NativeError)):
-        return str(error)
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, which need not be imported here
-        return "out of memory on the device: use a smaller --batch-size, or --device cpu"
-    return ""
+    return guarded(program, lambda: int(command.run(arguments)))

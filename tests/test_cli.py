@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import gc
 import io
 import json
 import os
@@ -577,6 +578,23 @@ def test_help_comes_without_torch_numpy_or_rich() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
     assert "examples:" in done.stdout
     assert "expression" in done.stdout
+
+
+@pytest.mark.usefixtures("fake", "photos")
+def test_collector_of_a_calling_program_is_left_alone() -> None:
+    before = gc.get_threshold(), gc.get_freeze_count()
+    assert run("photos") == 0
+    assert (gc.get_threshold(), gc.get_freeze_count()) == before
+
+
+@pytest.mark.usefixtures("fake", "photos")
+def test_process_of_its_own_ends_without_collecting(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(sys, "argv", ["pcnn-predict", "photos"])
+    monkeypatch.setattr(gc, "set_threshold", lambda *_: calls.append("fewer"))
+    monkeypatch.setattr(gc, "freeze", lambda: calls.append("none at the end"))
+    assert cli.predict() == 0
+    assert calls == ["fewer", "none at the end"]
 
 
 # --- pcnn-train ---

@@ -125,18 +125,22 @@ def describe() -> list[tuple[str, str]]:
 
 
 def _stitchable(regions: Sequence[Tensor], size: tuple[int, int]) -> bool:
-    if len(regions) != 5 or min(size) < 1:
+    try:
+        left_eye, right_eye, left_cheek, right_cheek, mouth = regions
+        shapes = [region.shape for region in regions]
+        (b1, c1, h1, w1), (b2, c2, h2, w2), (b3, c3, h3, w3), (b4, c4, h4, w4), last = shapes
+        batch, channels, height, width = last
+    except ValueError:  # not five, or not of four dimensions
         return False
-    left_eye, right_eye, left_cheek, right_cheek, mouth = regions
-    eye, cheek, last = left_eye.shape, left_cheek.shape, mouth.shape
     dtype, device = mouth.dtype, mouth.device
     return (
-        len(eye) == len(cheek) == len(last) == 4
-        and (right_eye.shape[:3], right_cheek.shape[:3]) == (eye[:3], cheek[:3])
-        and len(right_eye.shape) == len(right_cheek.shape) == 4
-        and eye[:2] == cheek[:2] == last[:2]
-        and last[3] == size[1]
-        and 0 not in (*eye[1:], *cheek[2:], last[2], right_eye.shape[3], right_cheek.shape[3])
+        b1 == b2 == b3 == b4 == batch
+        and c1 == c2 == c3 == c4 == channels > 0
+        and h1 == h2 > 0 < h3 == h4
+        and height > 0
+        and w1 > 0 < w2
+        and w3 > 0 < w4
+        and size[0] > 0 < size[1] == width
         and dtype in _FLOATING
         and left_eye.dtype == right_eye.dtype == left_cheek.dtype == right_cheek.dtype == dtype
         and left_eye.device == right_eye.device == left_cheek.device == right_cheek.device == device
@@ -167,8 +171,10 @@ def _warpable(stitched: Tensor, theta: Tensor, face: Tensor) -> bool:
     shape = face.shape
     return (
         len(shape) == 4
-        and (stitched.shape, theta.shape) == (shape, (shape[0], 2, 3))
-        and 0 not in shape[1:]
+        and stitched.shape == shape
+        and theta.shape == (shape[0], 2, 3)
+        and shape[1] > 0 < shape[2]
+        and shape[3] > 0
         and stitched.dtype == face.dtype
         and face.dtype in _FLOATING
         and theta.dtype in _FLOATING

@@ -253,7 +253,7 @@ def _empty_stitched(  # noqa: PLR0913, PLR0917
     width: int,
 ) -> Tensor:
     """Memory for the stitched map, laid out like the mouth's."""
-    batch, channels = mouth.shape[:2]
+    batch, channels, _, _ = mouth.shape
     if mouth.is_contiguous() or not mouth.is_contiguous(memory_format=torch.channels_last):
         strides = (channels * height * width, height * width, width, 1)
     else:
@@ -306,7 +306,8 @@ def _warp_add(stitched: Tensor, theta: Tensor, face: Tensor) -> Tensor:
     out = torch.empty_like(face)
     if module is None:
         return out.copy_(reference.warp_add(stitched, theta, face))
-    theta = theta.to(torch.float32).contiguous()
+    if theta.dtype != torch.float32 or not theta.is_contiguous():
+        theta = theta.to(torch.float32).contiguous()
     maps = (_numbers(stitched), theta.data_ptr(), _numbers(face), _numbers(out))
     _call(module.warp_add, face, *maps, DTYPES[face.dtype])
     return out
