@@ -38,18 +38,26 @@ Window window(const float* whole, const View& first, const float* part, const Vi
   return {true, static_cast<std::int64_t>(top), static_cast<std::int64_t>(left)};
 }
 
-std::vector<Window> windows(const CropRegions& op, const View* views) {
-  std::vector<Window> found;
-  found.reserve(static_cast<std::size_t>(op.faces * op.view_count));
-  for (std::int64_t face = 0; face < op.faces; ++face) {
-    for (std::int64_t view = 0; view < op.view_count; ++view) {
+// The windows of all views of all faces.
+struct Windows {
+  std::vector<Window> all;
+  std::int64_t view_count;
+
+  Windows(const CropRegions& op, const View* views) : view_count(op.view_count) {
+    all.reserve(static_cast<std::size_t>(op.faces * view_count));
+    for (std::int64_t face = 0; face < op.faces; ++face) {
+      all.push_back({false, 0, 0});
       const float* first = op.transform(face, 0);
-      found.push_back(view == 0 ? Window{false, 0, 0}
-                                : window(first, views[0], op.transform(face, view), views[view]));
+      for (std::int64_t view = 1; view < view_count; ++view) {
+        all.push_back(window(first, views[0], op.transform(face, view), views[view]));
+      }
     }
   }
-  return found;
-}
+
+  const Window& of(std::int64_t face, std::int64_t view) const {
+    return all[static_cast<std::size_t>(face * view_count + view)];
+  }
+};
 
 // Copies a window's pixels out of the first view of its face.
 template <typename T>
@@ -86,24 +94,40 @@ PCNN_INLINE void crop_row(const CropRegions& op, const View& view, const float* 
 }
 
 // Rows are numbered through: of every view of the first face, then of the next.
-void crop_rows(const CropRegions& op, const View* views, const std::vector<Window>& copied,
+template <typename T>
+void crop_rows(const CropRegions& op, const View* views, const Windows& copied,
                std::int64_t rows_per_face, std::int64_t begin, std::int64_t end) {
   for (std::int64_t index = begin; index < end; ++index) {
     const std::int64_t face = index / rows_per_face;
     std::int64_t row = index % rows_per_face, view = 0;
     for (; row >= views[view].height; ++view) row -= views[view].height;
-    if (copied[static_cast<std::size_t>(face * op.view_count + view)].found) continue;
-    const float* transform = op.transform(face, view);
-    switch (op.dtype) {
-      case Dtype::kFloat32:
-        crop_row<float>(op, views[view], transform, face, row);
-        break;
-      case Dtype::kFloat16:
-        crop_row<Half>(op, views[view], transform, face, row);
-        break;
-      case Dtype::kBFloat16:
-        crop_row<BFloat16>(op, views[view], transform, face, row);
-        break;
+    if (copied.of(face, view).found) continue;
+    crop_row<T>(op, views[view], op.transform(face, view), face, row);
+  }
+}
+
+template <typename T>
+void crop(const CropRegions& op, const View* views, int threads) {
+  const Windows copied(op, views);
+  std::int64_t rows_per_face = 0;
+  double nanoseconds = 0;
+  for (std::int64_t view = 0; view < op.view_count; ++view) {
+    rows_per_face += views[view].height;
+    const double pixels = static_cast<double>(views[view].height * views[view].width);
+    for (std::int64_t face = 0; face < op.faces; ++face) {
+      if (copied.of(face, view).found) continue;
+      const int count = taps(op.transform(face, view), op.footprint);
+      nanoseconds += pixels * (5.0 + 8.0 * count * count);
+    }
+  }
+  parallel_for(op.faces * rows_per_face, nanoseconds, threads,
+               [&](std::int64_t begin, std::int64_t end) {
+                 crop_rows<T>(op, views, copied, rows_per_face, begin, end);
+               });
+  for (std::int64_t face = 0; face < op.faces; ++face) {
+    for (std::int64_t view = 1; view < op.view_count; ++view) {
+      const Window& place = copied.of(face, view);
+      if (place.found) copy_window<T>(op, views, place, face, view);
     }
   }
 }
@@ -111,38 +135,13 @@ void crop_rows(const CropRegions& op, const View* views, const std::vector<Windo
 }  // namespace
 
 void crop_regions_cpu(const CropRegions& op, const View* views, int threads) {
-  const std::vector<Window> copied = windows(op, views);
-  std::int64_t rows_per_face = 0;
-  double nanoseconds = 0;
-  for (std::int64_t view = 0; view < op.view_count; ++view) {
-    rows_per_face += views[view].height;
-    const double pixels = static_cast<double>(views[view].height * views[view].width);
-    for (std::int64_t face = 0; face < op.faces; ++face) {
-      if (copied[static_cast<std::size_t>(face * op.view_count + view)].found) continue;
-      const int count = taps(op.transform(face, view), op.footprint);
-      nanoseconds += pixels * (5.0 + 8.0 * count * count);
-    }
-  }
-  parallel_for(op.faces * rows_per_face, nanoseconds, threads,
-               [&](std::int64_t begin, std::int64_t end) {
-                 crop_rows(op, views, copied, rows_per_face, begin, end);
-               });
-  for (std::int64_t face = 0; face < op.faces; ++face) {
-    for (std::int64_t view = 1; view < op.view_count; ++view) {
-      const Window& place = copied[static_cast<std::size_t>(face * op.view_count + view)];
-      if (!place.found) continue;
-      switch (op.dtype) {
-        case Dtype::kFloat32:
-          copy_window<float>(op, views, place, face, view);
-          break;
-        case Dtype::kFloat16:
-          copy_window<Half>(op, views, place, face, view);
-          break;
-        case Dtype::kBFloat16:
-          copy_window<BFloat16>(op, views, place, face, view);
-          break;
-      }
-    }
+  switch (op.dtype) {
+    case Dtype::kFloat32:
+      return crop<float>(op, views, threads);
+    case Dtype::kFloat16:
+      return crop<Half>(op, views, threads);
+    case Dtype::kBFloat16:
+      return crop<BFloat16>(op, views, threads);
   }
 }
 
