@@ -1,6 +1,6 @@
 """Times the native ops against plain PyTorch, side by side in one run.
 
-    python benchmarks/bench_ops.py [--device cuda] [--quick]
+    python benchmarks/bench_ops.py [--device cuda] [--quick] [--json FILE] [--page docs/ops.md]
 
 Each line gives medians of interleaved repetitions, in microseconds: of the whole call of a
 pcnn.ops function (checks, dispatch, memory for the result), of the reference behind the same
@@ -12,12 +12,17 @@ a kernel as fast as memory.
 from __future__ import annotations
 
 import argparse
+import datetime
+import json
 import statistics
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
+from shared import processor, put_where_marked
 from torch import Tensor
 
 from pcnn import ops
@@ -38,12 +43,31 @@ NORMALISATION = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 Call = Callable[[], object]
 
 
+@dataclass(frozen=True)
+class Case:
+    """Median microseconds of one case, each way of computing it."""
+
+    name: str
+    native: float
+    reference: float
+    compiled: float | None  # by torch.compile
+    floor: float  # share of the native time that a plain copy of the bytes needs, 0…1
+
+    def cells(self) -> tuple[str, ...]:
+        """As tables show it."""
+        compiled = ("–", "–")
+        if self.compiled is not None:
+            compiled = (f"{self.compiled:,.0f}", f"{self.compiled / self.native:.1f}")
+        ratio = f"{self.reference / self.native:.1f}"
+        times = (f"{self.native:,.0f}", f"{self.reference:,.0f}", ratio)
+        return (self.name, *times, *compiled, f"{self.floor:.0%}".replace("%", " %"))
+
+
+HEADINGS = ("", "native, µs", "PyTorch", "ratio", "compiled", "ratio", "floor")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Time the native ops against plain PyTorch.")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--quick", action="store_true", help="few repetitions, no torch.compile")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's)")
-    options = parser.parse_args()
+    options = _parse()
     if options.threads:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device)
@@ -53,15 +77,54 @@ def main() -> None:
         print(f"starting and joining a thread: {start_of_a_thread():.0f} µs (from Python)")
     rate = copy_rate(device)
     print(f"a plain copy moves {rate / 1e9:.1f} GB/s (read and written)\n")
-    print(
-        f"{'':44}{'native':>10}{'reference':>11}{'ratio':>8}{'compiled':>10}{'ratio':>8}{'floor':>7}"
-    )
+    cases: list[Case] = []
+    print(_line(HEADINGS))
     with torch.inference_mode():
-        crops(device, rate, options.quick)
-        interactions(device, rate, options.quick)
+        for kind in (crops, interactions):
+            for case in kind(device, rate, options.quick):
+                print(_line(case.cells()), flush=True)
+                cases.append(case)
+    name = processor() if device.type == "cpu" else torch.cuda.get_device_name(device)
+    record = {
+        "date": datetime.date.today().isoformat(),
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "copied_bytes_per_second": rate,
+        "microseconds": [asdict(case) for case in cases],
+    }
+    if options.json:
+        options.json.write_text(json.dumps(record, indent=2) + "\n")
+    if options.page:
+        put_where_marked(options.page, _as_markdown(record, cases), "bench_ops")
 
 
-def crops(device: torch.device, rate: float, quick: bool) -> None:
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Time the native ops against plain PyTorch.")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--quick", action="store_true", help="few repetitions, no torch.compile")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's)")
+    parser.add_argument("--json", type=Path, help="write the figures to this file as well")
+    parser.add_argument(
+        "--page", type=Path, help="put the table into this page, where it is marked"
+    )
+    return parser.parse_args()
+
+
+def _line(cells: Sequence[str]) -> str:
+    first, *others = cells
+    return f"{first:44}" + "".join(f"{cell:>11}" for cell in others)
+
+
+def _as_markdown(record: dict[str, object], cases: Sequence[Case]) -> str:
+    threads = "one thread" if record["threads"] == 1 else f"{record['threads']} threads"
+    about = f"{record['date']}, {record['device']}, {threads}, torch {record['torch']}."
+    rows = [HEADINGS, ("---",) * len(HEADINGS), *(case.cells() for case in cases)]
+    lines = [f"| {' | '.join(row)} |".replace("|  |", "| |") for row in rows]
+    return "\n".join((about, "", *lines))
+
+
+def crops(device: torch.device, rate: float, quick: bool) -> Iterator[Case]:
     """One face, or several, out of a photograph."""
     generator = torch.Generator().manual_seed(3)
     photograph = torch.randint(0, 256, (1080, 1920, 3), dtype=torch.uint8, generator=generator)
@@ -83,12 +146,14 @@ def crops(device: torch.device, rate: float, quick: bool) -> None:
 
         written = 4 * 3 * faces * sum(height * width for height, width in sizes)
         read = 3 * faces * min(pixels * pixels, image.shape[0] * image.shape[1])
-        name = f"crop_regions {side}, {faces} face(s) of {pixels} px"
+        face = "a face" if faces == 1 else f"{faces} faces"
+        name = f"crop {face} of {pixels} px to {side}"
         # The number of taps depends on the data: the reference cannot be compiled.
-        report(name, crop, device, (written + read) / rate, quick, compilable=False)
+        floor = (written + read) / rate
+        yield measured(name, crop, device, floor, quick, compilable=False)
 
 
-def interactions(device: torch.device, rate: float, quick: bool) -> None:
+def interactions(device: torch.device, rate: float, quick: bool) -> Iterator[Case]:
     """stitch_regions and warp_add, as the network calls them one after the other."""
     batches = (1, 32) if device.type == "cpu" else (1, 8, 64, 1024)
     for side, sizes in MAPS.items():
@@ -112,13 +177,15 @@ def interactions(device: torch.device, rate: float, quick: bool) -> None:
 
             # Regions and face are read, the stitched map is written and read, the sum is written.
             elements = sum(region.numel() for region in regions) + 4 * face.numel()
-            name = f"stitch_regions + warp_add {side}, batch {batch}"
-            report(name, pair, device, 4 * elements / rate, quick)
+            name = f"stitch and warp, size {side}, batch {batch}"
+            yield measured(name, pair, device, 4 * elements / rate, quick)
 
 
-def report(  # noqa: PLR0913, PLR0917
+def measured(  # noqa: PLR0913, PLR0917
     name: str, call: Call, device: torch.device, floor: float, quick: bool, compilable: bool = True
-) -> None:
+) -> Case:
+    """A case's medians; floor: the seconds that a plain copy of its bytes needs."""
+
     def by(implementation: object, function: Call) -> Call:
         def run() -> object:
             ops._implementation = implementation
@@ -135,12 +202,8 @@ def report(  # noqa: PLR0913, PLR0917
         calls.append(by(reference, compiled))
     times = medians(calls, device, 0.5 if quick else 3.0)
     ops._implementation = native
-    line = f"{name:44}{times[0] * 1e6:10.1f}{times[1] * 1e6:11.1f}{times[1] / times[0]:8.1f}"
-    if len(times) > 2:
-        line += f"{times[2] * 1e6:10.1f}{times[2] / times[0]:8.1f}"
-    else:
-        line += f"{'–':>10}{'–':>8}"
-    print(f"{line}{floor / times[0]:7.0%}", flush=True)
+    compiled_time = 1e6 * times[2] if len(times) > 2 else None
+    return Case(name, 1e6 * times[0], 1e6 * times[1], compiled_time, floor / times[0])
 
 
 def medians(calls: Sequence[Call], device: torch.device, seconds: float) -> list[float]:

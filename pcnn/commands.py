@@ -83,7 +83,9 @@ def predict_files(arguments: argparse.Namespace) -> int:
                 if isinstance(result, InputError):
                     raise result
                 report.add(str(file), result)
-                hint_due = hint_due and not _hint(file, bar)
+                if hint_due and (hint := photograph_hint(file)):
+                    _tell(hint, bar)
+                    hint_due = False
                 if isinstance(result, Prediction) and drawn:
                     _save(result.draw(file), drawn[file])
                 if explained:
@@ -96,6 +98,17 @@ def predict_files(arguments: argparse.Namespace) -> int:
     if failed == len(files):
         return NOTHING_DONE
     return SOME_FAILED if failed or errors else DONE
+
+
+def photograph_hint(file: Path) -> str:
+    """What to say of a picture given with --faces that looks like a whole photograph; else ""."""
+    size = stored_size(file)
+    if size is None or (max(size) <= _FACE_RATIO * min(size) and size[0] * size[1] <= _FACE_PIXELS):
+        return ""
+    return (
+        f"hint: {shown(file)} has {size[0]} × {size[1]} pixels, but --faces is for faces that are "
+        "cut out already, and reads each whole picture as one: leave it out to have the faces found"
+    )
 
 
 def show_info(arguments: argparse.Namespace) -> int:
@@ -165,20 +178,6 @@ def _explain(
         numbers = range(1, len(found) + 1) if len(found) > 1 else [None]
         drawn = [each.draw(number=number) for each, number in zip(found, numbers, strict=True)]
         _save(stack(drawn), target)
-
-
-def _hint(file: Path, bar: Progress | None) -> bool:
-    """Say what --faces is for where a picture does not look like a face; whether it was said."""
-    size = stored_size(file)
-    if size is None or (max(size) <= _FACE_RATIO * min(size) and size[0] * size[1] <= _FACE_PIXELS):
-        return False
-    seen = f"{shown(file)} has {size[0]} × {size[1]} pixels"
-    _tell(
-        f"hint: {seen}, but --faces is for faces that are cut out already, and reads each whole "
-        "picture as one: leave it out to have the faces found",
-        bar,
-    )
-    return True
 
 
 def _save(picture: Image, target: Path) -> None:

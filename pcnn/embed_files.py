@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from pcnn.commands import DONE, NOTHING_DONE, SOME_FAILED, load_recognizer
+from pcnn.commands import DONE, NOTHING_DONE, SOME_FAILED, load_recognizer, photograph_hint
 from pcnn.embeddings import Embeddings, check_suffix
 from pcnn.errors import InputError, counted
 from pcnn.files import find_images, shown
@@ -43,12 +43,15 @@ def run(arguments: argparse.Namespace) -> int:
     boxes = [np.empty((0, 4), np.float32)]
     paths: list[str] = []
     places: list[int] = []
-    failed = 0
+    failed, hint_due = 0, arguments.faces
     for file, found in _found(recognizer, files, arguments):
         if isinstance(found, InputError):
             failed += 1
             _complain(found)
             continue
+        if hint_due and (hint := photograph_hint(file)):
+            _complain(hint)
+            hint_due = False
         features.append(found[0])
         boxes.append(found[1])
         paths += [str(file)] * len(found[0])
@@ -95,5 +98,5 @@ def _found(
     )
 
 
-def _complain(error: InputError) -> None:
-    print(f"pcnn-embed: {error}", file=sys.stderr)
+def _complain(what: object) -> None:
+    print(f"pcnn-embed: {what}", file=sys.stderr)

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.progress import track
 
-from pcnn.commands import DONE, NOTHING_DONE, SOME_FAILED
+from pcnn.commands import DONE, NOTHING_DONE, SOME_FAILED, photograph_hint
 from pcnn.errors import InputError, counted
 from pcnn.explanation_panels import stack
 from pcnn.files import annotated_names, find_images, shown
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     draw = _drawer(arguments)
     arguments.output.mkdir(parents=True, exist_ok=True)
     targets = annotated_names(files, arguments.output, word="saliency", jpeg=False)
-    faces = failed = 0
+    faces, failed, hint_due = 0, 0, arguments.faces
     console = Console(stderr=True)
     for file in track(files, "drawing", console=console, disable=not console.is_terminal):
         try:
@@ -59,6 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
             failed += 1
             _complain(error)
             continue
+        if hint_due and (hint := photograph_hint(file)):
+            _complain(hint)
+            hint_due = False
         faces += len(rows)
         if rows:
             targets[file].parent.mkdir(parents=True, exist_ok=True)
@@ -143,5 +146,5 @@ def _drawer(arguments: argparse.Namespace) -> Callable[[Path], Sequence[Image.Im
     return draw
 
 
-def _complain(error: InputError) -> None:
-    print(f"pcnn-saliency: {error}", file=sys.stderr)
+def _complain(what: object) -> None:
+    print(f"pcnn-saliency: {what}", file=sys.stderr)

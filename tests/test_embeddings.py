@@ -431,11 +431,16 @@ def test_embedding_files(photos: Path, recognizer: Recognizer, capsys: Captured)
 
 
 def test_embedding_files_of_faces(photos: Path, recognizer: Recognizer, capsys: Captured) -> None:
+    for name in ("photos/d.png", "photos/e.png"):
+        Image.fromarray(_picture(0)[:40]).save(name)
     assert cli.embed(["bad.jpg", "photos", "--faces", "-o", "f.npz"]) == commands.SOME_FAILED
-    assert "pcnn-embed: bad.jpg: " in capsys.readouterr().err
+    assert capsys.readouterr().err.splitlines()[1:-1] == [
+        "pcnn-embed: hint: photos/d.png has 67 × 40 pixels, but --faces is for faces that are cut "
+        "out already, and reads each whole picture as one: leave it out to have the faces found"
+    ]
     found = Embeddings.load("f.npz")
-    assert found.paths == ("photos/a.png", "photos/b.png", "photos/c.png")
-    assert np.isnan(found.boxes).all() and found.face_index.tolist() == [0, 0, 0]
+    assert found.paths == tuple(f"photos/{letter}.png" for letter in "abcde")
+    assert np.isnan(found.boxes).all() and found.face_index.tolist() == [0] * 5
     np.testing.assert_allclose(found.features[0], recognizer.embed_crops("photos/a.png"), atol=2e-5)
 
 

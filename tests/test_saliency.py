@@ -423,6 +423,18 @@ def test_the_command_draws_each_face(
     assert "no saliency model is called 'Itti'" in capsys.readouterr().err
 
 
+def test_a_photograph_taken_for_a_face_gets_a_hint(
+    plain: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    wide = tmp_path / "wide.png"
+    Image.new("L", (64, 32), 90).save(wide)
+    words = ["--faces", "--weights", str(plain), "--output", str(tmp_path / "drawn")]
+    assert cli.saliency([str(wide), str(wide), *words]) == 0
+    told = capsys.readouterr().err
+    assert told.count("pcnn-saliency: hint: ") == 1
+    assert "64 × 32 pixels" in told
+
+
 def _row_of(file: Path) -> tuple[Tensor, Tensor]:
     """A face of 32 × 32 pixels and its map, each (1, 32, 32)."""
     face = torch.from_numpy(load_image(file)[:, :, 0].astype(np.float32) / 255)[None]
