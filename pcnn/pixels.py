@@ -18,6 +18,8 @@ Pixels = NDArray[np.uint8]
 CHANNELS = (1, 3, 4)
 ARRAY_SHAPES = "(H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
 
+# Pixels: from so many on a picture is copied in strips of so many (about 200 kB).
+_LARGE, _STRIP = 4_000_000, 60_000
 # Resampling in float32 or float16 overshoots 0…1 by rounding; more than this is no rounding.
 _FLOAT_SLACK = 1e-3
 
@@ -37,11 +39,28 @@ def picture_to_rgb(picture: Image.Image, *, name: str) -> Pixels:
     try:
         if picture.has_transparency_data:
             picture = _on_white(picture)
-        return np.array(picture.convert("RGB"))
+        return _to_array(picture if picture.mode == "RGB" else picture.convert("RGB"))
     except ValueError as error:
         raise InputError(
             f"{name}: pixels of mode {picture.mode} are not supported: convert them to RGB"
         ) from error
+
+
+def _to_array(picture: Image.Image) -> Pixels:
+    """An RGB picture's pixels; of a large one strip by strip.
+
+    Pillow packs what it gives to NumPy into memory of its own, twice. For a photograph of 12
+    megapixels so much fresh memory takes as long as decoding; a strip's stays in the cache.
+    """
+    width, height = picture.size
+    if width * height < _LARGE:
+        return np.array(picture)
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(1, _STRIP // width)
+    for top in range(0, height, rows):
+        strip = picture.crop((0, top, width, min(top + rows, height)))
+        pixels[top : top + rows] = np.asarray(strip)
+    return pixels
 
 
 def tensor_to_array(tensor: Tensor, *, name: str) -> NDArray[Any]:

@@ -490,6 +490,17 @@ def test_permission_denied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert str(caught.value) == "a.jpg: permission denied"
 
 
+@pytest.mark.parametrize(("width", "height"), [(2003, 2000), (70_001, 59), (31, 130_007)])
+def test_large_pictures_are_copied_whole(width: int, height: int) -> None:
+    """Strip by strip: of a size that is no multiple of a strip's, and of rows wider than one."""
+    pixels = np.random.default_rng(5).integers(0, 256, (height, width, 3), np.uint8)
+    picture = Image.fromarray(pixels)
+    found = load_image(picture)
+    np.testing.assert_array_equal(found, pixels)
+    found[:] = 0
+    np.testing.assert_array_equal(np.asarray(picture), pixels)  # its own memory
+
+
 def test_mode_that_has_no_rgb_form(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: Any) -> None:
         raise ValueError("conversion not supported by this version of Pillow")
