@@ -37,6 +37,8 @@ _ENOUGH = 1.25
 # A halved image is looked at only where the one before it gave a candidate of this score and this
 # share of the trusted side (benchmarks/hints.py counts how surely there is one).
 _HINT_SCORE, _HINT_SIDE = 0.3, 0.7
+# Small images are enlarged no more than this: beyond it there is nothing to see.
+_MOST_ENLARGED = 4
 # Suppression is quadratic: only the best candidates of an image enter it.
 _MOST_CANDIDATES = 2000
 
@@ -123,7 +125,8 @@ class Detector:
     ) -> list[tuple[Detection, ...]]:
         """Faces of each image, best first.
 
-        Where the settings name a trusted side, larger faces are looked for in halved images.
+        Where the settings name a trusted side, larger faces are looked for in halved images;
+        images below their least side are enlarged.
         images: (H, W, 3) uint8 RGB each, of any sizes; those alike share a forward pass.
         min_score: least score reported, 0…1; None takes the weights' own.
         Returns one tuple for each image, empty where it has no face; coordinates in the image's
@@ -164,7 +167,9 @@ class Detector:
 
     def _levels(self, shape: Sequence[int]) -> list[int]:
         """Longest sides at which the network sees an image: whole, halved, quartered, …"""
-        sides = [min(self.settings.max_side, max(shape[:2]))]
+        longest = max(shape[:2])
+        enlarged = max(longest, min(self.settings.least_side, _MOST_ENLARGED * longest))
+        sides = [min(self.settings.max_side, enlarged)]
         while self.settings.trusted_side and sides[-1] > _ENOUGH * self.settings.trusted_side:
             sides.append(sides[-1] // 2)
         return sides
@@ -275,10 +280,10 @@ def _lies_in(face: Detection, other: Detection) -> bool:
     return bool(shared.min() > 0 and np.prod(shared) > area / 2)
 
 
-def _network_size(shape: Sequence[int], max_side: int) -> tuple[int, int]:
-    """Height and width at which the network sees an image of this shape."""
+def _network_size(shape: Sequence[int], side: int) -> tuple[int, int]:
+    """Height and width at which the network sees an image of this shape, the longer one `side`."""
     height, width = shape[:2]
-    scale = min(1.0, max_side / max(height, width))
+    scale = side / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 

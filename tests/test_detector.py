@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pcnn import weights
 from pcnn.checkpoints import DetectorSettings, read_detector
-from pcnn.detector import Detector, normalise
+from pcnn.detector import Detector, _network_size, normalise
 from pcnn.errors import InputError, WeightsError
 from pcnn.results import Detection
 from pcnn.retinaface import RetinaFace
@@ -80,9 +80,10 @@ def test_our_own_file_says_all_it_needs(tmp_path: Path) -> None:
     assert loaded.settings == settings
     assert loaded.description == f"{MOBILENET}, {path}"
     assert Detector.load(path, settings=DetectorSettings()).settings == DetectorSettings()
-    old = {name: value for name, value in _metadata().items() if name != "trusted_side"}
+    younger = ("trusted_side", "least_side")
+    old = {name: value for name, value in _metadata().items() if name not in younger}
     weights.write(path, _state(), old)
-    assert Detector.load(path).settings.trusted_side == 128
+    assert Detector.load(path).settings == DetectorSettings()
 
 
 @pytest.mark.parametrize(
@@ -275,9 +276,30 @@ def test_large_faces_are_looked_for_in_halved_images(untrained: Detector) -> Non
     looking = Detector(untrained.network, replace(DetectorSettings(), trusted_side=100.0))
     # Halved as long as a face of half the trusted side could fill the image.
     assert looking._levels((600, 1200, 3)) == [640, 320, 160, 80]
-    assert looking._levels((99, 30, 3)) == [99]
+    assert looking._levels((199, 30, 3)) == [199, 99]
+    assert looking._levels((125, 30, 3)) == [192, 96]
     single = Detector(untrained.network, replace(DetectorSettings(), trusted_side=None))
     assert single._levels((600, 1200, 3)) == [640]
+
+
+@pytest.mark.parametrize(
+    ("shape", "levels", "size"),
+    [
+        ((48, 96), [192, 96], (96, 192)),
+        ((192, 20), [192, 96], (192, 20)),
+        ((20, 31), [124], (80, 124)),  # fourfold
+        ((1, 1), [4], (4, 4)),
+    ],
+)
+def test_small_images_are_enlarged(
+    untrained: Detector, shape: tuple[int, int], levels: list[int], size: tuple[int, int]
+) -> None:
+    assert untrained._levels(shape) == levels
+    assert _network_size(shape, levels[0]) == size
+    never = Detector(untrained.network, replace(untrained.settings, least_side=0))
+    assert never._levels(shape)[0] == max(shape)
+    short = Detector(untrained.network, replace(untrained.settings, max_side=100))
+    assert short._levels(shape)[0] == min(100, levels[0])
 
 
 def test_levels_are_merged_by_size_the_coarser_first(untrained: Detector) -> None:
@@ -356,6 +378,17 @@ def packaged() -> Detector:
     if not PACKAGED.exists():
         pytest.skip(f"needs the trained weights {PACKAGED}")
     return Detector.load(PACKAGED)
+
+
+def test_faces_are_found_in_tiny_pictures(
+    packaged: Detector, portraits: list[NDArray[np.uint8]]
+) -> None:
+    """Portraits of 28 pixels, with faces of some 12: one is seen as it is, three enlarged."""
+    tiny = [np.asarray(Image.fromarray(each).resize((28, 28))).copy() for each in portraits]
+    assert [len(faces) for faces in packaged.detect(tiny)] == [1, 1, 1]
+    as_they_are = replace(packaged.settings, least_side=0)
+    never = Detector(packaged.network, as_they_are)
+    assert sum(map(len, never.detect(tiny))) < 3
 
 
 def test_the_packaged_weights_are_ours_and_say_so() -> None:
