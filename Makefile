@@ -25,6 +25,7 @@ bench:  ## the figures of docs/performance.md
 	python benchmarks/score_detector.py
 	python benchmarks/bench_networks.py --weights small --faces 1 8 --rounds 12 --json benchmarks/networks.json
 	python benchmarks/bench_scaling.py
-	python benchmarks/bench_ops.py
+	python benchmarks/bench_ops.py --json benchmarks/ops.json --page docs/ops.md
+	python benchmarks/end_to_end.py --json benchmarks/end_to_end.json --page docs/evaluation.md
 
 include Makefile.native

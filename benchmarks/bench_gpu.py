@@ -5,7 +5,8 @@
 All ways of a batch take turns, round by round; medians of milliseconds, from the call to the end
 of its work on the device. "Of the matrix rate" is what share of the bfloat16 operations a second
 that a product of large matrices reaches on this device the network reaches in its convolutions.
-With --device cpu, which is for trying this script, there is no graph.
+With --device cpu, which is for trying this script, there is no graph: that part has not been run
+yet, for want of a GPU.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from shared import Stages, medians, processor
 from torch import Tensor
 
 from pcnn.evaluate import measure_cost
-from pcnn.inference import _Folded
+from pcnn.inference import prepare
 from pcnn.recognizer import DEFAULT_WEIGHTS
 from pcnn.weights import load_expression
 
@@ -74,7 +75,7 @@ def _parse() -> argparse.Namespace:
 
 def _ways(network: Any, faces: Tensor) -> Stages:
     """What is timed; each cuts the faces' views and computes the logits."""
-    folded, brief = _Folded(network, torch.float32), _Folded(network, torch.bfloat16)
+    folded, brief = prepare(network, torch.float32), prepare(network, torch.bfloat16)
     last = faces.contiguous(memory_format=torch.channels_last)
 
     def in_bfloat16() -> Tensor:

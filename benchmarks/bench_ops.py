@@ -57,10 +57,14 @@ class Case:
         """As tables show it."""
         compiled = ("–", "–")
         if self.compiled is not None:
-            compiled = (f"{self.compiled:,.0f}", f"{self.compiled / self.native:.1f}")
+            compiled = (_microseconds(self.compiled), f"{self.compiled / self.native:.1f}")
         ratio = f"{self.reference / self.native:.1f}"
-        times = (f"{self.native:,.0f}", f"{self.reference:,.0f}", ratio)
+        times = (_microseconds(self.native), _microseconds(self.reference), ratio)
         return (self.name, *times, *compiled, f"{self.floor:.0%}".replace("%", " %"))
+
+
+def _microseconds(time: float) -> str:
+    return f"{time:,.0f}" if time >= 100 else f"{time:.1f}"
 
 
 HEADINGS = ("", "native, µs", "PyTorch", "ratio", "compiled", "ratio", "floor")

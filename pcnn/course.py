@@ -117,7 +117,11 @@ class Course:
         torch.manual_seed(options.seed)
         if options.start == "teacher":
             state, settings = read_detector(options.teacher)
-            self.settings = replace(settings, trusted_side=DetectorSettings.trusted_side)
+            self.settings = replace(
+                settings,
+                trusted_side=DetectorSettings.trusted_side,
+                least_side=DetectorSettings.least_side,
+            )
             self.network = _trainable(load_state(state, leak=settings.leak))
         else:
             self.settings = replace(

@@ -126,7 +126,7 @@ class Detector:
         """Faces of each image, best first.
 
         Where the settings name a trusted side, larger faces are looked for in halved images;
-        images below their least side are enlarged.
+        images whose longer side is below their least side are enlarged.
         images: (H, W, 3) uint8 RGB each, of any sizes; those alike share a forward pass.
         min_score: least score reported, 0…1; None takes the weights' own.
         Returns one tuple for each image, empty where it has no face; coordinates in the image's

@@ -219,7 +219,8 @@ class _Detector:
     def __init__(self, graph: LevelsGraph, settings: DetectorSettings, engine: str) -> None:
         colour = settings.mean if settings.channels == "rgb" else settings.mean[::-1]
         self._colour, self._levels = torch.tensor(colour), graph.outputs
-        self._session = open_session(_kept(graph, "detector", repr(settings)), engine)
+        told = repr((settings.channels, settings.mean, settings.std))
+        self._session = open_session(_kept(graph, "detector", told), engine)
 
     def canvas(self, images: Sequence[Tensor], height: int, width: int) -> Tensor:
         """(B, height, width, 3) float32: each image in the upper left, mean colour around it."""

@@ -49,8 +49,8 @@ def picture_to_rgb(picture: Image.Image, *, name: str) -> Pixels:
 def _to_array(picture: Image.Image) -> Pixels:
     """An RGB picture's pixels; of a large one strip by strip.
 
-    Pillow packs what it gives to NumPy into memory of its own, twice. For a photograph of 12
-    megapixels so much fresh memory takes as long as decoding; a strip's stays in the cache.
+    Pillow packs what it gives to NumPy into memory of its own, twice. So much fresh memory costs
+    more time than the copying; a strip's is used again and stays in the cache.
     """
     width, height = picture.size
     if width * height < _LARGE:

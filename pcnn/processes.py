@@ -1,4 +1,4 @@
-"""What the commands do about the process they run in: garbage, signals, errors.
+"""What the commands do about the process they run in: garbage, exit status, errors.
 
 Nothing here imports torch, so that a command with wrong arguments ends at once.
 """
@@ -17,10 +17,11 @@ _INTERRUPTED, _PIPE_CLOSED = 130, 141  # 128 + SIGINT, 128 + SIGPIPE, as shells 
 
 @contextlib.contextmanager
 def few_collections(argv: Sequence[str] | None) -> Iterator[None]:
-    """Spare a short command the search for garbage among torch's 150,000 objects.
+    """Spare a command the search for garbage among all that torch is made of.
 
-    Python would go through them again and again while they are made, and once more at the end of
-    the process: 0.5 to 0.8 of 4.6 seconds. Nothing is changed where a program gives argv.
+    Python would go through it again and again while it is made, and once more at the end of the
+    process (benchmarks/bench_predict.py times both ways). Only for commands that last seconds:
+    a training has garbage of its own. Nothing is changed where a program gives argv.
     """
     if argv is None:
         gc.set_threshold(100_000, 20, 20)

@@ -31,7 +31,7 @@ class Source(NamedTuple):
 
 
 def resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """(H, W, 3) uint8 or float32 → the same of another height and width, averaged to shrink."""
+    """(H, W, 3) uint8 or float32 → another height and width: averaged to shrink, bilinear."""
     if size == pixels.shape[:2]:
         return pixels
     images = pixels.permute(2, 0, 1)[None]

@@ -587,13 +587,15 @@ def test_collector_of_a_calling_program_is_left_alone() -> None:
     assert (gc.get_threshold(), gc.get_freeze_count()) == before
 
 
-@pytest.mark.usefixtures("fake", "photos")
-def test_process_of_its_own_ends_without_collecting(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("command", [cli.predict, cli.embed])
+def test_process_of_its_own_ends_without_collecting(
+    command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[str] = []
-    monkeypatch.setattr(sys, "argv", ["pcnn-predict", "photos"])
+    monkeypatch.setattr(sys, "argv", ["command", "absent.png", "--output", "o.npz"])
     monkeypatch.setattr(gc, "set_threshold", lambda *_: calls.append("fewer"))
     monkeypatch.setattr(gc, "freeze", lambda: calls.append("none at the end"))
-    assert cli.predict() == 0
+    assert command() == commands.NOTHING_DONE
     assert calls == ["fewer", "none at the end"]
 
 

@@ -117,6 +117,30 @@ CASES: list[tuple[Callable[[], object], str]] = [
         "stitch_regions: left cheek must be (2, 4, any, any), got (3, 4, 1, 3)",
     ),
     (
+        lambda: stitch(0, region=torch.ones(2, 4, 3, 0)),
+        "stitch_regions: left eye must have channels and pixels, got (2, 4, 3, 0)",
+    ),
+    (
+        lambda: stitch(2, region=torch.ones(2, 4, 1, 0)),
+        "stitch_regions: left cheek must have channels and pixels, got (2, 4, 1, 0)",
+    ),
+    (
+        lambda: stitch(3, region=torch.ones(2, 4, 1, 0)),
+        "stitch_regions: right cheek must have channels and pixels, got (2, 4, 1, 0)",
+    ),
+    (
+        lambda: stitch(3, region=torch.ones(2, 4, 2, 3)),
+        "stitch_regions: right cheek must be (2, 4, 1, any), got (2, 4, 2, 3)",
+    ),
+    (
+        lambda: stitch(1, region=torch.ones(2, 5, 3, 3)),
+        "stitch_regions: right eye must be (2, 4, any, any), got (2, 5, 3, 3)",
+    ),
+    (
+        lambda: ops.stitch_regions([torch.ones(2, 0, 3, 3)] * 5, (6, 3)),
+        "stitch_regions: left eye must have channels and pixels, got (2, 0, 3, 3)",
+    ),
+    (
         lambda: stitch(3, region=torch.ones(2, 4, 1, 3).double()),
         "stitch_regions: right cheek must be torch.float32, got torch.float64",
     ),

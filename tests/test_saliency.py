@@ -426,10 +426,11 @@ def test_the_command_draws_each_face(
 def test_a_photograph_taken_for_a_face_gets_a_hint(
     plain: Path, tmp_path: Path, capsys: Captured
 ) -> None:
-    wide = tmp_path / "wide.png"
-    Image.new("L", (64, 32), 90).save(wide)
+    wide, other = tmp_path / "wide.png", tmp_path / "other.png"
+    for file in (wide, other):
+        Image.new("L", (64, 32), 90).save(file)
     words = ["--faces", "--weights", str(plain), "--output", str(tmp_path / "drawn")]
-    assert cli.saliency([str(wide), str(wide), *words]) == 0
+    assert cli.saliency([str(wide), str(other), *words]) == 0
     told = capsys.readouterr().err
     assert told.count("pcnn-saliency: hint: ") == 1
     assert "64 × 32 pixels" in told

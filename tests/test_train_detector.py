@@ -74,7 +74,8 @@ def _teacher(path: Path) -> Path:
     for level, bias in enumerate(([9.0, -9, 9, -9], [9, -9, 9, -9], [0, 3, 9, -9])):
         state[f"ClassHead.{level}.conv1x1.weight"].zero_()
         state[f"ClassHead.{level}.conv1x1.bias"].copy_(torch.tensor(bias))
-    weights.write(path, state, {"kind": "detector", **SETTINGS.to_metadata()})
+    published = replace(SETTINGS, trusted_side=None, least_side=0)
+    weights.write(path, state, {"kind": "detector", **published.to_metadata()})
     return path
 
 
