@@ -107,7 +107,7 @@ def main() -> int:
         "triplets": _triplets(made["valid"], votes["valid"][: arguments.valid]),
     }
     arguments.json.write_text(json.dumps(record, indent=1) + "\n")
-    _draw(record, arguments.picture)
+    _chart(record, arguments.picture)
     text = _tables(record)
     print(text)
     put_into_page(arguments.page, text, "<!-- benchmarks/embeddings.py -->", "<!-- end -->")
@@ -406,7 +406,7 @@ def _grid(told: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _draw(record: dict[str, Any], path: Path) -> None:
+def _chart(record: dict[str, Any], path: Path) -> None:
     """What a logistic head makes of few examples, by what it is given, with 95 % intervals."""
     few = {f"{shots} logistic": record["few"][f"{shots} logistic"] for shots in SHOTS}
     contempt = {name: record["contempt"][name]["auc"] for name in few}

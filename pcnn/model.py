@@ -178,6 +178,20 @@ class PCNN(nn.Module):
         self.expression_head.load_state_dict(network.head.state_dict())
 
 
+@torch.no_grad()
+def pull(network: nn.Module, other: nn.Module, share: float) -> None:
+    """Move a network's weights, and its norms' statistics, that share of the way to another's.
+
+    other: of the same shape. Counts, which are whole, are taken from it.
+    """
+    theirs = other.state_dict()
+    for name, value in network.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(theirs[name], share)
+        else:
+            value.copy_(theirs[name])
+
+
 def _check_alike(function: str, ours: ModelConfig, theirs: ModelConfig) -> None:
     for name in ("classes", "width", "channels"):
         if getattr(ours, name) != getattr(theirs, name):

@@ -20,7 +20,7 @@ from pcnn.datasets import FaceSet
 from pcnn.errors import InputError, counted
 from pcnn.evaluate import normalise, pictures
 from pcnn.losses import two_phase_loss
-from pcnn.model import IMAGENET_MEAN, IMAGENET_STD, PCNN, FaceNet, ModelConfig
+from pcnn.model import IMAGENET_MEAN, IMAGENET_STD, PCNN, FaceNet, ModelConfig, pull
 from pcnn.saliency import find_model, weigh
 from pcnn.storage import STORAGES
 from pcnn.teaching import load_teachers, mix_answers
@@ -53,6 +53,8 @@ class TrainOptions:
     teachers: weights files whose mean probabilities are mixed into the labels by `teaching`, 0…1:
         those of each face as it is, with its mirror image, however it varies in training.
     ema: decay of the averaged weights, which are the ones that are kept.
+    init_share: of `init`, a network of the same kind, in what is kept: 0…1, the mean of both
+        weights (Wortsman et al., Robust Fine-Tuning of Zero-Shot Models, CVPR 2022).
     seed: of everything random. precision: of the arithmetic, "bfloat16" by autocast.
     detector: by whose landmarks the template is measured, see detector.Detector.load.
     mirror: whether the weights are to be used with mirror images, see mirror.read_both.
@@ -83,6 +85,7 @@ class TrainOptions:
     teachers: tuple[str, ...] = ()
     teaching: float = 0.5
     ema: float = 0.995
+    init_share: float = 0.0
     seed: int = 0
     precision: str = "float32"
     detector: str = "mobilenet"
@@ -113,17 +116,17 @@ class TrainOptions:
                 "TrainOptions: warm_up and ema must be at least 0 and below 1, "
                 f"got {self.warm_up} and {self.ema}"
             )
-        if not all(0 <= share <= 1 for share in (self.balance, self.calm, self.teaching)):
-            raise InputError(
-                "TrainOptions: balance, calm and teaching must lie in 0…1, "
-                f"got {self.balance}, {self.calm} and {self.teaching}"
-            )
+        for name in ("balance", "calm", "teaching", "init_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"TrainOptions: {name} must lie in 0…1, got {getattr(self, name)}")
+        if self.init_share and self.init is None:
+            raise InputError("TrainOptions: init_share needs an init")
         if self.saliency is not None:
             find_model(self.saliency)
 
 
 # Options that a training may be gone on with after they changed.
-_NO_PART_IN_STEPS = ("data", "output", "detector", "mirror", "storage")
+_NO_PART_IN_STEPS = ("data", "output", "detector", "mirror", "storage", "init_share")
 
 # Mean and standard deviation of the FER+ training faces, computed from the sheets.
 FERPLUS_MEAN = (0.507,)
@@ -206,8 +209,17 @@ class Training:
         nn.utils.clip_grad_norm_(self.network.parameters(), self.options.clip)
         self.optimizer.step()
         self.step += 1
-        self._average()
+        # A short memory at first, else the average would long remember the random start.
+        decay = min(self.options.ema, (1 + self.step) / (10 + self.step))
+        pull(self.average, self.network, 1 - decay)
         return float(loss.detach())
+
+    def result(self) -> PCNN | FaceNet:
+        """What the training has come to: the average, with `init_share` of what it began with."""
+        network = copy.deepcopy(self.average)
+        if self.options.init_share:
+            pull(network, _build(self.options, self.train, self.device), self.options.init_share)
+        return network.cpu()
 
     def save(self, path: Path) -> None:
         """Write the whole state in one atomic step."""
@@ -286,17 +298,6 @@ class Training:
             math.pi * (at - self.options.warm_up) / (1 - self.options.warm_up)
         )
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        # A short memory at first, else the average would long remember the random start.
-        decay = min(self.options.ema, (1 + self.step) / (10 + self.step))
-        ours, theirs = self.average.state_dict(), self.network.state_dict()
-        for name, value in ours.items():
-            if value.is_floating_point():
-                value.lerp_(theirs[name], 1 - decay)
-            else:
-                value.copy_(theirs[name])
-
 
 def _build(options: TrainOptions, train: FaceSet, device: torch.device) -> PCNN | FaceNet:
     grey = train.faces.dim() == 3
@@ -310,7 +311,11 @@ def _build(options: TrainOptions, train: FaceSet, device: torch.device) -> PCNN 
     )
     network = FaceNet(config) if options.network == "trunk" else PCNN(config)
     if options.init:
-        network.start_from(weights.load_network(options.init))
+        start = weights.load_network(options.init)
+        if options.init_share and (type(start), start.config.size) != (type(network), config.size):
+            kind = f"{options.network} of size {config.size}"
+            raise InputError(f"Training: init_share needs an init that is a {kind}")
+        network.start_from(start)
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
 

@@ -113,7 +113,7 @@ def _progress(shown: bool) -> Progress:
 
 
 def _write_weights(training: Training, valid: FaceSet, output: Path, detector: Detector) -> None:
-    network, options = training.average.cpu(), training.options
+    network, options = training.result(), training.options
     tensors = narrow(network.state_dict(), options.storage)
     network.load_state_dict(widen(tensors))  # scored as it is stored
     logits, regions = predict_logits(network, valid.faces, mirror=options.mirror)

@@ -113,6 +113,38 @@ def test_a_pcnn_goes_on_from_a_pcnn_of_another_size(tmp_path: Path) -> None:
     assert differing == ["interaction.localisation.0.weight"]
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_the_result_has_its_share_of_the_start(share: float, tmp_path: Path) -> None:
+    faces = _faces(16)
+    first = Training(TRUNK, faces)
+    metadata = {"architecture": "trunk", "config": dataclasses.asdict(first.network.config)}
+    path = tmp_path / "start.safetensors"
+    weights.write(path, first.network.state_dict(), metadata)
+    training = Training(dataclasses.replace(TRUNK, init=str(path), init_share=share), faces)
+    training.advance()
+    learnt, start = training.average.state_dict(), first.network.state_dict()
+    kept = training.result().state_dict()
+    assert not torch.equal(learnt["trunk.conv1.weight"], start["trunk.conv1.weight"])
+    for name, value in kept.items():
+        if value.is_floating_point():
+            expected = (1 - share) * learnt[name] + share * start[name]
+            torch.testing.assert_close(value, expected, msg=name)
+
+
+def test_a_share_of_another_kind_of_network_is_refused(tmp_path: Path) -> None:
+    faces = _faces(16)
+    trunk = Training(TRUNK, faces).network
+    path = tmp_path / "trunk.safetensors"
+    metadata = {"architecture": "trunk", "config": dataclasses.asdict(trunk.config)}
+    weights.write(path, trunk.state_dict(), metadata)
+    with pytest.raises(InputError, match=r"init_share needs an init that is a pcnn of size"):
+        Training(dataclasses.replace(OPTIONS, init=str(path), init_share=0.5), faces)
+    with pytest.raises(InputError, match=r"init_share needs an init that is a trunk of size 80"):
+        Training(dataclasses.replace(TRUNK, init=str(path), init_share=0.5, size=80), faces)
+    with pytest.raises(InputError, match=r"init_share needs an init$"):
+        dataclasses.replace(OPTIONS, init_share=0.5)
+
+
 @pytest.mark.parametrize("network", ["trunk", "pcnn"])
 def test_a_killed_training_goes_on_to_the_same_result(network: str, tmp_path: Path) -> None:
     options = TrainOptions(
@@ -149,7 +181,7 @@ def test_options_that_cannot_be() -> None:
         InputError, match=r"epochs, lr and clip must be above 0, got -3, 0.001 and 50.0"
     ):
         TrainOptions("trunk", "", "", epochs=-3)
-    with pytest.raises(InputError, match=r"balance, calm and teaching must lie in 0…1, got 2"):
+    with pytest.raises(InputError, match=r"balance must lie in 0…1, got 2"):
         TrainOptions("trunk", "", "", balance=2)
     with pytest.raises(InputError, match="labels must be votes or majority, got 'hard'"):
         TrainOptions("trunk", "", "", labels="hard")
