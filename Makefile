@@ -26,6 +26,6 @@ bench:  ## the figures of docs/performance.md
 	python benchmarks/bench_networks.py --weights small --faces 1 8 --rounds 12 --json benchmarks/networks.json
 	python benchmarks/bench_scaling.py
 	python benchmarks/bench_ops.py --json benchmarks/ops.json --page docs/ops.md
-	python benchmarks/end_to_end.py --json benchmarks/end_to_end.json --page docs/evaluation.md
+	python benchmarks/end_to_end.py --faces 1000 --json benchmarks/end_to_end.json --page docs/evaluation.md
 
 include Makefile.native
