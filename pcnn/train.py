@@ -119,8 +119,6 @@ class TrainOptions:
         for name in ("balance", "calm", "teaching", "init_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"TrainOptions: {name} must lie in 0…1, got {getattr(self, name)}")
-        if self.init_share and self.init is None:
-            raise InputError("TrainOptions: init_share needs an init")
         if self.saliency is not None:
             find_model(self.saliency)
 
@@ -316,6 +314,8 @@ def _build(options: TrainOptions, train: FaceSet, device: torch.device) -> PCNN 
             kind = f"{options.network} of size {config.size}"
             raise InputError(f"Training: init_share needs an init that is a {kind}")
         network.start_from(start)
+    elif options.init_share:
+        raise InputError("Training: init_share needs an init")
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
 

@@ -142,7 +142,7 @@ def test_a_share_of_another_kind_of_network_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"init_share needs an init that is a trunk of size 80"):
         Training(dataclasses.replace(TRUNK, init=str(path), init_share=0.5, size=80), faces)
     with pytest.raises(InputError, match=r"init_share needs an init$"):
-        dataclasses.replace(OPTIONS, init_share=0.5)
+        Training(dataclasses.replace(OPTIONS, init_share=0.5), faces)
 
 
 @pytest.mark.parametrize("network", ["trunk", "pcnn"])
