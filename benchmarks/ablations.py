@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import re
 from typing import Any
 
@@ -22,7 +21,7 @@ import kornia.augmentation as K
 import numpy as np
 import torch
 from rich.progress import Progress, track
-from shared import Array, draws, finish, gain_text, interval, put_where_marked, training_parser
+from shared import Array, draws, finish, gain_text, interval, keep, training_parser
 from torch import Tensor
 
 from pcnn.augment import Augmentation
@@ -103,10 +102,9 @@ def main() -> int:
         "valid_faces": len(valid),
         "arms": _worth(answers, valid.votes.argmax(1).numpy(), valid.classes),
     }
-    arguments.json.write_text(json.dumps(record, indent=1) + "\n")
     text = _table(record)
     print(text)
-    put_where_marked(arguments.page, text, "ablations")
+    keep(record, text, "ablations", json_to=arguments.json, page=arguments.page)
     return 0
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import statistics
 import threading
 import time
@@ -22,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from shared import processor, put_where_marked
+from shared import keep, processor
 from torch import Tensor
 
 from pcnn import ops
@@ -97,10 +96,8 @@ def main() -> None:
         "copied_bytes_per_second": rate,
         "microseconds": [asdict(case) for case in cases],
     }
-    if options.json:
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
-    if options.page:
-        put_where_marked(options.page, _as_markdown(record, cases), "bench_ops")
+    text = _as_markdown(record, cases)
+    keep(record, text, "bench_ops", json_to=options.json, page=options.page)
 
 
 def _parse() -> argparse.Namespace:

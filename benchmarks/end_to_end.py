@@ -14,7 +14,6 @@ import argparse
 import datetime
 import io
 import itertools
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 from rich.console import Console
 from rich.progress import Progress
-from shared import DATA, Array, interval, put_where_marked
+from shared import DATA, Array, interval, keep
 
 from pcnn import Recognizer
 from pcnn.datasets import load_ferplus
@@ -135,10 +134,7 @@ def main() -> None:
     }
     text = _as_markdown(record, rows)
     print(text)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n")
-    if arguments.page:
-        put_where_marked(arguments.page, text, "end_to_end")
+    keep(record, text, "end_to_end", json_to=arguments.json, page=arguments.page)
 
 
 def _parse() -> argparse.Namespace:

@@ -14,7 +14,6 @@ as a picture. Needs pcnn[train].
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from shared import (
     finish,
     gain_text,
     interval,
-    put_where_marked,
+    keep,
     training_parser,
 )
 
@@ -92,11 +91,10 @@ def main() -> int:
         "crowd": _percent(_crowd(votes)).tolist(),
         "likeness": _likeness(answers, labels["ferplus"], votes),
     }
-    arguments.json.write_text(json.dumps(record, indent=1) + "\n")
     _draw(record, arguments.picture)
     text = _tables(record)
     print(text)
-    put_where_marked(arguments.page, text, "saliency")
+    keep(record, text, "saliency", json_to=arguments.json, page=arguments.page)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import statistics
 import time
@@ -59,6 +60,14 @@ def put_where_marked(page: Path, text: str, name: str) -> None:
     begin = f"<!-- benchmarks/{name}.py -->"
     if page.is_file() and begin in page.read_text():
         put_into_page(page, text, begin, "<!-- end -->")
+
+
+def keep(record: object, text: str, name: str, *, json_to: Path | None, page: Path | None) -> None:
+    """Write a script's figures as JSON and its tables into a page, each where it is asked for."""
+    if json_to:
+        json_to.write_text(json.dumps(record, indent=1) + "\n")
+    if page:
+        put_where_marked(page, text, name)
 
 
 def training_parser(doc: str, name: str, *, seeds: int, epochs: float, page: str) -> ArgumentParser:

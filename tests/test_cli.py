@@ -589,9 +589,10 @@ def test_collector_of_a_calling_program_is_left_alone() -> None:
 
 @pytest.mark.parametrize("command", [cli.predict, cli.embed])
 def test_process_of_its_own_ends_without_collecting(
-    command: Any, monkeypatch: pytest.MonkeyPatch
+    command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["command", "absent.png", "--output", "o.npz"])
     monkeypatch.setattr(gc, "set_threshold", lambda *_: calls.append("fewer"))
     monkeypatch.setattr(gc, "freeze", lambda: calls.append("none at the end"))
