@@ -8,12 +8,12 @@ lint:
 	ruff check .
 	ruff format --check .
 	mypy
-	clang-format --dry-run --Werror csrc/*
+	clang-format --dry-run --Werror csrc/* tests/emulated_cuda/*.h
 
 format:
 	ruff check --fix .
 	ruff format .
-	clang-format -i csrc/*
+	clang-format -i csrc/* tests/emulated_cuda/*.h
 
 test:
 	pytest -n auto
