@@ -264,6 +264,7 @@ def _evaluate_parser() -> argparse.ArgumentParser:
     add("--output", type=Path, metavar="DIR", help="write report, tables and pictures there")
     add("--json", action="store_true", help="print the report as JSON instead of tables")
     add("--flip", action="store_true", help="score with and without the mirrored face")
+    add("--as-they-are", action="store_true", help="align no face, even if the weights ask for it")
     add("--bootstrap", type=_count, default=2000, metavar="N", help="rounds [%(default)s]")
     add("--batch-size", type=_positive, default=64, metavar="N", help="[%(default)s]")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … [%(default)s]")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,6 +64,21 @@ class FaceDetector(Protocol):
         self, images: Sequence[NDArray[np.uint8]], *, min_score: float | None = None
     ) -> Sequence[Sequence[Detection]]:
         """For each image (H, W, 3) uint8 RGB its faces, best first."""
+
+
+class OneAtATime:
+    """Somebody's detector, which may not be made for several threads: they wait for each other."""
+
+    def __init__(self, detector: FaceDetector) -> None:
+        self.description = str(getattr(detector, "description", detector))
+        self._detector, self._turn = detector, threading.Lock()
+
+    def detect(
+        self, images: Sequence[NDArray[np.uint8]], *, min_score: float | None = None
+    ) -> Sequence[Sequence[Detection]]:
+        """As FaceDetector."""
+        with self._turn:
+            return self._detector.detect(images, min_score=min_score)
 
 
 class Detector:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -17,13 +18,16 @@ from rich.progress import track
 from torch import Tensor
 
 from pcnn import __version__, weights
+from pcnn.alignment import align_faces
 from pcnn.charts import draw_confusion, draw_coverage, draw_reliability
 from pcnn.datasets import FaceSet, load_faces
+from pcnn.detector import Detector, FaceDetector
 from pcnn.devices import choose_device
 from pcnn.errors import InputError, counted
 from pcnn.evaluate import Cost, measure_cost, predict_logits
 from pcnn.labels import canonical, one_hot, relabel
-from pcnn.recognizer import DEFAULT_WEIGHTS
+from pcnn.model import PCNN, FaceNet
+from pcnn.recognizer import DEFAULT_DETECTOR, DEFAULT_WEIGHTS
 from pcnn.score_tables import class_table, coverage_table, overall_table, write_csv
 from pcnn.scores import Scores, score
 from pcnn.weights import ExpressionWeights
@@ -57,6 +61,7 @@ class Evaluation:
 
     scores: of the answers as the weights ask for them: where `mirror`, with the logits of each
         face and of its mirror image averaged. other: the other way, None if not asked for.
+    aligned: whether faces were aligned by their landmarks, as the weights ask.
     outside: faces whose likeliest class was one of `common.network_only`, before the
         probabilities were renormalised over the classes in common.
     """
@@ -64,6 +69,7 @@ class Evaluation:
     common: Common
     scores: Scores
     mirror: bool
+    aligned: bool
     other: Scores | None
     outside: int
 
@@ -79,17 +85,19 @@ class Evaluation:
             },
             "scores": self.scores.to_dict(),
             "mirror": self.mirror,
+            "aligned": self.aligned,
             "other": None if self.other is None else self.other.to_dict(),
         }
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913
     loaded: ExpressionWeights,
     faces: FaceSet,
     *,
     batch: int = 64,
     flip: bool = False,
     bootstrap: int = 2000,
+    detector: FaceDetector | None = None,
 ) -> Evaluation:
     """Score a network on labelled faces, on the device it is on, as `predict_crops` reads them.
 
@@ -97,11 +105,17 @@ def evaluate(
         classes than the network, only those in common count: see Common.
     flip: score without the mirror image, too, where the weights ask for it, and with it where
         they do not. bootstrap: see scores.score.
+    detector: by whose landmarks faces are aligned where the weights ask for that; None: the usual.
     Raises InputError: fewer than two classes in common, no face with one of them.
     """
     classes = loaded.network.config.classes
     common = match_classes(faces, classes)
-    alone, both = _logits(loaded, common.faces.faces, batch, flip or loaded.mirror)
+    pixels, native_size = common.faces.faces, loaded.native_size
+    if loaded.aligned:
+        size, detector = loaded.network.config.size, detector or Detector.load(DEFAULT_DETECTOR)
+        pixels = align_faces(pixels, loaded.template, size, native_size, detector)
+        native_size = size  # as coarse as they are to be
+    alone, both = _logits(loaded.network, pixels, native_size, batch, flip or loaded.mirror)
     used, other = (both, alone) if loaded.mirror else (alone, both)
     labels = common.faces.votes.argmax(1)
     columns = [classes.index(name) for name in common.faces.classes]
@@ -116,6 +130,7 @@ def evaluate(
         common=common,
         scores=scored(used),
         mirror=loaded.mirror,
+        aligned=loaded.aligned,
         other=scored(other) if flip else None,
         outside=int((~inside).sum()),
     )
@@ -149,7 +164,7 @@ def match_classes(faces: FaceSet, classes: Sequence[str]) -> Common:
 
 
 def _logits(
-    loaded: ExpressionWeights, faces: Tensor, batch: int, mirror: bool
+    network: PCNN | FaceNet, faces: Tensor, native_size: int, batch: int, mirror: bool
 ) -> tuple[Tensor, Tensor]:
     """(N, classes) of the faces, and the mean with their mirror images (if not `mirror`: again)."""
     parts: list[list[Tensor]] = []
@@ -161,12 +176,7 @@ def _logits(
     )
     for chunk in chunks:
         seen = (chunk, chunk.flip(2)) if mirror else (chunk,)
-        parts.append(
-            [
-                predict_logits(loaded.network, each, native_size=loaded.native_size)[0]
-                for each in seen
-            ]
-        )
+        parts.append([predict_logits(network, each, native_size=native_size)[0] for each in seen])
     logits = [torch.cat(each) for each in zip(*parts, strict=True)]
     return logits[0], torch.stack(logits).mean(0)
 
@@ -180,6 +190,8 @@ def run(arguments: argparse.Namespace) -> int:
     name = arguments.weights or DEFAULT_WEIGHTS
     loaded = weights.load_expression(name)
     loaded.network.to(choose_device(arguments.device, "--device"))
+    if arguments.as_they_are:
+        loaded = dataclasses.replace(loaded, aligned=False)
     faces = load_faces(
         arguments.data,
         arguments.split,
@@ -264,6 +276,8 @@ def _lines(evaluation: Evaluation, title: str) -> Iterator[str]:
     """What was scored, and what was left out of it."""
     common = evaluation.common
     yield f"{title}: {counted(len(common.faces), 'face')}"
+    if evaluation.aligned:
+        yield "aligned by their landmarks, where these are found"
     if common.data_only:
         names = ", ".join(common.data_only)
         left_out = counted(common.left_out, "face")

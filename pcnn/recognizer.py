@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, overload
@@ -16,12 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pcnn import ops
-from pcnn.detector import Detector, FaceDetector
+from pcnn.alignment import crop_transforms
+from pcnn.detector import Detector, FaceDetector, OneAtATime
 from pcnn.devices import choose_device
 from pcnn.engines import choose_engine, prepare_classifier
 from pcnn.errors import InputError
 from pcnn.explanations import explain_faces
-from pcnn.geometry import face_transforms, picture_transforms
+from pcnn.geometry import face_transforms
 from pcnn.heads import Head, Vectors, unit_norm
 from pcnn.pictures import OnError, Picture, cut_views, process_each
 from pcnn.regions import VIEWS
@@ -52,6 +50,9 @@ class Recognizer:
     precision: what the expression network computes in: "float32", "bfloat16", or "auto", see
         engines.prepare_classifier.
     batch_size: how many pictures share a pass, when many are predicted; some more are in memory.
+    align_crops: whether `predict_crops`, `embed_crops` and `explain_crops` turn and scale a face so
+        that its landmarks lie as in training; None as suits the weights: `pcnn-ferplus` was taught
+        on aligned faces, `small` was not.
     Safe to use from several threads: nothing changes after construction.
     Raises WeightsError: see weights.locate, weights.load_expression and Head.load; a head that
         was fitted on the vectors of other weights.
@@ -72,6 +73,7 @@ class Recognizer:
         engine: str = "torch",
         precision: str = "float32",
         batch_size: int = 8,
+        align_crops: bool | None = None,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"Recognizer: batch_size must be at least 1, got {batch_size}")
@@ -81,19 +83,17 @@ class Recognizer:
         self._network = self._weights.network.to(self.device)
         engine = choose_engine(engine, self.device)
         self._prepared, self._engine = prepare_classifier(self._weights, engine, precision)
+        self._align_crops = self._weights.aligned if align_crops is None else align_crops
         self._head = Head.load(head) if isinstance(head, (str, Path)) else head
         if self._head is not None:
             name = str(head) if isinstance(head, (str, Path)) else "Recognizer: head"
             self._head.check_weights(self.weights_sha256, name)
-        self._detector: FaceDetector
-        self._turn: AbstractContextManager[Any] = contextlib.nullcontext()
         if detector is None or isinstance(detector, (str, Path)):
             detector = detector or DEFAULT_DETECTOR
-            self._detector = Detector.load(detector, device=self.device, engine=engine)
-        else:
-            self._detector = detector
-            if not isinstance(detector, Detector):
-                self._turn = threading.Lock()
+            detector = Detector.load(detector, device=self.device, engine=engine)
+        self._detector: Detector | OneAtATime = (
+            detector if isinstance(detector, Detector) else OneAtATime(detector)
+        )
         self._each = partial(process_each, step=batch_size, device=self.device)
 
     @property
@@ -162,8 +162,8 @@ class Recognizer:
     def predict_crops(self, images: Any, *, bgr: bool = False, on_error: OnError = "raise") -> Any:
         """The expression of pictures that already are faces, cut out as in FER or RAF-DB.
 
-        images, bgr, on_error: as for `predict`. No face is looked for: the whole picture,
-        stretched to a square, is taken as one.
+        images, bgr, on_error: as for `predict`. Faces are aligned where `align_crops` says so and
+        landmarks are found; else the whole picture, stretched to a square, is taken as one.
         Returns an Expression for one picture, for many as `predict` does.
         Raises InputError: as `predict`.
         """
@@ -264,7 +264,7 @@ class Recognizer:
             ("weights sha256", self.weights_sha256),
             ("weights accuracy", described or "not recorded"),
             ("input", f"{self._network.config.size} × {self._network.config.size} pixels"),
-            ("detector", str(getattr(self._detector, "description", self._detector))),
+            ("detector", self._detector.description),
         ]
         return pairs + [(f"op {name}", text) for name, text in ops.describe()]
 
@@ -298,8 +298,7 @@ class Recognizer:
         self, pictures: list[Picture], min_score: float | None
     ) -> tuple[Sequence[Sequence[Detection]], list[_Transforms]]:
         """The faces of each picture, and the transforms of their views."""
-        with self._turn:
-            found = self._detector.detect([p.pixels for p in pictures], min_score=min_score)
+        found = self._detector.detect([p.pixels for p in pictures], min_score=min_score)
         config, template = self._network.config, self._weights.template
         return found, [
             face_transforms(
@@ -310,11 +309,9 @@ class Recognizer:
 
     def _whole(self, pictures: list[Picture]) -> list[_Transforms]:
         """The transforms of the views of pictures that are faces."""
-        config = self._network.config
-        return [
-            picture_transforms(p.pixels.shape[1], p.pixels.shape[0], config.size, config.layout)
-            for p in pictures
-        ]
+        template, config = self._weights.template, self._network.config
+        detector = self._detector if self._align_crops else None
+        return crop_transforms([p.pixels for p in pictures], template, config, detector)
 
     @torch.inference_mode()
     def _read_faces(

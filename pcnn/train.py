@@ -57,6 +57,8 @@ class TrainOptions:
         weights (Wortsman et al., Robust Fine-Tuning of Zero-Shot Models, CVPR 2022).
     seed: of everything random. precision: of the arithmetic, "bfloat16" by autocast.
     detector: by whose landmarks the template is measured, see detector.Detector.load.
+    aligned: whether faces are aligned by their landmarks, see alignment; then pictures that the
+        weights are given as faces will be, too.
     mirror: whether the weights are to be used with mirror images, see mirror.read_both.
     saliency: the model by whose maps faces are multiplied after their variation, see
         saliency.weigh; None: by none.
@@ -89,6 +91,7 @@ class TrainOptions:
     seed: int = 0
     precision: str = "float32"
     detector: str = "mobilenet"
+    aligned: bool = False
     mirror: bool = False
     saliency: str | None = None
     storage: str = "half"

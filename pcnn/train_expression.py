@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import distributed
 
 from pcnn import weights
+from pcnn.alignment import align_faces
 from pcnn.augment import resample
 from pcnn.curves import draw_curves
 from pcnn.datasets import FaceSet, load_faces
@@ -52,8 +53,15 @@ def train_expression(
     train, valid = (
         load_faces(options.data, split, grey=not options.colour) for split in ("train", valid_split)
     )
-    # Loaded now: a name that is wrong should not show after hours.
     detector = Detector.load(options.detector)
+    template, native_size = measure_template(detector, train), train.faces.shape[2]
+    if options.aligned:
+        train, valid = (
+            dataclasses.replace(
+                each, faces=align_faces(each.faces, template, options.size, native_size, detector)
+            )
+            for each in (train, valid)
+        )
     training = Training(options, train, device)
     if checkpoint.exists():
         training.resume(checkpoint)
@@ -64,7 +72,7 @@ def train_expression(
     _run(training, valid, checkpoint, log)
     if training.rank == 0:
         training.save(checkpoint)
-        _write_weights(training, valid, output, detector)
+        _write_weights(training, valid, output, template, native_size)
         draw_curves(log, output.with_name(output.name + ".png"))
         checkpoint.unlink(missing_ok=True)
     return output
@@ -112,7 +120,13 @@ def _progress(shown: bool) -> Progress:
     )
 
 
-def _write_weights(training: Training, valid: FaceSet, output: Path, detector: Detector) -> None:
+def _write_weights(
+    training: Training,
+    valid: FaceSet,
+    output: Path,
+    template: list[list[float]],
+    native_size: int,
+) -> None:
     network, options = training.result(), training.options
     tensors = narrow(network.state_dict(), options.storage)
     network.load_state_dict(widen(tensors))  # scored as it is stored
@@ -123,14 +137,15 @@ def _write_weights(training: Training, valid: FaceSet, output: Path, detector: D
         "architecture": options.network,
         "config": dataclasses.asdict(network.config),
         "mirror": options.mirror,
-        "native_size": training.train.faces.shape[2],
+        "aligned": options.aligned,
+        "native_size": native_size,
         "training": _portable(options),
         "trained_on": f"{name}, {counted(len(training.train), 'face')}",
         "licence": "Apache-2.0",
         "scores": {
             f"{name}, {counted(len(valid), 'validation face')}": accuracy(logits, valid.votes)
         },
-        "template": measure_template(detector, training.train),
+        "template": template,
         "temperature": fit_temperature(logits, valid.votes),
         "region_temperatures": {
             region: fit_temperature(own, valid.votes) for region, own in regions.items()

@@ -170,6 +170,8 @@ class ExpressionWeights:
     region_temperatures: the same for each region's own logits.
     mirror: each face is to be read together with its mirror image (mirror.read_both): the
         temperatures and scores are those of the mean.
+    aligned: the training faces were aligned by their landmarks, and pictures that already are
+        faces are to be aligned, too, see alignment.
     """
 
     network: PCNN | FaceNet
@@ -178,6 +180,7 @@ class ExpressionWeights:
     temperature: float
     region_temperatures: Mapping[str, float]
     mirror: bool
+    aligned: bool
     path: Path
     metadata: Mapping[str, Any]
 
@@ -220,6 +223,7 @@ def load_expression(weights: str | Path) -> ExpressionWeights:
             temperature=float(metadata["temperature"]),
             region_temperatures=own,
             mirror=bool(metadata.get("mirror", False)),
+            aligned=bool(metadata.get("aligned", False)),
             path=path,
             metadata=metadata,
         )

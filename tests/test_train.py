@@ -237,6 +237,29 @@ def test_both_commands_end_to_end(
     assert alone.network.config.size == 32 and alone.region_temperatures == {}
 
 
+def test_aligned_faces_are_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training, its valid score and the file see the same faces, of the network's size."""
+    seen = []
+
+    class Watched(Training):
+        def __init__(self, options: TrainOptions, train: FaceSet, device: str) -> None:
+            seen.append(train)
+            super().__init__(options, train, device)
+
+    monkeypatch.setattr(train_expression, "Training", Watched)
+    monkeypatch.setattr(train_expression, "load_faces", lambda *_, **__: _faces())
+    monkeypatch.setattr(train_expression.Detector, "load", lambda *_: _EyesAt())
+    options = dataclasses.replace(TRUNK, data="faces", output=str(tmp_path / "trunk.safetensors"))
+    for aligned in (True, False):
+        output = train(dataclasses.replace(options, aligned=aligned))
+        loaded = weights.load_expression(output)
+        assert loaded.aligned == aligned
+        assert loaded.native_size == 48
+    assert seen[0].faces.shape == (48, 32, 32)
+    assert seen[1].faces.shape == (48, 48, 48)
+    assert torch.equal(seen[0].votes, seen[1].votes)
+
+
 def test_a_template_needs_faces() -> None:
     class Blind(_EyesAt):
         def detect(self, images, *, min_score=None):  # type: ignore[no-untyped-def]

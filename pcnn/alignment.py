@@ -1,0 +1,123 @@
+"""Pictures that already are faces, laid so that their landmarks lie where training faces have them.
+
+Data sets cut their faces out each in its own way, and users in theirs. A network that was taught on
+aligned faces (`ExpressionWeights.aligned`) is shown such pictures aligned, too, as the faces that
+the detector finds in photographs always are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from pcnn.detector import FaceDetector
+from pcnn.geometry import face_transforms, picture_transforms
+from pcnn.model import ModelConfig
+from pcnn.pictures import cut_views
+from pcnn.regions import VIEWS
+from pcnn.results import Detection
+
+# Before it looks for landmarks the detector, which knows photographs, gets the face at this side
+# and with a frame, in pixels, that goes on with the face's edges.
+_SIDE, _FRAME = 96, 48
+# The face meant is the best whose middle lies so near to the picture's, as a share of the side.
+_OFF_CENTRE = 0.35
+_FACES_AT_ONCE = 64
+
+_Picture: TypeAlias = NDArray[np.uint8]
+_Points: TypeAlias = NDArray[np.float32]
+
+
+def find_landmarks(pictures: Sequence[_Picture], detector: FaceDetector) -> list[_Points | None]:
+    """The landmarks of the face that each picture is, or None where none is surely found.
+
+    pictures: (H, W, 3) uint8 RGB, each a face. detector: its own least score decides.
+    Returns arrays (5, 2), continuous coordinates of the picture.
+    """
+    found = detector.detect([_framed(picture) for picture in pictures])
+    return [_meant(faces, picture) for faces, picture in zip(found, pictures, strict=True)]
+
+
+def crop_transforms(
+    pictures: Sequence[_Picture],
+    template: ArrayLike,
+    config: ModelConfig,
+    detector: FaceDetector | None,
+) -> list[NDArray[np.float32]]:
+    """The maps along which pictures that are faces are cut into views, (1, 6, 2, 3) for each.
+
+    pictures: as for find_landmarks. template: see geometry.face_transforms.
+    detector: finds the landmarks to align by; without one, and where it finds none, the whole
+        picture is taken, stretched to a square.
+    """
+    landmarks = find_landmarks(pictures, detector) if detector else [None] * len(pictures)
+    size, layout = config.size, config.layout
+    return [
+        picture_transforms(picture.shape[1], picture.shape[0], size, layout)
+        if points is None
+        else face_transforms([points], template, size, layout)
+        for picture, points in zip(pictures, landmarks, strict=True)
+    ]
+
+
+def align_faces(
+    faces: Tensor, template: ArrayLike, size: int, native_size: int, detector: FaceDetector
+) -> Tensor:
+    """A data set's faces, aligned; as they are, but for their size, where no landmarks are found.
+
+    faces: (N, H, W) grey or (N, H, W, 3) RGB, uint8. template: see geometry.face_transforms.
+    size: the side of the result in pixels. native_size: see pictures.cut_views.
+    Shows its progress on a terminal's stderr.
+    Returns (N, size, size) or (N, size, size, 3) uint8.
+    """
+    grey = faces.dim() == 3
+    channels = 1 if grey else 3
+    levels = ModelConfig(size=size, mean=(0.0,) * channels, std=(1 / 255,) * channels)
+    console = Console(stderr=True)
+    watched = track(
+        faces.split(_FACES_AT_ONCE),
+        "aligning",
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    aligned = []
+    for chunk in watched:
+        planes = chunk[..., None].expand(-1, -1, -1, 3) if grey else chunk
+        pictures = list(planes.contiguous().numpy())
+        transforms = crop_transforms(pictures, template, levels, detector)
+        (views,) = cut_views(
+            pictures,
+            transforms,
+            levels,
+            native_size=native_size,
+            device=torch.device("cpu"),
+            names=VIEWS[:1],
+        )
+        rounded = views.round().clamp(0, 255).to(torch.uint8)  # (B, C, size, size)
+        aligned.append(rounded[:, 0] if grey else rounded.permute(0, 2, 3, 1))
+    return torch.cat(aligned)
+
+
+def _framed(picture: _Picture) -> _Picture:
+    face = np.asarray(Image.fromarray(picture).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC))
+    return np.pad(face, ((_FRAME, _FRAME), (_FRAME, _FRAME), (0, 0)), mode="edge")
+
+
+def _meant(faces: Sequence[Detection], picture: _Picture) -> _Points | None:
+    """Of what was found in a framed picture the landmarks of its face, in the picture's pixels."""
+    for face in faces:
+        left, top, right, bottom = face.box
+        x, y = (left + right) / 2 - _FRAME, (top + bottom) / 2 - _FRAME
+        if max(abs(x / _SIDE - 0.5), abs(y / _SIDE - 0.5)) < _OFF_CENTRE:
+            points = (np.asarray(face.landmarks) - _FRAME) / _SIDE * picture.shape[1::-1]
+            return points.astype(np.float32)
+    return None
