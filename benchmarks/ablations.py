@@ -24,13 +24,17 @@ from rich.progress import Progress, track
 from shared import Array, draws, finish, gain_text, interval, keep, training_parser
 from torch import Tensor
 
+from pcnn.alignment import align_faces
 from pcnn.augment import Augmentation
 from pcnn.datasets import FaceSet, load_faces
+from pcnn.detector import Detector
 from pcnn.evaluate import predict_logits
+from pcnn.recognizer import DEFAULT_DETECTOR
 from pcnn.train import Training, TrainOptions
-from pcnn.weights import SPECS, load_network
+from pcnn.weights import SPECS, load_expression, load_network
 
 BASE, TAUGHT, MIXED = "base", "teachers `pcnn-ferplus`, teaching 0.5", "mixup"
+ALIGNED = "aligned"
 TEACHER = "pcnn-ferplus"
 # Rate and memory as short trainings want them; all else as TrainOptions has it.
 COMMON: dict[str, Any] = {
@@ -62,6 +66,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "weight_decay 0": {"weight_decay": 0.0},
     TAUGHT: {},  # in its faces' votes, see _taught
     MIXED: {},  # see MixedTraining
+    ALIGNED: {"aligned": True},  # in its faces, of training and test, see _aligned
     "epochs × 2": {},  # see _options
     "size 64": {"size": 64},
     "width 32": {"width": 32},
@@ -121,7 +126,7 @@ def _arguments() -> argparse.Namespace:
 def _answers(train: FaceSet, valid: FaceSet, arguments: argparse.Namespace) -> dict[str, Array]:
     """Arm → which class each seed's network names, (seeds, N) int."""
     found: dict[str, list[Array]] = {}
-    taught = _taught(train, arguments)
+    sets = {TAUGHT: (_taught(train, arguments), valid)}
     with Progress() as progress:
         whole = progress.add_task("networks", total=len(ARMS) * arguments.seeds)
         for seed in range(arguments.seeds):
@@ -132,11 +137,13 @@ def _answers(train: FaceSet, valid: FaceSet, arguments: argparse.Namespace) -> d
                 }
                 if not all(file.is_file() for file in files.values()):
                     kind = MixedTraining if arm == MIXED else Training
-                    faces = taught if arm == TAUGHT else train
+                    if arm == ALIGNED and arm not in sets:
+                        sets[arm] = _aligned(train), _aligned(valid)
+                    faces, tested = sets.get(arm, (train, valid))
                     training = kind(_options(arm, seed, arguments.epochs), faces)
                     finish(training, progress, f"{arm}, seed {seed}")
                     for name, file in files.items():
-                        np.save(file, _read(training, valid, name))
+                        np.save(file, _read(training, tested, name))
                 for name, file in files.items():
                     found.setdefault(name, []).append(np.load(file))
                 progress.advance(whole)
@@ -176,6 +183,14 @@ def _taught(train: FaceSet, arguments: argparse.Namespace) -> FaceSet:
     share = TrainOptions(**COMMON).teaching
     votes = torch.lerp(train.votes, torch.from_numpy(np.load(file)), share)
     return dataclasses.replace(train, votes=votes)
+
+
+def _aligned(faces: FaceSet) -> FaceSet:
+    """The faces as a training with `aligned` sees them, with the packaged weights' template."""
+    size, native_size = COMMON["size"], faces.faces.shape[2]
+    template = load_expression(TEACHER).template
+    pixels = align_faces(faces.faces, template, size, native_size, Detector.load(DEFAULT_DETECTOR))
+    return dataclasses.replace(faces, faces=pixels)
 
 
 # --- what they are worth ---

@@ -33,6 +33,7 @@ _BATCH_SIZE, _CROPS_BATCH_SIZE = 8, 64
 _PROGRESS_FROM = 5  # files
 # A cut-out face is seldom longer or larger than this, a photograph often is.
 _FACE_RATIO, _FACE_PIXELS = 1.6, 1024 * 1024
+_HINT_FILES = 100  # of more the sizes are not looked at
 
 
 def load_recognizer(arguments: argparse.Namespace) -> Recognizer:
@@ -69,7 +70,9 @@ def predict_files(arguments: argparse.Namespace) -> int:
         _make_folder(arguments.explain)
         explained = annotated_names(files, arguments.explain, word="explained", jpeg=False)
     recognizer = load_recognizer(arguments)
-    failed, hint_due = 0, arguments.faces
+    if arguments.faces and (hint := photograph_hint(files)):
+        _tell(hint)
+    failed = 0
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(_opened(arguments.output, files))
         report = open_report(
@@ -83,9 +86,6 @@ def predict_files(arguments: argparse.Namespace) -> int:
                 if isinstance(result, InputError):
                     raise result
                 report.add(str(file), result)
-                if hint_due and (hint := photograph_hint(file)):
-                    _tell(hint, bar)
-                    hint_due = False
                 if isinstance(result, Prediction) and drawn:
                     _save(result.draw(file), drawn[file])
                 if explained:
@@ -100,15 +100,16 @@ def predict_files(arguments: argparse.Namespace) -> int:
     return SOME_FAILED if failed or errors else DONE
 
 
-def photograph_hint(file: Path) -> str:
-    """What to say of a picture given with --faces that looks like a whole photograph; else ""."""
-    size = stored_size(file)
-    if size is None or (max(size) <= _FACE_RATIO * min(size) and size[0] * size[1] <= _FACE_PIXELS):
-        return ""
-    return (
-        f"hint: {shown(file)} has {size[0]} × {size[1]} pixels, but --faces is for faces that are "
-        "cut out already, and reads each whole picture as one: leave it out to have the faces found"
-    )
+def photograph_hint(files: Sequence[Path]) -> str:
+    """What to say of pictures given with --faces if one looks like a whole photograph; else ""."""
+    for file in files[:_HINT_FILES]:
+        size = stored_size(file)
+        if size and (max(size) > _FACE_RATIO * min(size) or size[0] * size[1] > _FACE_PIXELS):
+            return (
+                f"hint: {shown(file)} has {size[0]} × {size[1]} pixels, but --faces is for faces "
+                "that are cut out already, each picture one: leave it out to have the faces found"
+            )
+    return ""
 
 
 def show_info(arguments: argparse.Namespace) -> int:

@@ -43,15 +43,14 @@ def run(arguments: argparse.Namespace) -> int:
     boxes = [np.empty((0, 4), np.float32)]
     paths: list[str] = []
     places: list[int] = []
-    failed, hint_due = 0, arguments.faces
+    if arguments.faces and (hint := photograph_hint(files)):
+        _complain(hint)
+    failed = 0
     for file, found in _found(recognizer, files, arguments):
         if isinstance(found, InputError):
             failed += 1
             _complain(found)
             continue
-        if hint_due and (hint := photograph_hint(file)):
-            _complain(hint)
-            hint_due = False
         features.append(found[0])
         boxes.append(found[1])
         paths += [str(file)] * len(found[0])

@@ -50,7 +50,9 @@ def run(arguments: argparse.Namespace) -> int:
     draw = _drawer(arguments)
     arguments.output.mkdir(parents=True, exist_ok=True)
     targets = annotated_names(files, arguments.output, word="saliency", jpeg=False)
-    faces, failed, hint_due = 0, 0, arguments.faces
+    if arguments.faces and (hint := photograph_hint(files)):
+        _complain(hint)
+    faces, failed = 0, 0
     console = Console(stderr=True)
     for file in track(files, "drawing", console=console, disable=not console.is_terminal):
         try:
@@ -59,9 +61,6 @@ def run(arguments: argparse.Namespace) -> int:
             failed += 1
             _complain(error)
             continue
-        if hint_due and (hint := photograph_hint(file)):
-            _complain(hint)
-            hint_due = False
         faces += len(rows)
         if rows:
             targets[file].parent.mkdir(parents=True, exist_ok=True)

@@ -212,7 +212,7 @@ def test_photographs_taken_for_faces_get_one_hint(
     assert run("photos", "bad.jpg", "--faces", "--format", "csv") == 1
     assert capsys.readouterr().err.splitlines() == [
         "pcnn-predict: hint: photos/none.jpg has 300 × 9 pixels, but --faces is for faces that "
-        "are cut out already, and reads each whole picture as one: leave it out to have the "
+        "are cut out already, each picture one: leave it out to have the "
         "faces found",
         "pcnn-predict: bad.jpg: the file is empty (0 bytes)",
     ]
