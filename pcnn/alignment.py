@@ -24,6 +24,7 @@ from pcnn.model import ModelConfig
 from pcnn.pictures import cut_views
 from pcnn.regions import VIEWS
 from pcnn.results import Detection
+from pcnn.weights import ExpressionWeights
 
 # Before it looks for landmarks the detector, which knows photographs, gets the face at this side
 # and with a frame, in pixels, that goes on with the face's edges.
@@ -66,6 +67,20 @@ def crop_transforms(
         else face_transforms([points], template, size, layout)
         for picture, points in zip(pictures, landmarks, strict=True)
     ]
+
+
+def suited_faces(
+    weights: ExpressionWeights, faces: Tensor, detector: FaceDetector
+) -> tuple[Tensor, int]:
+    """A data set's faces as the weights were taught on them, and how fine those are.
+
+    faces, detector: see align_faces. Returns the faces, aligned if the weights ask for it, and the
+    side in pixels of as much detail as the network is to see of them: `native_size` elsewhere.
+    """
+    if not weights.aligned:
+        return faces, weights.native_size
+    size = weights.network.config.size
+    return align_faces(faces, weights.template, size, weights.native_size, detector), size
 
 
 def align_faces(

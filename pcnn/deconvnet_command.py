@@ -75,17 +75,22 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _of_data(arguments: argparse.Namespace, loaded: ExpressionWeights) -> list[Image]:
     """A mosaic for each map, of a data set's faces."""
+    from pcnn.alignment import suited_faces
     from pcnn.datasets import load_faces
     from pcnn.deconvnet import parse_map, project_top
     from pcnn.deconvnet_panels import draw_mosaic
+    from pcnn.detector import Detector
+    from pcnn.recognizer import DEFAULT_DETECTOR
 
     network = loaded.network
     grey = network.config.channels == 1
     faces = load_faces(arguments.data, arguments.split, layout=arguments.layout, grey=grey).faces
+    detector = Detector.load(arguments.detector or DEFAULT_DETECTOR)
+    faces, native_size = suited_faces(loaded, faces, detector)
     drawn = []
     for text in arguments.map:
         chosen = parse_map(text, network)
-        top, projection = project_top(network, faces, chosen, native_size=loaded.native_size)
+        top, projection = project_top(network, faces, chosen, native_size=native_size)
         drawn.append(
             draw_mosaic(
                 chosen,
@@ -154,12 +159,13 @@ def _read(
     from rich.console import Console
     from rich.progress import track
 
+    from pcnn.alignment import crop_transforms
     from pcnn.deconvnet import trunks_of
     from pcnn.detector import Detector
     from pcnn.errors import InputError
     from pcnn.explanations import face_squares
     from pcnn.files import find_images
-    from pcnn.geometry import face_transforms, picture_transforms
+    from pcnn.geometry import face_transforms
     from pcnn.images import load_image
     from pcnn.pictures import cut_views
     from pcnn.recognizer import DEFAULT_DETECTOR
@@ -170,9 +176,7 @@ def _read(
         _complain(error)
     network, config = loaded.network, loaded.network.config
     device = next(network.parameters()).device
-    detector = None
-    if not arguments.faces:
-        detector = Detector.load(arguments.detector or DEFAULT_DETECTOR, device=device)
+    detector = Detector.load(arguments.detector or DEFAULT_DETECTOR, device=device)
     console = Console(stderr=True)
     quiet = not console.is_terminal or len(files) < _LONG
     for file in track(files, "pictures", console=console, disable=quiet, transient=True):
@@ -182,9 +186,9 @@ def _read(
             failed.append(file)
             _complain(error)
             continue
-        if detector is None:
-            height, width = picture.shape[:2]
-            transforms = picture_transforms(width, height, config.size, config.layout)
+        if arguments.faces:
+            by = detector if loaded.aligned else None
+            (transforms,) = crop_transforms([picture], loaded.template, config, by)
         else:
             points = [face.landmarks for face in detector.detect([picture])[0]]
             transforms = face_transforms(points, loaded.template, config.size, config.layout)

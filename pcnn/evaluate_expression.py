@@ -18,7 +18,7 @@ from rich.progress import track
 from torch import Tensor
 
 from pcnn import __version__, weights
-from pcnn.alignment import align_faces
+from pcnn.alignment import suited_faces
 from pcnn.charts import draw_confusion, draw_coverage, draw_reliability
 from pcnn.datasets import FaceSet, load_faces
 from pcnn.detector import Detector, FaceDetector
@@ -110,11 +110,8 @@ def evaluate(  # noqa: PLR0913
     """
     classes = loaded.network.config.classes
     common = match_classes(faces, classes)
-    pixels, native_size = common.faces.faces, loaded.native_size
-    if loaded.aligned:
-        size, detector = loaded.network.config.size, detector or Detector.load(DEFAULT_DETECTOR)
-        pixels = align_faces(pixels, loaded.template, size, native_size, detector)
-        native_size = size  # as coarse as they are to be
+    detector = detector or Detector.load(DEFAULT_DETECTOR)
+    pixels, native_size = suited_faces(loaded, common.faces.faces, detector)
     alone, both = _logits(loaded.network, pixels, native_size, batch, flip or loaded.mirror)
     used, other = (both, alone) if loaded.mirror else (alone, both)
     labels = common.faces.votes.argmax(1)

@@ -105,8 +105,9 @@ def _drawer(arguments: argparse.Namespace) -> Callable[[Path], Sequence[Image.Im
 
     import torch
 
+    from pcnn.alignment import crop_transforms
     from pcnn.detector import Detector
-    from pcnn.geometry import face_transforms, picture_transforms
+    from pcnn.geometry import face_transforms
     from pcnn.images import load_image
     from pcnn.pictures import cut_views
     from pcnn.recognizer import DEFAULT_DETECTOR, DEFAULT_WEIGHTS
@@ -120,13 +121,13 @@ def _drawer(arguments: argparse.Namespace) -> Callable[[Path], Sequence[Image.Im
     # What the network sees, but neither normalised nor weighed.
     count = config.channels
     bare = dataclasses.replace(config, mean=(0.0,) * count, std=(1.0,) * count, saliency=None)
-    detector = None if arguments.faces else Detector.load(arguments.detector or DEFAULT_DETECTOR)
+    detector = Detector.load(arguments.detector or DEFAULT_DETECTOR)
 
     def draw(file: Path) -> Sequence[Image.Image]:
         pixels = load_image(file)
-        if detector is None:
-            height, width = pixels.shape[:2]
-            transforms = picture_transforms(width, height, config.size, config.layout)
+        if arguments.faces:
+            by = detector if loaded.aligned else None
+            (transforms,) = crop_transforms([pixels], loaded.template, config, by)
         else:
             (found,) = detector.detect([pixels])
             landmarks = [face.landmarks for face in found]

@@ -48,8 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     name = arguments.weights or DEFAULT_WEIGHTS
     loaded = weights.load_expression(name)
     network = loaded.network.to(choose_device(arguments.device, "--device"))
-    labelled = _labelled(arguments, loaded)
-    native_size = loaded.native_size
+    labelled, native_size = _labelled(arguments, loaded)
     if arguments.untrained:
         faces, seed = labelled.faces, arguments.seed
         network = untrained_like(network, faces, native_size=native_size, seed=seed)
@@ -71,9 +70,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _labelled(arguments: argparse.Namespace, loaded: ExpressionWeights) -> UnitFaces:
-    """The faces, and which units they show."""
+def _labelled(arguments: argparse.Namespace, loaded: ExpressionWeights) -> tuple[UnitFaces, int]:
+    """The faces with the units that they show, and their `native_size`, see suited_faces."""
+    import dataclasses
+
+    from pcnn.alignment import suited_faces
     from pcnn.datasets import load_faces
+    from pcnn.detector import Detector
+    from pcnn.recognizer import DEFAULT_DETECTOR
     from pcnn.unit_labels import balanced, chimeras, from_prototypes, from_table
 
     config = loaded.network.config
@@ -81,8 +85,12 @@ def _labelled(arguments: argparse.Namespace, loaded: ExpressionWeights) -> UnitF
         arguments.data, arguments.split, layout=arguments.layout, grey=config.channels == 1
     )
     faces = balanced(faces, arguments.most, arguments.seed)
+    pixels, native_size = suited_faces(loaded, faces.faces, Detector.load(DEFAULT_DETECTOR))
+    faces = dataclasses.replace(faces, faces=pixels)
     labelled = from_table(faces, arguments.units) if arguments.units else from_prototypes(faces)
-    return chimeras(labelled, config.layout, arguments.seed) if arguments.chimeras else labelled
+    if arguments.chimeras:
+        labelled = chimeras(labelled, config.layout, arguments.seed)
+    return labelled, native_size
 
 
 def _report(
