@@ -14,6 +14,7 @@ Each part's figures replace its own in the JSON file; times are kept by number o
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import tarfile
@@ -32,6 +33,7 @@ from shared import Stages, medians, processor
 from torch import Tensor
 
 from pcnn import Recognizer, cli, load_image
+from pcnn.alignment import align_faces
 from pcnn.datasets import load_faces
 from pcnn.detector import Detector, normalise
 from pcnn.engines import (
@@ -190,6 +192,10 @@ def _detector(files: Path) -> Stages:
 def measure_accuracy(files: Path, data: Path) -> dict[str, Any]:
     """FER+ valid by each form of the network, and what differs from float32."""
     loaded, faces = load_expression("pcnn-ferplus"), load_faces(data, "valid")
+    if loaded.aligned:  # which files leave to others
+        side, detector = loaded.native_size, Detector.load("mobilenet")
+        pixels = align_faces(faces.faces, loaded.template, side, side, detector)
+        faces = dataclasses.replace(faces, faces=pixels)
     labels = faces.votes.argmax(1)
     logits, _ = predict_logits(loaded.network, faces.faces, mirror=loaded.mirror)
     exact = (logits / loaded.temperature).softmax(1)

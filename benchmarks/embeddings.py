@@ -28,14 +28,18 @@ from shared import put_into_page
 from torch import Tensor
 
 from pcnn import weights
+from pcnn.alignment import suited_faces
 from pcnn.augment import resample
 from pcnn.datasets import FaceSet, load_faces
+from pcnn.detector import Detector
 from pcnn.embeddings import Head, triplet_accuracy, unit_norm
 from pcnn.evaluate import normalise, pictures, predict_logits
 from pcnn.inference import beheaded
 from pcnn.labels import relabel
 from pcnn.model import PCNN, FaceNet
+from pcnn.recognizer import DEFAULT_DETECTOR
 from pcnn.train import Training, TrainOptions
+from pcnn.weights import ExpressionWeights
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data" / "ferplus"
@@ -58,7 +62,8 @@ def main() -> int:
     arguments = _arguments()
     path = weights.locate(arguments.weights, kind="expression")
     sha256 = weights.sha256(path)
-    network = weights.load_expression(path).network
+    loaded = weights.load_expression(path)
+    network = loaded.network
     train, valid = load_faces(arguments.data, "train"), load_faces(arguments.data, "valid")
     seven = {
         split: load_faces(arguments.data, split, labels="fer2013") for split in ("train", "valid")
@@ -80,7 +85,8 @@ def main() -> int:
         chosen = places[split]
         for kind, each in kinds.items():
             stem = arguments.cache / f"{sha256[:8]}-{kind}-{split}"
-            found[split][kind.partition("-")[0]] = _vectors(each, faces, chosen, stem)
+            asking = loaded if each is network else None
+            found[split][kind.partition("-")[0]] = _vectors(each, faces, chosen, stem, asking)
         found[split]["logits"] = _logits(network, found[split]["trained"])
         found[split]["unaware logits"] = _logits(unaware, found[split]["unaware"])
         found[split]["pixels"] = _pixels(faces, chosen)
@@ -182,8 +188,18 @@ def _logits(network: PCNN | FaceNet, pooled: Array) -> Array:
     return logits.numpy()
 
 
-def _vectors(network: PCNN | FaceNet, faces: FaceSet, places: Array, stem: Path) -> Array:
-    """(places, D) pooled maps, not normalised; computed where the cache lacks them."""
+def _vectors(
+    network: PCNN | FaceNet,
+    faces: FaceSet,
+    places: Array,
+    stem: Path,
+    asking: ExpressionWeights | None,
+) -> Array:
+    """(places, D) pooled maps, not normalised; computed where the cache lacks them.
+
+    asking: weights as which the faces are aligned or not; None: not.
+    """
+    detector = Detector.load(DEFAULT_DETECTOR)
     bare, _ = beheaded(network.eval())
     blocks = [places[start : start + BLOCK] for start in range(0, len(places), BLOCK)]
     rows = []
@@ -194,7 +210,10 @@ def _vectors(network: PCNN | FaceNet, faces: FaceSet, places: Array, stem: Path)
                 if np.array_equal(kept["index"], block):
                     rows.append(kept["face"])
                     continue
-        pooled, _ = predict_logits(bare, faces.faces[torch.from_numpy(block)], batch=64)
+        seen = faces.faces[torch.from_numpy(block)]
+        if asking:
+            seen, _ = suited_faces(asking, seen, detector)
+        pooled, _ = predict_logits(bare, seen, batch=64)
         rows.append(pooled.numpy())
         np.savez(file, face=rows[-1], index=block)
     return np.concatenate(rows)

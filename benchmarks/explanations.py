@@ -26,10 +26,13 @@ from rich.progress import track
 from torch import Tensor
 
 from pcnn import explanations, weights
+from pcnn.alignment import suited_faces
 from pcnn.augment import resample
 from pcnn.datasets import load_ferplus
+from pcnn.detector import Detector
 from pcnn.evaluate import normalise, pictures
-from pcnn.model import PCNN, ModelConfig
+from pcnn.model import PCNN
+from pcnn.recognizer import DEFAULT_DETECTOR
 from pcnn.regions import REGIONS
 from pcnn.weights import ExpressionWeights
 
@@ -43,12 +46,14 @@ Array = NDArray[np.float64]
 HeatKind: TypeAlias = Callable[[PCNN, Tensor, Tensor], Tensor]
 
 
-def drawn_faces(folder: Path, config: ModelConfig, count: int, seed: int) -> Tensor:
+def drawn_faces(folder: Path, loaded: ExpressionWeights, count: int, seed: int) -> Tensor:
     """Normalised faces of FER+ valid, (N, C, S, S); count: so many of them, 0 for all."""
+    config = loaded.network.config
     valid = load_ferplus(folder, "valid")
     order = np.random.default_rng(seed).permutation(len(valid))
     chosen = valid.subset(order[: count or None].tolist())
-    return normalise(resample(pictures(chosen.faces, config.channels), config.size), config)
+    faces, _ = suited_faces(loaded, chosen.faces, Detector.load(DEFAULT_DETECTOR))
+    return normalise(resample(pictures(faces, config.channels), config.size), config)
 
 
 def probability(loaded: ExpressionWeights, logits: Tensor, classes: Tensor) -> Tensor:
@@ -251,7 +256,7 @@ def main() -> int:
     loaded = weights.load_expression(arguments.weights)
     if not isinstance(loaded.network, PCNN):
         parser.error(f"{arguments.weights} has no regions: give weights of a PCNN")
-    faces = drawn_faces(arguments.data, loaded.network.config, arguments.faces, arguments.seed)
+    faces = drawn_faces(arguments.data, loaded, arguments.faces, arguments.seed)
     sha256 = weights.sha256(loaded.path)
     print(f"weights {loaded.path.name}, sha256 {sha256[:12]}; FER+ valid, seed {arguments.seed}")
     answers, flat, blurred = measure_regions(loaded, faces)

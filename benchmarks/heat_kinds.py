@@ -60,7 +60,7 @@ def main() -> int:
     network = loaded.network
     if not isinstance(network, PCNN):
         raise SystemExit(f"{arguments.weights} has no regions: give weights of a PCNN")
-    faces = drawn_faces(arguments.data, network.config, arguments.faces, arguments.seed)
+    faces = drawn_faces(arguments.data, loaded, arguments.faces, arguments.seed)
     with torch.no_grad():
         answers = torch.cat([network(face)[0].argmax(1) for face in faces.split(BATCH)])
     heats, seconds = {}, {}

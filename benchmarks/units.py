@@ -13,6 +13,7 @@ units by the prototypes. Writes figures as JSON, tables into the page, and the p
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -26,6 +27,7 @@ from rich.console import Console
 from shared import put_into_page
 
 from pcnn import cli, weights
+from pcnn.alignment import suited_faces
 from pcnn.datasets import load_faces
 from pcnn.deconvnet import (
     STAGES,
@@ -37,9 +39,11 @@ from pcnn.deconvnet import (
     trunks_of,
 )
 from pcnn.deconvnet_panels import draw_mosaic
+from pcnn.detector import Detector
 from pcnn.evaluate import face_views
 from pcnn.explanation_panels import stack
 from pcnn.model import PCNN
+from pcnn.recognizer import DEFAULT_DETECTOR
 from pcnn.unit_charts import draw_heat
 from pcnn.unit_labels import PARTS, UNITS, UnitFaces, balanced, chimeras, from_prototypes
 from pcnn.units import Sensitivity, measure, untrained_like
@@ -62,10 +66,12 @@ def main() -> int:
     arguments = _arguments()
     began = time.perf_counter()
     loaded = weights.load_expression(arguments.weights)
-    network, size = loaded.network, loaded.native_size
+    network = loaded.network
     if not isinstance(network, PCNN):
         raise SystemExit(f"{arguments.weights} has no regions: give weights of a PCNN")
     faces = balanced(load_faces(arguments.data, "valid"), arguments.most)
+    pixels, size = suited_faces(loaded, faces.faces, Detector.load(DEFAULT_DETECTOR))
+    faces = dataclasses.replace(faces, faces=pixels)
     sets = {"whole": from_prototypes(faces)}
     sets["chimeras"] = chimeras(sets["whole"], network.config.layout)
     networks = {"trained": network}
@@ -106,7 +112,7 @@ def main() -> int:
     text = _tables(record)
     print(text)
     put_into_page(arguments.page, text, MARK.format("begin"), MARK.format("end"))
-    _draw(arguments.images, loaded, networks, found, faces.faces)
+    _draw(arguments.images, loaded, networks, found, (pixels, size))
     return 0
 
 
@@ -319,9 +325,9 @@ def _draw(
     loaded: ExpressionWeights,
     networks: dict[str, PCNN],
     found: dict[str, dict[str, Sensitivity]],
-    faces: torch.Tensor,
+    faces: tuple[torch.Tensor, int],
 ) -> None:
-    """All pictures of the page."""
+    """All pictures of the page. faces: what suited_faces gave."""
     face = folder / "deconvnet-face.png"
     photo = str(folder / "astronaut.png")
     cli.deconvnet([photo, "--weights", str(loaded.path), "-o", str(face)])
@@ -332,7 +338,7 @@ def _draw(
         mosaics = []
         for trunk, unit in wanted if name == "trained" else wanted[:2]:
             chosen = _best(found[name]["chimeras"], trunk, unit)
-            mosaics.append(_mosaic(networks[name], chosen, faces, loaded.native_size))
+            mosaics.append(_mosaic(networks[name], chosen, *faces))
         _save(stack(mosaics), folder / f"deconvnet-{file}.png")
     heats = {
         "trained": "Trained, chimeras: layer3 maps and units",
