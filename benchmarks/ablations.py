@@ -24,14 +24,13 @@ from rich.progress import Progress, track
 from shared import Array, draws, finish, gain_text, interval, keep, training_parser
 from torch import Tensor
 
-from pcnn.alignment import align_faces, suited_faces
+from pcnn.alignment import align_faces
 from pcnn.augment import Augmentation
 from pcnn.datasets import FaceSet, load_faces
-from pcnn.detector import Detector
+from pcnn.detector import DEFAULT_DETECTOR, Detector
 from pcnn.evaluate import predict_logits
-from pcnn.recognizer import DEFAULT_DETECTOR
 from pcnn.train import Training, TrainOptions
-from pcnn.weights import SPECS, load_expression
+from pcnn.weights import SPECS, load_expression, load_network
 
 BASE, TAUGHT, MIXED = "base", "teachers `pcnn-ferplus`, teaching 0.5", "mixup"
 ALIGNED = "aligned"
@@ -176,10 +175,9 @@ def _taught(train: FaceSet, arguments: argparse.Namespace) -> FaceSet:
     """The faces with votes that are half the teacher's, as Training mixes them, for all seeds."""
     file = arguments.cache / f"teacher-{arguments.every}-{SPECS[TEACHER].sha256[:8]}.npy"
     if not file.is_file():
-        teacher = load_expression(TEACHER)
-        faces, _ = suited_faces(teacher, train.faces, Detector.load(DEFAULT_DETECTOR))
-        chunks = track(faces.split(512), "teacher")
-        logits = [predict_logits(teacher.network, chunk, mirror=True)[0] for chunk in chunks]
+        teacher = load_network(TEACHER)
+        chunks = track(train.faces.split(512), "teacher")
+        logits = [predict_logits(teacher, chunk, mirror=True)[0] for chunk in chunks]
         np.save(file, torch.cat(logits).softmax(1).numpy())
     share = TrainOptions(**COMMON).teaching
     votes = torch.lerp(train.votes, torch.from_numpy(np.load(file)), share)

@@ -22,9 +22,7 @@ from shared import DATA, Array, draws, gain_text, interval, keep
 
 from pcnn.alignment import suited_faces
 from pcnn.datasets import FaceSet, load_faces
-from pcnn.detector import Detector
 from pcnn.evaluate import predict_logits
-from pcnn.recognizer import DEFAULT_DETECTOR
 from pcnn.weights import ExpressionWeights, load_expression
 
 ROUNDS = 2000  # of the bootstrap
@@ -71,7 +69,7 @@ def _readings(file: str) -> Iterator[tuple[str, ExpressionWeights]]:
 
 def _marks(reading: ExpressionWeights, faces: FaceSet) -> Array:
     """Of each face whether the answer is right, and its label's loss: (2, N)."""
-    seen, native_size = suited_faces(reading, faces.faces, Detector.load(DEFAULT_DETECTOR))
+    seen, native_size = suited_faces(reading, faces.faces)
     logits, _ = predict_logits(
         reading.network, seen, native_size=native_size, mirror=reading.mirror
     )

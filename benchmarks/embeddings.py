@@ -31,13 +31,11 @@ from pcnn import weights
 from pcnn.alignment import suited_faces
 from pcnn.augment import resample
 from pcnn.datasets import FaceSet, load_faces
-from pcnn.detector import Detector
 from pcnn.embeddings import Head, triplet_accuracy, unit_norm
 from pcnn.evaluate import normalise, pictures, predict_logits
 from pcnn.inference import beheaded
 from pcnn.labels import relabel
 from pcnn.model import PCNN, FaceNet
-from pcnn.recognizer import DEFAULT_DETECTOR
 from pcnn.train import Training, TrainOptions
 from pcnn.weights import ExpressionWeights
 
@@ -199,7 +197,6 @@ def _vectors(
 
     asking: weights as which the faces are aligned or not; None: not.
     """
-    detector = Detector.load(DEFAULT_DETECTOR)
     bare, _ = beheaded(network.eval())
     blocks = [places[start : start + BLOCK] for start in range(0, len(places), BLOCK)]
     rows = []
@@ -212,7 +209,7 @@ def _vectors(
                     continue
         seen = faces.faces[torch.from_numpy(block)]
         if asking:
-            seen, _ = suited_faces(asking, seen, detector)
+            seen, _ = suited_faces(asking, seen)
         pooled, _ = predict_logits(bare, seen, batch=64)
         rows.append(pooled.numpy())
         np.savez(file, face=rows[-1], index=block)

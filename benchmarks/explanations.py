@@ -29,10 +29,8 @@ from pcnn import explanations, weights
 from pcnn.alignment import suited_faces
 from pcnn.augment import resample
 from pcnn.datasets import load_ferplus
-from pcnn.detector import Detector
 from pcnn.evaluate import normalise, pictures
 from pcnn.model import PCNN
-from pcnn.recognizer import DEFAULT_DETECTOR
 from pcnn.regions import REGIONS
 from pcnn.weights import ExpressionWeights
 
@@ -52,7 +50,7 @@ def drawn_faces(folder: Path, loaded: ExpressionWeights, count: int, seed: int) 
     valid = load_ferplus(folder, "valid")
     order = np.random.default_rng(seed).permutation(len(valid))
     chosen = valid.subset(order[: count or None].tolist())
-    faces, _ = suited_faces(loaded, chosen.faces, Detector.load(DEFAULT_DETECTOR))
+    faces, _ = suited_faces(loaded, chosen.faces)
     return normalise(resample(pictures(faces, config.channels), config.size), config)
 
 

@@ -39,11 +39,9 @@ from pcnn.deconvnet import (
     trunks_of,
 )
 from pcnn.deconvnet_panels import draw_mosaic
-from pcnn.detector import Detector
 from pcnn.evaluate import face_views
 from pcnn.explanation_panels import stack
 from pcnn.model import PCNN
-from pcnn.recognizer import DEFAULT_DETECTOR
 from pcnn.unit_charts import draw_heat
 from pcnn.unit_labels import PARTS, UNITS, UnitFaces, balanced, chimeras, from_prototypes
 from pcnn.units import Sensitivity, measure, untrained_like
@@ -70,7 +68,7 @@ def main() -> int:
     if not isinstance(network, PCNN):
         raise SystemExit(f"{arguments.weights} has no regions: give weights of a PCNN")
     faces = balanced(load_faces(arguments.data, "valid"), arguments.most)
-    pixels, size = suited_faces(loaded, faces.faces, Detector.load(DEFAULT_DETECTOR))
+    pixels, size = suited_faces(loaded, faces.faces)
     faces = dataclasses.replace(faces, faces=pixels)
     sets = {"whole": from_prototypes(faces)}
     sets["chimeras"] = chimeras(sets["whole"], network.config.layout)

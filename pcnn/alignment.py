@@ -8,6 +8,7 @@ the detector finds in photographs always are.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -18,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from pcnn.detector import FaceDetector
+from pcnn.detector import DEFAULT_DETECTOR, Detector, FaceDetector
 from pcnn.geometry import face_transforms, picture_transforms
 from pcnn.model import ModelConfig
 from pcnn.pictures import cut_views
@@ -31,6 +32,8 @@ from pcnn.weights import ExpressionWeights
 _SIDE, _FRAME = 96, 48
 # The face meant is the best whose middle lies so near to the picture's, as a share of the side.
 _OFF_CENTRE = 0.35
+# Landmarks that are no wider apart, as a share of the side, are none: not every detector has any.
+_LEAST_SPREAD = 0.05
 _FACES_AT_ONCE = 64
 
 _Picture: TypeAlias = NDArray[np.uint8]
@@ -59,7 +62,9 @@ def crop_transforms(
     detector: finds the landmarks to align by; without one, and where it finds none, the whole
         picture is taken, stretched to a square.
     """
-    landmarks = find_landmarks(pictures, detector) if detector else [None] * len(pictures)
+    landmarks: list[_Points | None] = [None] * len(pictures)
+    if detector is not None:
+        landmarks = find_landmarks(pictures, detector)
     size, layout = config.size, config.layout
     return [
         picture_transforms(picture.shape[1], picture.shape[0], size, layout)
@@ -70,15 +75,21 @@ def crop_transforms(
 
 
 def suited_faces(
-    weights: ExpressionWeights, faces: Tensor, detector: FaceDetector
+    weights: ExpressionWeights,
+    faces: Tensor,
+    detector: FaceDetector | str | Path = DEFAULT_DETECTOR,
 ) -> tuple[Tensor, int]:
     """A data set's faces as the weights were taught on them, and how fine those are.
 
-    faces, detector: see align_faces. Returns the faces, aligned if the weights ask for it, and the
-    side in pixels of as much detail as the network is to see of them: `native_size` elsewhere.
+    faces: see align_faces. detector: one, or what Detector.load takes; only loaded if needed.
+    Returns the faces, aligned if the weights ask for it, and the side in pixels of as much detail
+    as the network is to see of them: `native_size` elsewhere.
     """
     if not weights.aligned:
         return faces, weights.native_size
+    if isinstance(detector, (str, Path)):
+        device = next(weights.network.parameters()).device
+        detector = Detector.load(detector, device=device)
     size = weights.network.config.size
     return align_faces(faces, weights.template, size, weights.native_size, detector), size
 
@@ -91,7 +102,8 @@ def align_faces(
     faces: (N, H, W) grey or (N, H, W, 3) RGB, uint8. template: see geometry.face_transforms.
     size: the side of the result in pixels. native_size: see pictures.cut_views.
     Shows its progress on a terminal's stderr.
-    Returns (N, size, size) or (N, size, size, 3) uint8.
+    Returns (N, size, size) or (N, size, size, 3) uint8 on the CPU, in whole levels; without faces
+    an empty tensor.
     """
     grey = faces.dim() == 3
     channels = 1 if grey else 3
@@ -107,7 +119,7 @@ def align_faces(
     aligned = []
     for chunk in watched:
         planes = chunk[..., None].expand(-1, -1, -1, 3) if grey else chunk
-        pictures = list(planes.contiguous().numpy())
+        pictures = list(planes.cpu().contiguous().numpy())
         transforms = crop_transforms(pictures, template, levels, detector)
         (views,) = cut_views(
             pictures,
@@ -123,8 +135,11 @@ def align_faces(
 
 
 def _framed(picture: _Picture) -> _Picture:
-    face = np.asarray(Image.fromarray(picture).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC))
-    return np.pad(face, ((_FRAME, _FRAME), (_FRAME, _FRAME), (0, 0)), mode="edge")
+    # A large picture is first reduced in whole steps, which costs a third of the time.
+    resized = Image.fromarray(picture).resize(
+        (_SIDE, _SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0
+    )
+    return np.pad(np.asarray(resized), ((_FRAME, _FRAME), (_FRAME, _FRAME), (0, 0)), mode="edge")
 
 
 def _meant(faces: Sequence[Detection], picture: _Picture) -> _Points | None:
@@ -133,6 +148,7 @@ def _meant(faces: Sequence[Detection], picture: _Picture) -> _Points | None:
         left, top, right, bottom = face.box
         x, y = (left + right) / 2 - _FRAME, (top + bottom) / 2 - _FRAME
         if max(abs(x / _SIDE - 0.5), abs(y / _SIDE - 0.5)) < _OFF_CENTRE:
-            points = (np.asarray(face.landmarks) - _FRAME) / _SIDE * picture.shape[1::-1]
-            return points.astype(np.float32)
+            points = (np.asarray(face.landmarks, np.float32) - _FRAME) / _SIDE
+            if points.shape == (5, 2) and np.ptp(points, axis=0).max() > _LEAST_SPREAD:
+                return (points * picture.shape[1::-1]).astype(np.float32)
     return None

@@ -44,7 +44,9 @@ def predict(argv: Sequence[str] | None = None) -> int:
     if not arguments.paths and not arguments.info:
         parser.error("give at least one picture, folder or pattern (or --info)")
     if arguments.faces and (arguments.annotate or arguments.min_score is not None):
-        parser.error("--faces looks for no faces, so --annotate and --min-score have no place")
+        parser.error(
+            "--faces takes each picture for a face, so --annotate and --min-score have no place"
+        )
     with few_collections(argv):
         return guarded(parser.prog, lambda: _predict(arguments))
 
@@ -93,7 +95,7 @@ def embed(argv: Sequence[str] | None = None) -> int:
     parser = _embed_parser()
     arguments = parser.parse_args(argv)
     if arguments.faces and arguments.min_score is not None:
-        parser.error("--faces looks for no faces, so --min-score has no place")
+        parser.error("--faces takes each picture for a face, so --min-score has no place")
     with few_collections(argv):
         return guarded(parser.prog, lambda: _embed(arguments))
 
@@ -159,7 +161,8 @@ def _predict_parser() -> argparse.ArgumentParser:
     add("--output", type=Path, metavar="FILE", help="write there instead of to stdout")
     add("--annotate", type=Path, metavar="DIR", help="save a copy of each picture, drawn on")
     add("--explain", type=Path, metavar="DIR", help="save a picture of why each face is read so")
-    add("--faces", action="store_true", help="the pictures are faces: do not look for any")
+    add("--faces", action="store_true", help="each picture is a face, cut out already")
+    add("--as-they-are", action="store_true", help="align no such face, even if the weights ask")
     add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
     add("--detector", metavar="NAME|FILE", help="mobilenet, resnet50 or a checkpoint")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
@@ -264,7 +267,7 @@ def _evaluate_parser() -> argparse.ArgumentParser:
     add("--output", type=Path, metavar="DIR", help="write report, tables and pictures there")
     add("--json", action="store_true", help="print the report as JSON instead of tables")
     add("--flip", action="store_true", help="score with and without the mirrored face")
-    add("--as-they-are", action="store_true", help="align no face, even if the weights ask for it")
+    add("--as-they-are", action="store_true", help="align no face, even if the weights ask")
     add("--bootstrap", type=_count, default=2000, metavar="N", help="rounds [%(default)s]")
     add("--batch-size", type=_positive, default=64, metavar="N", help="[%(default)s]")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … [%(default)s]")
@@ -291,7 +294,8 @@ def _embed_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("paths", nargs="+", metavar="PATH", help="picture, folder (searched), or glob pattern")
     add("-o", "--output", type=Path, required=True, metavar="FILE", help=".npz or .parquet")
-    add("--faces", action="store_true", help="the pictures are faces: do not look for any")
+    add("--faces", action="store_true", help="each picture is a face, cut out already")
+    add("--as-they-are", action="store_true", help="align no such face, even if the weights ask")
     add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
     add("--detector", metavar="NAME|FILE", help="mobilenet, resnet50 or a checkpoint")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")

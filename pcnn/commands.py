@@ -33,7 +33,7 @@ _BATCH_SIZE, _CROPS_BATCH_SIZE = 8, 64
 _PROGRESS_FROM = 5  # files
 # A cut-out face is seldom longer or larger than this, a photograph often is.
 _FACE_RATIO, _FACE_PIXELS = 1.6, 1024 * 1024
-_HINT_FILES = 100  # of more the sizes are not looked at
+_HINT_FILES = 100
 
 
 def load_recognizer(arguments: argparse.Namespace) -> Recognizer:
@@ -47,6 +47,7 @@ def load_recognizer(arguments: argparse.Namespace) -> Recognizer:
         *(arguments.weights, arguments.detector, arguments.device),
         engine=arguments.engine,
         batch_size=_step(arguments),
+        align_crops=False if arguments.as_they_are else None,
     )
 
 
@@ -101,7 +102,10 @@ def predict_files(arguments: argparse.Namespace) -> int:
 
 
 def photograph_hint(files: Sequence[Path]) -> str:
-    """What to say of pictures given with --faces if one looks like a whole photograph; else ""."""
+    """What to say of pictures given with --faces if one looks like a whole photograph; else "".
+
+    Only the first hundred are looked at.
+    """
     for file in files[:_HINT_FILES]:
         size = stored_size(file)
         if size and (max(size) > _FACE_RATIO * min(size) or size[0] * size[1] > _FACE_PIXELS):

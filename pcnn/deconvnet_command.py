@@ -32,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--layout", default="auto", help="how the data set lies there [%(default)s]")
     add("--map", action="append", metavar="MAP", help="such as mouth/layer3/17; may be repeated")
     add("-o", "--output", type=Path, required=True, metavar="FILE", help="the PNG to write")
-    add("--faces", action="store_true", help="the pictures are faces: do not look for any")
+    add("--faces", action="store_true", help="each picture is a face, cut out already")
+    add("--as-they-are", action="store_true", help="align no such face, even if the weights ask")
     add("--hide-faces", action="store_true", help="draw the mean of the faces in their place")
     add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
     add("--detector", metavar="NAME|FILE", help="mobilenet, resnet50 or a checkpoint")
@@ -79,13 +80,12 @@ def _of_data(arguments: argparse.Namespace, loaded: ExpressionWeights) -> list[I
     from pcnn.datasets import load_faces
     from pcnn.deconvnet import parse_map, project_top
     from pcnn.deconvnet_panels import draw_mosaic
-    from pcnn.detector import Detector
-    from pcnn.recognizer import DEFAULT_DETECTOR
+    from pcnn.detector import DEFAULT_DETECTOR
 
     network = loaded.network
     grey = network.config.channels == 1
     faces = load_faces(arguments.data, arguments.split, layout=arguments.layout, grey=grey).faces
-    detector = Detector.load(arguments.detector or DEFAULT_DETECTOR)
+    detector = arguments.detector or DEFAULT_DETECTOR
     faces, native_size = suited_faces(loaded, faces, detector)
     drawn = []
     for text in arguments.map:
@@ -161,14 +161,13 @@ def _read(
 
     from pcnn.alignment import crop_transforms
     from pcnn.deconvnet import trunks_of
-    from pcnn.detector import Detector
+    from pcnn.detector import DEFAULT_DETECTOR, Detector
     from pcnn.errors import InputError
     from pcnn.explanations import face_squares
     from pcnn.files import find_images
     from pcnn.geometry import face_transforms
     from pcnn.images import load_image
     from pcnn.pictures import cut_views
-    from pcnn.recognizer import DEFAULT_DETECTOR
 
     files, errors = find_images(arguments.paths)
     for error in errors:
@@ -176,7 +175,9 @@ def _read(
         _complain(error)
     network, config = loaded.network, loaded.network.config
     device = next(network.parameters()).device
-    detector = Detector.load(arguments.detector or DEFAULT_DETECTOR, device=device)
+    detector = None  # where pictures are faces that are not to be aligned
+    if not arguments.faces or (loaded.aligned and not arguments.as_they_are):
+        detector = Detector.load(arguments.detector or DEFAULT_DETECTOR, device=device)
     console = Console(stderr=True)
     quiet = not console.is_terminal or len(files) < _LONG
     for file in track(files, "pictures", console=console, disable=quiet, transient=True):
@@ -186,9 +187,8 @@ def _read(
             failed.append(file)
             _complain(error)
             continue
-        if arguments.faces:
-            by = detector if loaded.aligned else None
-            (transforms,) = crop_transforms([picture], loaded.template, config, by)
+        if arguments.faces or detector is None:
+            (transforms,) = crop_transforms([picture], loaded.template, config, detector)
         else:
             points = [face.landmarks for face in detector.detect([picture])[0]]
             transforms = face_transforms(points, loaded.template, config.size, config.layout)

@@ -23,6 +23,8 @@ from pcnn.results import Detection
 from pcnn.retinaface import RetinaFace, architecture_of, fold_batch_norms, load_state
 from pcnn.shrinking import resized
 
+DEFAULT_DETECTOR = "mobilenet"
+
 # The network halves its input five times.
 _STRIDE = 32
 # Pixels that share one forward pass on a CPU: with more, the packaged detector's largest maps pass
@@ -63,7 +65,10 @@ class FaceDetector(Protocol):
     def detect(
         self, images: Sequence[NDArray[np.uint8]], *, min_score: float | None = None
     ) -> Sequence[Sequence[Detection]]:
-        """For each image (H, W, 3) uint8 RGB its faces, best first."""
+        """For each image (H, W, 3) uint8 RGB its faces, best first, with their landmarks.
+
+        Faces are aligned by these: one without them cannot be read where it lies in a photograph.
+        """
 
 
 class OneAtATime:

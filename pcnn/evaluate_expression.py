@@ -21,13 +21,13 @@ from pcnn import __version__, weights
 from pcnn.alignment import suited_faces
 from pcnn.charts import draw_confusion, draw_coverage, draw_reliability
 from pcnn.datasets import FaceSet, load_faces
-from pcnn.detector import Detector, FaceDetector
+from pcnn.detector import DEFAULT_DETECTOR, FaceDetector
 from pcnn.devices import choose_device
 from pcnn.errors import InputError, counted
 from pcnn.evaluate import Cost, measure_cost, predict_logits
 from pcnn.labels import canonical, one_hot, relabel
 from pcnn.model import PCNN, FaceNet
-from pcnn.recognizer import DEFAULT_DETECTOR, DEFAULT_WEIGHTS
+from pcnn.recognizer import DEFAULT_WEIGHTS
 from pcnn.score_tables import class_table, coverage_table, overall_table, write_csv
 from pcnn.scores import Scores, score
 from pcnn.weights import ExpressionWeights
@@ -97,20 +97,21 @@ def evaluate(  # noqa: PLR0913
     batch: int = 64,
     flip: bool = False,
     bootstrap: int = 2000,
-    detector: FaceDetector | None = None,
+    detector: FaceDetector | str | Path = DEFAULT_DETECTOR,
 ) -> Evaluation:
     """Score a network on labelled faces, on the device it is on, as `predict_crops` reads them.
+
+    Aligned faces are rounded to whole levels on the way, which `predict_crops` does not.
 
     faces: its label is the class with most votes, the first of several. Where it has other
         classes than the network, only those in common count: see Common.
     flip: score without the mirror image, too, where the weights ask for it, and with it where
         they do not. bootstrap: see scores.score.
-    detector: by whose landmarks faces are aligned where the weights ask for that; None: the usual.
+    detector: by whose landmarks faces are aligned where the weights ask for that.
     Raises InputError: fewer than two classes in common, no face with one of them.
     """
     classes = loaded.network.config.classes
     common = match_classes(faces, classes)
-    detector = detector or Detector.load(DEFAULT_DETECTOR)
     pixels, native_size = suited_faces(loaded, common.faces.faces, detector)
     alone, both = _logits(loaded.network, pixels, native_size, batch, flip or loaded.mirror)
     used, other = (both, alone) if loaded.mirror else (alone, both)

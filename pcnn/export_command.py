@@ -70,9 +70,8 @@ def _classifier(arguments: argparse.Namespace) -> tuple[FaceGraph, str]:
 
 
 def _detector(arguments: argparse.Namespace) -> tuple[ImageGraph, str]:
-    from pcnn.detector import Detector
+    from pcnn.detector import DEFAULT_DETECTOR, Detector
     from pcnn.graphs import ImageGraph
-    from pcnn.recognizer import DEFAULT_DETECTOR
 
     source = arguments.weights or DEFAULT_DETECTOR
     detector = Detector.load(source)
@@ -91,7 +90,10 @@ def _samples(arguments: argparse.Namespace, graph: FileGraph) -> Tensor:
         return (made * 64 + 128).clamp(0, 255).byte()
     if arguments.network == "detector":
         return _photographs(arguments.calibrate, height, width)
+    from pcnn.alignment import align_faces
     from pcnn.datasets import load_faces
+    from pcnn.detector import DEFAULT_DETECTOR, Detector
+    from pcnn.graphs import FaceGraph
 
     faces = load_faces(
         *(arguments.calibrate, arguments.split),
@@ -100,6 +102,9 @@ def _samples(arguments: argparse.Namespace, graph: FileGraph) -> Tensor:
         grey=channels == 1,
     )
     chosen = faces.subset(_evenly(len(faces), _FACES)).faces
+    if isinstance(graph, FaceGraph) and graph.weights.aligned:  # as whoever runs it should
+        detector = Detector.load(DEFAULT_DETECTOR)
+        chosen = align_faces(chosen, graph.weights.template, height, height, detector)
     return chosen[:, None] if channels == 1 else chosen.permute(0, 3, 1, 2)
 
 

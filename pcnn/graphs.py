@@ -137,7 +137,7 @@ class FaceGraph(FileGraph):
                 f"{loaded.path}: reads faces through the saliency model {config.saliency}, which "
                 "cannot be exported: export weights without one"
             )
-        self._loaded, self._views = loaded, ViewsGraph(loaded.network)
+        self.weights, self._views = loaded, ViewsGraph(loaded.network)
         self.side = min(loaded.native_size, config.size)
         self.inputs, self.outputs = ("face",), ("scores", "embedding")
         if loaded.region_temperatures:
@@ -146,6 +146,8 @@ class FaceGraph(FileGraph):
         self.metadata = {
             "classes": config.classes,
             "regions": tuple(loaded.region_temperatures),
+            "aligned": loaded.aligned,
+            "template": loaded.template,
             **{name: loaded.metadata.get(name) for name in ("trained_on", "licence", "scores")},
         }
 
@@ -162,7 +164,7 @@ class FaceGraph(FileGraph):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
-        loaded, config, (face,) = self._loaded, self._loaded.network.config, inputs
+        loaded, config, (face,) = self.weights, self.weights.network.config, inputs
         face = face.float() / 255
         if self.side != config.size:  # as augment.resample, by an operation that engines do well
             size = config.size, config.size

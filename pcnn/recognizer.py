@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pcnn import ops
 from pcnn.alignment import crop_transforms
-from pcnn.detector import Detector, FaceDetector, OneAtATime
+from pcnn.detector import DEFAULT_DETECTOR, Detector, FaceDetector, OneAtATime
 from pcnn.devices import choose_device
 from pcnn.engines import choose_engine, prepare_classifier
 from pcnn.errors import InputError
@@ -27,7 +27,6 @@ from pcnn.results import Detection, Explanation, Expression, Prediction, express
 from pcnn.weights import load_expression, sha256
 
 DEFAULT_WEIGHTS = "pcnn-ferplus"
-DEFAULT_DETECTOR = "mobilenet"
 _FACES_AT_ONCE = 64  # bounds the memory of one forward pass
 
 _Result = TypeVar("_Result")
@@ -51,8 +50,7 @@ class Recognizer:
         engines.prepare_classifier.
     batch_size: how many pictures share a pass, when many are predicted; some more are in memory.
     align_crops: whether `predict_crops`, `embed_crops` and `explain_crops` turn and scale a face so
-        that its landmarks lie as in training; None as suits the weights: `pcnn-ferplus` was taught
-        on aligned faces, `small` was not.
+        that its landmarks lie as in training; None does it if the weights were taught so.
     Safe to use from several threads: nothing changes after construction.
     Raises WeightsError: see weights.locate, weights.load_expression and Head.load; a head that
         was fitted on the vectors of other weights.
@@ -265,6 +263,7 @@ class Recognizer:
             ("weights accuracy", described or "not recorded"),
             ("input", f"{self._network.config.size} × {self._network.config.size} pixels"),
             ("detector", self._detector.description),
+            ("pictures of faces", "aligned first" if self._align_crops else "taken as they are"),
         ]
         return pairs + [(f"op {name}", text) for name, text in ops.describe()]
 

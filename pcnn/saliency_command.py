@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("paths", nargs="+", metavar="PATH", help="picture, folder (searched), or glob pattern")
     add("-o", "--output", type=Path, required=True, metavar="DIR", help="draw there")
     add("--model", metavar="MODEL", help="saliency model [the weights', or spectral_residual]")
-    add("--faces", action="store_true", help="the pictures are faces: do not look for any")
+    add("--faces", action="store_true", help="each picture is a face, cut out already")
+    add("--as-they-are", action="store_true", help="align no such face, even if the weights ask")
     add("--weights", metavar="NAME|FILE", help="whose faces these are (default: packaged)")
     add("--detector", metavar="NAME|FILE", help="mobilenet, resnet50 or a checkpoint")
 
@@ -106,11 +107,11 @@ def _drawer(arguments: argparse.Namespace) -> Callable[[Path], Sequence[Image.Im
     import torch
 
     from pcnn.alignment import crop_transforms
-    from pcnn.detector import Detector
+    from pcnn.detector import DEFAULT_DETECTOR, Detector
     from pcnn.geometry import face_transforms
     from pcnn.images import load_image
     from pcnn.pictures import cut_views
-    from pcnn.recognizer import DEFAULT_DETECTOR, DEFAULT_WEIGHTS
+    from pcnn.recognizer import DEFAULT_WEIGHTS
     from pcnn.saliency import DEFAULT_MODEL, find_model, saliency_maps
     from pcnn.weights import load_expression
 
@@ -121,13 +122,14 @@ def _drawer(arguments: argparse.Namespace) -> Callable[[Path], Sequence[Image.Im
     # What the network sees, but neither normalised nor weighed.
     count = config.channels
     bare = dataclasses.replace(config, mean=(0.0,) * count, std=(1.0,) * count, saliency=None)
-    detector = Detector.load(arguments.detector or DEFAULT_DETECTOR)
+    detector = None  # where pictures are faces that are not to be aligned
+    if not arguments.faces or (loaded.aligned and not arguments.as_they_are):
+        detector = Detector.load(arguments.detector or DEFAULT_DETECTOR)
 
     def draw(file: Path) -> Sequence[Image.Image]:
         pixels = load_image(file)
-        if arguments.faces:
-            by = detector if loaded.aligned else None
-            (transforms,) = crop_transforms([pixels], loaded.template, config, by)
+        if arguments.faces or detector is None:
+            (transforms,) = crop_transforms([pixels], loaded.template, config, detector)
         else:
             (found,) = detector.detect([pixels])
             landmarks = [face.landmarks for face in found]

@@ -51,14 +51,13 @@ class TrainOptions:
     alpha, beta: weights of the two-phase loss, as in the paper; only their ratio matters to AdamW.
     calm: in this share of the steps, the last, faces vary half as far (Augmentation.calmer).
     teachers: weights files whose mean probabilities are mixed into the labels by `teaching`, 0…1:
-        those of each face as it is, with its mirror image, however it varies in training.
+        those of each face, aligned or not as here, with its mirror image, before it is varied.
     ema: decay of the averaged weights, which are the ones that are kept.
     init_share: of `init`, a network of the same kind, in what is kept: 0…1, the mean of both
         weights (Wortsman et al., Robust Fine-Tuning of Zero-Shot Models, CVPR 2022).
     seed: of everything random. precision: of the arithmetic, "bfloat16" by autocast.
-    detector: by whose landmarks the template is measured, see detector.Detector.load.
-    aligned: whether faces are aligned by their landmarks, see alignment; then pictures that the
-        weights are given as faces will be, too.
+    detector: whose landmarks faces are aligned by, and the template is measured by.
+    aligned: whether faces are aligned, see alignment; so will pictures be that are given as faces.
     mirror: whether the weights are to be used with mirror images, see mirror.read_both.
     saliency: the model by whose maps faces are multiplied after their variation, see
         saliency.weigh; None: by none.
@@ -240,11 +239,10 @@ class Training:
         """Go on from a saved state. Raises InputError: it was made with other options."""
         state = torch.load(path, weights_only=True, map_location=self.device)
         ours = dataclasses.asdict(self.options)
-        changed = [
-            name
-            for name in ours
-            if name not in _NO_PART_IN_STEPS and ours[name] != state["options"].get(name)
-        ]
+        defaults = {option.name: option.default for option in dataclasses.fields(self.options)}
+        begun = {**defaults, **state["options"]}  # by a version that had fewer, perhaps
+        free = set(_NO_PART_IN_STEPS) - ({"detector"} if self.options.aligned else set())
+        changed = [name for name in ours if name not in free and ours[name] != begun[name]]
         if changed:
             raise InputError(
                 f"Training: {path} was begun with another {', '.join(changed)}; "

@@ -55,14 +55,14 @@ def train_expression(
     )
     detector = Detector.load(options.detector)
     template, native_size = measure_template(detector, train), train.faces.shape[2]
-    if options.aligned:
-        train, valid = (
-            dataclasses.replace(
-                each, faces=align_faces(each.faces, template, options.size, native_size, detector)
-            )
-            for each in (train, valid)
-        )
-    training = Training(options, train, device)
+
+    def aligned(faces: FaceSet) -> FaceSet:
+        pixels = align_faces(faces.faces, template, options.size, native_size, detector)
+        return dataclasses.replace(faces, faces=pixels)
+
+    training = Training(options, aligned(train) if options.aligned else train, device)
+    if options.aligned and training.rank == 0:  # the one that scores
+        valid = aligned(valid)
     if checkpoint.exists():
         training.resume(checkpoint)
     else:

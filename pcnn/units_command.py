@@ -76,8 +76,6 @@ def _labelled(arguments: argparse.Namespace, loaded: ExpressionWeights) -> tuple
 
     from pcnn.alignment import suited_faces
     from pcnn.datasets import load_faces
-    from pcnn.detector import Detector
-    from pcnn.recognizer import DEFAULT_DETECTOR
     from pcnn.unit_labels import balanced, chimeras, from_prototypes, from_table
 
     config = loaded.network.config
@@ -85,7 +83,7 @@ def _labelled(arguments: argparse.Namespace, loaded: ExpressionWeights) -> tuple
         arguments.data, arguments.split, layout=arguments.layout, grey=config.channels == 1
     )
     faces = balanced(faces, arguments.most, arguments.seed)
-    pixels, native_size = suited_faces(loaded, faces.faces, Detector.load(DEFAULT_DETECTOR))
+    pixels, native_size = suited_faces(loaded, faces.faces)
     faces = dataclasses.replace(faces, faces=pixels)
     labelled = from_table(faces, arguments.units) if arguments.units else from_prototypes(faces)
     if arguments.chimeras:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pcnn import Recognizer
+from pcnn import Recognizer, cli, weights
 from pcnn.alignment import align_faces, crop_transforms, find_landmarks
 from pcnn.augment import resample
+from pcnn.detector import Detector, OneAtATime
 from pcnn.geometry import face_transforms, picture_transforms
 from pcnn.model import ModelConfig
 from pcnn.results import Detection
-from pcnn.weights import load_expression
 
 TEMPLATE = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.75], [0.65, 0.75]], np.float32)
 CONFIG = ModelConfig(size=64, mean=(0.5,), std=(0.25,))
@@ -140,7 +143,7 @@ def test_a_loose_and_tilted_crop_is_read_as_in_the_photograph(
 def test_the_weights_say_whether_crops_are_aligned(astronaut: Path) -> None:
     """`align_crops` overrules them; where no landmarks are found it changes nothing."""
     for name in ("pcnn-ferplus", "small"):
-        asked = load_expression(name).aligned
+        asked = weights.load_expression(name).aligned
         crop = Image.open(astronaut).convert("RGB").crop((150, 0, 310, 220))
         usual, other = (
             Recognizer(name, device="cpu", align_crops=each) for each in (None, not asked)
@@ -150,3 +153,83 @@ def test_the_weights_say_whether_crops_are_aligned(astronaut: Path) -> None:
         assert usual.embed_crops(crop) @ other.embed_crops(crop) < 0.999
         noise = picture(40, 40)
         assert (usual.embed_crops(noise) == other.embed_crops(noise)).all()
+
+
+def test_landmarks_that_are_none_are_not_aligned_by() -> None:
+    """Of a detector that gives boxes alone the pictures are taken as they are."""
+    same_place, nowhere = np.zeros((5, 2), np.float32), np.full((5, 2), np.nan, np.float32)
+    for points in (same_place, nowhere, None, np.zeros((3, 2), np.float32)):
+        seer = Seer(Detection(MIDDLE, 0.9, points))  # type: ignore[arg-type]
+        assert find_landmarks([picture(20, 20)], seer) == [None]
+
+
+def test_somebody_s_detector_is_called_by_one_thread_at_a_time() -> None:
+    inside, most = 0, 0
+
+    class Watched(Seer):
+        def detect(
+            self, images: Sequence[NDArray[np.uint8]], *, min_score: float | None = None
+        ) -> list[list[Detection]]:
+            nonlocal inside, most
+            inside += 1
+            most = max(most, inside)
+            time.sleep(0.01)
+            inside -= 1
+            return super().detect(images)
+
+    detector = OneAtATime(Watched())
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: detector.detect([picture(9, 9)]), range(8)))
+    assert found == [[[]]] * 8
+    assert most == 1
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Seer:
+    """What commands ask for landmarks: the packaged weights' detector, and weights that want it."""
+    seer, load = Seer(found_at(TEMPLATE)), weights.load_expression
+    monkeypatch.setattr(Detector, "load", lambda *_, **__: seer)
+    monkeypatch.setattr(
+        weights, "load_expression", lambda name: dataclasses.replace(load(name), aligned=True)
+    )
+    return seer
+
+
+@pytest.mark.parametrize("command", ["saliency", "deconvnet", "embed", "predict"])
+def test_commands_align_faces(
+    command: str, asked: Seer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pcnn.recognizer.load_expression", weights.load_expression)
+    Image.fromarray(picture(48, 48)).save(tmp_path / "face.png")
+    words = [str(tmp_path / "face.png"), "--faces"]
+    output = {"saliency": "drawn", "deconvnet": "drawn.png", "embed": "f.npz", "predict": "f.json"}
+    words += ["--output", str(tmp_path / output[command])]
+    words += {"saliency": [], "deconvnet": ["--map", "face/layer1/0"]}.get(command, [])
+    run = getattr(cli, command)
+    assert run([*words, "--as-they-are"]) == 0
+    assert not asked.seen
+    assert run(words) == 0
+    assert [seen.shape for seen in asked.seen] == [(192, 192, 3)]
+
+
+@pytest.mark.train
+@pytest.mark.parametrize("command", ["evaluate", "units", "deconvnet"])
+def test_commands_align_data_sets(command: str, asked: Seer, tmp_path: Path) -> None:
+    count = 10 if command == "units" else 3
+    for name in ("happiness", "sadness"):
+        (tmp_path / "faces" / name).mkdir(parents=True)
+        for number in range(count):
+            face = Image.fromarray(picture(48, 48, number))
+            face.save(tmp_path / "faces" / name / f"{number}.png")
+    words = ["--data", str(tmp_path / "faces"), "--weights", "small"]
+    if command == "deconvnet":
+        words += ["--map", "face/layer1/0", "-o", str(tmp_path / "drawn.png")]
+    if command == "evaluate":
+        words += ["--no-latency", "--bootstrap", "0"]
+        assert cli.evaluate([*words, "--as-they-are"]) == 0
+        assert not asked.seen
+    if command == "units":
+        words[-1] = "pcnn-ferplus"
+        words += ["--permutations", "20"]
+    assert getattr(cli, command)(words) == 0
+    assert len(asked.seen) == 2 * count

@@ -239,6 +239,15 @@ def test_only_what_is_unlike_a_face_gets_the_hint(
     assert ("hint: " in capsys.readouterr().err) == hinted
 
 
+def test_the_first_hundred_pictures_are_looked_at_for_a_hint(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.png" for number in range(101)]
+    for file in files:
+        Image.new("L", (48, 48)).save(file)
+    Image.new("L", (100, 20)).save(files[100])
+    assert commands.photograph_hint(files) == ""
+    assert commands.photograph_hint(files[1:]).startswith(f"hint: {files[100]} has 100 × 20 pixels")
+
+
 def test_sizes_are_read_of_picture_files_alone(photos: Path) -> None:
     os.mkfifo("pipe")  # to open it would wait for a writer
     found = [stored_size(name) for name in ("photos/two.png", "bad.jpg", "gone.jpg", "pipe")]
@@ -306,7 +315,7 @@ def test_nothing_done(fake: FakeRecognizer, photos: Path, capsys: Captured) -> N
         (["a.jpg", "--batch-size", "2.5"], "argument --batch-size: must be whole, got '2.5'"),
         (
             ["a.jpg", "--faces", "--annotate", "d"],
-            "--faces looks for no faces, so --annotate and --min-score have no place",
+            "--faces takes each picture for a face, so --annotate and --min-score have no place",
         ),
     ],
 )
@@ -421,8 +430,8 @@ def test_batch_sizes(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Photographs go eight at a time and crops sixty-four, unless asked otherwise."""
     made: list[int] = []
 
-    def make(*_: object, engine: str, batch_size: int) -> FakeRecognizer:
-        assert engine == "torch"
+    def make(*_: object, engine: str, batch_size: int, align_crops: object) -> FakeRecognizer:
+        assert (engine, align_crops) == ("torch", None)
         made.append(batch_size)
         return FakeRecognizer()
 

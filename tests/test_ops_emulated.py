@@ -22,7 +22,9 @@ from test_ops_interaction import DTYPES, LAYOUTS, random_map, region_maps
 from pcnn import ops
 from pcnn.ops import native
 
-pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+pytestmark = pytest.mark.skipif(
+    shutil.which(emulated_cuda.COMPILER) is None, reason="needs a C++ compiler"
+)
 CPU = native._C  # before a fixture here puts the kernels in its place
 
 
@@ -49,9 +51,10 @@ def kernels(emulated: ModuleType) -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def implementation() -> None:
+@pytest.fixture(autouse=True)
+def implementation(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the tests' own modules this chooses between two; here there is one."""
+    monkeypatch.setattr(ops, "_implementation", native)
 
 
 @pytest.mark.skipif(CPU is None, reason="needs the compiled CPU ops")
@@ -99,3 +102,6 @@ def test_every_way_to_lie_off_a_16_byte_address() -> None:
             place.copy_(random_map((2, 24, 4, 5), dtype))
             fused = ops.warp_add(place, torch.eye(2, 3).repeat(2, 1, 1), place)
             torch.testing.assert_close(fused, 2 * place, atol=1e-5, rtol=1e-2)
+            left, right = place[..., :2], place[..., 2:]
+            stitched = ops.stitch_regions([left, right, left, right, place], (12, 5))
+            torch.testing.assert_close(stitched, place.repeat(1, 1, 3, 1), atol=1e-5, rtol=1e-2)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from pcnn import train_expression, weights
+from pcnn.augment import resample
 from pcnn.datasets import FaceSet
 from pcnn.detector import Detector
 from pcnn.errors import InputError
@@ -172,6 +173,22 @@ def test_a_checkpoint_of_other_options_is_refused(tmp_path: Path) -> None:
         other.resume(tmp_path / "checkpoint")
 
 
+def test_a_checkpoint_of_an_earlier_version_is_taken_up(tmp_path: Path) -> None:
+    """Options that it does not know were as they are by default."""
+    Training(TRUNK, _faces()).save(tmp_path / "checkpoint")
+    state = torch.load(tmp_path / "checkpoint", weights_only=True)
+    del state["options"]["aligned"]
+    torch.save(state, tmp_path / "checkpoint")
+    Training(TRUNK, _faces()).resume(tmp_path / "checkpoint")
+    aligned = Training(dataclasses.replace(TRUNK, aligned=True), _faces())
+    with pytest.raises(InputError, match="was begun with another aligned"):
+        aligned.resume(tmp_path / "checkpoint")
+    aligned.save(tmp_path / "checkpoint")
+    other = dataclasses.replace(TRUNK, aligned=True, detector="resnet50")
+    with pytest.raises(InputError, match="was begun with another detector"):
+        Training(other, _faces()).resume(tmp_path / "checkpoint")
+
+
 def test_options_that_cannot_be() -> None:
     with pytest.raises(InputError, match="network must be trunk or pcnn, got 'vgg'"):
         Training(TrainOptions("vgg", "", "", width=8, batch=8), _faces())
@@ -199,8 +216,13 @@ class _EyesAt(Detector):
     def detect(self, images, *, min_score=None):  # type: ignore[no-untyped-def]
         from pcnn.results import Detection
 
+        # In a frame of 48 pixels, whether it is asked to measure a template or to align.
+        side = images[0].shape[0] - 96
         points = torch.tensor([[0.25, 0.4], [0.75, 0.4], [0.5, 0.6], [0.3, 0.8], [0.7, 0.8]])
-        face = Detection((0, 0, 9, 9), 0.99, (points * 192 + 48).numpy())
+        box = (48.0, 48.0, 48.0 + side, 48.0 + side)
+        if side == 96:  # to align: the face lies a tenth of its side further right
+            points = points + torch.tensor([0.1, 0.0])
+        face = Detection(box, 0.99, (points * side + 48).numpy())
         return [(face,) for _ in images]
 
 
@@ -238,8 +260,14 @@ def test_both_commands_end_to_end(
 
 
 def test_aligned_faces_are_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training, its valid score and the file see the same faces, of the network's size."""
-    seen = []
+    """Training and its score see faces that are aligned to the template, of the network's size."""
+    seen, scored = [], []
+
+    def predict(network: torch.nn.Module, faces: torch.Tensor, **options: object) -> object:
+        scored.append(faces)
+        return predict_logits(network, faces, **options)
+
+    monkeypatch.setattr(train_expression, "predict_logits", predict)
 
     class Watched(Training):
         def __init__(self, options: TrainOptions, train: FaceSet, device: str) -> None:
@@ -255,9 +283,16 @@ def test_aligned_faces_are_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         loaded = weights.load_expression(output)
         assert loaded.aligned == aligned
         assert loaded.native_size == 48
-    assert seen[0].faces.shape == (48, 32, 32)
-    assert seen[1].faces.shape == (48, 48, 48)
-    assert torch.equal(seen[0].votes, seen[1].votes)
+    as_they_were, votes = _faces().faces, _faces().votes
+    assert torch.equal(seen[1].faces, as_they_were)
+    assert torch.equal(seen[0].votes, votes)
+    plain = resample(as_they_were[:, None].float(), 32)[:, 0]
+    moved = plain.roll(-3, 2)[:, :, :-5]  # by a tenth of 32 pixels, and as if cut there
+    close, far = (
+        (other - seen[0].faces[:, :, :27]).abs().mean() for other in (moved, plain[:, :, :27])
+    )
+    assert close < 0.6 * far
+    assert all(torch.equal(faces, seen[0].faces) for faces in scored[: len(scored) // 2])
 
 
 def test_a_template_needs_faces() -> None:

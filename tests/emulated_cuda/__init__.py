@@ -17,6 +17,7 @@ HERE = Path(__file__).parent
 # A launch becomes a call; where device code has a line of machine code, the host's C++ is taken.
 LAUNCH = re.compile(r"(\w+<[\w, ]+>)<<<(.+?)>>>\((.*?)\);", re.DOTALL)
 MACHINE_CODE = re.compile(r"#ifdef __CUDA_ARCH__(?=[^#]*\basm\()")
+COMPILER = os.environ.get("CXX", "g++")
 FLAGS = (
     *("-std=c++17", "-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"),
     *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-parameter"),
@@ -29,19 +30,21 @@ if os.environ.get("PCNN_SANITIZE") == "1":  # make sanitize, which preloads the 
 
 
 def load() -> ModuleType:
-    """The module, compiled once for each state of the sources into the system's folder for
-    temporary files. Raises FileNotFoundError: there is no g++."""
+    """The module, compiled once into the user's cache for each state of what it is made of."""
     import pybind11
 
-    digest = hashlib.sha256(" ".join(FLAGS).encode())
+    digest = hashlib.sha256(repr((FLAGS, pybind11.__version__)).encode())
+    digest.update(recipe.run([COMPILER, "--version"]).encode())
     for file in (Path(__file__), HERE / "cuda_runtime.h", *sorted(build.sources().iterdir())):
         digest.update(file.read_bytes())
-    name = f"pcnn-emulated-{digest.hexdigest()[:16]}{recipe.module_suffix()}"
-    out = Path(tempfile.gettempdir(), name)
-    if not out.exists():
-        with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-            include = (pybind11.get_include(), sysconfig.get_paths()["include"])
-            _compile(Path(folder), include).rename(out)
+    folder = build.cache()
+    folder.mkdir(parents=True, exist_ok=True)
+    out = folder / f"_emulated-{digest.hexdigest()[:16]}{recipe.module_suffix()}"
+    with build._lock(out.with_suffix(".lock")):
+        if not out.exists():
+            with tempfile.TemporaryDirectory(dir=folder) as workplace:
+                include = (pybind11.get_include(), sysconfig.get_paths()["include"])
+                _compile(Path(workplace), include).rename(out)
     return native.load(out)
 
 
@@ -55,5 +58,5 @@ def _compile(folder: Path, include: tuple[str, ...]) -> Path:
     out = folder / "module.so"
     sources = [str(folder / "bindings.cpp"), *map(str, folder.glob("*_cuda.cpp"))]
     folders = [f"-I{path}" for path in (HERE, *include)]
-    recipe.run([os.environ.get("CXX", "g++"), *FLAGS, *folders, *sources, "-o", str(out)])
+    recipe.run([COMPILER, *FLAGS, *folders, *sources, "-o", str(out)])
     return out
