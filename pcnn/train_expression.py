@@ -203,6 +203,8 @@ def _add_common(parser: argparse.ArgumentParser, size: str) -> None:
     add("--output", required=True, help="the weights file to write")
     add("--recipe", help="TOML file of options; those given here come before it")
     add("--init", help="weights to start from: of a trunk, or of the same network")
+    add("--init-share", type=float, help="of --init, in the mean that is kept [0]")
+    add("--aligned", action="store_true", default=None, help="align faces by their landmarks")
     add("--size", type=int, help=f"side of the face view [{size}]")
     add("--width", type=int, help="channels of stage 1 [64]")
     add("--epochs", type=float, help="[12]")
@@ -211,7 +213,7 @@ def _add_common(parser: argparse.ArgumentParser, size: str) -> None:
     add("--seed", type=int, help="[0]")
     add("--precision", choices=("float32", "bfloat16"), help="of the arithmetic [float32]")
     add("--saliency", metavar="MODEL", help="multiply faces by its maps, see docs/saliency.md")
-    add("--detector", help="by which the landmark template is measured [mobilenet]")
+    add("--detector", help="by which faces are aligned and the template is measured [mobilenet]")
     add("--valid-split", default="valid", help="the split to score every epoch [%(default)s]")
     add("--device", default="auto", help="auto, cpu, cuda, … [%(default)s]")
     add("--threads", type=int, help="CPU threads [all cores]")
@@ -220,6 +222,8 @@ def _add_common(parser: argparse.ArgumentParser, size: str) -> None:
 # Options of the command line that are TrainOptions' own.
 _OPTIONS = (
     "init",
+    "init_share",
+    "aligned",
     "size",
     "width",
     "epochs",
