@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 
 import emulated_cuda
@@ -55,6 +56,13 @@ def kernels(emulated: ModuleType) -> Iterator[None]:
 def implementation(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the tests' own modules this chooses between two; here there is one."""
     monkeypatch.setattr(ops, "_implementation", native)
+
+
+def test_two_files_are_two_modules(emulated: ModuleType, tmp_path: Path) -> None:
+    """As two kinds of GPUs in one machine need."""
+    other = shutil.copy(str(emulated.__file__), tmp_path)
+    assert native.load(Path(other)).__file__ == other
+    assert native.load(Path(other)) is not emulated
 
 
 @pytest.mark.skipif(CPU is None, reason="needs the compiled CPU ops")

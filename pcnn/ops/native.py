@@ -158,8 +158,11 @@ def _cuda_module(device: torch.device) -> ModuleType | str:
 
 def load(path: os.PathLike[str]) -> ModuleType:
     """The CUDA module in a file that build.cuda_module made. Raises NativeError: it won't load."""
-    loader = importlib.machinery.ExtensionFileLoader("pcnn._cuda", os.fspath(path))
-    spec = importlib.util.spec_from_file_location("pcnn._cuda", path, loader=loader)
+    # A name for each file: pybind11 gives a name that it knows the module that it knows, which may
+    # be another kind of GPU's. Only what follows the last dot has to be as in bindings.cpp.
+    name = f"{os.fspath(path)}._cuda"
+    loader = importlib.machinery.ExtensionFileLoader(name, os.fspath(path))
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     try:
         assert spec is not None  # for mypy: a loader was given
         module = importlib.util.module_from_spec(spec)
