@@ -35,7 +35,7 @@ from torch import Tensor
 from pcnn import Recognizer, cli, load_image
 from pcnn.alignment import align_faces
 from pcnn.datasets import load_faces
-from pcnn.detector import Detector, normalise
+from pcnn.detector import DEFAULT_DETECTOR, Detector, normalise
 from pcnn.engines import (
     ENGINES,
     Session,
@@ -193,7 +193,7 @@ def measure_accuracy(files: Path, data: Path) -> dict[str, Any]:
     """FER+ valid by each form of the network, and what differs from float32."""
     loaded, faces = load_expression("pcnn-ferplus"), load_faces(data, "valid")
     if loaded.aligned:  # which files leave to others
-        side, detector = loaded.native_size, Detector.load("mobilenet")
+        side, detector = loaded.native_size, Detector.load(DEFAULT_DETECTOR)
         pixels = align_faces(faces.faces, loaded.template, side, side, detector)
         faces = dataclasses.replace(faces, faces=pixels)
     labels = faces.votes.argmax(1)

@@ -135,7 +135,7 @@ def align_faces(
 
 
 def _framed(picture: _Picture) -> _Picture:
-    # A large picture is first reduced in whole steps, which costs a third of the time.
+    # A large picture is first reduced in whole steps, which is quicker.
     resized = Image.fromarray(picture).resize(
         (_SIDE, _SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0
     )
