@@ -1,12 +1,12 @@
-"""The classifier on a GPU: as its authors run it, prepared, in bfloat16, and as one CUDA graph.
+"""The classifier on a GPU: as its authors run it, prepared, in bfloat16, and by CUDA graphs.
 
     python benchmarks/bench_gpu.py [--weights NAME] [--batches 1 8 64 256] [--json FILE]
 
 All ways of a batch take turns, round by round; medians of milliseconds, from the call to the end
 of its work on the device. "Of the matrix rate" is what share of the bfloat16 operations a second
 that a product of large matrices reaches on this device the network reaches in its convolutions.
-With --device cpu, which is for trying this script, there is no graph: that part has not been run
-yet, for want of a GPU.
+Last comes a whole photograph. With --device cpu, which is for trying this script, there are no
+graphs: that part has not been run yet, for want of a GPU.
 """
 
 from __future__ import annotations
@@ -14,20 +14,25 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from shared import Stages, medians, processor
 from torch import Tensor
 
+from pcnn import Recognizer, inference
+from pcnn.captured import Captured
 from pcnn.evaluate import measure_cost
+from pcnn.images import load_image
 from pcnn.inference import prepare
 from pcnn.recognizer import DEFAULT_WEIGHTS
 from pcnn.weights import load_expression
 
 _PLAIN = "eager float32"
+_PHOTOGRAPH = Path(__file__).parent.parent / "docs" / "images" / "astronaut.png"
 
 
 def main() -> None:
@@ -49,6 +54,10 @@ def main() -> None:
             for name, ms in times.items():
                 share = batch * operations / (ms / 1000) / rate
                 print(f"  {name:<36}{ms:>10.3f}{times[_PLAIN] / ms:>8.2f}{share:>20.1%}")
+    whole = photograph(device, arguments.rounds)
+    print()
+    for name, ms in whole.items():
+        print(f"  {name:<36}{ms:>10.3f}")
     record = {
         "date": datetime.date.today().isoformat(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
@@ -57,6 +66,7 @@ def main() -> None:
         "matrix_operations_per_second": rate,
         "network_operations": operations,
         "milliseconds": tables,
+        "photograph_milliseconds": whole,
     }
     print(f"\n{record['device']}, matrix rate {rate / 1e12:.1f} T/s in bfloat16")
     if arguments.json:
@@ -75,39 +85,35 @@ def _parse() -> argparse.Namespace:
 
 def _ways(network: Any, faces: Tensor) -> Stages:
     """What is timed; each cuts the faces' views and computes the logits."""
-    folded, brief = prepare(network, torch.float32), prepare(network, torch.bfloat16)
     last = faces.contiguous(memory_format=torch.channels_last)
 
-    def in_bfloat16() -> Tensor:
-        return brief.forward_views(network.cut(last))[0]
+    def by(answer: Callable[[Sequence[Tensor]], Sequence[Tensor]]) -> Callable[[], Tensor]:
+        return lambda: answer(network.cut(last))[1]
 
-    ways: Stages = {
-        _PLAIN: lambda: network(faces)[0],
-        "prepared, float32": lambda: folded.forward_views(network.cut(last))[0],
-        "prepared, bfloat16": in_bfloat16,
-    }
-    if faces.is_cuda:
-        ways["the same as a CUDA graph"] = captured(in_bfloat16)
+    ways: Stages = {_PLAIN: lambda: network(faces)[0]}
+    for dtype in (torch.float32, torch.bfloat16):
+        name = str(dtype).removeprefix("torch.")
+        answer = getattr(prepare(network, dtype), "_answer", None)
+        if isinstance(answer, Captured):
+            ways[f"prepared, {name}, call by call"] = by(answer._compute)
+            ways[f"the same as CUDA graphs, {name}"] = by(answer)
+            one_by_one = Captured(answer._compute, type(answer._recorder)(faces.device))
+            with patch.object(inference, "side_by_side", lambda calls: [call() for call in calls]):
+                by(one_by_one)()  # records
+            ways[f"graphs without branches, {name}"] = by(one_by_one)
+        elif answer is not None:
+            ways[f"prepared, {name}"] = by(answer)
     return ways
 
 
-def captured(function: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """What replays a function's work on the GPU, whose inputs and outputs keep their places."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # libraries settle and memory is had before it is recorded
-        for _ in range(3):
-            function()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        out = function()
-
-    def replay() -> Tensor:
-        graph.replay()
-        return out
-
-    return replay
+def photograph(device: torch.device, rounds: int) -> dict[str, float]:
+    """Median milliseconds from a photograph's pixels to its result, by what computes."""
+    pixels = load_image(_PHOTOGRAPH)
+    stages: Stages = {}
+    for place in dict.fromkeys(("cpu", str(device))):
+        recognizer = Recognizer(device=place)
+        stages[f"a photograph, {place}"] = lambda recognizer=recognizer: recognizer.predict(pixels)
+    return medians(stages, rounds)
 
 
 def _waited(function: Callable[[], object], device: torch.device) -> Callable[[], object]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pcnn import ops
+from pcnn.captured import Captured, Compute, CudaRecorder, side_by_side
 from pcnn.errors import InputError
 from pcnn.model import PCNN, FaceNet
 from pcnn.packed import rows_of
@@ -85,21 +86,37 @@ class _Folded:
     """A network's own modules, norms folded in: for all but float32 on a CPU."""
 
     def __init__(self, network: PCNN | FaceNet, dtype: torch.dtype) -> None:
-        self._network, self._head = beheaded(network)
-        self._network.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._head.to(dtype)
-        self._dtype = dtype
+        body, head = beheaded(network)
+        body.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._names = REGIONS if isinstance(network, PCNN) else ()
+        self._answer: Compute = partial(_folded_pass, body, head.to(dtype), dtype)
+        device = next(head.parameters()).device
+        if device.type == "cuda":
+            self._answer = Captured(self._answer, CudaRecorder(device))
 
     def forward_views(self, views: _Views) -> tuple[Tensor, Mapping[str, Tensor]]:
-        pooled, regions = self._run(views)
-        own = {name: logits.to(views[0].dtype) for name, logits in regions.items()}
-        return self._head(pooled).to(views[0].dtype), own
+        _, logits, *regions = self._answer(views)
+        return logits, dict(zip(self._names, regions, strict=True))
 
     def embed_views(self, views: _Views) -> Tensor:
-        return self._run(views)[0].to(views[0].dtype)
+        return self._answer(views)[0]
 
-    def _run(self, views: _Views) -> tuple[Tensor, Mapping[str, Tensor]]:
-        return self._network.forward_views([view.to(self._dtype) for view in views])
+
+def _folded_pass(
+    body: PCNN | FaceNet, head: nn.Module, dtype: torch.dtype, views: _Views
+) -> list[Tensor]:
+    """The vectors, the logits, and each region's logits, in the views' dtype.
+
+    body, head: see `beheaded`; of this dtype.
+    """
+    views, given = [view.to(dtype) for view in views], views[0].dtype
+    if isinstance(body, PCNN):
+        trunks = zip(body.trunks.values(), views, strict=True)
+        maps = side_by_side([partial(trunk, view) for trunk, view in trunks])
+        pooled, regions = body.forward_maps(maps)
+    else:
+        pooled, regions = body.forward_views(views)
+    return [found.to(given) for found in (pooled, head(pooled), *regions.values())]
 
 
 class _Program:

@@ -148,15 +148,20 @@ class PCNN(nn.Module):
         views: in the order of VIEWS, each (B, channels, height, width) of its region's size.
         Returns logits (B, classes) and region name → that region's logits (B, classes).
         """
-        maps = {
-            name: trunk(view)
-            for (name, trunk), view in zip(self.trunks.items(), views, strict=True)
-        }
-        face = maps.pop("face")  # (B, 4 · width, ⌈S / 16⌉, ⌈S / 16⌉)
-        fused = self.interaction(face, list(maps.values()), self.layer4)
+        return self.forward_maps(
+            [trunk(view) for trunk, view in zip(self.trunks.values(), views, strict=True)]
+        )
+
+    def forward_maps(self, maps: Sequence[Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The six trunks' maps, in the order of VIEWS, to what forward_views gives."""
+        face, *regions = maps  # face: (B, 4 · width, ⌈S / 16⌉, ⌈S / 16⌉)
+        fused = self.interaction(face, regions, self.layer4)
         logits = self.expression_head(self.layer4(fused).mean((2, 3)))
-        regions = {name: self.region_heads[name](maps[name].mean((2, 3))) for name in REGIONS}
-        return logits, regions
+        own = {
+            name: self.region_heads[name](region.mean((2, 3)))
+            for name, region in zip(REGIONS, regions, strict=True)
+        }
+        return logits, own
 
     def start_from(self, network: FaceNet | PCNN) -> None:
         """Copy a pretrained network's weights into this one.
