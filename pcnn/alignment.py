@@ -7,7 +7,7 @@ the detector finds in photographs always are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -72,6 +72,33 @@ def crop_transforms(
         else face_transforms([points], template, size, layout)
         for picture, points in zip(pictures, landmarks, strict=True)
     ]
+
+
+def framing(
+    weights: ExpressionWeights,
+    detector: str | Path | None = None,
+    *,
+    faces: bool = False,
+    as_they_are: bool = False,
+) -> Callable[[_Picture], NDArray[np.float32]]:
+    """A way from a picture (H, W, 3) to the maps of its faces' views, (F, 6, 2, 3).
+
+    detector: what Detector.load takes, None for the default; only loaded if needed.
+    faces: each picture is a face. as_they_are: then it is not aligned, even if the weights ask.
+    """
+    config, template = weights.network.config, weights.template
+    finder: Detector | None = None
+    if not faces or (weights.aligned and not as_they_are):
+        device = next(weights.network.parameters()).device
+        finder = Detector.load(detector or DEFAULT_DETECTOR, device=device)
+
+    def transforms(picture: _Picture) -> NDArray[np.float32]:
+        if faces or finder is None:
+            return crop_transforms([picture], template, config, finder)[0]
+        points = [face.landmarks for face in finder.detect([picture])[0]]
+        return face_transforms(points, template, config.size, config.layout)
+
+    return transforms
 
 
 def suited_faces(

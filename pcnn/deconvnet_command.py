@@ -159,13 +159,11 @@ def _read(
     from rich.console import Console
     from rich.progress import track
 
-    from pcnn.alignment import crop_transforms
+    from pcnn.alignment import framing
     from pcnn.deconvnet import trunks_of
-    from pcnn.detector import DEFAULT_DETECTOR, Detector
     from pcnn.errors import InputError
     from pcnn.explanations import face_squares
     from pcnn.files import find_images
-    from pcnn.geometry import face_transforms
     from pcnn.images import load_image
     from pcnn.pictures import cut_views
 
@@ -175,9 +173,9 @@ def _read(
         _complain(error)
     network, config = loaded.network, loaded.network.config
     device = next(network.parameters()).device
-    detector = None  # where pictures are faces that are not to be aligned
-    if not arguments.faces or (loaded.aligned and not arguments.as_they_are):
-        detector = Detector.load(arguments.detector or DEFAULT_DETECTOR, device=device)
+    transforms_of = framing(
+        loaded, arguments.detector, faces=arguments.faces, as_they_are=arguments.as_they_are
+    )
     console = Console(stderr=True)
     quiet = not console.is_terminal or len(files) < _LONG
     for file in track(files, "pictures", console=console, disable=quiet, transient=True):
@@ -187,11 +185,7 @@ def _read(
             failed.append(file)
             _complain(error)
             continue
-        if arguments.faces or detector is None:
-            (transforms,) = crop_transforms([picture], loaded.template, config, detector)
-        else:
-            points = [face.landmarks for face in detector.detect([picture])[0]]
-            transforms = face_transforms(points, loaded.template, config.size, config.layout)
+        transforms = transforms_of(picture)
         views = cut_views(
             [picture],
             [transforms],

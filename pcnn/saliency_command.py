@@ -106,9 +106,7 @@ def _drawer(arguments: argparse.Namespace) -> Callable[[Path], Sequence[Image.Im
 
     import torch
 
-    from pcnn.alignment import crop_transforms
-    from pcnn.detector import DEFAULT_DETECTOR, Detector
-    from pcnn.geometry import face_transforms
+    from pcnn.alignment import framing
     from pcnn.images import load_image
     from pcnn.pictures import cut_views
     from pcnn.recognizer import DEFAULT_WEIGHTS
@@ -122,21 +120,15 @@ def _drawer(arguments: argparse.Namespace) -> Callable[[Path], Sequence[Image.Im
     # What the network sees, but neither normalised nor weighed.
     count = config.channels
     bare = dataclasses.replace(config, mean=(0.0,) * count, std=(1.0,) * count, saliency=None)
-    detector = None  # where pictures are faces that are not to be aligned
-    if not arguments.faces or (loaded.aligned and not arguments.as_they_are):
-        detector = Detector.load(arguments.detector or DEFAULT_DETECTOR)
+    transforms_of = framing(
+        loaded, arguments.detector, faces=arguments.faces, as_they_are=arguments.as_they_are
+    )
 
     def draw(file: Path) -> Sequence[Image.Image]:
         pixels = load_image(file)
-        if arguments.faces or detector is None:
-            (transforms,) = crop_transforms([pixels], loaded.template, config, detector)
-        else:
-            (found,) = detector.detect([pixels])
-            landmarks = [face.landmarks for face in found]
-            transforms = face_transforms(landmarks, loaded.template, config.size, config.layout)
         (faces,) = cut_views(
             [pixels],
-            [transforms],
+            [transforms_of(pixels)],
             bare,
             native_size=loaded.native_size,
             device=torch.device("cpu"),
