@@ -79,16 +79,15 @@ def framing(
     detector: str | Path | None = None,
     *,
     faces: bool = False,
-    as_they_are: bool = False,
 ) -> Callable[[_Picture], NDArray[np.float32]]:
     """A way from a picture (H, W, 3) to the maps of its faces' views, (F, 6, 2, 3).
 
     detector: what Detector.load takes, None for the default; only loaded if needed.
-    faces: each picture is a face. as_they_are: then it is not aligned, even if the weights ask.
+    faces: each picture is a face, aligned if the weights ask for it.
     """
     config, template = weights.network.config, weights.template
     finder: Detector | None = None
-    if not faces or (weights.aligned and not as_they_are):
+    if not faces or weights.aligned:
         device = next(weights.network.parameters()).device
         finder = Detector.load(detector or DEFAULT_DETECTOR, device=device)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -61,6 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output.suffix.lower() != ".png":
         raise InputError(f"--output must be a .png, got {arguments.output}")
     loaded = weights.load_expression(arguments.weights or DEFAULT_WEIGHTS)
+    if arguments.as_they_are:
+        loaded = dataclasses.replace(loaded, aligned=False)
     loaded.network.to(choose_device(arguments.device, "--device"))
     for text in arguments.map or ():  # before any picture is read
         parse_map(text, loaded.network)
@@ -173,9 +176,7 @@ def _read(
         _complain(error)
     network, config = loaded.network, loaded.network.config
     device = next(network.parameters()).device
-    transforms_of = framing(
-        loaded, arguments.detector, faces=arguments.faces, as_they_are=arguments.as_they_are
-    )
+    transforms_of = framing(loaded, arguments.detector, faces=arguments.faces)
     console = Console(stderr=True)
     quiet = not console.is_terminal or len(files) < _LONG
     for file in track(files, "pictures", console=console, disable=quiet, transient=True):

@@ -114,15 +114,15 @@ def _drawer(arguments: argparse.Namespace) -> Callable[[Path], Sequence[Image.Im
     from pcnn.weights import load_expression
 
     loaded = load_expression(arguments.weights or DEFAULT_WEIGHTS)
+    if arguments.as_they_are:
+        loaded = dataclasses.replace(loaded, aligned=False)
     name = arguments.model or loaded.saliency or DEFAULT_MODEL
     find_model(name)
     config = loaded.network.config
     # What the network sees, but neither normalised nor weighed.
     count = config.channels
     bare = dataclasses.replace(config, mean=(0.0,) * count, std=(1.0,) * count, saliency=None)
-    transforms_of = framing(
-        loaded, arguments.detector, faces=arguments.faces, as_they_are=arguments.as_they_are
-    )
+    transforms_of = framing(loaded, arguments.detector, faces=arguments.faces)
 
     def draw(file: Path) -> Sequence[Image.Image]:
         pixels = load_image(file)

@@ -224,6 +224,8 @@ def test_commands_align_data_sets(command: str, asked: Seer, tmp_path: Path) -> 
     words = ["--data", str(tmp_path / "faces"), "--weights", "small"]
     if command == "deconvnet":
         words += ["--map", "face/layer1/0", "-o", str(tmp_path / "drawn.png")]
+        assert cli.deconvnet([*words, "--as-they-are"]) == 0
+        assert not asked.seen
     if command == "evaluate":
         words += ["--no-latency", "--bootstrap", "0"]
         assert cli.evaluate([*words, "--as-they-are"]) == 0
