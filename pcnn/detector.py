@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pcnn.anchors import anchor_grid, decode_boxes, decode_landmarks, nms
 from pcnn.checkpoints import DetectorSettings, read_detector
+from pcnn.devices import upload
 from pcnn.engines import prepare_detector
 from pcnn.errors import InputError, WeightsError
 from pcnn.results import Detection
@@ -243,7 +244,7 @@ class Detector:
         """(H, W, 3) uint8 RGB → the same on the device; float32 where that is resampled faster."""
         if not image.flags.writeable or min(image.strides) < 0:
             image = image.copy()  # PyTorch warns of the one and refuses the other
-        pixels = torch.from_numpy(image).to(self.device)
+        pixels = upload(torch.from_numpy(image), self.device)
         return pixels if self.device.type == "cpu" else pixels.float()
 
     def _faces(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pcnn import ops
+from pcnn.devices import upload
 from pcnn.errors import InputError
 from pcnn.images import load_image
 from pcnn.model import ModelConfig
@@ -166,8 +167,8 @@ def cut_views(  # noqa: PLR0913
             sources = [Source(image, wanted, footprint)]  # all faces at once
         crops += [
             ops.crop_regions(
-                source.pixels.to(device),
-                torch.from_numpy(source.transforms.reshape(-1, len(names), 2, 3)).to(device),
+                upload(source.pixels, device),
+                upload(torch.from_numpy(source.transforms.reshape(-1, len(names), 2, 3)), device),
                 sizes,
                 mean=config.mean,
                 std=config.std,
