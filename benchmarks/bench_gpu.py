@@ -5,8 +5,9 @@
 All ways of a batch take turns, round by round; medians of milliseconds, from the call to the end
 of its work on the device. "Of the matrix rate" is what share of the bfloat16 operations a second
 that a product of large matrices reaches on this device the network reaches in its convolutions.
-Last comes a whole photograph. With --device cpu, which is for trying this script, there are no
-graphs: that part has not been run yet, for want of a GPU.
+More than 128 faces are several graphs' passes, but one call by call. Last comes a
+whole photograph. With --device cpu, which is for trying this script, there are no graphs: that part
+has not been run yet, for want of a GPU.
 """
 
 from __future__ import annotations
@@ -98,8 +99,13 @@ def _ways(network: Any, faces: Tensor) -> Stages:
             ways[f"prepared, {name}, call by call"] = by(answer._compute)
             ways[f"the same as CUDA graphs, {name}"] = by(answer)
             one_by_one = Captured(answer._compute, type(answer._recorder)(faces.device))
-            with patch.object(inference, "side_by_side", lambda calls: [call() for call in calls]):
+            with patch.object(
+                inference, "side_by_side", lambda calls, _: [call() for call in calls]
+            ):
                 by(one_by_one)()  # records
+            by(answer)()
+            if not (answer._recordable and one_by_one._recordable):
+                raise SystemExit("passes were not recorded: see the warning")
             ways[f"graphs without branches, {name}"] = by(one_by_one)
         elif answer is not None:
             ways[f"prepared, {name}"] = by(answer)

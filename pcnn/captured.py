@@ -7,6 +7,8 @@ reads and writes the same memory always: so there is one for each of a few numbe
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -24,12 +26,18 @@ _NEAR = 0.03
 
 # Views (B, …) each → answers (B, …) each, a row of a face depending on its own views alone.
 Compute: TypeAlias = Callable[[Sequence[Tensor]], Sequence[Tensor]]
+_Key: TypeAlias = tuple[int, torch.dtype, tuple[torch.Size, ...]]
+
+# A process may record one graph at a time.
+_recording = threading.Lock()
 
 
 class Recorder(Protocol):
     """What records and orders work on a device: CudaRecorder, or a stand-in for it in tests."""
 
-    def record(self, work: Callable[[], Sequence[Tensor]]) -> tuple[Sequence[Tensor], Any]:
+    def record(
+        self, work: Callable[[], Sequence[Tensor]]
+    ) -> tuple[Sequence[Tensor], Callable[[], None]]:
         """Tensors that the work leaves its results in, and a call that repeats the work."""
 
     def turn(self) -> contextlib.AbstractContextManager[None]:
@@ -42,6 +50,7 @@ class CudaRecorder:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool: Any = None
+        self._stream: torch.cuda.Stream | None = None
         self._last: torch.cuda.Event | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -51,17 +60,28 @@ class CudaRecorder:
         self, work: Callable[[], Sequence[Tensor]]
     ) -> tuple[Sequence[Tensor], Callable[[], None]]:
         """See Recorder. Raises RuntimeError: the work cannot be recorded."""
-        with torch.cuda.device(self._device):
+        with _recording, torch.cuda.device(self._device):
             now, side = torch.cuda.current_stream(), torch.cuda.Stream()
             side.wait_stream(now)
             with torch.cuda.stream(side):
                 for _ in range(3):  # libraries settle, and kernels are built, before
                     work()
             now.wait_stream(side)
+            # Memory is shared by graphs of one stream. PyTorch's own would be the first GPU's.
+            self._stream = self._stream or torch.cuda.Stream()
             self._pool = self._pool or torch.cuda.graph_pool_handle()
             graph = torch.cuda.CUDAGraph()
-            # Other threads may go on using the GPU meanwhile, as those do that read pictures.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            # Other threads may go on using the GPU meanwhile, as those do that read pictures. The
+            # outer context leaves the stream even where the inner one fails to.
+            with (
+                torch.cuda.stream(self._stream),
+                torch.cuda.graph(
+                    graph,
+                    pool=self._pool,
+                    stream=self._stream,
+                    capture_error_mode="thread_local",
+                ),
+            ):
                 results = work()
         return results, graph.replay
 
@@ -86,7 +106,7 @@ class Captured:
 
     def __init__(self, compute: Compute, recorder: Recorder) -> None:
         self._compute, self._recorder = compute, recorder
-        self._passes: dict[tuple[int, torch.dtype], _Pass] = {}
+        self._passes: dict[_Key, _Pass] = {}
         self._turn = threading.Lock()
         self._recordable = True
 
@@ -96,65 +116,82 @@ class Captured:
 
     @torch.no_grad()
     def __call__(self, views: Sequence[Tensor]) -> list[Tensor]:
-        """The answers to views (B, …), of any B; new tensors each time."""
+        """The answers to views (B, …), of any B; new tensors each time.
+
+        A caller's autocast does not count: a graph would outlive the casts that it keeps.
+        """
         chunks = zip(*(view.split(SIZES[-1]) for view in views), strict=True)
-        found = [self._answer(chunk) for chunk in chunks]
+        with torch.autocast(views[0].device.type, enabled=False):
+            found = [self._answer(chunk) for chunk in chunks]
         return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
     def _answer(self, views: Sequence[Tensor]) -> Sequence[Tensor]:
-        count = max(1, len(views[0]))
-        size = next(size for size in SIZES if size >= count)
-        with self._turn:
-            if self._recordable:
-                try:
-                    with self._recorder.turn():
-                        return self._pass(size, views).run(views)
-                except RuntimeError as error:
-                    self._recordable = False
-                    warnings.warn(
-                        f"pcnn: this GPU's passes are not recorded as CUDA graphs ({error}): they "
-                        "run call by call, slower",
-                        RuntimeWarning,
-                        stacklevel=4,
-                    )
-        return self._compute(views)
+        with self._turn, self._recorder.turn():
+            recorded = self._pass(views) if self._recordable else None
+            return recorded.run(views) if recorded else self._compute(views)
 
-    def _pass(self, size: int, views: Sequence[Tensor]) -> _Pass:
-        key = size, views[0].dtype
-        if key not in self._passes:
-            # What is written again by later calls must be ordinary tensors.
-            with torch.inference_mode(False), torch.no_grad():
-                made = _Pass(self._compute, self._recorder, size, views)
-            self._passes[key] = made
-        return self._passes[key]
+    def _pass(self, views: Sequence[Tensor]) -> _Pass | None:
+        """The graph for so many faces, made if it is not there; None: it cannot be."""
+        size = next(size for size in SIZES if size >= len(views[0]))
+        key = size, views[0].dtype, tuple(view.shape[1:] for view in views)
+        if key in self._passes:
+            return self._passes[key]
+        # What is written again by later calls must be ordinary tensors.
+        with torch.inference_mode(False), torch.no_grad():
+            # Held against numbers at random: a picture might give what cannot be compared.
+            places = [_numbers(size, view) for view in views]
+            expected = [answer.clone() for answer in self._compute(places)]
+            try:
+                self._passes[key] = _Pass(self._compute, self._recorder, places, expected)
+                return self._passes[key]
+            except RuntimeError as error:
+                self._recordable = False
+                self._passes.clear()
+                warnings.warn(
+                    f"pcnn: this GPU's passes are not recorded as CUDA graphs ({error}): they run "
+                    "call by call, slower (PCNN_GRAPHS=0 asks for that)",
+                    RuntimeWarning,
+                    stacklevel=5,
+                )
+                return None
 
 
 class _Pass:
-    """One recorded pass over `size` faces. Raises RuntimeError: it cannot be recorded."""
+    """One recorded pass, which reads views in `places`.
+
+    expected: what it must give for what lies there now.
+    Raises RuntimeError: it cannot be recorded, or gives something else.
+    """
 
     def __init__(
-        self, compute: Compute, recorder: Recorder, size: int, views: Sequence[Tensor]
+        self,
+        compute: Compute,
+        recorder: Recorder,
+        places: Sequence[Tensor],
+        expected: Sequence[Tensor],
     ) -> None:
-        self._views = [
-            view.new_zeros(size, *view.shape[1:]).contiguous(memory_format=torch.channels_last)
-            for view in views
-        ]
-        self._copy(views)
-        expected = [answer.clone() for answer in compute(self._views)]
-        self._answers, self._replay = recorder.record(lambda: compute(self._views))
+        self._places = places
+        self._answers, self._replay = recorder.record(lambda: compute(places))
+        for answer in self._answers:
+            answer.fill_(torch.nan)  # what a graph without work would leave
         self._replay()
         if not all(map(_near, self._answers, expected)):
             raise RuntimeError("a recorded pass gave other answers")
 
     def run(self, views: Sequence[Tensor]) -> list[Tensor]:
-        """The answers to views of at most `size` faces, copied."""
-        self._copy(views)
+        """The answers to views of at most as many faces, copied."""
+        count = len(views[0])
+        for place, view in zip(self._places, views, strict=True):
+            place[:count].copy_(view)
         self._replay()
-        return [answer[: len(views[0])].clone() for answer in self._answers]
+        return [answer[:count].clone() for answer in self._answers]
 
-    def _copy(self, views: Sequence[Tensor]) -> None:
-        for place, view in zip(self._views, views, strict=True):
-            place[: len(view)].copy_(view)
+
+def _numbers(size: int, view: Tensor) -> Tensor:
+    """Numbers at random, as many as `size` faces' views like this one have."""
+    generator = torch.Generator().manual_seed(size)
+    numbers = torch.randn(size, *view.shape[1:], generator=generator)
+    return numbers.to(view).contiguous(memory_format=torch.channels_last)
 
 
 def _near(found: Tensor, expected: Tensor) -> bool:
@@ -162,16 +199,20 @@ def _near(found: Tensor, expected: Tensor) -> bool:
     return bool(apart <= _NEAR * largest)  # False for NaN
 
 
-def side_by_side(calls: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
-    """What the calls give; where they are being recorded, as branches of the graph.
+def wanted() -> bool:
+    """Whether passes on a GPU are to be recorded: unless $PCNN_GRAPHS is 0."""
+    return os.environ.get("PCNN_GRAPHS", "1") != "0"
+
+
+def side_by_side(calls: Sequence[Callable[[], Tensor]], device: torch.device) -> list[Tensor]:
+    """What the calls give; where a GPU's work is being recorded, as branches of the graph.
 
     A GPU may work on branches at once. They are recorded on streams of their own, whose memory is
     safe within a graph; outside of one the calls follow each other.
     """
-    if not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
+    if device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
         return [call() for call in calls]
-    now = torch.cuda.current_stream()
-    streams = [torch.cuda.Stream() for _ in calls]
+    now, streams = torch.cuda.current_stream(), _branches(torch.cuda.current_device(), len(calls))
     found = []
     for stream, call in zip(streams, calls, strict=True):
         stream.wait_stream(now)
@@ -180,3 +221,9 @@ def side_by_side(calls: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
     for stream in streams:
         now.wait_stream(stream)
     return found
+
+
+@functools.cache
+def _branches(device: int, count: int) -> tuple[torch.cuda.Stream, ...]:
+    """Streams to record branches on: always the same, as memory is shared by graphs of one."""
+    return tuple(torch.cuda.Stream(device) for _ in range(count))

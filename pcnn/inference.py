@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from pcnn import ops
+from pcnn import captured, ops
 from pcnn.captured import Captured, Compute, CudaRecorder, side_by_side
 from pcnn.errors import InputError
 from pcnn.model import PCNN, FaceNet
@@ -91,7 +91,7 @@ class _Folded:
         self._names = REGIONS if isinstance(network, PCNN) else ()
         self._answer: Compute = partial(_folded_pass, body, head.to(dtype), dtype)
         device = next(head.parameters()).device
-        if device.type == "cuda":
+        if device.type == "cuda" and captured.wanted():
             self._answer = Captured(self._answer, CudaRecorder(device))
 
     def forward_views(self, views: _Views) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -112,7 +112,7 @@ def _folded_pass(
     views, given = [view.to(dtype) for view in views], views[0].dtype
     if isinstance(body, PCNN):
         trunks = zip(body.trunks.values(), views, strict=True)
-        maps = side_by_side([partial(trunk, view) for trunk, view in trunks])
+        maps = side_by_side([partial(trunk, view) for trunk, view in trunks], views[0].device)
         pooled, regions = body.forward_maps(maps)
     else:
         pooled, regions = body.forward_views(views)

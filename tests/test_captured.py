@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pcnn import captured
 from pcnn.captured import SIZES, Captured
+from pcnn.devices import upload
 from pcnn.inference import prepare
 from pcnn.model import PCNN, ModelConfig
 
@@ -32,8 +33,6 @@ class Recorder:
     ) -> tuple[Sequence[Tensor], Callable[[], None]]:
         results = work()
         self.recorded.append(len(results[0]))
-        for result in results:
-            result.fill_(torch.nan)  # while it is recorded, nothing is computed
 
         def replay() -> None:
             assert self._inside
@@ -51,13 +50,18 @@ class Recorder:
         self._inside = False
 
 
+class Idle(Recorder):
+    """Its graphs do nothing: what was computed while they were recorded is all there is."""
+
+    def record(
+        self, work: Callable[[], Sequence[Tensor]]
+    ) -> tuple[Sequence[Tensor], Callable[[], None]]:
+        return work(), lambda: None
+
+
 class Refusing(Recorder):
     def record(self, work: Callable[[], Sequence[Tensor]]) -> tuple[Sequence[Tensor], Callable]:
         raise RuntimeError("operation not permitted when stream is capturing")
-
-    @contextlib.contextmanager
-    def turn(self) -> Iterator[None]:
-        yield
 
 
 def compute(views: Sequence[Tensor]) -> list[Tensor]:
@@ -111,6 +115,7 @@ def test_each_dtype_has_its_own_passes() -> None:
     [
         (Refusing(), "operation not permitted when stream is capturing"),
         (Recorder(fault=5.0), "a recorded pass gave other answers"),
+        (Idle(), "a recorded pass gave other answers"),
         (Recorder(fault=torch.nan), "a recorded pass gave other answers"),
     ],
 )
@@ -121,6 +126,39 @@ def test_what_cannot_be_recorded_is_computed_call_by_call(recorder: Recorder, re
     assert len(told) == 1
     assert_same(found, compute(views_of(3)))
     assert_same(answer(views_of(5)), compute(views_of(5)))  # and nobody is warned again
+    assert not answer._passes
+
+
+def test_a_caller_s_mistake_is_no_fault_of_the_graphs() -> None:
+    answer = Captured(compute, Recorder())
+    with pytest.raises(RuntimeError, match="rank 4"):
+        answer([view[..., 0] for view in views_of(2)])
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        answer([views_of(3)[0], views_of(2)[1]])
+    broken = views_of(2)
+    broken[0][0] = torch.nan
+    found = answer(broken)
+    assert found[0][0].isnan().all() and found[0][1].isfinite().all()
+    assert answer._recordable
+
+
+def test_views_of_another_size_have_their_own_passes() -> None:
+    answer = Captured(compute, Recorder())
+    answer(views_of(2))
+    larger = [torch.rand(2, 3, side, side) for side in (6, 3)]
+    assert_same(answer(larger), compute(larger))
+
+
+def test_a_caller_s_autocast_does_not_count() -> None:
+    def product(views: Sequence[Tensor]) -> list[Tensor]:
+        return [views[0][:, 0] @ views[0][:, 0].transpose(1, 2)]
+
+    answer = Captured(product, Recorder())
+    views = [torch.rand(2, 1, 4, 4)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert product(views)[0].dtype == torch.bfloat16
+        found = answer(views)[0]
+    assert found.dtype == torch.float32
 
 
 def test_threads_take_turns() -> None:
@@ -151,7 +189,14 @@ def test_copies_record_for_themselves() -> None:
 
 def test_calls_follow_each_other_where_nothing_is_recorded() -> None:
     calls = [lambda value=value: torch.tensor(value) for value in (3, 1, 2)]
-    assert [int(found) for found in captured.side_by_side(calls)] == [3, 1, 2]
+    found = captured.side_by_side(calls, torch.device("cpu"))
+    assert [int(each) for each in found] == [3, 1, 2]
+
+
+def test_graphs_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert captured.wanted()
+    monkeypatch.setenv("PCNN_GRAPHS", "0")
+    assert not captured.wanted()
 
 
 @needs_gpu
@@ -201,3 +246,58 @@ def test_threads_with_streams_of_their_own_on_a_gpu() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@needs_gpu
+@pytest.mark.cuda
+def test_networks_recorded_at_once_while_others_work_on_a_gpu() -> None:
+    """The first passes of two networks, in two threads, while a third draws and uploads."""
+    torch.manual_seed(0)
+    config = ModelConfig(size=64, mean=(0.5,), std=(0.25,), width=8)
+    networks = [PCNN(config).eval().cuda() for _ in range(2)]
+    graphs = [prepare(network) for network in networks]
+    done, faults = threading.Event(), []
+
+    def first(slot: int) -> None:
+        try:
+            for faces in (1, 2, 4):
+                face = torch.randn(faces, 1, 64, 64).cuda()
+                expected = networks[slot](face)[0].detach()
+                found = graphs[slot].forward_views(networks[slot].cut(face))[0]
+                torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
+        except Exception as error:  # of a thread, which would be lost
+            faults.append(error)
+
+    def busy() -> None:
+        try:
+            while not done.is_set():
+                upload(torch.rand(480, 640, 3), torch.device("cuda")).mean().item()
+        except Exception as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=first, args=(slot,)) for slot in range(2)]
+    other = threading.Thread(target=busy)
+    for thread in (other, *threads):
+        thread.start()
+    for thread in threads:
+        thread.join()
+    done.set()
+    other.join()
+    assert not faults
+    assert all(each._answer._recordable for each in graphs)
+
+
+@needs_gpu
+@pytest.mark.cuda
+def test_a_refused_recording_leaves_the_gpu_in_order() -> None:
+    def waits(views: Sequence[Tensor]) -> list[Tensor]:
+        return [views[0].sum((1, 2, 3)) + float(views[0].mean())]  # waits for the GPU
+
+    before = torch.cuda.current_stream()
+    answer = Captured(waits, captured.CudaRecorder(torch.device("cuda", 0)))
+    views = [torch.rand(2, 1, 4, 4).cuda()]
+    with pytest.warns(RuntimeWarning, match="not recorded"):
+        found = answer(views)[0]
+    assert torch.cuda.current_stream() == before
+    torch.testing.assert_close(found, waits(views)[0])
+    torch.rand(3, device="cuda").sum().item()
