@@ -46,8 +46,10 @@ class Recorder:
     def turn(self) -> Iterator[None]:
         assert not self._inside
         self._inside = True
-        yield
-        self._inside = False
+        try:
+            yield
+        finally:
+            self._inside = False
 
 
 class Idle(Recorder):
