@@ -166,7 +166,7 @@ def movement(loaded: ExpressionWeights, prepared: Prepared) -> float:
     """The most by which a calibrated probability of sample faces differs from the network's own.
 
     The samples are 32 smooth patterns, which need no file; of 400 faces the most moved one moves
-    by 1.6 times as much (benchmarks/bench_engines.py, accuracy).
+    by half as much again (benchmarks/bench_engines.py, accuracy).
     """
     config = loaded.network.config
     device = next(loaded.network.parameters()).device
