@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pcnn import ops
 from pcnn.ops import reference
@@ -48,6 +52,34 @@ class Fuse(nn.Module):
 class Crop(nn.Module):
     def forward(self, image: Tensor, transforms: Tensor) -> list[Tensor]:
         return ops.crop_regions(image, transforms, [(5, 7), (3, 3)], mean=(0.5,), std=(0.2,))
+
+
+def test_whoever_follows_a_computation_sees_the_ops() -> None:
+    """Where nobody does, in inference mode, they are called without the dispatcher."""
+    *regions, face = maps()
+    with torch.inference_mode():
+        arguments = (theta(), face, *regions)
+        expected = Fuse()(*arguments)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sizes, which become constants
+            traced = torch.jit.trace(Fuse(), arguments)
+        recorded = make_fx(Fuse())(*arguments)
+        seen: list[str] = []
+
+        class Watch(TorchDispatchMode):
+            def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+                seen.append(str(func))
+                return func(*args, **(kwargs or {}))
+
+        with Watch():
+            assert torch.equal(Fuse()(*arguments), expected)
+        with FakeTensorMode() as fake:
+            shapes = Fuse()(*map(fake.from_tensor, arguments))
+    for name in ("stitch_regions", "warp_add"):
+        assert f"pcnn::{name}" in str(traced.inlined_graph)
+        assert f"pcnn.{name}" in recorded.code
+        assert f"pcnn.{name}.default" in seen
+    assert shapes.shape == expected.shape and isinstance(shapes, FakeTensor)
 
 
 def test_opcheck_crop_regions() -> None:
