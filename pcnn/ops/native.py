@@ -105,8 +105,8 @@ def warp_add(stitched: Tensor, theta: Tensor, face: Tensor) -> Tensor:
 def _unwatched() -> bool:
     """Whether nobody follows what is computed: no gradient, no compiler, export, trace or mode.
 
-    The way through the dispatcher then leads to the same functions, and is a fifth of the time that
-    stitch_regions and warp_add take for one face (benchmarks/bench_ops.py).
+    The way through the dispatcher then leads to the same functions, and is about a seventh of the
+    time that stitch_regions and warp_add take for one face (benchmarks/bench_ops.py).
     """
     return (
         not torch.compiler.is_compiling()
