@@ -22,14 +22,7 @@ from torch import Tensor
 
 from pcnn.errors import InputError, NativeError
 from pcnn.ops import build, reference
-
-try:
-    from torch.utils._python_dispatch import is_in_torch_dispatch_mode
-except ImportError:  # it is not public: where it went, calls take the dispatcher's way
-
-    def is_in_torch_dispatch_mode(include_infra_modes: bool = True) -> bool:
-        return True
-
+from pcnn.ops.watched import unwatched
 
 # The element types the compiled code knows, and its numbers for them (csrc/numeric.h).
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
@@ -87,7 +80,7 @@ def crop_regions(  # noqa: PLR0913
 
 def stitch_regions(regions: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     """See pcnn.ops.stitch_regions."""
-    if _unwatched():
+    if unwatched():
         left_eye, right_eye, left_cheek, right_cheek, mouth = regions
         return _stitch_regions(left_eye, right_eye, left_cheek, right_cheek, mouth, *size)
     stitched: Tensor = torch.ops.pcnn.stitch_regions.default(*regions, *size)
@@ -96,24 +89,10 @@ def stitch_regions(regions: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
 
 def warp_add(stitched: Tensor, theta: Tensor, face: Tensor) -> Tensor:
     """See pcnn.ops.warp_add."""
-    if _unwatched():
+    if unwatched():
         return _warp_add(stitched, theta, face)
     fused: Tensor = torch.ops.pcnn.warp_add.default(stitched, theta, face)
     return fused
-
-
-def _unwatched() -> bool:
-    """Whether nobody follows what is computed: no gradient, no compiler, export, trace or mode.
-
-    The way through the dispatcher then leads to the same functions, and is about a seventh of the
-    time that stitch_regions and warp_add take for one face (benchmarks/bench_ops.py).
-    """
-    return (
-        not torch.compiler.is_compiling()
-        and torch.is_inference_mode_enabled()
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        and not is_in_torch_dispatch_mode()
-    )
 
 
 def describe() -> str:
