@@ -83,16 +83,14 @@ def stitch_regions(regions: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     if unwatched():
         left_eye, right_eye, left_cheek, right_cheek, mouth = regions
         return _stitch_regions(left_eye, right_eye, left_cheek, right_cheek, mouth, *size)
-    stitched: Tensor = torch.ops.pcnn.stitch_regions.default(*regions, *size)
-    return stitched
+    return torch.ops.pcnn.stitch_regions.default(*regions, *size)  # type: ignore[no-any-return]
 
 
 def warp_add(stitched: Tensor, theta: Tensor, face: Tensor) -> Tensor:
     """See pcnn.ops.warp_add."""
     if unwatched():
         return _warp_add(stitched, theta, face)
-    fused: Tensor = torch.ops.pcnn.warp_add.default(stitched, theta, face)
-    return fused
+    return torch.ops.pcnn.warp_add.default(stitched, theta, face)  # type: ignore[no-any-return]
 
 
 def describe() -> str:
