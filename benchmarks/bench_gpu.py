@@ -94,7 +94,8 @@ def _ways(network: Any, faces: Tensor) -> Stages:
     ways: Stages = {_PLAIN: lambda: network(faces)[0]}
     for dtype in (torch.float32, torch.bfloat16):
         name = str(dtype).removeprefix("torch.")
-        answer = getattr(prepare(network, dtype), "_answer", None)
+        prepared = prepare(network, dtype)
+        answer = getattr(prepared, "_answer", None)
         if isinstance(answer, Captured):
             ways[f"prepared, {name}, call by call"] = by(answer._compute)
             ways[f"the same as CUDA graphs, {name}"] = by(answer)
@@ -107,8 +108,10 @@ def _ways(network: Any, faces: Tensor) -> Stages:
             if not (answer._recordable and one_by_one._recordable):
                 raise SystemExit("passes were not recorded: see the warning")
             ways[f"graphs without branches, {name}"] = by(one_by_one)
-        elif answer is not None:
-            ways[f"prepared, {name}"] = by(answer)
+        else:
+            ways[f"prepared, {name}"] = lambda prepared=prepared: prepared.forward_views(
+                network.cut(last)
+            )[0]
     return ways
 
 

@@ -6,6 +6,7 @@ import contextlib
 import pickle
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -75,6 +76,11 @@ def compute(views: Sequence[Tensor]) -> list[Tensor]:
 def views_of(faces: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return [(1 + torch.rand(faces, 3, side, 4, generator=generator)).to(dtype) for side in (4, 2)]
+
+
+def small_network(seed: int = 0) -> PCNN:
+    torch.manual_seed(seed)
+    return PCNN(ModelConfig(size=64, mean=(0.5,), std=(0.25,), width=8)).eval()
 
 
 def assert_same(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
@@ -165,22 +171,13 @@ def test_a_caller_s_autocast_does_not_count() -> None:
 
 def test_threads_take_turns() -> None:
     answer = Captured(compute, Recorder())
-    wrong: list[int] = []
 
     def work(seed: int) -> None:
         for faces in (1, 2, 5):
-            for one, other in zip(
-                answer(views_of(faces, seed)), compute(views_of(faces, seed)), strict=True
-            ):
-                if not torch.allclose(one, other):
-                    wrong.append(seed)
+            assert_same(answer(views_of(faces, seed)), compute(views_of(faces, seed)))
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
 
 
 def test_copies_record_for_themselves() -> None:
@@ -205,8 +202,7 @@ def test_graphs_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.cuda
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_graphs_of_the_network_on_a_gpu(dtype: torch.dtype) -> None:
-    torch.manual_seed(0)
-    network = PCNN(ModelConfig(size=64, mean=(0.5,), std=(0.25,), width=8)).eval()
+    network = small_network()
     plain, graphs = prepare(network, dtype), prepare(network.cuda(), dtype)
     for faces in (1, 3, SIZES[-1] + 5, 3, 0):
         face = torch.randn(faces, 1, 64, 64, generator=torch.Generator().manual_seed(faces))
@@ -227,65 +223,48 @@ def test_graphs_of_the_network_on_a_gpu(dtype: torch.dtype) -> None:
 @needs_gpu
 @pytest.mark.cuda
 def test_threads_with_streams_of_their_own_on_a_gpu() -> None:
-    torch.manual_seed(0)
-    network = PCNN(ModelConfig(size=64, mean=(0.5,), std=(0.25,), width=8)).eval().cuda()
+    network = small_network().cuda()
     graphs = prepare(network)
     faces = [torch.randn(2, 1, 64, 64, device="cuda") for _ in range(4)]
     expected = [graphs.forward_views(network.cut(face))[0] for face in faces]
-    wrong: list[int] = []
 
     def work(slot: int) -> None:
         with torch.cuda.stream(torch.cuda.Stream()):
             for _ in range(50):
                 found = graphs.forward_views(network.cut(faces[slot]))[0]
-                if not torch.equal(found, expected[slot]):
-                    wrong.append(slot)
+                assert torch.equal(found, expected[slot])
 
     torch.cuda.synchronize()
-    threads = [threading.Thread(target=work, args=(slot,)) for slot in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
 
 
 @needs_gpu
 @pytest.mark.cuda
 def test_networks_recorded_at_once_while_others_work_on_a_gpu() -> None:
     """The first passes of two networks, in two threads, while a third draws and uploads."""
-    torch.manual_seed(0)
-    config = ModelConfig(size=64, mean=(0.5,), std=(0.25,), width=8)
-    networks = [PCNN(config).eval().cuda() for _ in range(2)]
+    networks = [small_network(seed).cuda() for seed in range(2)]
     graphs = [prepare(network) for network in networks]
-    done, faults = threading.Event(), []
+    done = threading.Event()
 
     def first(slot: int) -> None:
-        try:
-            for faces in (1, 2, 4):
-                face = torch.randn(faces, 1, 64, 64).cuda()
-                expected = networks[slot](face)[0].detach()
-                found = graphs[slot].forward_views(networks[slot].cut(face))[0]
-                torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
-        except Exception as error:  # of a thread, which would be lost
-            faults.append(error)
+        for faces in (1, 2, 4):
+            face = torch.randn(faces, 1, 64, 64).cuda()
+            expected = networks[slot](face)[0].detach()
+            found = graphs[slot].forward_views(networks[slot].cut(face))[0]
+            torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
 
     def busy() -> None:
-        try:
-            while not done.is_set():
-                upload(torch.rand(480, 640, 3), torch.device("cuda")).mean().item()
-        except Exception as error:
-            faults.append(error)
+        while not done.is_set():
+            upload(torch.rand(480, 640, 3), torch.device("cuda")).mean().item()
 
-    threads = [threading.Thread(target=first, args=(slot,)) for slot in range(2)]
-    other = threading.Thread(target=busy)
-    for thread in (other, *threads):
-        thread.start()
-    for thread in threads:
-        thread.join()
-    done.set()
-    other.join()
-    assert not faults
+    with ThreadPoolExecutor(3) as pool:
+        other = pool.submit(busy)
+        try:
+            list(pool.map(first, range(2)))
+        finally:
+            done.set()
+        other.result()
     assert all(each._answer._recordable for each in graphs)
 
 
