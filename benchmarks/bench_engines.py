@@ -48,7 +48,7 @@ from pcnn.evaluate import predict_logits
 from pcnn.inference import prepare
 from pcnn.weights import load_expression
 
-OTHERS = ENGINES[1:]
+OTHERS = ("openvino", "onnxruntime")
 SIZE = 480, 640  # of the detector's files
 PHOTOGRAPHS = 150
 PARTS = ("files", "times", "starts", "accuracy")
@@ -181,7 +181,7 @@ def _detector(files: Path) -> Stages:
     images = pixels.permute(2, 0, 1)[None].float().contiguous()
     planes = pixels.permute(2, 0, 1)[None].contiguous().numpy()
     stages: Stages = {"plain": lambda: network(normalise(images, settings))}
-    for name in ENGINES:
+    for name in ("torch", *OTHERS):
         own = prepare_detector(detector.network, settings, name)
         stages[name] = lambda own=own: own(own.canvas([pixels], *SIZE))  # type: ignore[misc]
     for name, session in _sessions(files, "detector"):

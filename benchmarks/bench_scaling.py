@@ -27,7 +27,7 @@ from shared import Stages, medians, processor, put_into_page
 
 from pcnn import InputError, Recognizer, load_image
 from pcnn.detector import Detector
-from pcnn.engines import ENGINES, prepare_classifier
+from pcnn.engines import prepare_classifier
 from pcnn.evaluate import measure_cost
 from pcnn.geometry import face_transforms
 from pcnn.pictures import cut_views
@@ -116,7 +116,7 @@ def _faces(count: int, rounds: int) -> dict[str, float]:
     views = [view.contiguous() for view in network.cut(squares)]
     last = [view.contiguous(memory_format=torch.channels_last) for view in views]
     stages: Stages = {"authors' form": lambda: network.forward_views(views)}
-    for engine in ENGINES:
+    for engine in ("torch", "openvino", "onnxruntime"):
         try:
             own, _ = prepare_classifier(loaded, engine)
         except InputError:  # not installed

@@ -1,7 +1,9 @@
 """A network's pass on a GPU as one CUDA graph: hundreds of launches become one.
 
 For a few faces a GPU waits for its orders most of the time. A graph gives them all at once, but
-reads and writes the same memory always: so there is one for each of a few numbers of faces.
+reads and writes the same memory always: so there is one for each of a few numbers of rows, and
+of photographs for each size. To record one costs several passes, so it is done for what comes
+again.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from torch import Tensor
 # The numbers of faces that have graphs. Others take the next larger one's, whose last rows then are
 # of no meaning, as each row is of its own face alone.
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+# So many graphs are kept, of photographs that differ in size: the last ones used.
+MOST_KEPT = 16
 # How far a graph may be from the pass it was recorded from, relative to the largest value: its
 # kernels may be chosen anew, which in bfloat16 gives other last digits.
 _NEAR = 0.03
@@ -100,19 +104,22 @@ class CudaRecorder:
 class Captured:
     """Computes by recorded passes where that works, and else call by call, after one warning.
 
+    What comes for the first time runs call by call, what comes again is recorded.
     compute: what is recorded; it may not wait for the device. Each graph is held once against it.
+    sizes: the numbers of rows that have graphs, rising; more rows are several passes.
     Safe to use from several threads, which take turns.
     """
 
-    def __init__(self, compute: Compute, recorder: Recorder) -> None:
-        self._compute, self._recorder = compute, recorder
-        self._passes: dict[_Key, _Pass] = {}
+    def __init__(self, compute: Compute, recorder: Recorder, sizes: Sequence[int] = SIZES) -> None:
+        self._compute, self._recorder, self._sizes = compute, recorder, sizes
+        self._met: set[_Key] = set()
+        self._passes: dict[_Key, _Pass] = {}  # the last one used is the last
         self._turn = threading.Lock()
         self._recordable = True
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies, and what is sent to another process, record for themselves."""
-        return Captured, (self._compute, self._recorder)
+        return Captured, (self._compute, self._recorder, self._sizes)
 
     @torch.no_grad()
     def __call__(self, views: Sequence[Tensor]) -> list[Tensor]:
@@ -120,10 +127,19 @@ class Captured:
 
         A caller's autocast does not count: a graph would outlive the casts that it keeps.
         """
-        chunks = zip(*(view.split(SIZES[-1]) for view in views), strict=True)
+        chunks = zip(*(view.split(self._sizes[-1]) for view in views), strict=True)
         with torch.autocast(views[0].device.type, enabled=False):
             found = [self._answer(chunk) for chunk in chunks]
         return [torch.cat(parts) for parts in zip(*found, strict=True)]
+
+    @torch.no_grad()
+    def record(self, views: Sequence[Tensor]) -> None:
+        """Record the passes of all sizes now, for views (B, …) like these; B is at least 1."""
+        with torch.autocast(views[0].device.type, enabled=False):
+            for size in self._sizes:
+                alike = [view[:1].expand(size, *view.shape[1:]) for view in views]
+                for _ in range(2):  # the second time it is recorded
+                    self._answer(alike)
 
     def _answer(self, views: Sequence[Tensor]) -> Sequence[Tensor]:
         with self._turn, self._recorder.turn():
@@ -131,19 +147,22 @@ class Captured:
             return recorded.run(views) if recorded else self._compute(views)
 
     def _pass(self, views: Sequence[Tensor]) -> _Pass | None:
-        """The graph for so many faces, made if it is not there; None: it cannot be."""
-        size = next(size for size in SIZES if size >= len(views[0]))
+        """The graph for so many rows, made if they come again; None: there is none."""
+        size = next(size for size in self._sizes if size >= len(views[0]))
         key = size, views[0].dtype, tuple(view.shape[1:] for view in views)
         if key in self._passes:
+            self._passes[key] = self._passes.pop(key)
             return self._passes[key]
+        if key not in self._met:
+            self._met.add(key)
+            return None
         # What is written again by later calls must be ordinary tensors.
         with torch.inference_mode(False), torch.no_grad():
             # Held against numbers at random: a picture might give what cannot be compared.
             places = [_numbers(size, view) for view in views]
             expected = [answer.clone() for answer in self._compute(places)]
             try:
-                self._passes[key] = _Pass(self._compute, self._recorder, places, expected)
-                return self._passes[key]
+                found = _Pass(self._compute, self._recorder, places, expected)
             except RuntimeError as error:
                 self._recordable = False
                 self._passes.clear()
@@ -154,6 +173,10 @@ class Captured:
                     stacklevel=5,
                 )
                 return None
+        self._passes[key] = found
+        if len(self._passes) > MOST_KEPT:  # recording has waited for all that ran before
+            self._passes.pop(next(iter(self._passes)))
+        return found
 
 
 class _Pass:
@@ -199,9 +222,14 @@ def _near(found: Tensor, expected: Tensor) -> bool:
     return bool(apart <= _NEAR * largest)  # False for NaN
 
 
-def wanted() -> bool:
-    """Whether passes on a GPU are to be recorded: unless $PCNN_GRAPHS is 0."""
-    return os.environ.get("PCNN_GRAPHS", "1") != "0"
+def recorded(compute: Compute, device: torch.device, sizes: Sequence[int] = SIZES) -> Compute:
+    """The same by recorded passes, where the device is a GPU and $PCNN_GRAPHS is not 0.
+
+    compute, sizes: as for Captured.
+    """
+    if device.type != "cuda" or os.environ.get("PCNN_GRAPHS") == "0":
+        return compute
+    return Captured(compute, CudaRecorder(device), sizes)
 
 
 def side_by_side(calls: Sequence[Callable[[], Tensor]], device: torch.device) -> list[Tensor]:
@@ -210,7 +238,11 @@ def side_by_side(calls: Sequence[Callable[[], Tensor]], device: torch.device) ->
     A GPU may work on branches at once. They are recorded on streams of their own, whose memory is
     safe within a graph; outside of one the calls follow each other.
     """
-    if device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
+    if (
+        torch.compiler.is_compiling()
+        or device.type != "cuda"
+        or not torch.cuda.is_current_stream_capturing()
+    ):
         return [call() for call in calls]
     now, streams = torch.cuda.current_stream(), _branches(torch.cuda.current_device(), len(calls))
     found = []

@@ -15,7 +15,7 @@ from types import ModuleType
 from pcnn import __version__
 from pcnn.processes import few_collections, guarded
 
-_ENGINES = ("auto", "torch", "openvino", "onnxruntime")
+_ENGINES = ("auto", "torch", "compile", "openvino", "onnxruntime")
 
 _EXAMPLES = """\
 examples:

@@ -1,7 +1,7 @@
-"""What runs the networks: PyTorch itself, OpenVINO or ONNX Runtime, in which precision.
+"""What runs the networks: PyTorch, plain or compiled, OpenVINO or ONNX Runtime; which precision.
 
-Another engine runs a network as an ONNX graph (`graphs`). Making that takes the better part of a
-minute, so it is kept in the user's cache.
+Another engine than PyTorch runs a network as an ONNX graph (`graphs`). Making that takes the better
+part of a minute, so it is kept in the user's cache.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import importlib.metadata
 import importlib.util
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -31,7 +31,7 @@ from pcnn.regions import REGIONS
 from pcnn.retinaface import RetinaFace
 from pcnn.weights import ExpressionWeights, cache_folder
 
-ENGINES = ("torch", "openvino", "onnxruntime")
+ENGINES = ("torch", "compile", "openvino", "onnxruntime")
 PRECISIONS = ("float32", "bfloat16", "auto")
 # How far bfloat16 may move a calibrated probability of the sample faces to be chosen by "auto".
 MOST_MOVED = 0.02
@@ -70,14 +70,14 @@ class Session(Protocol):
 def choose_engine(engine: str, device: torch.device) -> str:
     """The engine asked for, one of ENGINES; "auto" is the quickest that is installed.
 
-    Raises InputError: an unknown one, one that is not installed, or, but for torch, a GPU.
+    Raises InputError: an unknown one, one that is not installed, or one that has no way to a GPU.
     """
     if engine == "auto":
         there = (name for name in _PACKAGES if not missing(_PACKAGES[name][1]))
         return next(there, "torch") if device.type == "cpu" else "torch"
     if engine not in ENGINES:
         raise InputError(f"engine must be auto, {', '.join(ENGINES)}, got {engine!r}")
-    if engine != "torch":
+    if engine in _PACKAGES:
         extra, packages = _PACKAGES[engine]
         require(f"engine {engine!r}", packages, extra)
         if device.type != "cpu":
@@ -105,7 +105,8 @@ def prepare_classifier(
 ) -> tuple[Prepared, str]:
     """A classifier ready for inference, and what runs it in which precision, in words.
 
-    loaded: its network lies on the CPU or, for torch, on a GPU. engine: one of ENGINES.
+    loaded: its network lies on the CPU or, for PyTorch, on a GPU. engine: one of ENGINES;
+        "compile" is torch.compile, which takes minutes, here and not later.
     precision: "float32"; "bfloat16"; "auto" takes bfloat16 where the processor has instructions
         for it and no probability of the sample faces moves by more than MOST_MOVED.
     Raises InputError: an unknown precision, or one that the engine has not.
@@ -130,8 +131,11 @@ def prepare_classifier(
 def prepare_detector(
     network: RetinaFace, settings: DetectorSettings, engine: str = "torch"
 ) -> PreparedDetector:
-    """A detector's network ready for inference in float32. engine: one of ENGINES."""
-    if engine == "torch":
+    """A detector's network ready for inference in float32.
+
+    engine: one of ENGINES; of "compile" it is plain PyTorch, as photographs have too many sizes.
+    """
+    if engine not in _PACKAGES:
         return PreparedRetinaFace(
             network, channels=settings.channels, mean=settings.mean, std=settings.std
         )
@@ -180,12 +184,17 @@ def movement(loaded: ExpressionWeights, prepared: Prepared) -> float:
 
 def _described(engine: str, precision: str, device: torch.device) -> str:
     threads = f", {counted(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else ""
-    return f"{engine} {importlib.metadata.version(engine)}, {precision}{threads}"
+    package = engine if engine in _PACKAGES else "torch"
+    name = "torch.compile of torch" if engine == "compile" else engine
+    return f"{name} {importlib.metadata.version(package)}, {precision}{threads}"
 
 
 def _prepare_classifier(loaded: ExpressionWeights, engine: str, precision: str) -> Prepared:
     if engine == "torch":
         return prepare(loaded.network, getattr(torch, precision))
+    if engine == "compile":
+        with _announced("compiling the classifier by torch.compile: up to some minutes …"):
+            return prepare(loaded.network, getattr(torch, precision), compiled=True)
     return _Classifier(ViewsGraph(loaded.network), engine, precision)
 
 
@@ -288,14 +297,9 @@ def _kept(graph: Graph, kind: str, options: str = "") -> Path:
         return path
     # A name of its own for each process: two may convert at once, the later rename wins.
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    console = Console(stderr=True)
-    told = f"pcnn: converting the {kind} for other engines, once: a minute or two …"
-    telling = console.status(told)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not console.is_terminal:
-            console.print(told, highlight=False)
-        with telling if console.is_terminal else contextlib.nullcontext():
+        with _announced(f"converting the {kind} for other engines, once: a minute or two …"):
             temporary.write_bytes(graph.onnx())
         temporary.replace(path)
     except OSError as error:
@@ -307,6 +311,16 @@ def _kept(graph: Graph, kind: str, options: str = "") -> Path:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
     return path
+
+
+@contextlib.contextmanager
+def _announced(told: str) -> Iterator[None]:
+    """What is done within takes long: say so on stderr."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        console.print(f"pcnn: {told}", highlight=False)
+    with console.status(f"pcnn: {told}") if console.is_terminal else contextlib.nullcontext():
+        yield
 
 
 def _fingerprint(graph: Graph, options: str) -> str:

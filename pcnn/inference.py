@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from pcnn import captured, ops
-from pcnn.captured import Captured, Compute, CudaRecorder, side_by_side
+from pcnn import ops
+from pcnn.captured import Captured, Compute, recorded, side_by_side
+from pcnn.compiled import Compiled
 from pcnn.errors import InputError
 from pcnn.model import PCNN, FaceNet
 from pcnn.packed import rows_of
@@ -49,20 +50,23 @@ class Prepared(Protocol):
         """Views → the mean-pooled stage-4 maps (B, 8 · width) that the logits are made of."""
 
 
-def prepare(network: PCNN | FaceNet, dtype: torch.dtype | None = None) -> Prepared:
+def prepare(
+    network: PCNN | FaceNet, dtype: torch.dtype | None = None, *, compiled: bool = False
+) -> Prepared:
     """A network ready for inference on the device it is on; its weights are copied.
 
     dtype: what it computes in, None: the type of its weights. Views and answers keep their own.
+    compiled: by torch.compile, which takes minutes, here and not later.
     Answers differ by rounding alone. Raises InputError: the network is in training mode, in
-    which its batch norms are no constants.
+    which its batch norms are no constants; torch.compile fails.
     """
     if network.training:
         raise InputError("prepare: network must be in eval mode; call its eval()")
     with torch.no_grad():
         weight = next(network.parameters())
         dtype = dtype or weight.dtype
-        if weight.device.type != "cpu" or dtype != torch.float32:
-            return _Folded(network, dtype)
+        if compiled or weight.device.type != "cpu" or dtype != torch.float32:
+            return _Folded(network, dtype, compiled=compiled)
         return _PreparedPCNN(network) if isinstance(network, PCNN) else _PreparedFaceNet(network)
 
 
@@ -85,14 +89,19 @@ def beheaded(network: PCNN | FaceNet) -> tuple[PCNN | FaceNet, nn.Module]:
 class _Folded:
     """A network's own modules, norms folded in: for all but float32 on a CPU."""
 
-    def __init__(self, network: PCNN | FaceNet, dtype: torch.dtype) -> None:
+    def __init__(
+        self, network: PCNN | FaceNet, dtype: torch.dtype, *, compiled: bool = False
+    ) -> None:
         body, head = beheaded(network)
         body.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._names = REGIONS if isinstance(network, PCNN) else ()
-        self._answer: Compute = partial(_folded_pass, body, head.to(dtype), dtype)
+        compute: Compute = partial(_folded_pass, body, head.to(dtype), dtype)
         device = next(head.parameters()).device
-        if device.type == "cuda" and captured.wanted():
-            self._answer = Captured(self._answer, CudaRecorder(device))
+        if compiled:
+            compute = Compiled(compute, partial(_blank_views, network, device))
+        self._answer = recorded(compute, device)
+        if compiled and isinstance(self._answer, Captured):  # by this thread, which the code fits
+            self._answer.record(_blank_views(network, device, 1))
 
     def forward_views(self, views: _Views) -> tuple[Tensor, Mapping[str, Tensor]]:
         _, logits, *regions = self._answer(views)
@@ -100,6 +109,11 @@ class _Folded:
 
     def embed_views(self, views: _Views) -> Tensor:
         return self._answer(views)[0]
+
+
+def _blank_views(network: PCNN | FaceNet, device: torch.device, faces: int) -> list[Tensor]:
+    config = network.config
+    return network.cut(torch.zeros(faces, config.channels, config.size, config.size, device=device))
 
 
 def _folded_pass(

@@ -8,12 +8,14 @@ are one product.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pcnn.captured import recorded
 from pcnn.packed import (
     Convolution,
     DirectConvolution,
@@ -26,6 +28,9 @@ from pcnn.retinaface import ANCHORS_PER_CELL, Bottleneck, Context, MobileNet, Re
 
 # What is predicted for an anchor: the logit of a face, its box, its landmarks.
 _VALUES = 1 + 4 + 10
+# The numbers of photographs whose passes are recorded on a GPU. They are many pixels: with more of
+# them it is the GPU that takes the time, not its orders.
+_SIZES = (1, 2, 4, 8)
 
 
 class PreparedRetinaFace:
@@ -58,6 +63,10 @@ class PreparedRetinaFace:
         self._contexts = [_Context(own) for own in (network.ssh1, network.ssh2, network.ssh3)]
         heads = zip(network.ClassHead, network.BboxHead, network.LandmarkHead, strict=True)
         self._heads = [merged_heads([head.conv1x1 for head in level]) for level in heads]  # type: ignore[misc]
+        self._passes = {
+            fine: recorded(partial(self._pass, fine), colour.device, _SIZES)
+            for fine in (True, False)
+        }
 
     def canvas(self, images: Sequence[Tensor], height: int, width: int) -> Tensor:
         """What the network takes for images, each in the upper left of height × width pixels.
@@ -82,8 +91,12 @@ class PreparedRetinaFace:
         Returns (B, N, 15): the logit of a face, box offsets, landmark offsets, the anchors in the
         order of `anchors.anchor_grid`.
         """
-        images = len(canvas)
-        maps = self._body(self._stem(canvas.permute(0, 3, 1, 2)))  # strides 8, 16, 32
+        return self._passes[fine]([canvas.permute(0, 3, 1, 2)])[0]
+
+    def _pass(self, fine: bool, canvases: Sequence[Tensor]) -> list[Tensor]:
+        """The predictions of the one canvas (B, 3, ·, ·), channels-last."""
+        images = len(canvases[0])
+        maps = self._body(self._stem(canvases[0]))  # strides 8, 16, 32
         coarse = self._outputs[2](maps[2])
         middle = self._merges[1](_add_enlarged(self._outputs[1](maps[1]), coarse))
         levels = [middle, coarse]
@@ -96,7 +109,7 @@ class PreparedRetinaFace:
         ):
             rows = torch.addmm(bias, rows_of(context(level)), matrix)
             found.append(rows.view(images, -1, _VALUES))
-        return torch.cat(found, 1)
+        return [torch.cat(found, 1)]
 
 
 class _MobileNet:

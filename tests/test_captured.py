@@ -7,13 +7,16 @@ import pickle
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from pcnn import captured
+from pcnn import captured, load_image
 from pcnn.captured import SIZES, Captured
+from pcnn.detector import Detector
 from pcnn.devices import upload
 from pcnn.inference import prepare
 from pcnn.model import PCNN, ModelConfig
@@ -94,14 +97,38 @@ def test_any_number_of_faces(inference: bool) -> None:
     recorder = Recorder()
     answer = Captured(compute, recorder)
     with torch.inference_mode(inference):
-        for faces in (1, 3, 2, 4, 0, 128, 300, 3, 1):
+        for faces in (1, 3, 2, 4, 0, 128, 300, 3, 1, 300):
             assert_same(answer(views_of(faces, faces)), compute(views_of(faces, faces)))
-    assert recorder.recorded == [1, 4, 2, 128, 64]  # 300 = 2 · 128 + 44
-    assert recorder.replays == 5 + 11  # once to be held against the plain pass
+    # What came twice; 3 and 4 faces are of one size, 0 and 1 as well; 300 = 2 · 128 + 44.
+    assert recorder.recorded == [4, 1, 128, 64]
+    assert recorder.replays == 4 + 9  # once each to be held against the plain pass
+
+
+def test_all_sizes_can_be_recorded_ahead() -> None:
+    recorder = Recorder()
+    answer = Captured(compute, recorder, (1, 4))
+    answer.record(views_of(2))
+    assert recorder.recorded == [1, 4]
+    for faces in (1, 3, 9):
+        assert_same(answer(views_of(faces, faces)), compute(views_of(faces, faces)))
+    assert recorder.recorded == [1, 4]
+
+
+def test_the_last_used_passes_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captured, "MOST_KEPT", 2)
+    recorder = Recorder()
+    answer = Captured(compute, recorder)
+    for faces in (1, 1, 2, 2, 1, 4, 4):  # 4 takes the place of 2
+        assert_same(answer(views_of(faces, faces)), compute(views_of(faces, faces)))
+    assert recorder.recorded == [1, 2, 4] and len(answer._passes) == 2
+    for faces in (1, 4, 2):
+        assert_same(answer(views_of(faces, faces)), compute(views_of(faces, faces)))
+    assert recorder.recorded == [1, 2, 4, 2]
 
 
 def test_earlier_answers_stay() -> None:
     answer = Captured(compute, Recorder())
+    answer.record(views_of(2))
     first = answer(views_of(2, 1))
     kept = [found.clone() for found in first]
     answer(views_of(2, 2))
@@ -111,7 +138,7 @@ def test_earlier_answers_stay() -> None:
 def test_each_dtype_has_its_own_passes() -> None:
     recorder = Recorder()
     answer = Captured(compute, recorder)
-    for dtype in (torch.float32, torch.float64, torch.float32):
+    for dtype in (torch.float32, torch.float64) * 3:
         found = answer(views_of(1, dtype=dtype))
         assert found[0].dtype == dtype
         assert_same(found, compute(views_of(1, dtype=dtype)))
@@ -129,6 +156,7 @@ def test_each_dtype_has_its_own_passes() -> None:
 )
 def test_what_cannot_be_recorded_is_computed_call_by_call(recorder: Recorder, reason: str) -> None:
     answer = Captured(compute, recorder)
+    answer(views_of(4))
     with pytest.warns(RuntimeWarning, match=f"not recorded as CUDA graphs.*{reason}") as told:
         found = answer(views_of(3))
     assert len(told) == 1
@@ -139,22 +167,27 @@ def test_what_cannot_be_recorded_is_computed_call_by_call(recorder: Recorder, re
 
 def test_a_caller_s_mistake_is_no_fault_of_the_graphs() -> None:
     answer = Captured(compute, Recorder())
-    with pytest.raises(RuntimeError, match="rank 4"):
-        answer([view[..., 0] for view in views_of(2)])
-    with pytest.raises(RuntimeError, match="size of tensor"):
-        answer([views_of(3)[0], views_of(2)[1]])
+    flat, uneven = [view[..., 0] for view in views_of(2)], [views_of(3)[0], views_of(2)[1]]
+    for wrong, error in ((flat, IndexError), (uneven, RuntimeError)):
+        with pytest.raises(error):
+            answer(wrong)
+    with pytest.raises(RuntimeError, match="rank 4"):  # asked again, as recordings are
+        answer(flat)
     broken = views_of(2)
     broken[0][0] = torch.nan
-    found = answer(broken)
-    assert found[0][0].isnan().all() and found[0][1].isfinite().all()
-    assert answer._recordable
+    for _ in range(2):
+        found = answer(broken)
+        assert found[0][0].isnan().all() and found[0][1].isfinite().all()
+    assert answer._recordable and len(answer._passes) == 1
 
 
 def test_views_of_another_size_have_their_own_passes() -> None:
     answer = Captured(compute, Recorder())
-    answer(views_of(2))
     larger = [torch.rand(2, 3, side, side) for side in (6, 3)]
-    assert_same(answer(larger), compute(larger))
+    for _ in range(3):
+        assert_same(answer(views_of(2)), compute(views_of(2)))
+        assert_same(answer(larger), compute(larger))
+    assert len(answer._passes) == 2
 
 
 def test_a_caller_s_autocast_does_not_count() -> None:
@@ -165,15 +198,30 @@ def test_a_caller_s_autocast_does_not_count() -> None:
     views = [torch.rand(2, 1, 4, 4)]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert product(views)[0].dtype == torch.bfloat16
-        found = answer(views)[0]
-    assert found.dtype == torch.float32
+        found = [answer(views)[0], answer(views)[0]]
+    assert found[0].dtype == found[1].dtype == torch.float32
+
+
+def test_a_detector_s_passes_by_shape() -> None:
+    recorder = Recorder()
+    network = Detector.load("mobilenet")._prepared
+    for fine in (True, False):
+        network._passes[fine] = Captured(network._passes[fine], recorder, (1, 2))
+    plain = Detector.load("mobilenet")._prepared
+    numbers = np.random.default_rng(0)
+    for count, height, fine in ((1, 64, True), (3, 32, False), (1, 64, True), (2, 32, False)):
+        shape = (height, 64, 3)
+        images = [torch.from_numpy(numbers.integers(0, 256, shape, np.uint8)) for _ in range(count)]
+        canvas = plain.canvas(images, height, 64)
+        torch.testing.assert_close(network(canvas, fine=fine), plain(canvas, fine=fine))
+    assert recorder.recorded == [1, 2]
 
 
 def test_threads_take_turns() -> None:
     answer = Captured(compute, Recorder())
 
     def work(seed: int) -> None:
-        for faces in (1, 2, 5):
+        for faces in (1, 2, 5, 2, 1):
             assert_same(answer(views_of(faces, seed)), compute(views_of(faces, seed)))
 
     with ThreadPoolExecutor(8) as pool:
@@ -181,9 +229,10 @@ def test_threads_take_turns() -> None:
 
 
 def test_copies_record_for_themselves() -> None:
-    answer = Captured(compute, captured.CudaRecorder(torch.device("cuda:0")))
+    answer = Captured(compute, captured.CudaRecorder(torch.device("cuda:0")), (1, 2))
     again = pickle.loads(pickle.dumps(answer))
     assert again._compute is compute and again._recorder._device == torch.device("cuda:0")
+    assert again._sizes == (1, 2)
 
 
 def test_calls_follow_each_other_where_nothing_is_recorded() -> None:
@@ -193,9 +242,11 @@ def test_calls_follow_each_other_where_nothing_is_recorded() -> None:
 
 
 def test_graphs_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert captured.wanted()
+    cpu, cuda = torch.device("cpu"), torch.device("cuda", 0)
+    assert captured.recorded(compute, cpu) is compute
+    assert isinstance(captured.recorded(compute, cuda), Captured)
     monkeypatch.setenv("PCNN_GRAPHS", "0")
-    assert not captured.wanted()
+    assert captured.recorded(compute, cuda) is compute
 
 
 @needs_gpu
@@ -204,7 +255,7 @@ def test_graphs_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_graphs_of_the_network_on_a_gpu(dtype: torch.dtype) -> None:
     network = small_network()
     plain, graphs = prepare(network, dtype), prepare(network.cuda(), dtype)
-    for faces in (1, 3, SIZES[-1] + 5, 3, 0):
+    for faces in (1, 3, SIZES[-1] + 5, 3, 0, SIZES[-1] + 5):
         face = torch.randn(faces, 1, 64, 64, generator=torch.Generator().manual_seed(faces))
         views = network.cut(face)
         with torch.inference_mode():
@@ -248,7 +299,7 @@ def test_networks_recorded_at_once_while_others_work_on_a_gpu() -> None:
     done = threading.Event()
 
     def first(slot: int) -> None:
-        for faces in (1, 2, 4):
+        for faces in (1, 2, 4) * 2:
             face = torch.randn(faces, 1, 64, 64).cuda()
             expected = networks[slot](face)[0].detach()
             found = graphs[slot].forward_views(networks[slot].cut(face))[0]
@@ -277,8 +328,30 @@ def test_a_refused_recording_leaves_the_gpu_in_order() -> None:
     before = torch.cuda.current_stream()
     answer = Captured(waits, captured.CudaRecorder(torch.device("cuda", 0)))
     views = [torch.rand(2, 1, 4, 4).cuda()]
+    answer(views)
     with pytest.warns(RuntimeWarning, match="not recorded"):
         found = answer(views)[0]
     assert torch.cuda.current_stream() == before
     torch.testing.assert_close(found, waits(views)[0])
     torch.rand(3, device="cuda").sum().item()
+
+
+@needs_gpu
+@pytest.mark.cuda
+def test_a_detector_on_a_gpu_finds_what_it_finds_on_a_cpu(
+    astronaut: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Call by call the first time, then as graphs, of more shapes than are kept."""
+    monkeypatch.setattr(captured, "MOST_KEPT", 3)
+    plain, graphs = Detector.load("mobilenet"), Detector.load("mobilenet", device="cuda:0")
+    picture = load_image(astronaut)
+    pictures = [picture, *(picture[: 288 + 32 * step] for step in range(6)), picture]
+    expected = plain.detect(pictures)
+    for _ in range(3):
+        for found, faces in zip(graphs.detect(pictures), expected, strict=True):
+            assert len(found) == len(faces)
+            for one, other in zip(found, faces, strict=True):
+                np.testing.assert_allclose(one.box, other.box, atol=2)
+                np.testing.assert_allclose(one.landmarks, other.landmarks, atol=2)
+    passes = graphs._prepared._passes
+    assert all(each._recordable and each._passes for each in passes.values())

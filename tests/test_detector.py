@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pcnn import weights
+from pcnn import load_image, weights
 from pcnn.checkpoints import DetectorSettings, read_detector
-from pcnn.detector import Detector, _network_size, normalise
+from pcnn.detector import Detector, _fetched, _network_size, normalise
 from pcnn.errors import InputError, WeightsError
 from pcnn.results import Detection
 from pcnn.retinaface import RetinaFace
@@ -251,6 +251,29 @@ def test_the_most_likely_candidates_alone_are_weighed(
     monkeypatch.setattr("pcnn.detector._MOST_CANDIDATES", 1)
     (faces,) = untrained.detect([image], min_score=0)
     assert [face.score for face in faces] == [best.score]
+
+
+def test_what_is_fetched_from_a_gpu_gives_the_same_faces(
+    packaged: Detector, astronaut: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There a pass's likeliest candidates are fetched together; here, from the same memory."""
+    picture = load_image(astronaut)
+    images = [picture, picture[:300]]
+    faces_of, shares = Detector._faces, []
+
+    def fetch_first(
+        self: Detector, predictions: Tensor, anchors: Tensor, *rest: Any
+    ) -> tuple[tuple[Detection, ...], bool]:
+        ((own, places),) = _fetched(predictions[None], anchors)
+        shares.append(len(own) / len(anchors))
+        return faces_of(self, own, places, *rest)
+
+    expected = packaged.detect(images)
+    monkeypatch.setattr(Detector, "_faces", fetch_first)
+    for one, other in zip(packaged.detect(images), expected, strict=True):
+        _assert_same(one, other)
+        assert one
+    assert min(shares) < 0.2 and max(shares) == 1  # the whole picture's, the halved ones'
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_auto_takes_the_quickest_that_is_there(
 @pytest.mark.parametrize(
     ("engine", "device", "message"),
     [
-        ("tensorrt", CPU, r"engine must be auto, torch, openvino, onnxruntime, got 'tensorrt'"),
+        ("tensorrt", CPU, r"must be auto, torch, compile, openvino, onnxruntime, got 'tensorrt'"),
         ("openvino", CUDA, r"engine 'openvino' runs on the CPU, not on cuda: say device='cpu'"),
     ],
 )
