@@ -1,12 +1,13 @@
 """The classifier on a GPU: as its authors run it, prepared, in bfloat16, and by CUDA graphs.
 
-    python benchmarks/bench_gpu.py [--weights NAME] [--batches 1 8 64 256] [--json FILE]
+    python benchmarks/bench_gpu.py [--weights NAME] [--batches 1 8 64 256] [--compile] [--json FILE]
 
 All ways of a batch take turns, round by round; medians of milliseconds, from the call to the end
 of its work on the device. "Of the matrix rate" is what share of the bfloat16 operations a second
 that a product of large matrices reaches on this device the network reaches in its convolutions.
-More than 128 faces are several graphs' passes, but one call by call. Last comes a
-whole photograph. With --device cpu, which is for trying this script, there are no graphs: that part
+More than 128 faces are several graphs' passes, but one call by call. --compile adds what
+torch.compile makes of it, which takes minutes. Last come a pass of the detector and a whole
+photograph. With --device cpu, which is for trying this script, there are no graphs: that part
 has not been run yet, for want of a GPU.
 """
 
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from pcnn import Recognizer, inference
 from pcnn.captured import Captured
+from pcnn.detector import Detector
 from pcnn.evaluate import measure_cost
 from pcnn.images import load_image
 from pcnn.inference import prepare
@@ -43,13 +45,16 @@ def main() -> None:
     rate = matrix_rate(device, 8192 if device.type == "cuda" else 512)
     operations = 2 * measure_cost(network, runs=0).macs
     tables: dict[str, dict[str, float]] = {}
+    prepared = _prepared(network, compiled=arguments.compile)
     with torch.inference_mode():
         for batch in arguments.batches:
             config = network.config
             numbers = torch.Generator().manual_seed(batch)
             shape = (batch, config.channels, config.size, config.size)
             faces = torch.randn(shape, generator=numbers).to(device)
-            stages = {name: _waited(run, device) for name, run in _ways(network, faces).items()}
+            stages = {
+                name: _waited(run, device) for name, run in _ways(network, prepared, faces).items()
+            }
             tables[str(batch)] = times = medians(stages, arguments.rounds)
             print(f"\nbatch {batch:<32}{'ms':>10}{'ratio':>8}{'of the matrix rate':>20}")
             for name, ms in times.items():
@@ -80,11 +85,23 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--weights", default=DEFAULT_WEIGHTS)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 64, 256])
     parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--compile", action="store_true", help="time torch.compile as well")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     return parser.parse_args()
 
 
-def _ways(network: Any, faces: Tensor) -> Stages:
+def _prepared(network: Any, *, compiled: bool) -> dict[str, Any]:
+    """The network made ready in several ways, by name."""
+    found: dict[str, Any] = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        name = str(dtype).removeprefix("torch.")
+        found[f"prepared, {name}"] = prepare(network, dtype)
+        if compiled:
+            found[f"compiled, {name}"] = prepare(network, dtype, compiled=True)
+    return found
+
+
+def _ways(network: Any, prepared: dict[str, Any], faces: Tensor) -> Stages:
     """What is timed; each cuts the faces' views and computes the logits."""
     last = faces.contiguous(memory_format=torch.channels_last)
 
@@ -92,35 +109,35 @@ def _ways(network: Any, faces: Tensor) -> Stages:
         return lambda: answer(network.cut(last))[1]
 
     ways: Stages = {_PLAIN: lambda: network(faces)[0]}
-    for dtype in (torch.float32, torch.bfloat16):
-        name = str(dtype).removeprefix("torch.")
-        prepared = prepare(network, dtype)
-        answer = getattr(prepared, "_answer", None)
-        if isinstance(answer, Captured):
-            ways[f"prepared, {name}, call by call"] = by(answer._compute)
-            ways[f"the same as CUDA graphs, {name}"] = by(answer)
-            one_by_one = Captured(answer._compute, type(answer._recorder)(faces.device))
-            with patch.object(
-                inference, "side_by_side", lambda calls, _: [call() for call in calls]
-            ):
-                by(one_by_one)()  # records
+    for name, own in prepared.items():
+        answer = getattr(own, "_answer", None)
+        if not isinstance(answer, Captured):
+            ways[name] = lambda own=own: own.forward_views(network.cut(last))[0]
+            continue
+        one_by_one = Captured(answer._compute, type(answer._recorder)(faces.device))
+        for _ in range(2):  # what comes again is recorded
             by(answer)()
-            if not (answer._recordable and one_by_one._recordable):
-                raise SystemExit("passes were not recorded: see the warning")
-            ways[f"graphs without branches, {name}"] = by(one_by_one)
-        else:
-            ways[f"prepared, {name}"] = lambda prepared=prepared: prepared.forward_views(
-                network.cut(last)
-            )[0]
+            with patch.object(inference, "side_by_side", _one_by_one):
+                by(one_by_one)()
+        if not (answer._recordable and one_by_one._recordable):
+            raise SystemExit("passes were not recorded: see the warning")
+        ways[f"{name}, call by call"] = by(answer._compute)
+        ways[f"{name}, CUDA graphs"] = by(answer)
+        ways[f"{name}, graphs without branches"] = by(one_by_one)
     return ways
 
 
+def _one_by_one(calls: Sequence[Callable[[], Tensor]], _: torch.device) -> list[Tensor]:
+    return [call() for call in calls]
+
+
 def photograph(device: torch.device, rounds: int) -> dict[str, float]:
-    """Median milliseconds from a photograph's pixels to its result, by what computes."""
+    """Median milliseconds from a photograph's pixels to its faces and result, by what computes."""
     pixels = load_image(_PHOTOGRAPH)
     stages: Stages = {}
     for place in dict.fromkeys(("cpu", str(device))):
-        recognizer = Recognizer(device=place)
+        recognizer, detector = Recognizer(device=place), Detector.load("mobilenet", device=place)
+        stages[f"its faces, {place}"] = lambda detector=detector: detector.detect([pixels])
         stages[f"a photograph, {place}"] = lambda recognizer=recognizer: recognizer.predict(pixels)
     return medians(stages, rounds)
 

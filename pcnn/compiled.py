@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +36,9 @@ class Compiled:
         self._turn = threading.Lock()
         on_cpu = views(1)[0].device.type == "cpu"
         # Weights become constants there, in the order that oneDNN likes best.
-        options = {"freezing": True} if backend == "inductor" and on_cpu else None
+        options: dict[str, Any] | None = (
+            {"freezing": True} if backend == "inductor" and on_cpu else None
+        )
         self._code = torch.compile(compute, fullgraph=True, backend=backend, options=options)
         try:
             for faces in (1, 2):  # the second time the number of faces is left open
