@@ -93,7 +93,7 @@ def _parse() -> argparse.Namespace:
 def _prepared(network: Any, *, compiled: bool) -> dict[str, Any]:
     """The network made ready in several ways, by name."""
     found: dict[str, Any] = {}
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
         name = str(dtype).removeprefix("torch.")
         found[f"prepared, {name}"] = prepare(network, dtype)
         if compiled:

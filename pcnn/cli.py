@@ -16,6 +16,7 @@ from pcnn import __version__
 from pcnn.processes import few_collections, guarded
 
 _ENGINES = ("auto", "torch", "compile", "openvino", "onnxruntime")
+_PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 
 _EXAMPLES = """\
 examples:
@@ -167,6 +168,7 @@ def _predict_parser() -> argparse.ArgumentParser:
     add("--detector", metavar="NAME|FILE", help="mobilenet, resnet50 or a checkpoint")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
     add("--engine", choices=_ENGINES, default="torch", help="what runs the networks [%(default)s]")
+    add("--precision", choices=_PRECISIONS, default="float32", help="of expressions [%(default)s]")
     add("--min-score", type=_probability, metavar="P", help="least detection score, 0…1")
     add("--batch-size", type=_positive, metavar="N", help="pictures in one pass")
     add("--info", action="store_true", help="show versions, device, weights, ops; then stop")
@@ -302,7 +304,7 @@ def _embed_parser() -> argparse.ArgumentParser:
     add("--min-score", type=_probability, metavar="P", help="least detection score, 0…1")
     add("--batch-size", type=_positive, metavar="N", help="pictures in one pass")
     add("--version", action="version", version=f"pcnn {__version__}")
-    parser.set_defaults(engine="torch")  # what recognizers are made with
+    parser.set_defaults(engine="torch", precision="float32")  # what recognizers are made with
     return parser
 
 

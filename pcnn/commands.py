@@ -46,6 +46,7 @@ def load_recognizer(arguments: argparse.Namespace) -> Recognizer:
     return Recognizer(
         *(arguments.weights, arguments.detector, arguments.device),
         engine=arguments.engine,
+        precision=arguments.precision,
         batch_size=_step(arguments),
         align_crops=False if arguments.as_they_are else None,
     )

@@ -45,9 +45,10 @@ class Recognizer:
     head: a Head of your own, or its file: gives labels and scores in place of the network's own,
         and the regions say nothing.
     engine: what runs the networks: "torch", on a CPU also "openvino" or "onnxruntime", or "auto",
-        the quickest that is installed. See docs/export.md.
-    precision: what the expression network computes in: "float32", "bfloat16", or "auto", see
-        engines.prepare_classifier.
+        the quickest that is installed; "compile" is torch.compile, which takes minutes, once, here.
+        See docs/export.md.
+    precision: what the expression network computes in: "float32", "bfloat16", on a GPU "float16",
+        or "auto", see engines.prepare_classifier.
     batch_size: how many pictures share a pass, when many are predicted; some more are in memory.
     align_crops: whether `predict_crops`, `embed_crops` and `explain_crops` turn and scale a face so
         that its landmarks lie as in training; None does it if the weights were taught so.

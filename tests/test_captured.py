@@ -251,7 +251,7 @@ def test_graphs_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_gpu
 @pytest.mark.cuda
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_graphs_of_the_network_on_a_gpu(dtype: torch.dtype) -> None:
     network = small_network()
     plain, graphs = prepare(network, dtype), prepare(network.cuda(), dtype)

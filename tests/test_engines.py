@@ -16,7 +16,13 @@ from torch import Tensor, nn
 
 from pcnn import Recognizer, cli, engines, load_image
 from pcnn.detector import Detector
-from pcnn.engines import choose_engine, has_bfloat16, movement, prepare_classifier, prepare_detector
+from pcnn.engines import (
+    choose_engine,
+    movement,
+    prepare_classifier,
+    prepare_detector,
+    quick_precision,
+)
 from pcnn.errors import InputError, WeightsError
 from pcnn.graphs import Graph, ViewsGraph, patterns
 from pcnn.inference import prepare
@@ -133,7 +139,8 @@ def test_missing_names_what_is_not_installed() -> None:
 @pytest.mark.parametrize(
     ("engine", "precision", "message"),
     [
-        ("torch", "int4", r"precision must be float32, bfloat16, auto, got 'int4'"),
+        ("torch", "int4", r"must be float32, bfloat16, float16, auto, got 'int4'"),
+        ("torch", "float16", r"'float16' is for GPUs: on a CPU say 'bfloat16' or 'float32'"),
         ("onnxruntime", "bfloat16", r"'onnxruntime' computes in float32 alone on the CPU: say"),
     ],
 )
@@ -150,16 +157,24 @@ def test_precisions_that_cannot_be_had(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("flags\t\t: fpu avx512f avx512_bf16 amx_tile", True),
-        ("Features\t: fp asimd bf16 i8mm", True),
-        ("flags\t\t: fpu avx512f avx512_vnni", False),
+        ("flags\t\t: fpu avx512f avx512_bf16 amx_tile", "bfloat16"),
+        ("Features\t: fp asimd bf16 i8mm", "bfloat16"),
+        ("flags\t\t: fpu avx512f avx512_vnni", None),
     ],
 )
 def test_instructions_are_those_that_the_processor_tells(
-    words: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+    words: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Path, "read_text", lambda _: words)
-    assert has_bfloat16(CPU) is expected
+    assert quick_precision(CPU) == expected
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((6, 1), None), ((7, 0), "float16")])
+def test_a_gpu_with_matrix_units_is_quick_in_float16(
+    capability: tuple[int, int], expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert quick_precision(CUDA) == expected
 
 
 def test_a_system_that_does_not_tell_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,25 +182,26 @@ def test_a_system_that_does_not_tell_has_none(monkeypatch: pytest.MonkeyPatch) -
         raise FileNotFoundError
 
     monkeypatch.setattr(Path, "read_text", fail)
-    assert has_bfloat16(CPU) is False
+    assert quick_precision(CPU) is None
 
 
 @pytest.mark.parametrize(
-    ("instructions", "moved", "chosen"),
+    ("quick", "moved", "chosen"),
     [
-        (False, 0.0, "float32"),
-        (True, engines.MOST_MOVED, "bfloat16"),
-        (True, 2 * engines.MOST_MOVED, "float32"),
+        (None, 0.0, "float32"),
+        ("bfloat16", engines.MOST_MOVED, "bfloat16"),
+        ("bfloat16", 2 * engines.MOST_MOVED, "float32"),
+        ("float16", float("nan"), "float32"),
     ],
 )
-def test_auto_takes_bfloat16_where_it_is_quick_and_good(
+def test_auto_takes_fewer_bits_where_they_are_quick_and_good(
     loaded: ExpressionWeights,
-    instructions: bool,
+    quick: str | None,
     moved: float,
     chosen: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(engines, "has_bfloat16", lambda _: instructions)
+    monkeypatch.setattr(engines, "quick_precision", lambda _: quick)
     monkeypatch.setattr(engines, "movement", lambda *_: moved)
     _, described = prepare_classifier(loaded, "torch", "auto")
     assert described == f"torch {torch.__version__}, {chosen}, 1 thread"
@@ -200,6 +216,8 @@ def test_bfloat16_moves_probabilities_a_little(loaded: ExpressionWeights, astron
     assert logits.dtype == regions["mouth"].dtype == prepared.embed_views(views).dtype
     assert logits.dtype == torch.float32
     assert movement(loaded, prepare(loaded.network)) < 1e-5
+    halved = movement(loaded, prepare(loaded.network, torch.float16))
+    assert 1e-5 < halved < tolerances.BFLOAT16 / 4
 
 
 def test_a_recognizer_tells_its_engine_and_precision() -> None:
