@@ -25,6 +25,8 @@ bench:  ## the figures of docs/performance.md
 	python benchmarks/score_detector.py
 	python benchmarks/bench_networks.py --weights small --faces 1 8 --rounds 12 --json benchmarks/networks.json
 	python benchmarks/bench_scaling.py
+	python benchmarks/bench_engines.py files times --files build/engines --json benchmarks/bench_engines.json
+	python benchmarks/bench_stream.py --photographs ../shared/data/lfw/lfw_faces.tar --count 1000 --timed 48 --json benchmarks/stream.json
 	python benchmarks/bench_ops.py --json benchmarks/ops.json --page docs/ops.md
 	python benchmarks/end_to_end.py --faces 1000 --json benchmarks/end_to_end.json --page docs/evaluation.md
 

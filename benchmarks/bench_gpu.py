@@ -5,8 +5,8 @@
 All ways of a batch take turns, round by round; medians of milliseconds, from the call to the end
 of its work on the device. "Of the matrix rate" is what share of the bfloat16 operations a second
 that a product of large matrices reaches on this device the network reaches in its convolutions.
-More than 128 faces are several graphs' passes, but one call by call. --compile adds what
-torch.compile makes of it, which takes minutes. Last come a pass of the detector and a whole
+More than 128 faces are several graphs' passes, but one call by call. --compile adds what PyTorch's
+compiler makes of it, which takes minutes. Last come a photograph's faces and all of a
 photograph. With --device cpu, which is for trying this script, there are no graphs: that part
 has not been run yet, for want of a GPU.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,35 +27,36 @@ from shared import Stages, medians, processor
 from torch import Tensor
 
 from pcnn import Recognizer, inference
-from pcnn.captured import Captured
 from pcnn.detector import Detector
+from pcnn.engines import prepare_classifier
 from pcnn.evaluate import measure_cost
 from pcnn.images import load_image
-from pcnn.inference import prepare
+from pcnn.inference import Prepared, prepare
 from pcnn.recognizer import DEFAULT_WEIGHTS
-from pcnn.weights import load_expression
+from pcnn.weights import ExpressionWeights, load_expression
 
 _PLAIN = "eager float32"
+_UNBRANCHED = " without branches"
 _PHOTOGRAPH = Path(__file__).parent.parent / "docs" / "images" / "astronaut.png"
 
 
 def main() -> None:
     arguments = _parse()
     device = torch.device(arguments.device)
-    network = load_expression(arguments.weights).network.to(device)
+    loaded = load_expression(arguments.weights)
+    network = loaded.network.to(device)
     rate = matrix_rate(device, 8192 if device.type == "cuda" else 512)
     operations = 2 * measure_cost(network, runs=0).macs
     tables: dict[str, dict[str, float]] = {}
-    prepared = _prepared(network, compiled=arguments.compile)
+    ways = _ways(loaded, arguments.compile)
     with torch.inference_mode():
         for batch in arguments.batches:
             config = network.config
             numbers = torch.Generator().manual_seed(batch)
             shape = (batch, config.channels, config.size, config.size)
             faces = torch.randn(shape, generator=numbers).to(device)
-            stages = {
-                name: _waited(run, device) for name, run in _ways(network, prepared, faces).items()
-            }
+            stages = _stages(network, ways, faces)
+            stages = {name: _waited(run, device) for name, run in stages.items()}
             tables[str(batch)] = times = medians(stages, arguments.rounds)
             print(f"\nbatch {batch:<32}{'ms':>10}{'ratio':>8}{'of the matrix rate':>20}")
             for name, ms in times.items():
@@ -85,46 +87,46 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--weights", default=DEFAULT_WEIGHTS)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 64, 256])
     parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--compile", action="store_true", help="time torch.compile as well")
+    parser.add_argument("--compile", action="store_true", help="time what is compiled as well")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     return parser.parse_args()
 
 
-def _prepared(network: Any, *, compiled: bool) -> dict[str, Any]:
+def _ways(loaded: ExpressionWeights, compiled: bool) -> dict[str, Prepared]:
     """The network made ready in several ways, by name."""
-    found: dict[str, Any] = {}
-    for dtype in (torch.float32, torch.bfloat16, torch.float16):
-        name = str(dtype).removeprefix("torch.")
-        found[f"prepared, {name}"] = prepare(network, dtype)
+    found: dict[str, Prepared] = {}
+    device = next(loaded.network.parameters()).device
+    for name in ("float32", "bfloat16", "float16")[: 2 if device.type == "cpu" else 3]:
+        dtype: torch.dtype = getattr(torch, name)
+        if device.type == "cpu":
+            found[f"prepared, {name}"] = prepare(loaded.network, dtype)
+        else:
+            with patch.dict(os.environ, PCNN_GRAPHS="0"):
+                found[f"prepared, {name}, call by call"] = prepare(loaded.network, dtype)
+            found[f"prepared, {name}, CUDA graphs"] = prepare(loaded.network, dtype)
+            found[f"prepared, {name}, graphs{_UNBRANCHED}"] = prepare(loaded.network, dtype)
         if compiled:
-            found[f"compiled, {name}"] = prepare(network, dtype, compiled=True)
+            found[f"compiled, {name}"] = prepare_classifier(loaded, "compile", name)[0]
     return found
 
 
-def _ways(network: Any, prepared: dict[str, Any], faces: Tensor) -> Stages:
+def _stages(network: Any, ways: dict[str, Prepared], faces: Tensor) -> Stages:
     """What is timed; each cuts the faces' views and computes the logits."""
     last = faces.contiguous(memory_format=torch.channels_last)
+    stages: Stages = {_PLAIN: lambda: network(faces)[0]}
+    for name, own in ways.items():
 
-    def by(answer: Callable[[Sequence[Tensor]], Sequence[Tensor]]) -> Callable[[], Tensor]:
-        return lambda: answer(network.cut(last))[1]
+        def run(own: Prepared = own) -> Tensor:
+            return own.forward_views(network.cut(last))[0]
 
-    ways: Stages = {_PLAIN: lambda: network(faces)[0]}
-    for name, own in prepared.items():
-        answer = getattr(own, "_answer", None)
-        if not isinstance(answer, Captured):
-            ways[name] = lambda own=own: own.forward_views(network.cut(last))[0]
-            continue
-        one_by_one = Captured(answer._compute, type(answer._recorder)(faces.device))
-        for _ in range(2):  # what comes again is recorded
-            by(answer)()
-            with patch.object(inference, "side_by_side", _one_by_one):
-                by(one_by_one)()
-        if not (answer._recordable and one_by_one._recordable):
+        branches = _one_by_one if name.endswith(_UNBRANCHED) else inference.side_by_side
+        with patch.object(inference, "side_by_side", branches):
+            for _ in range(2):  # what comes again is recorded
+                run()
+        if not getattr(getattr(own, "_answer", None), "_recordable", True):
             raise SystemExit("passes were not recorded: see the warning")
-        ways[f"{name}, call by call"] = by(answer._compute)
-        ways[f"{name}, CUDA graphs"] = by(answer)
-        ways[f"{name}, graphs without branches"] = by(one_by_one)
-    return ways
+        stages[name] = run
+    return stages
 
 
 def _one_by_one(calls: Sequence[Callable[[], Tensor]], _: torch.device) -> list[Tensor]:

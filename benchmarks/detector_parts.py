@@ -25,7 +25,7 @@ REST = "the picture as floats, heads, joins"
 
 
 def measure_parts(rates: Mapping[str, float], rounds: int) -> dict[str, dict[str, float]]:
-    """Calls, median milliseconds and floor of each part of a pass, and of all of it.
+    """Of each part of a pass: its calls, median milliseconds and floor; of all of it milliseconds.
 
     rates: "macs" and "bytes" a second.
     """

@@ -2,8 +2,8 @@
 
 For a few faces a GPU waits for its orders most of the time. A graph gives them all at once, but
 reads and writes the same memory always: so there is one for each of a few numbers of rows, and
-of photographs for each size. To record one costs several passes, so it is done for what comes
-again.
+of photographs for each size. To record one takes several passes and has PyTorch give back the
+memory that it keeps, so it is done for what comes again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 # The numbers of faces that have graphs. Others take the next larger one's, whose last rows then are
 # of no meaning, as each row is of its own face alone.
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
-# So many graphs are kept, of photographs that differ in size: the last ones used.
+# So many graphs there may be, of photographs that differ in size: of those that came again first.
 MOST_KEPT = 16
 # How far a graph may be from the pass it was recorded from, relative to the largest value: its
 # kernels may be chosen anew, which in bfloat16 gives other last digits.
@@ -104,7 +104,8 @@ class CudaRecorder:
 class Captured:
     """Computes by recorded passes where that works, and else call by call, after one warning.
 
-    What comes for the first time runs call by call, what comes again is recorded.
+    What comes for the first time runs call by call, what comes again is recorded, up to MOST_KEPT
+    sizes; so is none that the memory does not suffice for.
     compute: what is recorded; it may not wait for the device. Each graph is held once against it.
     sizes: the numbers of rows that have graphs, rising; more rows are several passes.
     Safe to use from several threads, which take turns.
@@ -113,7 +114,7 @@ class Captured:
     def __init__(self, compute: Compute, recorder: Recorder, sizes: Sequence[int] = SIZES) -> None:
         self._compute, self._recorder, self._sizes = compute, recorder, sizes
         self._met: set[_Key] = set()
-        self._passes: dict[_Key, _Pass] = {}  # the last one used is the last
+        self._passes: dict[_Key, _Pass | None] = {}  # None: it is too large
         self._turn = threading.Lock()
         self._recordable = True
 
@@ -132,51 +133,49 @@ class Captured:
             found = [self._answer(chunk) for chunk in chunks]
         return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
-    @torch.no_grad()
-    def record(self, views: Sequence[Tensor]) -> None:
-        """Record the passes of all sizes now, for views (B, …) like these; B is at least 1."""
-        with torch.autocast(views[0].device.type, enabled=False):
-            for size in self._sizes:
-                alike = [view[:1].expand(size, *view.shape[1:]) for view in views]
-                for _ in range(2):  # the second time it is recorded
-                    self._answer(alike)
-
     def _answer(self, views: Sequence[Tensor]) -> Sequence[Tensor]:
         with self._turn, self._recorder.turn():
-            recorded = self._pass(views) if self._recordable else None
-            return recorded.run(views) if recorded else self._compute(views)
+            one = self._pass(views) if self._recordable else None
+            return one.run(views) if one else self._compute(views)
 
     def _pass(self, views: Sequence[Tensor]) -> _Pass | None:
         """The graph for so many rows, made if they come again; None: there is none."""
         size = next(size for size in self._sizes if size >= len(views[0]))
         key = size, views[0].dtype, tuple(view.shape[1:] for view in views)
         if key in self._passes:
-            self._passes[key] = self._passes.pop(key)
             return self._passes[key]
         if key not in self._met:
             self._met.add(key)
             return None
+        if len(self._passes) < MOST_KEPT:
+            self._passes[key] = self._made(size, views)
+            if not self._recordable:
+                self._passes.clear()
+        return self._passes.get(key)
+
+    def _made(self, size: int, views: Sequence[Tensor]) -> _Pass | None:
+        """A graph for views like these; None: it is too large, or no graph can be made at all."""
         # What is written again by later calls must be ordinary tensors.
         with torch.inference_mode(False), torch.no_grad():
-            # Held against numbers at random: a picture might give what cannot be compared.
-            places = [_numbers(size, view) for view in views]
-            expected = [answer.clone() for answer in self._compute(places)]
             try:
-                found = _Pass(self._compute, self._recorder, places, expected)
+                # Held against numbers at random: a picture might give what cannot be compared.
+                places = [_numbers(size, view) for view in views]
+                expected = [answer.clone() for answer in self._compute(places)]
+            except torch.OutOfMemoryError:
+                return None
+            try:
+                return _Pass(self._compute, self._recorder, places, expected)
+            except torch.OutOfMemoryError:
+                return None
             except RuntimeError as error:
                 self._recordable = False
-                self._passes.clear()
                 warnings.warn(
                     f"pcnn: this GPU's passes are not recorded as CUDA graphs ({error}): they run "
                     "call by call, slower (PCNN_GRAPHS=0 asks for that)",
                     RuntimeWarning,
-                    stacklevel=5,
+                    stacklevel=6,
                 )
                 return None
-        self._passes[key] = found
-        if len(self._passes) > MOST_KEPT:  # recording has waited for all that ran before
-            self._passes.pop(next(iter(self._passes)))
-        return found
 
 
 class _Pass:
@@ -238,11 +237,7 @@ def side_by_side(calls: Sequence[Callable[[], Tensor]], device: torch.device) ->
     A GPU may work on branches at once. They are recorded on streams of their own, whose memory is
     safe within a graph; outside of one the calls follow each other.
     """
-    if (
-        torch.compiler.is_compiling()
-        or device.type != "cuda"
-        or not torch.cuda.is_current_stream_capturing()
-    ):
+    if device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
         return [call() for call in calls]
     now, streams = torch.cuda.current_stream(), _branches(torch.cuda.current_device(), len(calls))
     found = []

@@ -167,13 +167,18 @@ def _predict_parser() -> argparse.ArgumentParser:
     add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
     add("--detector", metavar="NAME|FILE", help="mobilenet, resnet50 or a checkpoint")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
-    add("--engine", choices=_ENGINES, default="torch", help="what runs the networks [%(default)s]")
-    add("--precision", choices=_PRECISIONS, default="float32", help="of expressions [%(default)s]")
+    _add_engine(parser)
     add("--min-score", type=_probability, metavar="P", help="least detection score, 0…1")
     add("--batch-size", type=_positive, metavar="N", help="pictures in one pass")
     add("--info", action="store_true", help="show versions, device, weights, ops; then stop")
     add("--version", action="version", version=f"pcnn {__version__}")
     return parser
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--engine", choices=_ENGINES, default="torch", help="what runs the networks [%(default)s]")
+    add("--precision", choices=_PRECISIONS, default="float32", help="of expressions [%(default)s]")
 
 
 def _probability(text: str) -> float:
@@ -301,10 +306,10 @@ def _embed_parser() -> argparse.ArgumentParser:
     add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
     add("--detector", metavar="NAME|FILE", help="mobilenet, resnet50 or a checkpoint")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
+    _add_engine(parser)
     add("--min-score", type=_probability, metavar="P", help="least detection score, 0…1")
     add("--batch-size", type=_positive, metavar="N", help="pictures in one pass")
     add("--version", action="version", version=f"pcnn {__version__}")
-    parser.set_defaults(engine="torch", precision="float32")  # what recognizers are made with
     return parser
 
 

@@ -1,71 +1,80 @@
-"""A network's pass compiled by torch.compile: an option, whose wait is at load and nowhere else."""
+"""A classifier by TorchInductor, the compiler of torch.compile, ahead of time: code in a file.
+
+torch.compile compiles anew wherever a call differs from those before, in its number of threads or
+in a setting of the process: a wait of a minute in the midst of the work. Compiled ahead, the code
+is loaded at the next start, serves any number of faces, and is never made again.
+"""
 
 from __future__ import annotations
 
-import threading
+import hashlib
+import platform
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pcnn.captured import Compute
-from pcnn.errors import InputError
+from pcnn.errors import InputError, WeightsError
+from pcnn.graphs import Graph, quietly
+
+
+def write_compiled(graph: Graph, path: Path) -> None:
+    """Compile a graph for the device that it is on into a file, .pt2.
+
+    Raises InputError: it cannot be compiled here, as without a C++ compiler.
+    """
+    # As many threads as a caller has, not as this one; on a CPU weights become constants, in the
+    # order that oneDNN likes best.
+    options = {"cpp.dynamic_threads": True, "freezing": graph.example[0].device.type == "cpu"}
+    try:
+        with quietly(), torch.no_grad():
+            torch._inductor.aoti_compile_and_package(
+                graph.program(), package_path=str(path), inductor_configs=options
+            )
+    except Exception as error:  # compilers have exceptions of their own
+        raise InputError(
+            f"engine 'compile': PyTorch cannot compile here ({_told(error)}): say engine='torch'"
+        ) from error
 
 
 class Compiled:
-    """Computes by compiled code wherever that fits, else call by call: it compiles at load alone.
+    """A compiled graph's code: its inputs (B, …) to its outputs; B is at least 1.
 
-    Code is made for one face and for any other number of them, with as many threads as torch has
-    then. A thread that has another share of them, as those have that read many pictures on a CPU,
-    runs call by call.
-    compute: what is compiled. views: makes views as they will come, of that many faces.
-    backend: torch.compile's.
-    Safe to use from several threads, which take turns.
-    Raises InputError: it cannot be compiled here, as without a C++ compiler.
+    Threads take turns. Raises WeightsError: the file is none that PyTorch can load.
     """
 
-    def __init__(
-        self,
-        compute: Compute,
-        views: Callable[[int], Sequence[Tensor]],
-        *,
-        backend: str | Callable[..., Callable[..., object]] = "inductor",
-    ) -> None:
-        self._compute, self._threads = compute, torch.get_num_threads()
-        self._turn = threading.Lock()
-        on_cpu = views(1)[0].device.type == "cpu"
-        # Weights become constants there, in the order that oneDNN likes best.
-        options: dict[str, Any] | None = (
-            {"freezing": True} if backend == "inductor" and on_cpu else None
-        )
-        self._code = torch.compile(compute, fullgraph=True, backend=backend, options=options)
+    def __init__(self, path: Path) -> None:
+        self._path = path
         try:
-            for faces in (1, 2):  # the second time the number of faces is left open
-                self._run(views(faces))
-        except Exception as error:  # compilers and backends have exceptions of their own
-            raise InputError(
-                f"engine 'compile': torch.compile fails here ({_told(error)}): say engine='torch'"
-            ) from error
+            self._code: Callable[..., Any] = torch._inductor.aoti_load_package(str(path))
+        except Exception as error:
+            raise WeightsError(f"{path}: PyTorch cannot use it ({_told(error)})") from error
 
-    def __call__(self, views: Sequence[Tensor]) -> Sequence[Tensor]:
-        """The answers to views (B, …), of any B."""
-        if torch.get_num_threads() != self._threads:
-            return self._compute(views)
-        # Whatever else the code does not fit is computed call by call, too.
-        with self._turn, torch.compiler.set_stance("eager_on_recompile"):
-            return self._run(views)
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies, and what is sent to another process, load it for themselves."""
+        return Compiled, (self._path,)
 
-    def _run(self, views: Sequence[Tensor]) -> Sequence[Tensor]:
-        """By compiled code, which asks for tensors of one kind, and one way to lay them out."""
-        device = views[0].device.type
-        with torch.inference_mode(), torch.autocast(device, enabled=False):
-            alike = [
-                torch.empty(view.shape, dtype=view.dtype, device=view.device) for view in views
-            ]
-            for own, view in zip(alike, views, strict=True):
-                own.copy_(view)
-            return self._code(alike)
+    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The outputs, for inputs laid out in any way.
+
+        The code takes their strides for those of its examples, and gives wrong answers for others:
+        even those of a dimension of one, of which `contiguous` leaves any.
+        """
+        return list(self._code(*[values.reshape(-1).view(values.shape) for values in inputs]))
+
+
+def machine(device: torch.device) -> str:
+    """What code is compiled for, and no other should run."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} {torch.version.cuda}"
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # no Linux
+        lines = [platform.processor()]
+    able = sorted({line for line in lines if line.lower().startswith(("flags", "features"))})
+    return f"{platform.machine()} {hashlib.sha256(repr(able or lines).encode()).hexdigest()}"
 
 
 def _told(error: Exception) -> str:

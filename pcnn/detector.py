@@ -288,10 +288,11 @@ def _fetched(predictions: Tensor, anchors: Tensor) -> list[tuple[Tensor, Tensor]
     predictions: (B, N, 15). anchors: (N, 4), on the CPU, where the rest is soon done: so a pass is
     waited for once, not at each step.
     """
-    count = min(_MOST_CANDIDATES, len(anchors))
-    best = predictions[:, :, 0].topk(count).indices.sort().values  # of equals, the first one first
-    rows = predictions.gather(1, best[:, :, None].expand(-1, -1, predictions.shape[2])).cpu()
-    return list(zip(rows, anchors[best.cpu()], strict=True))
+    best = predictions[:, :, 0].topk(min(_MOST_CANDIDATES, len(anchors))).indices.sort().values
+    places = best[:, :, None]  # of float32 whole numbers up to 2²⁴ are exact, and anchors are fewer
+    rows = predictions.gather(1, places.expand(-1, -1, predictions.shape[2]))
+    fetched = torch.cat((rows, places.to(rows)), 2).cpu()
+    return [(own[:, :-1], anchors[own[:, -1].long()]) for own in fetched]
 
 
 def normalise(images: Tensor, settings: DetectorSettings) -> Tensor:

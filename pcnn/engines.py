@@ -1,35 +1,35 @@
 """What runs the networks: PyTorch, plain or compiled, OpenVINO or ONNX Runtime; which precision.
 
-Another engine than PyTorch runs a network as an ONNX graph (`graphs`). Making that takes the better
-part of a minute, so it is kept in the user's cache.
+What is not plain PyTorch runs a network as a graph (`graphs`), in ONNX or compiled. Making that
+takes a minute or more, so it is kept in the user's cache.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import importlib.metadata
 import importlib.util
-import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
 from torch import Tensor
 
+from pcnn.captured import Compute, recorded
 from pcnn.checkpoints import DetectorSettings
+from pcnn.compiled import Compiled, machine, write_compiled
 from pcnn.errors import InputError, WeightsError, counted
-from pcnn.graphs import Graph, LevelsGraph, ViewsGraph, patterns, rows
+from pcnn.graphs import LevelsGraph, ViewsGraph, patterns, rows
 from pcnn.inference import Prepared, prepare
+from pcnn.kept_graphs import kept, write_onnx
 from pcnn.prepared_retinaface import PreparedRetinaFace
 from pcnn.regions import REGIONS
 from pcnn.retinaface import RetinaFace
-from pcnn.weights import ExpressionWeights, cache_folder
+from pcnn.weights import ExpressionWeights
 
 ENGINES = ("torch", "compile", "openvino", "onnxruntime")
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
@@ -42,11 +42,7 @@ _PACKAGES = {
     "onnxruntime": ("onnx", ("onnxruntime", "onnx", "onnxscript")),
     "openvino": ("openvino", ("openvino", "onnx", "onnxscript")),
 }
-# The code that makes a graph.
-_SOURCES = (
-    *("graphs.py", "inference.py", "interaction.py", "model.py", "prepared_retinaface.py"),
-    *("regions.py", "retinaface.py", "trunk.py", "ops/reference.py"),
-)
+_CONVERTING = "converting the {} for other engines, once: a minute or two …"
 _Arrays: TypeAlias = Mapping[str, NDArray[np.float32]]
 
 
@@ -106,30 +102,40 @@ def prepare_classifier(
     """A classifier ready for inference, and what runs it in which precision, in words.
 
     loaded: its network lies on the CPU or, for PyTorch, on a GPU. engine: one of ENGINES;
-        "compile" is torch.compile, which takes minutes, here and not later.
+        "compile" is torch.compile's compiler, ahead of time.
     precision: "float32"; "bfloat16"; "float16", on a GPU; "auto" takes what `quick_precision`
         names where no probability of the sample faces moves by more than MOST_MOVED.
     Raises InputError: an unknown precision, or one that the engine has not.
     """
+    device = next(loaded.network.parameters()).device
+    check_precision(precision, engine, device)
+    if precision == "auto":
+        precision = "float32" if engine == "onnxruntime" else _chosen_precision(loaded, engine)
+    prepared = _prepare_classifier(loaded, engine, precision)
+    return prepared, _described(engine, precision, device)
+
+
+def check_precision(precision: str, engine: str, device: torch.device) -> None:
+    """Raise InputError: an unknown precision, or one that the engine has not on the device."""
     if precision not in PRECISIONS:
         raise InputError(f"precision must be {', '.join(PRECISIONS)}, got {precision!r}")
-    device = next(loaded.network.parameters()).device
-    if precision == "bfloat16" and engine == "onnxruntime":
+    if engine == "onnxruntime" and precision in ("bfloat16", "float16"):
         raise InputError(
             "engine 'onnxruntime' computes in float32 alone on the CPU: "
             "say precision='float32', or another engine"
         )
     if precision == "float16" and device.type == "cpu":
         raise InputError("precision 'float16' is for GPUs: on a CPU say 'bfloat16' or 'float32'")
-    if precision == "auto":
-        quick = None if engine == "onnxruntime" else quick_precision(device)
-        if quick:
-            prepared = _prepare_classifier(loaded, engine, quick)
-            if movement(loaded, prepared) <= MOST_MOVED:  # False for NaN
-                return prepared, _described(engine, quick, device)
-        precision = "float32"
-    prepared = _prepare_classifier(loaded, engine, precision)
-    return prepared, _described(engine, precision, device)
+
+
+def _chosen_precision(loaded: ExpressionWeights, engine: str) -> str:
+    """The quick precision, if it moves the sample faces' answers by no more than it may."""
+    quick = quick_precision(next(loaded.network.parameters()).device)
+    if quick is None:
+        return "float32"
+    # What is compiled rounds as PyTorch does, and takes a minute more to be made.
+    prepared = _prepare_classifier(loaded, "torch" if engine == "compile" else engine, quick)
+    return quick if movement(loaded, prepared) <= MOST_MOVED else "float32"  # also for NaN
 
 
 def prepare_detector(
@@ -161,8 +167,8 @@ def open_session(path: Path, engine: str, precision: str = "float32") -> Session
 def quick_precision(device: torch.device) -> str | None:
     """What a device computes in with half of float32's bits, by instructions of its own.
 
-    Of a GPU with matrix units (compute capability 7.0 on) float16, which is as quick as bfloat16
-    and has eight times its digits; of a CPU bfloat16, or nothing.
+    Of a GPU (compute capability 7.0 on) float16, which is as quick as bfloat16 and rounds to an
+    eighth of its steps; of a CPU bfloat16, or nothing.
     """
     if device.type == "cuda":
         return "float16" if torch.cuda.get_device_capability(device) >= (7, 0) else None
@@ -193,25 +199,41 @@ def movement(loaded: ExpressionWeights, prepared: Prepared) -> float:
 def _described(engine: str, precision: str, device: torch.device) -> str:
     threads = f", {counted(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else ""
     package = engine if engine in _PACKAGES else "torch"
-    name = "torch.compile of torch" if engine == "compile" else engine
+    name = "compiled by torch" if engine == "compile" else engine
     return f"{name} {importlib.metadata.version(package)}, {precision}{threads}"
 
 
 def _prepare_classifier(loaded: ExpressionWeights, engine: str, precision: str) -> Prepared:
+    dtype: torch.dtype = getattr(torch, precision)
     if engine == "torch":
-        return prepare(loaded.network, getattr(torch, precision))
+        return prepare(loaded.network, dtype)
     if engine == "compile":
-        with _announced("compiling the classifier by torch.compile: up to some minutes …"):
-            return prepare(loaded.network, getattr(torch, precision), compiled=True)
-    return _Classifier(ViewsGraph(loaded.network), engine, precision)
+        graph = ViewsGraph(loaded.network, dtype)
+        device = graph.example[0].device
+        path = kept(
+            graph,
+            "classifier.pt2",
+            write_compiled,
+            announced="compiling the classifier, once: some minutes …",
+            options=(precision, machine(device)),
+        )
+        return _Classifier(graph, recorded(Compiled(path), device))
+    graph = ViewsGraph(loaded.network)
+    announced = _CONVERTING.format("classifier")
+    session = open_session(
+        kept(graph, "classifier.onnx", write_onnx, announced=announced), engine, precision
+    )
+    return _Classifier(graph, partial(_by_session, session, graph))
 
 
 class _Classifier:
-    """A classifier in another engine: see inference.Prepared."""
+    """A classifier by its graph in another engine: see inference.Prepared.
 
-    def __init__(self, graph: ViewsGraph, engine: str, precision: str) -> None:
-        self._inputs = graph.inputs
-        self._session = open_session(_kept(graph, "classifier"), engine, precision)
+    answer: the graph's inputs (B, …), contiguous, to its outputs; B is at least 1.
+    """
+
+    def __init__(self, graph: ViewsGraph, answer: Compute) -> None:
+        self._inputs, self._outputs, self._answer = graph.inputs, graph.outputs, answer
 
     def forward_views(self, views: Sequence[Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
         found = self._run(views)
@@ -225,9 +247,14 @@ class _Classifier:
         count = len(views[0])
         if not count:  # which OpenVINO takes for 1
             views = [view.new_zeros(1, *view.shape[1:]) for view in views]
-        named = zip(self._inputs, views[: len(self._inputs)], strict=True)
-        found = self._session({name: view.contiguous().numpy() for name, view in named})
-        return {name: torch.from_numpy(values)[:count] for name, values in found.items()}
+        found = self._answer([view.contiguous() for view in views[: len(self._inputs)]])
+        return {name: own[:count] for name, own in zip(self._outputs, found, strict=True)}
+
+
+def _by_session(session: Session, graph: ViewsGraph, views: Sequence[Tensor]) -> list[Tensor]:
+    named = zip(graph.inputs, views, strict=True)
+    found = session({name: view.numpy() for name, view in named})
+    return [torch.from_numpy(found[name]) for name in graph.outputs]
 
 
 class _Detector:
@@ -237,7 +264,14 @@ class _Detector:
         colour = settings.mean if settings.channels == "rgb" else settings.mean[::-1]
         self._colour, self._levels = torch.tensor(colour), graph.outputs
         told = repr((settings.channels, settings.mean, settings.std))
-        self._session = open_session(_kept(graph, "detector", told), engine)
+        path = kept(
+            graph,
+            "detector.onnx",
+            write_onnx,
+            announced=_CONVERTING.format("detector"),
+            options=(told,),
+        )
+        self._session = open_session(path, engine)
 
     def canvas(self, images: Sequence[Tensor], height: int, width: int) -> Tensor:
         """(B, height, width, 3) float32: each image in the upper left, mean colour around it."""
@@ -292,54 +326,3 @@ _SESSIONS: Mapping[str, Callable[[Path, str], Session]] = {
     "openvino": _OpenVino,
     "onnxruntime": _OnnxRuntime,
 }
-
-
-def _kept(graph: Graph, kind: str, options: str = "") -> Path:
-    """A graph as an ONNX file in the user's cache; made if it is not there.
-
-    kind: how its name begins. options: all that decides about the graph but its weights and code.
-    Raises WeightsError: the cache cannot be written.
-    """
-    path = cache_folder() / "engines" / f"{kind}-{_fingerprint(graph, options)}.onnx"
-    if path.is_file():
-        return path
-    # A name of its own for each process: two may convert at once, the later rename wins.
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _announced(f"converting the {kind} for other engines, once: a minute or two …"):
-            temporary.write_bytes(graph.onnx())
-        temporary.replace(path)
-    except OSError as error:
-        raise WeightsError(
-            f"{path}: cannot be written ({error.strerror or error}); "
-            "set $XDG_CACHE_HOME to a folder that can"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    return path
-
-
-@contextlib.contextmanager
-def _announced(told: str) -> Iterator[None]:
-    """What is done within takes long: say so on stderr."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        console.print(f"pcnn: {told}", highlight=False)
-    with console.status(f"pcnn: {told}") if console.is_terminal else contextlib.nullcontext():
-        yield
-
-
-def _fingerprint(graph: Graph, options: str) -> str:
-    """A name for a graph's weights, shapes, the code that makes it, and the exporter."""
-    digest = hashlib.sha256(options.encode())
-    for example in graph.example:
-        digest.update(str(tuple(example.shape)).encode())
-    for name, values in graph.state_dict().items():
-        digest.update(name.encode() + values.contiguous().numpy().tobytes())
-    for source in _SOURCES:
-        digest.update((Path(__file__).parent / source).read_bytes())
-    for package in ("torch", "onnx", "onnxscript"):
-        digest.update(importlib.metadata.version(package).encode())
-    return digest.hexdigest()[:32]

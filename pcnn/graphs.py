@@ -84,24 +84,27 @@ class ViewsGraph(Graph):
     Inputs: the network's views, each (B, C, height, width), normalised.
     Outputs: logits (B, classes); embedding (B, 8 · width), the vectors that they are made of, of
     no particular length; and of a PCNN region_logits (B, 5, classes).
+    dtype: what it computes in; inputs and outputs are float32.
     """
 
-    def __init__(self, network: PCNN | FaceNet) -> None:
+    def __init__(self, network: PCNN | FaceNet, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        config = network.config
-        self.network, self.head = beheaded(network)
+        config, self._dtype = network.config, dtype
+        body, head = beheaded(network)
+        self.network, self.head = body.to(dtype), head.to(dtype)
         self.inputs, self.outputs = VIEWS[:1], ("logits", "embedding")
         if isinstance(self.network, PCNN):
             self.inputs, self.outputs = VIEWS, ("logits", "embedding", "region_logits")
             self.network.interaction = _PlainInteraction(self.network.interaction)  # type: ignore[assignment]
-        face = torch.zeros(2, config.channels, config.size, config.size)
-        self.example = tuple(view.contiguous() for view in network.cut(face))
+        device = next(network.parameters()).device
+        face = torch.zeros(2, config.channels, config.size, config.size, device=device)
+        self.example = tuple(view.contiguous() for view in network.cut(face)[: len(self.inputs)])
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
-        pooled, regions = self.network.forward_views(inputs)
+        pooled, regions = self.network.forward_views([view.to(self._dtype) for view in inputs])
         own = [torch.stack(tuple(regions.values()), 1)] if regions else []
-        return self.head(pooled), pooled, *own
+        return tuple(found.float() for found in (self.head(pooled), pooled, *own))
 
 
 class FileGraph(Graph):

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pcnn import ops
-from pcnn.captured import Captured, Compute, recorded, side_by_side
-from pcnn.compiled import Compiled
+from pcnn.captured import recorded, side_by_side
 from pcnn.errors import InputError
 from pcnn.model import PCNN, FaceNet
 from pcnn.packed import rows_of
@@ -37,7 +36,7 @@ _kept = threading.local()
 
 
 class Prepared(Protocol):
-    """A classifier ready for inference. Nothing in it changes, so threads may share it."""
+    """A classifier ready for inference, which threads may share."""
 
     def forward_views(self, views: _Views) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Views to logits and each region's own, as `PCNN.forward_views`.
@@ -50,23 +49,20 @@ class Prepared(Protocol):
         """Views → the mean-pooled stage-4 maps (B, 8 · width) that the logits are made of."""
 
 
-def prepare(
-    network: PCNN | FaceNet, dtype: torch.dtype | None = None, *, compiled: bool = False
-) -> Prepared:
+def prepare(network: PCNN | FaceNet, dtype: torch.dtype | None = None) -> Prepared:
     """A network ready for inference on the device it is on; its weights are copied.
 
     dtype: what it computes in, None: the type of its weights. Views and answers keep their own.
-    compiled: by torch.compile, which takes minutes, here and not later.
     Answers differ by rounding alone. Raises InputError: the network is in training mode, in
-    which its batch norms are no constants; torch.compile fails.
+    which its batch norms are no constants.
     """
     if network.training:
         raise InputError("prepare: network must be in eval mode; call its eval()")
     with torch.no_grad():
         weight = next(network.parameters())
         dtype = dtype or weight.dtype
-        if compiled or weight.device.type != "cpu" or dtype != torch.float32:
-            return _Folded(network, dtype, compiled=compiled)
+        if weight.device.type != "cpu" or dtype != torch.float32:
+            return _Folded(network, dtype)
         return _PreparedPCNN(network) if isinstance(network, PCNN) else _PreparedFaceNet(network)
 
 
@@ -89,19 +85,12 @@ def beheaded(network: PCNN | FaceNet) -> tuple[PCNN | FaceNet, nn.Module]:
 class _Folded:
     """A network's own modules, norms folded in: for all but float32 on a CPU."""
 
-    def __init__(
-        self, network: PCNN | FaceNet, dtype: torch.dtype, *, compiled: bool = False
-    ) -> None:
+    def __init__(self, network: PCNN | FaceNet, dtype: torch.dtype) -> None:
         body, head = beheaded(network)
         body.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._names = REGIONS if isinstance(network, PCNN) else ()
-        compute: Compute = partial(_folded_pass, body, head.to(dtype), dtype)
-        device = next(head.parameters()).device
-        if compiled:
-            compute = Compiled(compute, partial(_blank_views, network, device))
-        self._answer = recorded(compute, device)
-        if compiled and isinstance(self._answer, Captured):  # by this thread, which the code fits
-            self._answer.record(_blank_views(network, device, 1))
+        compute = partial(_folded_pass, body, head.to(dtype), dtype)
+        self._answer = recorded(compute, next(head.parameters()).device)
 
     def forward_views(self, views: _Views) -> tuple[Tensor, Mapping[str, Tensor]]:
         _, logits, *regions = self._answer(views)
@@ -109,11 +98,6 @@ class _Folded:
 
     def embed_views(self, views: _Views) -> Tensor:
         return self._answer(views)[0]
-
-
-def _blank_views(network: PCNN | FaceNet, device: torch.device, faces: int) -> list[Tensor]:
-    config = network.config
-    return network.cut(torch.zeros(faces, config.channels, config.size, config.size, device=device))
 
 
 def _folded_pass(

@@ -28,9 +28,9 @@ from pcnn.retinaface import ANCHORS_PER_CELL, Bottleneck, Context, MobileNet, Re
 
 # What is predicted for an anchor: the logit of a face, its box, its landmarks.
 _VALUES = 1 + 4 + 10
-# The numbers of photographs whose passes are recorded on a GPU. They are many pixels: with more of
-# them it is the GPU that takes the time, not its orders.
-_SIZES = (1, 2, 4, 8)
+# The numbers of photographs whose passes are recorded on a GPU; more are so many pixels that it is
+# the GPU which takes the time, not its orders.
+_SIZES = (1, 2)
 
 
 class PreparedRetinaFace:
@@ -38,7 +38,7 @@ class PreparedRetinaFace:
 
     channels: "rgb" or "bgr", the order it was trained on.
     mean, std: of its training images in that order, for values of 0…255.
-    Nothing in it changes, so threads may share it.
+    Threads may share it.
     """
 
     @torch.no_grad()
@@ -46,26 +46,12 @@ class PreparedRetinaFace:
         self, network: RetinaFace, *, channels: str, mean: Sequence[float], std: Sequence[float]
     ) -> None:
         keep_freed_memory()
-        body, pyramid = network.body, network.fpn
-        self._body: _MobileNet | _ResNet50
-        self._body = _MobileNet(body) if isinstance(body, MobileNet) else _ResNet50(body)  # type: ignore[arg-type]
-        weight, bias = self._body.stem
-        colour, deviation = weight.new_tensor(mean), weight.new_tensor(std)
-        weight = weight / deviation[:, None, None]
-        bias = bias - (weight * colour[:, None, None]).sum((1, 2, 3))
-        if channels == "bgr":
-            weight, colour = weight.flip(1), colour.flip(0)
-        self._stem = DirectConvolution(weight, bias, stride=2, padding=0, leak=self._body.leak)
-        self._kernel, self._colour = weight.shape[2], colour
-        outputs = pyramid.output1, pyramid.output2, pyramid.output3
-        self._outputs = [_sequence(output) for output in outputs]
-        self._merges = [_sequence(pyramid.merge1), _sequence(pyramid.merge2)]
-        self._contexts = [_Context(own) for own in (network.ssh1, network.ssh2, network.ssh3)]
-        heads = zip(network.ClassHead, network.BboxHead, network.LandmarkHead, strict=True)
-        self._heads = [merged_heads([head.conv1x1 for head in level]) for level in heads]  # type: ignore[misc]
-        self._passes = {
-            fine: recorded(partial(self._pass, fine), colour.device, _SIZES)
-            for fine in (True, False)
+        parts = _Parts(network, channels, mean, std)
+        self._kernel, self._colour = parts.kernel, parts.colour
+        self._compute = {fine: partial(parts.predict, fine) for fine in (True, False)}
+        device = parts.colour.device
+        self._recorded = {
+            fine: recorded(compute, device, _SIZES) for fine, compute in self._compute.items()
         }
 
     def canvas(self, images: Sequence[Tensor], height: int, width: int) -> Tensor:
@@ -91,9 +77,35 @@ class PreparedRetinaFace:
         Returns (B, N, 15): the logit of a face, box offsets, landmark offsets, the anchors in the
         order of `anchors.anchor_grid`.
         """
-        return self._passes[fine]([canvas.permute(0, 3, 1, 2)])[0]
+        answers = self._recorded if len(canvas) <= _SIZES[-1] else self._compute
+        return answers[fine]([canvas.permute(0, 3, 1, 2)])[0]
 
-    def _pass(self, fine: bool, canvases: Sequence[Tensor]) -> list[Tensor]:
+
+class _Parts:
+    """What computes. kernel, colour: of the first convolution, of what lies around an image."""
+
+    def __init__(
+        self, network: RetinaFace, channels: str, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        body, pyramid = network.body, network.fpn
+        self._body: _MobileNet | _ResNet50
+        self._body = _MobileNet(body) if isinstance(body, MobileNet) else _ResNet50(body)  # type: ignore[arg-type]
+        weight, bias = self._body.stem
+        colour, deviation = weight.new_tensor(mean), weight.new_tensor(std)
+        weight = weight / deviation[:, None, None]
+        bias = bias - (weight * colour[:, None, None]).sum((1, 2, 3))
+        if channels == "bgr":
+            weight, colour = weight.flip(1), colour.flip(0)
+        self._stem = DirectConvolution(weight, bias, stride=2, padding=0, leak=self._body.leak)
+        self.kernel, self.colour = weight.shape[2], colour
+        outputs = pyramid.output1, pyramid.output2, pyramid.output3
+        self._outputs = [_sequence(output) for output in outputs]
+        self._merges = [_sequence(pyramid.merge1), _sequence(pyramid.merge2)]
+        self._contexts = [_Context(own) for own in (network.ssh1, network.ssh2, network.ssh3)]
+        heads = zip(network.ClassHead, network.BboxHead, network.LandmarkHead, strict=True)
+        self._heads = [merged_heads([head.conv1x1 for head in level]) for level in heads]  # type: ignore[misc]
+
+    def predict(self, fine: bool, canvases: Sequence[Tensor]) -> list[Tensor]:
         """The predictions of the one canvas (B, 3, ·, ·), channels-last."""
         images = len(canvases[0])
         maps = self._body(self._stem(canvases[0]))  # strides 8, 16, 32

@@ -16,7 +16,7 @@ from pcnn import ops
 from pcnn.alignment import crop_transforms
 from pcnn.detector import DEFAULT_DETECTOR, Detector, FaceDetector, OneAtATime
 from pcnn.devices import choose_device
-from pcnn.engines import choose_engine, prepare_classifier
+from pcnn.engines import check_precision, choose_engine, prepare_classifier
 from pcnn.errors import InputError
 from pcnn.explanations import explain_faces
 from pcnn.geometry import face_transforms
@@ -45,16 +45,17 @@ class Recognizer:
     head: a Head of your own, or its file: gives labels and scores in place of the network's own,
         and the regions say nothing.
     engine: what runs the networks: "torch", on a CPU also "openvino" or "onnxruntime", or "auto",
-        the quickest that is installed; "compile" is torch.compile, which takes minutes, once, here.
-        See docs/export.md.
+        the quickest that is installed; "compile" is torch.compile's compiler, ahead of time. See
+        docs/export.md.
     precision: what the expression network computes in: "float32", "bfloat16", on a GPU "float16",
         or "auto", see engines.prepare_classifier.
     batch_size: how many pictures share a pass, when many are predicted; some more are in memory.
     align_crops: whether `predict_crops`, `embed_crops` and `explain_crops` turn and scale a face so
         that its landmarks lie as in training; None does it if the weights were taught so.
-    Safe to use from several threads: nothing changes after construction.
-    Raises WeightsError: see weights.locate, weights.load_expression and Head.load; a head that
-        was fitted on the vectors of other weights.
+    Safe to use from several threads.
+    Raises InputError: an engine or a precision that cannot be had; WeightsError: see
+        weights.locate, weights.load_expression and Head.load; a head that was fitted on the
+        vectors of other weights.
 
     >>> from pcnn import Recognizer
     >>> prediction = Recognizer().predict("docs/images/astronaut.png")
@@ -80,19 +81,20 @@ class Recognizer:
         self.batch_size = batch_size
         self._weights = load_expression(weights or DEFAULT_WEIGHTS)
         self._network = self._weights.network.to(self.device)
-        engine = choose_engine(engine, self.device)
-        self._prepared, self._engine = prepare_classifier(self._weights, engine, precision)
-        self._align_crops = self._weights.aligned if align_crops is None else align_crops
         self._head = Head.load(head) if isinstance(head, (str, Path)) else head
         if self._head is not None:
             name = str(head) if isinstance(head, (str, Path)) else "Recognizer: head"
             self._head.check_weights(self.weights_sha256, name)
+        engine = choose_engine(engine, self.device)
+        check_precision(precision, engine, self.device)
         if detector is None or isinstance(detector, (str, Path)):
             detector = detector or DEFAULT_DETECTOR
             detector = Detector.load(detector, device=self.device, engine=engine)
         self._detector: Detector | OneAtATime = (
             detector if isinstance(detector, Detector) else OneAtATime(detector)
         )
+        self._prepared, self._engine = prepare_classifier(self._weights, engine, precision)
+        self._align_crops = self._weights.aligned if align_crops is None else align_crops
         self._each = partial(process_each, step=batch_size, device=self.device)
 
     @property
@@ -345,11 +347,12 @@ class Recognizer:
             return [expression_of(self.classes, row, {}) for row in own]
         loaded = self._weights
         logits, region_logits = loaded.answer(self._prepared.forward_views, views)
-        scores = (logits / loaded.temperature).softmax(1).cpu()
-        regions = {
-            name: (own / loaded.region_temperatures[name]).softmax(1).cpu()
-            for name, own in region_logits.items()
-        }
+        calibrated = [logits / loaded.temperature]
+        calibrated += [
+            own / loaded.region_temperatures[name] for name, own in region_logits.items()
+        ]
+        scores, *every = torch.stack(calibrated).softmax(2).cpu()  # fetched together
+        regions = dict(zip(region_logits, every, strict=True))
         return [
             expression_of(self.classes, row, {name: own[i] for name, own in regions.items()})
             for i, row in enumerate(scores)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import pickle
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,13 +31,17 @@ class Recorder:
 
     def __init__(self, fault: float = 0.0) -> None:
         self.recorded: list[int] = []
-        self.replays = 0
+        self.replays, self.recording = 0, False
         self._fault, self._inside = fault, False
 
     def record(
         self, work: Callable[[], Sequence[Tensor]]
     ) -> tuple[Sequence[Tensor], Callable[[], None]]:
-        results = work()
+        self.recording = True
+        try:
+            results = work()
+        finally:
+            self.recording = False
         self.recorded.append(len(results[0]))
 
         def replay() -> None:
@@ -104,31 +110,34 @@ def test_any_number_of_faces(inference: bool) -> None:
     assert recorder.replays == 4 + 9  # once each to be held against the plain pass
 
 
-def test_all_sizes_can_be_recorded_ahead() -> None:
-    recorder = Recorder()
-    answer = Captured(compute, recorder, (1, 4))
-    answer.record(views_of(2))
-    assert recorder.recorded == [1, 4]
-    for faces in (1, 3, 9):
-        assert_same(answer(views_of(faces, faces)), compute(views_of(faces, faces)))
-    assert recorder.recorded == [1, 4]
-
-
-def test_the_last_used_passes_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_sizes_that_come_again_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(captured, "MOST_KEPT", 2)
     recorder = Recorder()
     answer = Captured(compute, recorder)
-    for faces in (1, 1, 2, 2, 1, 4, 4):  # 4 takes the place of 2
+    for faces in (1, 1, 2, 2, 1, 4, 4, 4, 2, 1):
         assert_same(answer(views_of(faces, faces)), compute(views_of(faces, faces)))
-    assert recorder.recorded == [1, 2, 4] and len(answer._passes) == 2
-    for faces in (1, 4, 2):
-        assert_same(answer(views_of(faces, faces)), compute(views_of(faces, faces)))
-    assert recorder.recorded == [1, 2, 4, 2]
+    assert recorder.recorded == [1, 2] and recorder.replays == 2 + 5
+
+
+@pytest.mark.parametrize("largest", [8, 5])
+def test_what_is_too_large_for_the_memory_is_computed_call_by_call(largest: int) -> None:
+    """5 faces are computed; neither 8 in their place, nor 5 recorded. The others have graphs."""
+    recorder = Recorder()
+
+    def limited(views: Sequence[Tensor]) -> list[Tensor]:
+        if len(views[0]) > 5 - recorder.recording:
+            raise torch.OutOfMemoryError("out of memory")
+        return compute(views)
+
+    answer = Captured(limited, recorder, (1, largest))
+    for faces in (1, 1, 5, 5, 5, 1):
+        assert_same(answer(views_of(faces)), compute(views_of(faces)))
+    assert recorder.recorded == [1] and answer._recordable
 
 
 def test_earlier_answers_stay() -> None:
     answer = Captured(compute, Recorder())
-    answer.record(views_of(2))
+    answer(views_of(2))
     first = answer(views_of(2, 1))
     kept = [found.clone() for found in first]
     answer(views_of(2, 2))
@@ -204,17 +213,28 @@ def test_a_caller_s_autocast_does_not_count() -> None:
 
 def test_a_detector_s_passes_by_shape() -> None:
     recorder = Recorder()
-    network = Detector.load("mobilenet")._prepared
-    for fine in (True, False):
-        network._passes[fine] = Captured(network._passes[fine], recorder, (1, 2))
-    plain = Detector.load("mobilenet")._prepared
+    network, plain = (Detector.load("mobilenet")._prepared for _ in range(2))
+    for fine, compute_one in network._compute.items():
+        network._recorded[fine] = Captured(compute_one, recorder, (1, 2))
     numbers = np.random.default_rng(0)
-    for count, height, fine in ((1, 64, True), (3, 32, False), (1, 64, True), (2, 32, False)):
+    for count, height, fine in ((1, 64, True), (3, 32, False), (2, 32, False)) * 2:
         shape = (height, 64, 3)
         images = [torch.from_numpy(numbers.integers(0, 256, shape, np.uint8)) for _ in range(count)]
         canvas = plain.canvas(images, height, 64)
         torch.testing.assert_close(network(canvas, fine=fine), plain(canvas, fine=fine))
-    assert recorder.recorded == [1, 2]
+    assert recorder.recorded == [1, 2]  # more at once, call by call
+
+
+def test_what_a_detector_holds_goes_with_it() -> None:
+    """Graphs and weights on a GPU should not wait for the garbage collector."""
+    gc.disable()
+    try:
+        detector = Detector.load("mobilenet")
+        prepared = weakref.ref(detector._prepared)
+        del detector
+        assert prepared() is None
+    finally:
+        gc.enable()
 
 
 def test_threads_take_turns() -> None:
@@ -277,7 +297,8 @@ def test_threads_with_streams_of_their_own_on_a_gpu() -> None:
     network = small_network().cuda()
     graphs = prepare(network)
     faces = [torch.randn(2, 1, 64, 64, device="cuda") for _ in range(4)]
-    expected = [graphs.forward_views(network.cut(face))[0] for face in faces]
+    for _ in range(2):  # the first time, call by call
+        expected = [graphs.forward_views(network.cut(face))[0] for face in faces]
 
     def work(slot: int) -> None:
         with torch.cuda.stream(torch.cuda.Stream()):
@@ -353,5 +374,5 @@ def test_a_detector_on_a_gpu_finds_what_it_finds_on_a_cpu(
             for one, other in zip(found, faces, strict=True):
                 np.testing.assert_allclose(one.box, other.box, atol=2)
                 np.testing.assert_allclose(one.landmarks, other.landmarks, atol=2)
-    passes = graphs._prepared._passes
-    assert all(each._recordable and each._passes for each in passes.values())
+    recorded = graphs._prepared._recorded
+    assert all(each._recordable and len(each._passes) == 3 for each in recorded.values())

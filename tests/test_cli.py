@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 
 from pcnn import __version__, cli, commands, reports
+from pcnn.engines import ENGINES, PRECISIONS
 from pcnn.errors import InputError, WeightsError, counted
 from pcnn.images import load_image, stored_size
 from pcnn.results import Expression, Face, Prediction
@@ -430,8 +431,8 @@ def test_batch_sizes(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Photographs go eight at a time and crops sixty-four, unless asked otherwise."""
     made: list[int] = []
 
-    def make(*_: object, engine: str, batch_size: int, align_crops: object) -> FakeRecognizer:
-        assert (engine, align_crops) == ("torch", None)
+    def make(*_: object, batch_size: int, **others: object) -> FakeRecognizer:
+        assert others == {"engine": "torch", "precision": "float32", "align_crops": None}
         made.append(batch_size)
         return FakeRecognizer()
 
@@ -440,6 +441,18 @@ def test_batch_sizes(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("photos", "--faces") == 0
     assert run("photos", "--batch-size", "7") == 0
     assert made == [8, 64, 7]
+
+
+def test_engine_and_precision_are_passed_on(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[object, object]] = []
+
+    def make(*_: object, engine: str, precision: str, **__: object) -> FakeRecognizer:
+        made.append((engine, precision))
+        return FakeRecognizer()
+
+    monkeypatch.setattr("pcnn.recognizer.Recognizer", make)
+    assert run("photos", "--engine", "compile", "--precision", "auto") == 0
+    assert made == [("compile", "auto")]
 
 
 def test_the_least_score_is_passed_on(fake: FakeRecognizer, photos: Path) -> None:
@@ -566,6 +579,11 @@ def test_version(command: Any, capsys: Captured) -> None:
         command(["--version"])
     assert caught.value.code == 0
     assert capsys.readouterr().out == f"pcnn {__version__}\n"
+
+
+def test_engines_and_precisions_are_all_there_are() -> None:
+    assert set(cli._ENGINES) == {"auto", *ENGINES}
+    assert cli._PRECISIONS == PRECISIONS
 
 
 def test_help_comes_without_torch_numpy_or_rich() -> None:

@@ -1,169 +1,177 @@
-"""Compiled passes: used wherever they fit, and nothing is compiled after load."""
+"""Code compiled ahead of time: torch's answers, by any caller, made once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import pickle
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import tolerances
 import torch
-from torch import Tensor
+from test_captured import Recorder
+from torch import nn
 
-from pcnn import cli, engines
-from pcnn.compiled import Compiled
+from pcnn import Recognizer, cli, compiled, engines
+from pcnn.captured import Captured
 from pcnn.engines import choose_engine, prepare_classifier
-from pcnn.errors import InputError
+from pcnn.errors import InputError, WeightsError
 from pcnn.inference import prepare
 from pcnn.model import PCNN, FaceNet, ModelConfig
-from pcnn.weights import load_expression
+from pcnn.regions import REGIONS
+from pcnn.weights import ExpressionWeights, load_expression
+
+# What PyTorch's compiler warns of in its own code.
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated")
 
 
-class Backend:
-    """A backend of torch.compile that computes as it is told, and counts."""
-
-    def __init__(self) -> None:
-        self.compiled = self.calls = 0
-
-    def __call__(self, graph: torch.fx.GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
-        self.compiled += 1
-
-        def run(*arguments: Any) -> Any:
-            self.calls += 1
-            return graph(*arguments)
-
-        return run
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of its own for all tests of the module, so that each graph is compiled once."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder / "torch"))
+        yield folder / "pcnn" / "engines"
 
 
-@pytest.fixture(autouse=True)
-def forgotten() -> Iterator[None]:
-    """What torch.compile keeps, its number of tries included, is each test's own."""
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
+def _loaded(kind: type[PCNN | FaceNet]) -> ExpressionWeights:
+    """Small networks with weights at random; the one without regions is of colour."""
+    torch.manual_seed(0)
+    colour = (0.5,) * (3 if kind is FaceNet else 1)
+    network = kind(ModelConfig(size=64, mean=colour, std=colour, width=8)).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.3, 0.3)  # type: ignore[union-attr]
+    temperatures = dict.fromkeys(REGIONS, 1.0) if kind is PCNN else {}
+    return replace(
+        load_expression("small"),
+        network=network.requires_grad_(False),
+        region_temperatures=temperatures,
+    )
 
 
-def views_of(faces: int, seed: int = 0) -> list[Tensor]:
+def _views(loaded: ExpressionWeights, faces: int, seed: int = 0) -> list[torch.Tensor]:
+    config = loaded.network.config
     generator = torch.Generator().manual_seed(seed)
-    return [torch.rand(faces, 3, side, 4, generator=generator) for side in (4, 2)]
+    shape = faces, config.channels, config.size, config.size
+    views = loaded.network.cut(torch.randn(shape, generator=generator))
+    return [view.contiguous(memory_format=torch.channels_last) for view in views]
 
 
-def compute(weight: Tensor, views: Sequence[Tensor]) -> list[Tensor]:
-    first, second = views
-    return [first.sum((2, 3)) * weight, second.amax((2, 3)) + first.mean((2, 3))]
+@pytest.mark.engines
+@pytest.mark.parametrize("kind", [PCNN, FaceNet])
+def test_it_answers_as_torch_does(kind: type[PCNN | FaceNet]) -> None:
+    loaded = _loaded(kind)
+    prepared, described = prepare_classifier(loaded, "compile")
+    assert described == f"compiled by torch {torch.__version__}, float32, 1 thread"
+    plain = prepare(loaded.network)
+    for faces in (1, 3, 0, 65, 1):
+        for inference in (True, False):
+            with torch.inference_mode(inference):
+                views = _views(loaded, faces, faces)
+                logits, regions = prepared.forward_views(views)
+                expected, own = plain.forward_views(views)
+                torch.testing.assert_close(logits, expected, **tolerances.ENGINE)
+                vectors = prepared.embed_views(views)
+                wanted = plain.embed_views(views)
+                torch.testing.assert_close(vectors, wanted, **tolerances.ENGINE)
+                assert list(regions) == list(own)
+                for name in own:
+                    torch.testing.assert_close(regions[name], own[name], **tolerances.ENGINE)
 
 
-@pytest.fixture
-def backend() -> Backend:
-    return Backend()
-
-
-@pytest.fixture
-def answer(backend: Backend) -> Compiled:
-    return Compiled(partial(compute, torch.tensor([1.0, 2.0, 3.0])), views_of, backend=backend)
-
-
-def assert_same(found: Sequence[Tensor], faces: int, seed: int = 0) -> None:
-    expected = compute(torch.tensor([1.0, 2.0, 3.0]), views_of(faces, seed))
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other)
-
-
-@pytest.mark.parametrize("inference", [False, True])
-def test_any_number_of_faces_without_compiling_again(
-    answer: Compiled, backend: Backend, inference: bool
-) -> None:
-    assert (backend.compiled, backend.calls) == (2, 2)
-    with torch.inference_mode(inference):
-        for faces in (1, 2, 3, 64, 1):
-            assert_same(answer(views_of(faces)), faces)
-    assert (backend.compiled, backend.calls) == (2, 7)
-
-
-def test_views_laid_out_in_other_ways_fit_as_well(answer: Compiled, backend: Backend) -> None:
-    last = [view.contiguous(memory_format=torch.channels_last) for view in views_of(3)]
-    slices = [torch.cat((view, view), 3)[..., :4] for view in views_of(3)]
-    with torch.enable_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        for views in (last, slices):
-            assert_same(answer(views), 3)
-    assert (backend.compiled, backend.calls) == (2, 4)
-
-
-def test_what_does_not_fit_is_computed_call_by_call(answer: Compiled, backend: Backend) -> None:
-    assert_same(answer(views_of(0)), 0)
-    double = answer([view.double() for view in views_of(2)])
-    assert double[1].dtype == torch.float64
-    assert_same([found.float() for found in double], 2)
-    assert (backend.compiled, backend.calls) == (2, 2)
-    assert_same(answer(views_of(5)), 5)
-    assert backend.calls == 3
-
-
-def test_other_threads_compile_nothing(answer: Compiled, backend: Backend) -> None:
-    """Those with another share of torch's threads compute, those with as many take turns."""
-
-    def work(threads: int) -> None:
-        torch.set_num_threads(threads)
-        for faces in (1, 2, 5):
-            assert_same(answer(views_of(faces, threads)), faces, threads)
-
+@pytest.mark.engines
+def test_threads_of_any_share_are_served_at_once_and_copies_too() -> None:
+    loaded = _loaded(FaceNet)
+    prepared, _ = prepare_classifier(loaded, "compile")
+    again = pickle.loads(pickle.dumps(prepared))
+    expected = [prepare(loaded.network).forward_views(_views(loaded, 4, n))[0] for n in range(4)]
     before = torch.get_num_threads()
+
+    def work(slot: int) -> None:
+        torch.set_num_threads(1 + slot % 2)
+        for own in (prepared, again) * 5:
+            found = own.forward_views(_views(loaded, 4, slot))[0]
+            torch.testing.assert_close(found, expected[slot], **tolerances.ENGINE)
+
     try:
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(work, before + 1).result()
-        assert (backend.compiled, backend.calls) == (2, 2)
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(work, [before] * 8))
-        assert (backend.compiled, backend.calls) == (2, 2 + 8 * 3)
+            list(pool.map(work, range(4)))
     finally:
         torch.set_num_threads(before)
 
 
-def test_the_caller_s_own_stance_stays(answer: Compiled) -> None:
-    other = Backend()
-    theirs = torch.compile(lambda value: value + 1, backend=other, dynamic=False)
-    for size in (2, 3):
-        answer(views_of(size))
-        theirs(torch.ones(size))
-    assert other.compiled == 2
+@pytest.mark.engines
+def test_it_is_compiled_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = _loaded(FaceNet)
+    prepare_classifier(loaded, "compile")
+    assert not list(cache.glob("part-*"))
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", fail)
+    prepare_classifier(loaded, "compile")
+    with pytest.raises(InputError, match="compiled again"):
+        prepare_classifier(loaded, "compile", "bfloat16")
+    monkeypatch.setattr(engines, "machine", lambda _: "another")
+    with pytest.raises(InputError, match="compiled again"):
+        prepare_classifier(loaded, "compile")
 
 
-def test_what_cannot_be_compiled_is_named() -> None:
-    def fail(_: torch.fx.GraphModule, __: Sequence[Any]) -> Callable[..., Any]:
-        raise RuntimeError("no C++ compiler\nand much more")
+@pytest.mark.engines
+def test_fewer_bits_are_computed_in_them() -> None:
+    loaded = _loaded(FaceNet)
+    prepared, described = prepare_classifier(loaded, "compile", "bfloat16")
+    assert "bfloat16" in described
+    views = _views(loaded, 3)
+    found, exact = prepared.forward_views(views)[0], prepare(loaded.network).forward_views(views)[0]
+    apart = float((found - exact).abs().max() / exact.abs().max())
+    assert found.dtype == torch.float32 and 1e-4 < apart < tolerances.BFLOAT16
 
-    message = (
-        r"engine 'compile': torch.compile fails here \(.* no C\+\+ compiler\): say engine='torch'$"
-    )
-    with pytest.raises(InputError, match=message):
-        Compiled(partial(compute, torch.ones(3)), views_of, backend=fail)
+
+@pytest.mark.engines
+def test_its_passes_can_be_recorded() -> None:
+    """As on a GPU, with a stand-in for graphs."""
+    loaded = _loaded(FaceNet)
+    prepared, _ = prepare_classifier(loaded, "compile")
+    recorder = Recorder()
+    prepared._answer = Captured(prepared._answer, recorder)
+    plain = prepare(loaded.network)
+    for faces in (3, 4, 2, 4):
+        views = _views(loaded, faces, faces)
+        with torch.inference_mode():
+            found = prepared.forward_views(views)[0]
+            expected = plain.forward_views(views)[0]
+        torch.testing.assert_close(found, expected, **tolerances.ENGINE)
+    assert recorder.recorded == [4] and prepared._answer._recordable
 
 
-@pytest.mark.parametrize("kind", [PCNN, FaceNet])
-def test_networks_are_compiled_whole(
-    kind: type[PCNN | FaceNet], backend: Backend, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.engines
+def test_a_damaged_file_is_named(cache: Path) -> None:
+    path = cache / "damaged.pt2"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"no code")
+    with pytest.raises(WeightsError, match=r"damaged\.pt2: PyTorch cannot use it \(.+\)"):
+        compiled.Compiled(path)
+
+
+def test_what_cannot_be_compiled_is_named_and_announced(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pcnn.inference.Compiled", partial(Compiled, backend=backend))
-    torch.manual_seed(0)
-    network = kind(ModelConfig(size=64, mean=(0.5,), std=(0.25,), width=8)).eval()
-    prepared, plain = prepare(network, compiled=True), prepare(network)
-    assert backend.compiled == 2
-    for faces in (1, 5):
-        views = network.cut(torch.randn(faces, 1, 64, 64))
-        logits, regions = prepared.forward_views(views)
-        expected, own = plain.forward_views(views)
-        torch.testing.assert_close(logits, expected, **tolerances.ENGINE)
-        vectors = prepared.embed_views(views)
-        torch.testing.assert_close(vectors, plain.embed_views(views), **tolerances.ENGINE)
-        assert list(regions) == list(own)
-        for name in own:
-            torch.testing.assert_close(regions[name], own[name], **tolerances.ENGINE)
-    assert (backend.compiled, backend.calls) == (2, 2 + 4)
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("the compiler raised:\n\n  no C++ compiler\nand much more")
 
-
-# --- as an engine ---
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", fail)
+    reason = r"cannot compile here \(the compiler raised: no C\+\+ compiler\): say engine='torch'$"
+    with pytest.raises(InputError, match=rf"engine 'compile': PyTorch {reason}"):
+        prepare_classifier(_loaded(PCNN), "compile")
+    assert "pcnn: compiling the classifier, once" in capsys.readouterr().err
+    assert not list(cache.glob("*PCNN*")) and not list(cache.glob("part-*"))
 
 
 def test_it_is_an_engine_that_nobody_gets_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,33 +181,48 @@ def test_it_is_an_engine_that_nobody_gets_unasked(monkeypatch: pytest.MonkeyPatc
     assert choose_engine("auto", cpu) == choose_engine("auto", cuda) == "torch"
 
 
-def test_the_wait_is_announced(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("pcnn.inference.Compiled", partial(Compiled, backend=backend))
-    _, described = prepare_classifier(load_expression("small"), "compile")
-    assert described == f"torch.compile of torch {torch.__version__}, float32, 1 thread"
-    assert "pcnn: compiling the classifier" in capsys.readouterr().err
+def test_mistakes_are_found_before_anything_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError("compiled first")
+
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", fail)
+    with pytest.raises(WeightsError, match="no/such"):
+        Recognizer(device="cpu", engine="compile", detector="no/such.pth")
+    with pytest.raises(WeightsError, match="no/such"):
+        Recognizer(device="cpu", engine="compile", head="no/such.safetensors")
+    with pytest.raises(InputError, match="precision must be"):
+        Recognizer(device="cpu", engine="compile", precision="int4")
 
 
-@pytest.mark.engines
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # PyTorch's own
-def test_compiled_by_inductor_it_answers_as_it_does_otherwise() -> None:
+def test_auto_asks_torch_how_far_fewer_bits_move_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "quick_precision", lambda _: "bfloat16")
     loaded = load_expression("small")
-    config = loaded.network.config
-    prepared, _ = prepare_classifier(loaded, "compile")
-    plain = prepare(loaded.network)
-    for faces in (1, 3):
-        squares = torch.randn(faces, config.channels, config.size, config.size)
-        views = loaded.network.cut(squares)
-        found, expected = prepared.forward_views(views)[0], plain.forward_views(views)[0]
-        torch.testing.assert_close(found, expected, **tolerances.ENGINE)
+    made: list[str] = []
+
+    def write(graph: Any, path: Path) -> None:
+        made.append(str(graph._dtype))
+        raise InputError("enough")
+
+    monkeypatch.setattr(engines, "write_compiled", write)
+    for moved, dtype in ((0.0, "torch.bfloat16"), (1.0, "torch.float32")):
+        monkeypatch.setattr(engines, "movement", lambda *_, moved=moved: moved)
+        with pytest.raises(InputError, match="enough"):
+            prepare_classifier(loaded, "compile", "auto")
+        assert made.pop() == dtype and not made
+
+
+@pytest.mark.parametrize("text", ["flags\t: fpu avx2\n", "Features\t: fp asimd\n"])
+def test_code_is_for_one_kind_of_processor(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda _: text + "cpu MHz : 2500\n" + text)
+    one = compiled.machine(torch.device("cpu"))
+    monkeypatch.setattr(Path, "read_text", lambda _: text + "cpu MHz : 1200\n")
+    assert compiled.machine(torch.device("cpu")) == one
+    monkeypatch.setattr(Path, "read_text", lambda _: text.replace("\n", " more\n"))
+    assert compiled.machine(torch.device("cpu")) != one
 
 
 @pytest.mark.engines
-def test_the_command_takes_it(
-    astronaut: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pcnn.inference.Compiled", partial(Compiled, backend="eager"))
-    assert cli.predict([str(astronaut), "--engine", "compile"]) == 0
-    assert "happiness" in capsys.readouterr().out
+def test_the_command_takes_it(astronaut: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.predict([str(astronaut), "--engine", "compile", "--weights", "small"]) == 0
+    told = capsys.readouterr()
+    assert "happiness" in told.out and "compiling the classifier" in told.err

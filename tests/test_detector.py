@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from pcnn import load_image, weights
+from pcnn.anchors import anchor_grid
 from pcnn.checkpoints import DetectorSettings, read_detector
 from pcnn.detector import Detector, _fetched, _network_size, normalise
 from pcnn.errors import InputError, WeightsError
@@ -254,26 +255,24 @@ def test_the_most_likely_candidates_alone_are_weighed(
 
 
 def test_what_is_fetched_from_a_gpu_gives_the_same_faces(
-    packaged: Detector, astronaut: Path, monkeypatch: pytest.MonkeyPatch
+    packaged: Detector, astronaut: Path
 ) -> None:
-    """There a pass's likeliest candidates are fetched together; here, from the same memory."""
-    picture = load_image(astronaut)
-    images = [picture, picture[:300]]
-    faces_of, shares = Detector._faces, []
-
-    def fetch_first(
-        self: Detector, predictions: Tensor, anchors: Tensor, *rest: Any
-    ) -> tuple[tuple[Detection, ...], bool]:
-        ((own, places),) = _fetched(predictions[None], anchors)
-        shares.append(len(own) / len(anchors))
-        return faces_of(self, own, places, *rest)
-
-    expected = packaged.detect(images)
-    monkeypatch.setattr(Detector, "_faces", fetch_first)
-    for one, other in zip(packaged.detect(images), expected, strict=True):
-        _assert_same(one, other)
-        assert one
-    assert min(shares) < 0.2 and max(shares) == 1  # the whole picture's, the halved ones'
+    """There the likeliest candidates of a pass are fetched together; here, from the same memory."""
+    picture = torch.from_numpy(load_image(astronaut).copy())
+    images = [picture, picture[:, 64:], picture[64:]]
+    settings = packaged.settings
+    anchors = anchor_grid(512, 512, min_sizes=settings.min_sizes, steps=settings.steps)
+    with torch.inference_mode():
+        predictions = packaged._prepared(packaged._prepared.canvas(images, 512, 512))
+    assert len(anchors) > 5 * 2000
+    for own, fetched in zip(predictions, _fetched(predictions, anchors), strict=True):
+        assert len(fetched[0]) == len(fetched[1]) == 2000
+        expected, hint = packaged._faces(own, anchors, (1, 1), 0.5)
+        found, same = packaged._faces(*fetched, (1, 1), 0.5)
+        assert expected and hint == same
+        _assert_same(found, expected)
+    few = _fetched(predictions[:, :150], anchors[:150])
+    assert torch.equal(few[1][0], predictions[1, :150]) and torch.equal(few[1][1], anchors[:150])
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import tolerances
 import torch
 from torch import Tensor, nn
 
-from pcnn import Recognizer, cli, engines, load_image
+from pcnn import Recognizer, cli, engines, kept_graphs, load_image
 from pcnn.detector import Detector
 from pcnn.engines import (
     choose_engine,
@@ -26,6 +26,7 @@ from pcnn.engines import (
 from pcnn.errors import InputError, WeightsError
 from pcnn.graphs import Graph, ViewsGraph, patterns
 from pcnn.inference import prepare
+from pcnn.kept_graphs import write_onnx
 from pcnn.model import FaceNet, ModelConfig
 from pcnn.regions import REGIONS
 from pcnn.weights import ExpressionWeights, load_expression
@@ -87,7 +88,7 @@ def test_torch_is_always_there() -> None:
         (("onnxscript",), "torch"),
     ],
 )
-def test_auto_takes_the_quickest_that_is_there(
+def test_auto_takes_the_quickest_that_is_there_and_waits_for_no_compiler(
     lacking: Sequence[str], chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engines, "missing", lambda names: [n for n in names if n in lacking])
@@ -140,6 +141,7 @@ def test_missing_names_what_is_not_installed() -> None:
     ("engine", "precision", "message"),
     [
         ("torch", "int4", r"must be float32, bfloat16, float16, auto, got 'int4'"),
+        ("onnxruntime", "float16", r"'onnxruntime' computes in float32 alone on the CPU: say"),
         ("torch", "float16", r"'float16' is for GPUs: on a CPU say 'bfloat16' or 'float32'"),
         ("onnxruntime", "bfloat16", r"'onnxruntime' computes in float32 alone on the CPU: say"),
     ],
@@ -317,7 +319,7 @@ def test_graphs_are_made_once(
     loaded: ExpressionWeights, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare_classifier(loaded, "onnxruntime")
-    assert not list(cache.glob("*.part"))
+    assert not list(cache.glob("part-*"))
 
     def fail(_: Graph) -> bytes:
         raise AssertionError("made again")
@@ -349,6 +351,8 @@ def test_a_cache_that_cannot_be_written_is_named(
 ) -> None:
     (tmp_path / "pcnn").write_text("a file where the folder would be")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(engines, "_fingerprint", lambda *_: "0")
+    monkeypatch.setattr(kept_graphs, "_fingerprint", lambda *_: "0")
     with pytest.raises(WeightsError, match=r"cannot be written \(.*\); set \$XDG_CACHE_HOME"):
-        engines._kept(ViewsGraph(_small_face_net()), "classifier")
+        kept_graphs.kept(
+            ViewsGraph(_small_face_net()), "classifier.onnx", write_onnx, announced="making it …"
+        )
