@@ -214,7 +214,7 @@ class _Product:
         self._bias = torch.stack([bias[None] for _, bias in convolutions])
         self._trunks, self._count, self.width = self._weight.shape
         self._strips = 1
-        if self._trunks == 1 and self.width >= 4 * _STRIP and self.width % _STRIP == 0:
+        if self._trunks == 1 and self.width >= 2 * _STRIP and self.width % _STRIP == 0:
             self._strips = self.width // _STRIP
             strips = self._weight.view(self._count, self._strips, _STRIP)
             self._weight = strips.transpose(0, 1).contiguous()
