@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from bench_predict import photograph
-from detector_parts import measure_parts, parts_table
+from detector_parts import measure_call, measure_parts, parts_table
 from matplotlib.figure import Figure
 from PIL import Image
 from shared import Stages, medians, processor, put_into_page
@@ -50,7 +50,7 @@ def main() -> int:
         torch.set_num_threads(arguments.threads)
     with torch.inference_mode():
         rates = _rates()
-        detector = measure_parts(rates, arguments.rounds)
+        detector, call = measure_parts(rates, arguments.rounds), measure_call(arguments.rounds)
         faces = {str(count): _faces(count, max(3, arguments.rounds // count)) for count in FACES}
     record = {
         "date": datetime.date.today().isoformat(),
@@ -61,6 +61,7 @@ def main() -> int:
         "floors": _floors(rates),
         "faces": faces,
         "detector": detector,
+        "call": call,
         "photographs": _photographs(max(3, arguments.rounds // 4)),
     }
     arguments.json.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
@@ -199,6 +200,7 @@ def _tables(record: dict[str, Any]) -> str:
         lines.append(f"| {size} | " + " | ".join(f"{times[name]:.1f}" for name in stages) + " |")
     lines += ["", "A pass of the detector's network over 640 × 480 pixels, prepared, in torch:", ""]
     lines += parts_table(record["detector"])
+    lines += ["", f"To call oneDNN for a single pixel takes {record['call']:.2f} ms."]
     return "\n".join(lines)
 
 

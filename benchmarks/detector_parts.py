@@ -14,6 +14,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from shared import medians
 from torch import Tensor
 
 from pcnn.detector import Detector
@@ -85,6 +86,14 @@ class _Watch:
         part["calls"] += 1
         part["ms"] += took
         part["floor"] += 1000 * max(macs / self._rates["macs"], moved / self._rates["bytes"])
+
+
+def measure_call(rounds: int) -> float:
+    """Median milliseconds of a depthwise convolution of a single pixel: what a call alone costs."""
+    maps = torch.ones(1, 16, 1, 1).contiguous(memory_format=torch.channels_last)
+    call = DirectConvolution(torch.ones(16, 1, 3, 3), torch.ones(16), groups=16)
+    with torch.inference_mode():
+        return medians({"call": lambda: call(maps)}, 10 * rounds)["call"]
 
 
 def parts_table(parts: Mapping[str, Mapping[str, float]]) -> list[str]:
