@@ -35,7 +35,8 @@ def write_compiled(graph: Graph, path: Path) -> None:
             )
     except Exception as error:  # compilers have exceptions of their own
         raise InputError(
-            f"engine 'compile': PyTorch cannot compile here ({_told(error)}): say engine='torch'"
+            f"engine 'compile': PyTorch cannot compile here ({_told(error)}): "
+            "install a C++ compiler, as g++, or take engine 'torch'"
         ) from error
 
 

@@ -23,7 +23,7 @@ from pcnn.captured import Compute, recorded
 from pcnn.checkpoints import DetectorSettings
 from pcnn.compiled import Compiled, machine, write_compiled
 from pcnn.errors import InputError, WeightsError, counted
-from pcnn.graphs import LevelsGraph, ViewsGraph, patterns, rows
+from pcnn.graphs import Graph, LevelsGraph, ViewsGraph, patterns, rows
 from pcnn.inference import Prepared, prepare
 from pcnn.kept_graphs import kept, write_onnx
 from pcnn.prepared_retinaface import PreparedRetinaFace
@@ -42,7 +42,6 @@ _PACKAGES = {
     "onnxruntime": ("onnx", ("onnxruntime", "onnx", "onnxscript")),
     "openvino": ("openvino", ("openvino", "onnx", "onnxscript")),
 }
-_CONVERTING = "converting the {} for other engines, once: a minute or two …"
 _Arrays: TypeAlias = Mapping[str, NDArray[np.float32]]
 
 
@@ -214,16 +213,23 @@ def _prepare_classifier(loaded: ExpressionWeights, engine: str, precision: str) 
             graph,
             "classifier.pt2",
             write_compiled,
-            announced="compiling the classifier, once: some minutes …",
+            announced="compiling the classifier, once: one to three minutes …",
             options=(precision, machine(device)),
         )
         return _Classifier(graph, recorded(Compiled(path), device))
     graph = ViewsGraph(loaded.network)
-    announced = _CONVERTING.format("classifier")
-    session = open_session(
-        kept(graph, "classifier.onnx", write_onnx, announced=announced), engine, precision
-    )
+    session = open_session(_converted(graph, "classifier"), engine, precision)
     return _Classifier(graph, partial(_by_session, session, graph))
+
+
+def _converted(graph: Graph, kind: str, *options: str) -> Path:
+    return kept(
+        graph,
+        f"{kind}.onnx",
+        write_onnx,
+        announced=f"converting the {kind} for other engines, once: a minute or two …",
+        options=(*options, *map(importlib.metadata.version, ("onnx", "onnxscript"))),
+    )
 
 
 class _Classifier:
@@ -264,14 +270,7 @@ class _Detector:
         colour = settings.mean if settings.channels == "rgb" else settings.mean[::-1]
         self._colour, self._levels = torch.tensor(colour), graph.outputs
         told = repr((settings.channels, settings.mean, settings.std))
-        path = kept(
-            graph,
-            "detector.onnx",
-            write_onnx,
-            announced=_CONVERTING.format("detector"),
-            options=(told,),
-        )
-        self._session = open_session(path, engine)
+        self._session = open_session(_converted(graph, "detector", told), engine)
 
     def canvas(self, images: Sequence[Tensor], height: int, width: int) -> Tensor:
         """(B, height, width, 3) float32: each image in the upper left, mean colour around it."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
-import importlib.util
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -35,7 +34,7 @@ def kept(
 
     name: the file's but for the fingerprint, as "classifier.onnx". announced: what people are told
     who have to wait. options: all that decides about the file but the graph's weights, the code
-    and the exporters.
+    and torch.
     Raises WeightsError: the cache cannot be written; what `write` raises.
     """
     plain = cache_folder() / "engines" / name
@@ -76,7 +75,7 @@ def _announced(told: str) -> Iterator[None]:
 
 
 def _fingerprint(graph: Graph, options: Sequence[str]) -> str:
-    """A name for a graph's weights, shapes, the code that makes it, and the exporters."""
+    """A name for a graph's weights and shapes, the code that makes it, and torch's version."""
     digest = hashlib.sha256(repr(tuple(options)).encode())
     for example in graph.example:
         digest.update(str(tuple(example.shape)).encode())
@@ -84,7 +83,5 @@ def _fingerprint(graph: Graph, options: Sequence[str]) -> str:
         digest.update(name.encode() + values.cpu().float().contiguous().numpy().tobytes())
     for source in _SOURCES:
         digest.update((Path(__file__).parent / source).read_bytes())
-    for package in ("torch", "onnx", "onnxscript"):
-        there = importlib.util.find_spec(package)
-        digest.update(importlib.metadata.version(package).encode() if there else b"-")
+    digest.update(importlib.metadata.version("torch").encode())
     return digest.hexdigest()[:32]

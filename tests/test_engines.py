@@ -308,9 +308,9 @@ def test_a_recognizer_answers_as_with_torch(engine: str, cache: Path, astronaut:
 def test_engines_have_as_many_threads_as_torch(loaded: ExpressionWeights, cache: Path) -> None:
     assert torch.get_num_threads() == 1
     openvino, _ = prepare_classifier(loaded, "openvino")
-    assert openvino._session._compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    assert openvino._answer.args[0]._compiled.get_property("INFERENCE_NUM_THREADS") == 1
     onnxruntime, _ = prepare_classifier(loaded, "onnxruntime")
-    options = onnxruntime._session._session.get_session_options()
+    options = onnxruntime._answer.args[0]._session.get_session_options()
     assert options.intra_op_num_threads == 1
 
 
@@ -354,5 +354,6 @@ def test_a_cache_that_cannot_be_written_is_named(
     monkeypatch.setattr(kept_graphs, "_fingerprint", lambda *_: "0")
     with pytest.raises(WeightsError, match=r"cannot be written \(.*\); set \$XDG_CACHE_HOME"):
         kept_graphs.kept(
-            ViewsGraph(_small_face_net()), "classifier.onnx", write_onnx, announced="making it …"
+            *(ViewsGraph(_small_face_net()), "classifier.onnx", write_onnx),
+            announced="making it …",
         )
