@@ -7,7 +7,6 @@ is loaded at the next start, serves any number of faces, and is never made again
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pcnn.devices import instructions
 from pcnn.errors import InputError, WeightsError
 from pcnn.graphs import Graph, quietly
 
@@ -70,12 +70,7 @@ def machine(device: torch.device) -> str:
     """What code is compiled for, and no other should run."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)} {torch.version.cuda}"
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # no Linux
-        lines = [platform.processor()]
-    able = sorted({line for line in lines if line.lower().startswith(("flags", "features"))})
-    return f"{platform.machine()} {hashlib.sha256(repr(able or lines).encode()).hexdigest()}"
+    return " ".join((platform.machine(), platform.processor(), *sorted(instructions())))
 
 
 def _told(error: Exception) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,16 @@ def choose_device(device: str | torch.device, name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"{name} {str(device)!r} cannot be used ({error})") from error
     return chosen
+
+
+def instructions() -> frozenset[str]:
+    """The processor's sets of instructions, as Linux names them; elsewhere none are known."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    told = (line for line in lines if line.startswith(("flags", "Features")))
+    return frozenset(word for line in told for word in line.partition(":")[2].split())
 
 
 def upload(values: Tensor, device: torch.device) -> Tensor:

@@ -22,6 +22,7 @@ from torch import Tensor
 from pcnn.captured import Compute, recorded
 from pcnn.checkpoints import DetectorSettings
 from pcnn.compiled import Compiled, machine, write_compiled
+from pcnn.devices import instructions
 from pcnn.errors import InputError, WeightsError, counted
 from pcnn.graphs import Graph, LevelsGraph, ViewsGraph, patterns, rows
 from pcnn.inference import Prepared, prepare
@@ -171,11 +172,7 @@ def quick_precision(device: torch.device) -> str | None:
     """
     if device.type == "cuda":
         return "float16" if torch.cuda.get_device_capability(device) >= (7, 0) else None
-    try:
-        words = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:  # no Linux
-        return None
-    return "bfloat16" if words & {"avx512_bf16", "amx_bf16", "bf16"} else None
+    return "bfloat16" if instructions() & {"avx512_bf16", "amx_bf16", "bf16"} else None
 
 
 @torch.inference_mode()
@@ -235,7 +232,7 @@ def _converted(graph: Graph, kind: str, *options: str) -> Path:
 class _Classifier:
     """A classifier by its graph in another engine: see inference.Prepared.
 
-    answer: the graph's inputs (B, …), contiguous, to its outputs; B is at least 1.
+    answer: the graph's inputs (B, …), laid out in any way, to its outputs; B is at least 1.
     """
 
     def __init__(self, graph: ViewsGraph, answer: Compute) -> None:
@@ -253,13 +250,13 @@ class _Classifier:
         count = len(views[0])
         if not count:  # which OpenVINO takes for 1
             views = [view.new_zeros(1, *view.shape[1:]) for view in views]
-        found = self._answer([view.contiguous() for view in views[: len(self._inputs)]])
+        found = self._answer(views[: len(self._inputs)])
         return {name: own[:count] for name, own in zip(self._outputs, found, strict=True)}
 
 
 def _by_session(session: Session, graph: ViewsGraph, views: Sequence[Tensor]) -> list[Tensor]:
     named = zip(graph.inputs, views, strict=True)
-    found = session({name: view.numpy() for name, view in named})
+    found = session({name: view.contiguous().numpy() for name, view in named})
     return [torch.from_numpy(found[name]) for name in graph.outputs]
 
 
