@@ -7,6 +7,8 @@ the detector finds in photographs always are.
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -20,12 +22,14 @@ from rich.progress import track
 from torch import Tensor
 
 from pcnn.detector import DEFAULT_DETECTOR, Detector, FaceDetector
+from pcnn.errors import InputError
 from pcnn.geometry import face_transforms, picture_transforms
 from pcnn.model import ModelConfig
+from pcnn.photographs import is_held_out, read_photographs
 from pcnn.pictures import cut_views
 from pcnn.regions import VIEWS
 from pcnn.results import Detection
-from pcnn.weights import ExpressionWeights
+from pcnn.weights import ExpressionWeights, cache_folder
 
 # Before it looks for landmarks the detector, which knows photographs, gets the face at this side
 # and with a frame, in pixels, that goes on with the face's edges.
@@ -65,13 +69,103 @@ def crop_transforms(
     landmarks: list[_Points | None] = [None] * len(pictures)
     if detector is not None:
         landmarks = find_landmarks(pictures, detector)
-    size, layout = config.size, config.layout
     return [
-        picture_transforms(picture.shape[1], picture.shape[0], size, layout)
-        if points is None
-        else face_transforms([points], template, size, layout)
+        _transforms(picture, points, template, config)
         for picture, points in zip(pictures, landmarks, strict=True)
     ]
+
+
+def _transforms(
+    picture: _Picture, points: _Points | None, template: ArrayLike, config: ModelConfig
+) -> NDArray[np.float32]:
+    """The maps of a picture that is a face, (1, 6, 2, 3). points: its landmarks, if any."""
+    size, layout = config.size, config.layout
+    if points is None or not np.isfinite(points).all():
+        return picture_transforms(picture.shape[1], picture.shape[0], size, layout)
+    return face_transforms([points], template, size, layout)
+
+
+def dataset_landmarks(faces: Tensor, detector: FaceDetector) -> _Points:
+    """The landmarks of a data set's faces, (N, 5, 2); NaN where none are surely found.
+
+    faces: see align_faces. Kept in the cache folder: a data set is looked through once for each
+    detector. A detector without weights of its own is asked each time.
+    """
+    kept = landmarks_file(faces, detector)
+    if kept is not None and kept.is_file():
+        found: _Points = np.load(kept)
+        return found
+    grey = faces.dim() == 3
+    console = Console(stderr=True)
+    watched = track(
+        faces.split(_FACES_AT_ONCE),
+        "finding landmarks",
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    places = np.full((len(faces), 5, 2), np.nan, np.float32)
+    at = 0
+    for chunk in watched:
+        planes = chunk[..., None].expand(-1, -1, -1, 3) if grey else chunk
+        for points in find_landmarks(list(planes.cpu().contiguous().numpy()), detector):
+            if points is not None:
+                places[at] = points
+            at += 1
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        temporary = kept.with_name(f"{kept.name}.{os.getpid()}.part")
+        with temporary.open("wb") as file:
+            np.save(file, places)
+        temporary.replace(kept)
+    return places
+
+
+def landmarks_file(faces: Tensor, detector: FaceDetector) -> Path | None:
+    """Where the landmarks of these faces by this detector are kept; None: nowhere."""
+    if not isinstance(detector, Detector):
+        return None
+    digest = hashlib.sha256(repr(detector.settings).encode())
+    for value in detector.network.state_dict().values():
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    digest.update(str(tuple(faces.shape)).encode())
+    digest.update(faces.cpu().contiguous().numpy().tobytes())
+    return cache_folder() / "landmarks" / f"{digest.hexdigest()[:32]}.npy"
+
+
+def photograph_faces(
+    path: str | Path, detector: Detector, template: ArrayLike, size: int, *, grey: bool
+) -> Tensor:
+    """The faces in an archive of photographs, but those held out, aligned and as sharp as they are.
+
+    path: see photographs.read_photographs. template, size: see align_faces.
+    Faces whose box is less than a third of `size` wide or high are left out.
+    Returns (M, size, size) or (M, size, size, 3) uint8.
+    Raises InputError: as read_photographs; no faces.
+    """
+    cache = cache_folder() / "landmarks" / f"{Path(path).stem}.npz"
+    channels = 1 if grey else 3
+    levels = ModelConfig(size=size, mean=(0.0,) * channels, std=(1 / 255,) * channels)
+    cut = []
+    for photograph in read_photographs(path, detector, cache=cache):
+        wide = photograph.faces.confident() & (photograph.faces.sides() >= size / 3)
+        if is_held_out(photograph.name) or not wide.any():
+            continue
+        points = list(photograph.faces.landmarks[wide].reshape(-1, 5, 2))
+        transforms = face_transforms(points, template, size, levels.layout)
+        (views,) = cut_views(
+            [photograph.pixels()],
+            [transforms],
+            levels,
+            native_size=size,
+            device=torch.device("cpu"),
+            names=VIEWS[:1],
+        )
+        cut.append(views.round().clamp(0, 255).to(torch.uint8))
+    if not cut:
+        raise InputError(f"photograph_faces: no face large enough in the photographs of {path}")
+    faces = torch.cat(cut)  # (M, C, size, size)
+    return faces[:, 0] if grey else faces.permute(0, 2, 3, 1)
 
 
 def framing(
@@ -143,10 +237,14 @@ def align_faces(
         disable=not console.is_terminal,
     )
     aligned = []
+    landmarks = iter(dataset_landmarks(faces, detector))
     for chunk in watched:
         planes = chunk[..., None].expand(-1, -1, -1, 3) if grey else chunk
         pictures = list(planes.cpu().contiguous().numpy())
-        transforms = crop_transforms(pictures, template, levels, detector)
+        transforms = [
+            _transforms(picture, points, template, levels)
+            for picture, points in zip(pictures, landmarks, strict=False)
+        ]
         (views,) = cut_views(
             pictures,
             transforms,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from pcnn.backbones import find_backbone
 from pcnn.errors import InputError, check_shape
 from pcnn.interaction import Interaction
 from pcnn.regions import REGIONS, VIEWS, RegionLayout
-from pcnn.trunk import Trunk, initialise, stage
+from pcnn.trunk import initialise
 
 # FER+ order (Barsoum et al. 2016).
 FERPLUS_CLASSES = (
@@ -36,8 +39,10 @@ class ModelConfig:
     size: the side of the square face view, in pixels.
     mean, std: of values 0…1; three for an RGB network, one for a grey one.
     layout: where the regions are cut.
-    width: channels of the trunks' first stage; the authors' networks have ResNet-18's 64.
+    width: channels of the trunks' first convolution; the authors' networks have ResNet-18's 64,
+        MobileNet has 32.
     saliency: by which model's maps faces are multiplied, see saliency.weigh; None: by none.
+    backbone: what trunks and stage 4 are made of, see backbones.
     """
 
     classes: tuple[str, ...] = FERPLUS_CLASSES
@@ -47,6 +52,7 @@ class ModelConfig:
     layout: RegionLayout = field(default_factory=RegionLayout)
     width: int = 64
     saliency: str | None = None
+    backbone: str = "resnet18"
 
     def __post_init__(self) -> None:
         if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean):
@@ -56,6 +62,7 @@ class ModelConfig:
             )
         if len(self.classes) < 2:
             raise InputError(f"ModelConfig: classes must be two or more, got {self.classes}")
+        find_backbone(self.backbone)
 
     @property
     def channels(self) -> int:
@@ -64,7 +71,7 @@ class ModelConfig:
 
 
 class FaceNet(nn.Module):
-    """A plain ResNet-18 over the whole face: what the trunks are pretrained as.
+    """The plain backbone over the whole face: what the trunks are pretrained as.
 
     initialised: as for PCNN.
     """
@@ -72,16 +79,21 @@ class FaceNet(nn.Module):
     def __init__(self, config: ModelConfig, *, initialised: bool = True) -> None:
         super().__init__()
         self.config = config
-        self.trunk = Trunk(config.channels, config.width)
-        self.layer4 = stage(4 * config.width, 8 * config.width, 2)
-        self.head = nn.Linear(8 * config.width, len(config.classes))
+        backbone = find_backbone(config.backbone)
+        self.trunk = backbone.trunk(config.channels, config.width)
+        self.layer4 = backbone.stage4(config.width)
+        self.head = nn.Linear(backbone.features * config.width, len(config.classes))
         if initialised:
             initialise(self)
 
     def forward(self, face: Tensor) -> Tensor:
         """(B, channels, S, S) normalised → logits (B, classes)."""
-        logits: Tensor = self.head(self.layer4(self.trunk(face)).mean((2, 3)))
+        logits: Tensor = self.head(self.features(face)[0])
         return logits
+
+    def features(self, face: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Faces → the vectors (B, C) that the head reads, and none of regions."""
+        return self.layer4(self.trunk(face)).mean((2, 3)), {}
 
     def cut(self, face: Tensor) -> list[Tensor]:
         """Faces (B, channels, S, S) → their views: the face alone."""
@@ -111,13 +123,17 @@ class PCNN(nn.Module):
     def __init__(self, config: ModelConfig, *, initialised: bool = True) -> None:
         super().__init__()
         self.config = config
-        self.trunks = nn.ModuleDict({name: Trunk(config.channels, config.width) for name in VIEWS})
-        self.layer4 = stage(4 * config.width, 8 * config.width, 2)
+        backbone = find_backbone(config.backbone)
+        channels, features = backbone.channels * config.width, backbone.features * config.width
+        self.trunks = nn.ModuleDict(
+            {name: backbone.trunk(config.channels, config.width) for name in VIEWS}
+        )
+        self.layer4 = backbone.stage4(config.width)
         side = -(-config.size // 32)
-        self.interaction = Interaction((side, side), 8 * config.width)
-        self.expression_head = nn.Linear(8 * config.width, len(config.classes))
+        self.interaction = Interaction((side, side), features)
+        self.expression_head = nn.Linear(features, len(config.classes))
         self.region_heads = nn.ModuleDict(
-            {name: nn.Linear(4 * config.width, len(config.classes)) for name in REGIONS}
+            {name: nn.Linear(channels, len(config.classes)) for name in REGIONS}
         )
         if initialised:
             initialise(self)
@@ -154,14 +170,25 @@ class PCNN(nn.Module):
 
     def forward_maps(self, maps: Sequence[Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The six trunks' maps, in the order of VIEWS, to what forward_views gives."""
-        face, *regions = maps  # face: (B, 4 · width, ⌈S / 16⌉, ⌈S / 16⌉)
+        pooled, regions = self.pool(maps)
+        own = {name: self.region_heads[name](region) for name, region in regions.items()}
+        return self.expression_head(pooled), own
+
+    def features(self, face: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Whole faces → the vectors that the heads read: the face's, and each region's own."""
+        views = zip(self.trunks.values(), self.cut(face), strict=True)
+        return self.pool([trunk(view) for trunk, view in views])
+
+    def pool(self, maps: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The six trunks' maps → what the heads read.
+
+        Returns the means of stage 4's maps (B, features), and region name → the means of that
+        region's maps (B, channels); see backbones for both numbers.
+        """
+        face, *regions = maps  # face: (B, channels, ⌈S / 16⌉, ⌈S / 16⌉)
         fused = self.interaction(face, regions, self.layer4)
-        logits = self.expression_head(self.layer4(fused).mean((2, 3)))
-        own = {
-            name: self.region_heads[name](region.mean((2, 3)))
-            for name, region in zip(REGIONS, regions, strict=True)
-        }
-        return logits, own
+        own = {name: m.mean((2, 3)) for name, m in zip(REGIONS, regions, strict=True)}
+        return self.layer4(fused).mean((2, 3)), own
 
     def start_from(self, network: FaceNet | PCNN) -> None:
         """Copy a pretrained network's weights into this one.
@@ -183,22 +210,96 @@ class PCNN(nn.Module):
         self.expression_head.load_state_dict(network.head.state_dict())
 
 
+class Heads(nn.Module):
+    """Heads for another vocabulary of labels over a network's vectors; shaped as its own."""
+
+    def __init__(self, network: FaceNet | PCNN, classes: Sequence[str]) -> None:
+        super().__init__()
+        vectors = int(_own_head(network).in_features)
+        self.expression_head = nn.Linear(vectors, len(classes))
+        regions = network.region_heads.items() if isinstance(network, PCNN) else ()
+        self.region_heads = nn.ModuleDict(
+            {name: nn.Linear(int(head.in_features), len(classes)) for name, head in regions}  # type: ignore[arg-type]
+        )
+
+    def forward(
+        self, vectors: Tensor, regions: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor | None]:
+        """What `features` gives → logits (B, classes) and the sum of the regions' own, if any."""
+        own = [head(regions[name]) for name, head in self.region_heads.items()]
+        return self.expression_head(vectors), torch.stack(own).sum(0) if own else None
+
+
+class Learner(nn.Module):
+    """A network, and where faces have labels of a second kind its heads for those.
+
+    classes: of the second kind of labels; None: there is none.
+    """
+
+    def __init__(self, network: FaceNet | PCNN, classes: Sequence[str] | None = None) -> None:
+        super().__init__()
+        self.network = network
+        self.classes = classes
+        self.second = None if classes is None else Heads(network, classes)
+
+    def forward(self, face: Tensor) -> list[tuple[Tensor, Tensor | None]]:
+        """Faces as for the network → for each kind of labels logits, and the regions' sum."""
+        vectors, regions = self.network.features(face)
+        answers = [answer_with_own_heads(self.network, vectors, regions)]
+        if self.second is not None:
+            answers.append(self.second(vectors, regions))
+        return answers
+
+    def relabelled(self) -> FaceNet | PCNN:
+        """A copy of the network whose own heads are the second ones."""
+        if self.second is None or self.classes is None:
+            raise InputError("Learner.relabelled: there are no second labels")
+        return relabelled(self.network, self.second, self.classes)
+
+
+def answer_with_own_heads(
+    network: FaceNet | PCNN, vectors: Tensor, regions: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor | None]:
+    """As Heads.forward, by the network's own heads."""
+    if isinstance(network, FaceNet):
+        return network.head(vectors), None
+    own = [network.region_heads[name](vector) for name, vector in regions.items()]
+    return network.expression_head(vectors), torch.stack(own).sum(0)
+
+
+def relabelled(network: FaceNet | PCNN, heads: Heads, classes: Sequence[str]) -> FaceNet | PCNN:
+    """A copy of a network that answers in another vocabulary."""
+    twin = copy.deepcopy(network)
+    twin.config = dataclasses.replace(network.config, classes=tuple(classes))
+    heads = copy.deepcopy(heads)
+    if isinstance(twin, FaceNet):
+        twin.head = heads.expression_head
+    else:
+        twin.expression_head, twin.region_heads = heads.expression_head, heads.region_heads
+    return twin
+
+
+def _own_head(network: FaceNet | PCNN) -> nn.Linear:
+    return network.head if isinstance(network, FaceNet) else network.expression_head
+
+
 @torch.no_grad()
 def pull(network: nn.Module, other: nn.Module, share: float) -> None:
     """Move a network's weights, and its norms' statistics, that share of the way to another's.
 
     other: of the same shape. Counts, which are whole, are taken from it.
     """
-    theirs = other.state_dict()
-    for name, value in network.state_dict().items():
-        if value.is_floating_point():
-            value.lerp_(theirs[name], share)
-        else:
-            value.copy_(theirs[name])
+    ours, theirs = network.state_dict(), other.state_dict()
+    floating = [name for name, value in ours.items() if value.is_floating_point()]
+    torch._foreach_lerp_(
+        [ours[name] for name in floating], [theirs[name] for name in floating], share
+    )
+    for name in ours.keys() - set(floating):
+        ours[name].copy_(theirs[name])
 
 
 def _check_alike(function: str, ours: ModelConfig, theirs: ModelConfig) -> None:
-    for name in ("classes", "width", "channels"):
+    for name in ("classes", "width", "channels", "backbone"):
         if getattr(ours, name) != getattr(theirs, name):
             raise InputError(
                 f"{function}: {name} must be {getattr(ours, name)}, got {getattr(theirs, name)}"

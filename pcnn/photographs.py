@@ -20,7 +20,7 @@ from pcnn.results import Detection
 # The teacher's candidates below this are noise; between it and CONFIDENT they are in doubt.
 DOUBTFUL, CONFIDENT = 0.3, 0.9
 _LABEL_BATCH = 8
-_SUFFIXES = (".jpg", ".jpeg", ".png")
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ class Photograph:
     def pixels(self) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB."""
         with Image.open(io.BytesIO(self.encoded)) as image:
-            return np.asarray(image.convert("RGB"))
+            return np.array(image.convert("RGB"))
 
 
 def is_held_out(name: str) -> bool:

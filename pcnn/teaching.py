@@ -12,42 +12,46 @@ from torch import Tensor
 from pcnn import weights
 from pcnn.errors import InputError
 from pcnn.evaluate import predict_logits
-from pcnn.model import PCNN, FaceNet
+from pcnn.model import Learner
 
 _FACES_AT_ONCE = 1024  # between two steps of the progress bar
 
 
-def load_teachers(paths: Sequence[str], classes: tuple[str, ...]) -> list[PCNN | FaceNet]:
+def load_teachers(
+    paths: Sequence[str], classes: tuple[str, ...], second: tuple[str, ...] | None
+) -> list[Learner]:
     """Networks by weights' names or paths.
 
+    classes: of the labels; second: of the second kind of labels, None where there is none.
     Raises InputError: one that knows other classes than these. WeightsError: see weights.read.
     """
     teachers = []
     for path in paths:
-        teacher = weights.load_network(path)
-        if teacher.config.classes != classes:
+        teacher = weights.load_learner(path)
+        known = teacher.network.config.classes
+        if known != classes:
             raise InputError(
                 f"Training: the teacher {path} has the classes "
-                f"{', '.join(teacher.config.classes)}, the data {', '.join(classes)}"
+                f"{', '.join(known)}, the data {', '.join(classes)}"
             )
+        if second is not None and teacher.classes != second:
+            raise InputError(f"Training: the teacher {path} knows no {', '.join(second)}")
         teachers.append(teacher)
     return teachers
 
 
-def mix_answers(  # noqa: PLR0913
-    labels: Tensor,
-    teachers: Sequence[PCNN | FaceNet],
+def mean_answers(
+    teachers: Sequence[Learner],
     faces: Tensor,
     *,
-    share: float,
+    second: bool,
     device: torch.device,
     shown: bool,
 ) -> Tensor:
-    """Labels with the mean answer of teachers in them.
+    """The mean probabilities that teachers answer to faces, each with its mirror image.
 
-    labels: (N, classes) probabilities. faces: (N, H, W) grey or (N, H, W, 3) RGB, uint8.
-    teachers: at least one; each answers to the faces as they are, with their mirror images.
-    share: of the answers, 0…1. device: where they are computed.
+    teachers: at least one. faces: (N, H, W) grey or (N, H, W, 3) RGB, uint8, N ≥ 1.
+    second: the answers in their second labels. device: where they are computed.
     shown: whether progress is shown on a terminal's stderr. Returns (N, classes) on the CPU.
     """
     console = Console(stderr=True)
@@ -55,7 +59,8 @@ def mix_answers(  # noqa: PLR0913
     chunks = faces.split(_FACES_AT_ONCE)
     answers = []
     for place, teacher in enumerate(teachers, 1):
-        teacher.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = teacher.relabelled() if second else teacher.network
+        network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         watched = track(
             chunks,
             f"teacher {place} of {len(teachers)}",
@@ -63,6 +68,6 @@ def mix_answers(  # noqa: PLR0913
             transient=True,
             disable=hidden,
         )
-        logits = [predict_logits(teacher, chunk, mirror=True)[0] for chunk in watched]
+        logits = [predict_logits(network, chunk, mirror=True)[0] for chunk in watched]
         answers.append(torch.cat(logits).softmax(1))
-    return torch.lerp(labels, torch.stack(answers).mean(0), share)
+    return torch.stack(answers).mean(0)

@@ -15,15 +15,17 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pcnn import weights
-from pcnn.augment import Augmentation, Augmenter
+from pcnn.augment import Augmentation, Augmenter, resample
+from pcnn.backbones import find_backbone
 from pcnn.datasets import FaceSet
 from pcnn.errors import InputError, counted
 from pcnn.evaluate import normalise, pictures
 from pcnn.losses import two_phase_loss
-from pcnn.model import IMAGENET_MEAN, IMAGENET_STD, PCNN, FaceNet, ModelConfig, pull
+from pcnn.mobilenet import start_from_published
+from pcnn.model import IMAGENET_MEAN, IMAGENET_STD, PCNN, FaceNet, Learner, ModelConfig, pull
 from pcnn.saliency import find_model, weigh
 from pcnn.storage import STORAGES
-from pcnn.teaching import load_teachers, mix_answers
+from pcnn.teaching import load_teachers, mean_answers
 
 _CHOICES = {
     "network": ("trunk", "pcnn"),
@@ -59,6 +61,14 @@ class TrainOptions:
     detector: whose landmarks faces are aligned by, and the template is measured by.
     aligned: whether faces are aligned, see alignment; so will pictures be that are given as faces.
     mirror: whether the weights are to be used with mirror images, see mirror.read_both.
+    backbone: see ModelConfig. `init` may also be the published face weights of a backbone, see
+        mobilenet.start_from_published.
+    second: the weight in the loss of FER2013's own seven labels, which heads of their own learn;
+        0: none do.
+    photographs: an archive of photographs whose faces are learnt, too: the labels are what the
+        teachers answer to them at the size of the training faces. None: no others are learnt.
+    photographs_share: how many of them there are in a batch, as a share of `batch`.
+    photographs_confidence: faces for which the teachers' likeliest class has less are left out.
     saliency: the model by whose maps faces are multiplied after their variation, see
         saliency.weigh; None: by none.
     storage: how the weights are written, see storage.narrow.
@@ -93,6 +103,11 @@ class TrainOptions:
     aligned: bool = False
     mirror: bool = False
     saliency: str | None = None
+    backbone: str = "resnet18"
+    second: float = 0.0
+    photographs: str | None = None
+    photographs_share: float = 0.25
+    photographs_confidence: float = 0.0
     storage: str = "half"
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -118,9 +133,12 @@ class TrainOptions:
                 "TrainOptions: warm_up and ema must be at least 0 and below 1, "
                 f"got {self.warm_up} and {self.ema}"
             )
-        for name in ("balance", "calm", "teaching", "init_share"):
+        for name in ("balance", "calm", "teaching", "init_share", "photographs_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"TrainOptions: {name} must lie in 0…1, got {getattr(self, name)}")
+        if self.photographs and not self.teachers:
+            raise InputError("TrainOptions: photographs have no labels; they need teachers")
+        find_backbone(self.backbone)
         if self.saliency is not None:
             find_model(self.saliency)
 
@@ -139,11 +157,20 @@ class Training:
     Every random choice is a function of the seed and the step, so the state is the step
     number, the network, its average, the optimiser, and what teachers answered. Where
     torch.distributed is initialised, each process computes its share of every batch.
+    train: the faces, and second: the same with labels of the second kind, if options.second.
+    photographs: (M, S, S) faces without labels, uint8, if options.photographs; as sharp as they
+        are, see options.
     Raises InputError: options and data that do not fit together.
     """
 
     def __init__(
-        self, options: TrainOptions, train: FaceSet, device: str | torch.device = "cpu"
+        self,
+        options: TrainOptions,
+        train: FaceSet,
+        device: str | torch.device = "cpu",
+        *,
+        second: FaceSet | None = None,
+        photographs: Tensor | None = None,
     ) -> None:
         self.options = options
         self.train = train
@@ -158,15 +185,22 @@ class Training:
             )
         self.share = options.batch // world
         torch.manual_seed(options.seed)
-        self.network = _build(options, train, self.device)
-        self._model = DistributedDataParallel(self.network) if spread else self.network
-        self.average = copy.deepcopy(self.network).requires_grad_(False)
-        self.optimizer = _optimizer(self.network, options)
+        if second is not None and second.names != train.names:
+            raise InputError("Training: second must hold the faces of train, in their order")
+        self.learner = _build(options, train, second, self.device)
+        self._model = DistributedDataParallel(self.learner) if spread else self.learner
+        self.average = copy.deepcopy(self.learner).requires_grad_(False)
+        self.optimizer = _optimizer(self.learner, options)
         self._augmenters = Augmenter(options.augmentation), Augmenter(options.augmentation.calmer())
         self._faces = train.faces.to(self.device)
+        self._second, self._photographs = second, photographs
+        self._sharp = None if photographs is None else photographs.to(self.device)
         self._drawn_by = _drawn_by(train.votes, options.balance)
-        self._teachers = load_teachers(options.teachers, train.classes)
-        self._targets: Tensor | None = None  # (N, classes), made with the first batch
+        self._teachers = load_teachers(
+            options.teachers, train.classes, None if second is None else second.classes
+        )
+        # For each kind of labels (N + M, classes), photographs last; made with the first batch.
+        self._targets: list[Tensor] | None = None
         self.step = 0
         self.epoch_steps = len(train) // options.batch
         if self.epoch_steps < 1:
@@ -176,27 +210,37 @@ class Training:
             )
         self.steps = max(1, round(self.epoch_steps * options.epochs))
 
-    def teach(self) -> Tensor:
+    def teach(self) -> list[Tensor]:
         """Have the teachers answer to all faces, as the first step does where nobody did before.
 
-        Shows its progress on a terminal's stderr. Returns the labels to learn, (N, classes).
+        Shows its progress on a terminal's stderr.
+        Returns for each kind of labels what is to be learnt, (N + M, classes).
         """
-        labels, options = _targets(self.train.votes, self.options.labels), self.options
-        if self._teachers:
-            labels = mix_answers(
-                labels,
-                self._teachers,
-                self.train.faces,
-                share=options.teaching,
-                device=self.device,
-                shown=self.rank == 0,
-            )
-        self._targets, self._teachers = labels.to(self.device), []
+        options, kinds = self.options, [self.train]
+        if self._second is not None:
+            kinds.append(self._second)
+        self._targets = []
+        for place, kind in enumerate(kinds):
+            labels = _targets(kind.votes, options.labels)
+            if self._teachers:
+                labels = torch.lerp(
+                    labels, self._answers(self.train.faces, place), options.teaching
+                )
+            if self._photographs is not None:
+                coarse = _shrink(self._photographs, _TEACHERS_SIDE)
+                labels = torch.cat((labels, self._answers(coarse, place)))
+            self._targets.append(labels.to(self.device))
+        self._teachers = []
         return self._targets
+
+    def _answers(self, faces: Tensor, kind: int) -> Tensor:
+        return mean_answers(
+            self._teachers, faces, second=kind == 1, device=self.device, shown=self.rank == 0
+        )
 
     def advance(self) -> float:
         """One step of optimisation; returns its loss."""
-        self.network.train()
+        self.learner.train()
         faces, targets = self._batch()
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.lr * self._schedule()
@@ -206,20 +250,21 @@ class Training:
             loss = self._loss(faces, targets)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.options.clip)
+        nn.utils.clip_grad_norm_(self.learner.parameters(), self.options.clip)
         self.optimizer.step()
         self.step += 1
         # A short memory at first, else the average would long remember the random start.
         decay = min(self.options.ema, (1 + self.step) / (10 + self.step))
-        pull(self.average, self.network, 1 - decay)
+        pull(self.average, self.learner, 1 - decay)
         return float(loss.detach())
 
-    def result(self) -> PCNN | FaceNet:
+    def result(self) -> Learner:
         """What the training has come to: the average, with `init_share` of what it began with."""
-        network = copy.deepcopy(self.average)
+        learner = copy.deepcopy(self.average)
         if self.options.init_share:
-            pull(network, _build(self.options, self.train, self.device), self.options.init_share)
-        return network.cpu()
+            begun = _build(self.options, self.train, self._second, self.device)
+            pull(learner, begun, self.options.init_share)
+        return learner.cpu()
 
     def save(self, path: Path) -> None:
         """Write the whole state in one atomic step."""
@@ -227,7 +272,7 @@ class Training:
         state = {
             "options": dataclasses.asdict(self.options),
             "step": self.step,
-            "network": self.network.state_dict(),
+            "learner": self.learner.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "targets": self._targets if self.options.teachers else None,
@@ -248,18 +293,23 @@ class Training:
                 f"Training: {path} was begun with another {', '.join(changed)}; "
                 "remove it to start afresh, or repeat the options"
             )
-        self.network.load_state_dict(state["network"])
+        if "learner" not in state:
+            raise InputError(
+                f"Training: {path} was begun by an older pcnn; remove it to start afresh"
+            )
+        self.learner.load_state_dict(state["learner"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self._targets = state.get("targets")
-        if self._targets is not None and self._targets.shape != self.train.votes.shape:
+        count = len(self.train) + (0 if self._photographs is None else len(self._photographs))
+        if self._targets is not None and len(self._targets[0]) != count:
             raise InputError(
-                f"Training: {path} was begun with {len(self._targets)} faces, "
-                f"the data have {len(self.train)}"
+                f"Training: {path} was begun with {len(self._targets[0])} faces, "
+                f"the data have {count}"
             )
         self.step = state["step"]
 
-    def _batch(self) -> tuple[Tensor, Tensor]:
+    def _batch(self) -> tuple[Tensor, list[Tensor]]:
         options = self.options
         targets = self.teach() if self._targets is None else self._targets
         epoch, position = divmod(self.step, self.epoch_steps)
@@ -267,10 +317,25 @@ class Training:
         first = position * options.batch + self.rank * self.share
         chosen = order[first : first + self.share].to(self.device)
         faces = pictures(self._faces[chosen])
+        if self._sharp is not None:
+            among = self._draw_photographs(targets[0])
+            chosen = torch.cat((chosen, len(self.train) + among))
+            faces = torch.cat((resample(faces, options.size), pictures(self._sharp[among])))
         seed = _seed(options.seed, 2 + 2 * self.rank, self.step)
         augment = self._augmenters[self.step >= (1 - options.calm) * self.steps]
-        faces = normalise(augment(faces, options.size, seed), self.network.config)
-        return weigh([faces], self.network.config)[0], targets[chosen]
+        config = self.learner.network.config
+        faces = normalise(augment(faces, options.size, seed), config)
+        return weigh([faces], config)[0], [kind[chosen] for kind in targets]
+
+    def _draw_photographs(self, targets: Tensor) -> Tensor:
+        """The photographs of this step's batch, by their numbers; those that are sure enough."""
+        options = self.options
+        sure = targets[len(self.train) :].amax(1) >= options.photographs_confidence
+        numbers = sure.nonzero()[:, 0]
+        generator = _generator(options.seed, 3 + 2 * self.rank, self.step)
+        count = round(self.share * options.photographs_share)
+        drawn = torch.randint(len(numbers), (count,), generator=generator)
+        return numbers[drawn.to(self.device)]
 
     def _order(self, generator: torch.Generator) -> Tensor:
         """The faces of an epoch, in their order."""
@@ -278,13 +343,17 @@ class Training:
             return torch.randperm(len(self.train), generator=generator)
         return torch.multinomial(self._drawn_by, len(self.train), True, generator=generator)
 
-    def _loss(self, faces: Tensor, targets: Tensor) -> Tensor:
-        answer = self._model(faces)
-        if isinstance(answer, tuple):
-            logits, region_logits = answer
-            alpha, beta = self.options.alpha, self.options.beta
-            return two_phase_loss(logits, region_logits, targets, alpha=alpha, beta=beta)
-        return F.cross_entropy(answer, targets)
+    def _loss(self, faces: Tensor, targets: list[Tensor]) -> Tensor:
+        options = self.options
+        parts = []
+        for (logits, regions), kind in zip(self._model(faces), targets, strict=True):
+            if regions is None:
+                parts.append(F.cross_entropy(logits, kind))
+            else:
+                parts.append(
+                    two_phase_loss(logits, regions, kind, alpha=options.alpha, beta=options.beta)
+                )
+        return parts[0] if len(parts) == 1 else parts[0] + options.second * parts[1]
 
     def _schedule(self) -> float:
         """The share of the peak rate that this step gets."""
@@ -298,7 +367,9 @@ class Training:
         )
 
 
-def _build(options: TrainOptions, train: FaceSet, device: torch.device) -> PCNN | FaceNet:
+def _build(
+    options: TrainOptions, train: FaceSet, second: FaceSet | None, device: torch.device
+) -> Learner:
     grey = train.faces.dim() == 3
     config = ModelConfig(
         classes=train.classes,
@@ -307,18 +378,62 @@ def _build(options: TrainOptions, train: FaceSet, device: torch.device) -> PCNN 
         std=FERPLUS_STD if grey else IMAGENET_STD,
         width=options.width,
         saliency=options.saliency,
+        backbone=options.backbone,
     )
     network = FaceNet(config) if options.network == "trunk" else PCNN(config)
-    if options.init:
-        start = weights.load_network(options.init)
-        if options.init_share and (type(start), start.config.size) != (type(network), config.size):
+    learner = Learner(network, None if second is None else second.classes)
+    if options.init and weights.is_published(options.init):
+        plain = network if isinstance(network, FaceNet) else FaceNet(config)
+        _start_from_published(plain, options.init, train.faces)
+        if network is not plain:
+            network.start_from(plain)
+    elif options.init:
+        start = weights.load_learner(options.init)
+        given = type(start.network), start.network.config.size
+        if options.init_share and given != (type(network), config.size):
             kind = f"{options.network} of size {config.size}"
             raise InputError(f"Training: init_share needs an init that is a {kind}")
-        network.start_from(start)
+        network.start_from(start.network)
+        if learner.second and start.second and start.classes == learner.classes:
+            learner.second.load_state_dict(start.second.state_dict(), strict=False)
     elif options.init_share:
         raise InputError("Training: init_share needs an init")
-    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network
+    learner.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return learner
+
+
+def _start_from_published(network: FaceNet, init: str, faces: Tensor) -> None:
+    """Fill the network's trunk and stage 4; norms are measured on some of the training faces."""
+    config = network.config
+    if config.backbone != "mobilenet":
+        raise InputError(
+            f"Training: {init} holds a MobileNet's weights; set backbone to 'mobilenet'"
+        )
+    chosen = faces[:: max(1, len(faces) // _CALIBRATION_FACES)][:_CALIBRATION_FACES]
+    views = normalise(resample(pictures(chosen), config.size), config)
+    network.eval()
+    start_from_published(
+        network.trunk,  # type: ignore[arg-type]
+        network.layer4,
+        weights.read_published(init),
+        views,
+        mean=config.mean,
+        std=config.std,
+    )
+
+
+_CALIBRATION_FACES = 256
+# Teachers learnt from faces of this side, and are shown photographs' faces no finer.
+_TEACHERS_SIDE = 48
+
+
+def _shrink(faces: Tensor, side: int) -> Tensor:
+    """(M, S, S) uint8 → (M, side, side) uint8, each pixel the mean of what it covers."""
+    shrunk = [
+        F.interpolate(chunk[:, None].float(), size=(side, side), mode="bilinear", antialias=True)
+        for chunk in faces.split(256)
+    ]
+    return torch.cat(shrunk)[:, 0].round().clamp(0, 255).to(torch.uint8)
 
 
 def _optimizer(network: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:

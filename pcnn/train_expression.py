@@ -9,7 +9,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import distributed
+from torch import Tensor, distributed
 
 from pcnn import weights
-from pcnn.alignment import align_faces
+from pcnn.alignment import align_faces, photograph_faces
 from pcnn.augment import resample
 from pcnn.curves import draw_curves
 from pcnn.datasets import FaceSet, load_faces
@@ -29,11 +29,14 @@ from pcnn.detector import Detector
 from pcnn.errors import InputError, counted
 from pcnn.evaluate import pictures, predict_logits
 from pcnn.metrics import accuracy, fit_temperature
+from pcnn.model import Learner
 from pcnn.recipes import read_recipe
 from pcnn.storage import narrow, widen
 from pcnn.train import Training, TrainOptions
 
 _CHECKPOINT_SECONDS = 120
+# The labels that further heads may learn: FER2013's own.
+SECOND = "fer2013"
 
 
 def train_expression(
@@ -60,7 +63,17 @@ def train_expression(
         pixels = align_faces(faces.faces, template, options.size, native_size, detector)
         return dataclasses.replace(faces, faces=pixels)
 
-    training = Training(options, aligned(train) if options.aligned else train, device)
+    if options.aligned:
+        train = aligned(train)
+    second = photographs = None
+    if options.second:
+        second = _second_labels(options, train)
+        train = train.subset([train.names.index(name) for name in second.names])
+    if options.photographs:
+        photographs = photograph_faces(
+            options.photographs, detector, template, options.size, grey=not options.colour
+        )
+    training = Training(options, train, device, second=second, photographs=photographs)
     if options.aligned and training.rank == 0:  # the one that scores
         valid = aligned(valid)
     if checkpoint.exists():
@@ -93,7 +106,8 @@ def _run(training: Training, valid: FaceSet, checkpoint: Path, log: Path) -> Non
                 training.save(checkpoint)
                 saved = time.monotonic()
             if training.step % training.epoch_steps == 0 or training.step == training.steps:
-                score = accuracy(predict_logits(training.average, valid.faces)[0], valid.votes)
+                network = training.average.network
+                score = accuracy(predict_logits(network, valid.faces)[0], valid.votes)
                 record = {
                     "step": training.step,
                     "epoch": training.step / training.epoch_steps,
@@ -127,9 +141,10 @@ def _write_weights(
     template: list[list[float]],
     native_size: int,
 ) -> None:
-    network, options = training.result(), training.options
-    tensors = narrow(network.state_dict(), options.storage)
-    network.load_state_dict(widen(tensors))  # scored as it is stored
+    learner, options = training.result(), training.options
+    tensors = narrow(_state(learner), options.storage)
+    learner = _stored(learner, widen(tensors))  # scored as it is stored
+    network = learner.network
     logits, regions = predict_logits(network, valid.faces, mirror=options.mirror)
     name = Path(options.data).name
     metadata: dict[str, Any] = {
@@ -151,13 +166,65 @@ def _write_weights(
             region: fit_temperature(own, valid.votes) for region, own in regions.items()
         },
     }
+    if learner.classes is not None:
+        metadata["labels"] = {SECOND: _describe_second(learner, options, valid)}
     weights.write(output, tensors, metadata)
+
+
+def _state(learner: Learner) -> dict[str, Tensor]:
+    """The tensors of a file: the network's, and those of its heads for second labels."""
+    state = learner.network.state_dict()
+    if learner.second is not None:
+        prefix = f"{weights.SECOND_PREFIX}{SECOND}."
+        state |= {prefix + name: t for name, t in learner.second.state_dict().items()}
+    return state
+
+
+def _stored(learner: Learner, tensors: Mapping[str, Tensor]) -> Learner:
+    """The learner with the tensors of a file."""
+    prefix = f"{weights.SECOND_PREFIX}{SECOND}."
+    own = {name: t for name, t in tensors.items() if not name.startswith(prefix)}
+    learner.network.load_state_dict(own)
+    if learner.second is not None:
+        second = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+        learner.second.load_state_dict(second)
+    return learner
+
+
+def _second_labels(options: TrainOptions, train: FaceSet) -> FaceSet:
+    """Those of the training faces that have a label of FER2013, with it."""
+    others = load_faces(options.data, "train", grey=not options.colour, labels=SECOND)
+    places = {name: index for index, name in enumerate(others.names)}
+    kept = [index for index, name in enumerate(train.names) if name in places]
+    votes = others.votes[[places[train.names[index]] for index in kept]]
+    names = tuple(train.names[index] for index in kept)
+    return FaceSet(train.faces[kept], votes, names, others.classes)
+
+
+def _describe_second(learner: Learner, options: TrainOptions, valid: FaceSet) -> dict[str, Any]:
+    """What a file says of its heads for second labels: classes, temperatures, scores.
+
+    valid: the faces that are scored, as the network reads them.
+    """
+    others = load_faces(options.data, "valid", grey=not options.colour, labels=SECOND)
+    places = {name: index for index, name in enumerate(others.names)}
+    kept = [index for index, name in enumerate(valid.names) if name in places]
+    votes = others.votes[[places[valid.names[index]] for index in kept]]
+    logits, regions = predict_logits(learner.relabelled(), valid.faces[kept], mirror=options.mirror)
+    return {
+        "classes": others.classes,
+        "temperature": fit_temperature(logits, votes),
+        "region_temperatures": {
+            region: fit_temperature(own, votes) for region, own in regions.items()
+        },
+        "scores": {f"{counted(len(kept), 'validation face')}": accuracy(logits, votes)},
+    }
 
 
 def _portable(options: TrainOptions) -> dict[str, Any]:
     """The options as they may be published: files by their names, wherever they lay."""
     published = dataclasses.asdict(options)
-    for name in ("data", "output", "init", "detector"):
+    for name in ("data", "output", "init", "detector", "photographs"):
         if published[name]:
             published[name] = Path(published[name]).name
     published["teachers"] = [Path(teacher).name for teacher in options.teachers]
@@ -212,6 +279,9 @@ def _add_common(parser: argparse.ArgumentParser, size: str) -> None:
     add("--lr", type=float, help="peak learning rate [0.001]")
     add("--seed", type=int, help="[0]")
     add("--precision", choices=("float32", "bfloat16"), help="of the arithmetic [float32]")
+    add("--backbone", help="what the trunks are made of: resnet18, mobilenet [resnet18]")
+    add("--photographs", help="an archive of photographs whose faces the teachers label")
+    add("--teachers", nargs="+", help="weights whose answers are learnt, too")
     add("--saliency", metavar="MODEL", help="multiply faces by its maps, see docs/saliency.md")
     add("--detector", help="by which faces are aligned and the template is measured [mobilenet]")
     add("--valid-split", default="valid", help="the split to score every epoch [%(default)s]")
@@ -233,6 +303,9 @@ _OPTIONS = (
     "precision",
     "saliency",
     "detector",
+    "backbone",
+    "photographs",
+    "teachers",
 )
 
 
@@ -256,6 +329,8 @@ def _run_command(arguments: argparse.Namespace, network: str, size: int) -> int:
             raise InputError(f"recipe {arguments.recipe}: is for a {chosen['network']}")
     given = {name: getattr(arguments, name) for name in _OPTIONS}
     chosen |= {name: value for name, value in given.items() if value is not None}
+    if "teachers" in chosen:
+        chosen["teachers"] = tuple(chosen["teachers"])
     chosen |= {"network": network, "data": arguments.data, "output": arguments.output}
     options = TrainOptions(**chosen)
     with _processes(arguments.device) as device:

@@ -51,6 +51,11 @@ def stage(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
     )
 
 
+def resnet_stage4(width: int) -> nn.Sequential:
+    """ResNet-18's last stage: 4 · width channels → 8 · width at half the side."""
+    return stage(4 * width, 8 * width, 2)
+
+
 class Trunk(nn.Module):
     """ResNet-18 up to and including stage 3: 4 · width channels at stride 16.
 

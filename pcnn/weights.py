@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from pcnn.errors import WeightsError
 from pcnn.mirror import Forward, read_both
-from pcnn.model import PCNN, FaceNet, ModelConfig
+from pcnn.model import PCNN, FaceNet, Learner, ModelConfig
 from pcnn.regions import REGIONS, RegionLayout
 from pcnn.saliency import find_model
 from pcnn.storage import widen
@@ -212,7 +212,7 @@ def load_expression(weights: str | Path) -> ExpressionWeights:
         raise WeightsError(f"{path}: holds {metadata.get('architecture')!r}, no expression network")
     with _fitting(path):
         network = network_type(_config(metadata), initialised=False)
-        network.load_state_dict(widen(tensors))
+        network.load_state_dict(_own(widen(tensors)))
         template = tuple((float(x), float(y)) for x, y in metadata["template"])
         regions = REGIONS if network_type is PCNN else ()
         own = {name: float(metadata["region_temperatures"][name]) for name in regions}
@@ -247,8 +247,63 @@ def load_network(weights: str | Path) -> PCNN | FaceNet:
         raise WeightsError(f"{path}: holds {metadata.get('architecture')!r}, no expression network")
     with _fitting(path):
         network = network_type(_config(metadata))
-        network.load_state_dict(widen(tensors))
+        network.load_state_dict(_own(widen(tensors)))
     return network
+
+
+def is_published(path: str | Path) -> bool:
+    """Whether a file holds a face network's published weights, which no pcnn wrote.
+
+    Names of weights, and files that are not there, are none.
+    """
+    if not Path(path).is_file():
+        return False
+    try:
+        with safe_open(path, "pt") as file:
+            return _METADATA_KEY not in (file.metadata() or {}) and "conv1.weight" in set(
+                file.keys()
+            )
+    except (OSError, SafetensorError):
+        return False
+
+
+def read_published(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a file for which `is_published` holds."""
+    return load_file(path)
+
+
+# Before the names of the tensors of heads for second labels.
+SECOND_PREFIX = "labels."
+
+
+def load_learner(weights: str | Path) -> Learner:
+    """The bare network of a file with its heads for second labels, where it has such.
+
+    Raises WeightsError: as load_network.
+    """
+    network = load_network(weights)
+    path = locate(weights)
+    tensors, metadata = read(path)
+    labels = metadata.get("labels")
+    if not labels:
+        return Learner(network)
+    with _fitting(path):
+        ((name, about),) = labels.items()
+        learner = Learner(network, tuple(about["classes"]))
+        prefix = f"{SECOND_PREFIX}{name}."
+        found = {
+            key.removeprefix(prefix): tensor
+            for key, tensor in widen(tensors).items()
+            if key.startswith(prefix)
+        }
+        if learner.second is not None:
+            learner.second.load_state_dict(found)
+    return learner
+
+
+def _own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of the network itself, without those of heads for second labels."""
+    return {name: t for name, t in tensors.items() if not name.startswith(SECOND_PREFIX)}
 
 
 @contextlib.contextmanager
