@@ -4,6 +4,7 @@ The CPU module is always built, and the CUDA module whenever nvcc is found; no G
 Neither is required: without them the package works, with the ops in plain PyTorch.
 
 PCNN_CUDA=0 leaves the CUDA module out; PCNN_CUDA=1 fails where it cannot be built.
+PCNN_CUDA_ARCHS="90" compiles for these compute capabilities alone, which is quicker.
 PCNN_STRICT=1 makes warnings errors (CI does; a user's other compiler may warn of something new).
 PCNN_SANITIZE=1 builds the CPU module with AddressSanitizer and UndefinedBehaviorSanitizer.
 """
@@ -96,6 +97,15 @@ class BuildOps(build_ext):
         out.parent.mkdir(parents=True, exist_ok=True)
         include = [*self.include_dirs, *ext.include_dirs]
         native = recipe.architectures(compiler)
+        chosen = os.environ.get("PCNN_CUDA_ARCHS", "").split()
+        if chosen:
+            unknown = [name for name in chosen if not name.isdigit() or int(name) not in native]
+            if unknown:
+                raise SystemExit(
+                    f"PCNN_CUDA_ARCHS must be of {' '.join(map(str, native))}, as {compiler} "
+                    f"knows them, got {' '.join(unknown)}"
+                )
+            native = [int(name) for name in chosen]
         try:
             recipe.cuda_module(
                 out, CSRC, include, compiler=compiler, native=native, ptx=native[-1], strict=STRICT

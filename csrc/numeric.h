@@ -122,13 +122,32 @@ struct alignas(sizeof(T) * N <= 16 ? sizeof(T) * N : 16) Pack {
 #define PCNN_LOAD(name, T, N, from) const T* const name = from
 #endif
 
+// Writes a pack by one instruction. The compiler by itself splits what it rounded lane by lane into
+// stores of 32 bits (nvcc 13, sm_90).
+template <typename T, int N>
+PCNN_INLINE void store_pack(T* to, const Pack<T, N>& pack) {
+#ifdef __CUDA_ARCH__
+  if constexpr (sizeof(pack) == 16) {
+    std::uint32_t word[4];
+    std::memcpy(word, &pack, 16);
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};"
+                 :
+                 : "l"(__cvta_generic_to_global(to)), "r"(word[0]), "r"(word[1]), "r"(word[2]),
+                   "r"(word[3])
+                 : "memory");
+    return;
+  }
+#endif
+  *reinterpret_cast<Pack<T, N>*>(to) = pack;
+}
+
 // Rounds N values and writes them side by side.
 template <typename T, int N>
 PCNN_INLINE void store(T* to, const float (&values)[N]) {
 #ifdef __CUDA_ARCH__
   Pack<T, N> pack;
   for (int lane = 0; lane < N; ++lane) pack.lane[lane] = from_float<T>(values[lane]);
-  *reinterpret_cast<Pack<T, N>*>(to) = pack;
+  store_pack(to, pack);
 #else
   for (int lane = 0; lane < N; ++lane) to[lane] = from_float<T>(values[lane]);
 #endif

@@ -34,6 +34,10 @@ _Key: TypeAlias = tuple[int, torch.dtype, tuple[torch.Size, ...]]
 
 # A process may record one graph at a time.
 _recording = threading.Lock()
+# PyTorch before 2.12 never forgets that a failed capture was under way: each later one dies, or
+# its memory is never freed. So after the first failure a process records no more.
+_FORGETS_FAILURES = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 12)
+_failed = threading.Event()
 
 
 class Recorder(Protocol):
@@ -65,29 +69,44 @@ class CudaRecorder:
     ) -> tuple[Sequence[Tensor], Callable[[], None]]:
         """See Recorder. Raises RuntimeError: the work cannot be recorded."""
         with _recording, torch.cuda.device(self._device):
-            now, side = torch.cuda.current_stream(), torch.cuda.Stream()
-            side.wait_stream(now)
-            with torch.cuda.stream(side):
-                for _ in range(3):  # libraries settle, and kernels are built, before
-                    work()
-            now.wait_stream(side)
+            if _failed.is_set() and not _FORGETS_FAILURES:
+                raise RuntimeError(
+                    "another recording failed before, from which PyTorch before "
+                    "2.12 does not recover"
+                )
             # Memory is shared by graphs of one stream. PyTorch's own would be the first GPU's.
             self._stream = self._stream or torch.cuda.Stream()
             self._pool = self._pool or torch.cuda.graph_pool_handle()
+            now = torch.cuda.current_stream()
+            self._stream.wait_stream(now)
+            with torch.cuda.stream(self._stream):
+                for _ in range(3):  # libraries settle, and kernels are built, before
+                    work()
+            now.wait_stream(self._stream)
             graph = torch.cuda.CUDAGraph()
-            # Other threads may go on using the GPU meanwhile, as those do that read pictures. The
-            # outer context leaves the stream even where the inner one fails to.
-            with (
-                torch.cuda.stream(self._stream),
-                torch.cuda.graph(
-                    graph,
-                    pool=self._pool,
-                    stream=self._stream,
-                    capture_error_mode="thread_local",
-                ),
-            ):
-                results = work()
+            try:
+                results = self._capture(graph, work)
+            except BaseException:
+                _failed.set()
+                self._pool = None  # whose memory the failed graph may hold
+                raise
         return results, graph.replay
+
+    def _capture(
+        self, graph: torch.cuda.CUDAGraph, work: Callable[[], Sequence[Tensor]]
+    ) -> Sequence[Tensor]:
+        # Other threads may go on using the GPU meanwhile, as those do that read pictures. The
+        # outer context leaves the stream even where the inner one fails to.
+        with (
+            torch.cuda.stream(self._stream),
+            torch.cuda.graph(
+                graph,
+                pool=self._pool,
+                stream=self._stream,
+                capture_error_mode="thread_local",
+            ),
+        ):
+            return work()
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
@@ -129,6 +148,10 @@ class Captured:
         A caller's autocast does not count: a graph would outlive the casts that it keeps.
         """
         chunks = zip(*(view.split(self._sizes[-1]) for view in views), strict=True)
+        if views[0].is_cuda and torch.cuda.is_current_stream_capturing():
+            # The caller records a graph of their own: the work becomes a part of it.
+            with torch.autocast("cuda", enabled=False):
+                return list(self._compute(views))
         with torch.autocast(views[0].device.type, enabled=False):
             found = [self._answer(chunk) for chunk in chunks]
         return [torch.cat(parts) for parts in zip(*found, strict=True)]
@@ -168,6 +191,8 @@ class Captured:
             except torch.OutOfMemoryError:
                 return None
             except RuntimeError as error:
+                if _lacked_memory(error):
+                    return None
                 self._recordable = False
                 warnings.warn(
                     f"pcnn: this GPU's passes are not recorded as CUDA graphs ({error}): they run "
@@ -209,6 +234,19 @@ class _Pass:
         return [answer[:count].clone() for answer in self._answers]
 
 
+def _lacked_memory(error: BaseException) -> bool:
+    """Whether an error came about while one for want of memory was handled.
+
+    Where memory runs out within a recording, its end raises an error of its own.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, torch.OutOfMemoryError):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
 def _numbers(size: int, view: Tensor) -> Tensor:
     """Numbers at random, as many as `size` faces' views like this one have."""
     generator = torch.Generator().manual_seed(size)
@@ -241,12 +279,16 @@ def side_by_side(calls: Sequence[Callable[[], Tensor]], device: torch.device) ->
         return [call() for call in calls]
     now, streams = torch.cuda.current_stream(), _branches(torch.cuda.current_device(), len(calls))
     found = []
-    for stream, call in zip(streams, calls, strict=True):
-        stream.wait_stream(now)
-        with torch.cuda.stream(stream):
-            found.append(call())
-    for stream in streams:
-        now.wait_stream(stream)
+    begun = []
+    try:
+        for stream, call in zip(streams, calls, strict=True):
+            stream.wait_stream(now)
+            begun.append(stream)
+            with torch.cuda.stream(stream):
+                found.append(call())
+    finally:  # a branch that is not joined would spoil the end of the recording
+        for stream in begun:
+            now.wait_stream(stream)
     return found
 
 

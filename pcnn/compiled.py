@@ -43,19 +43,20 @@ def write_compiled(graph: Graph, path: Path) -> None:
 class Compiled:
     """A compiled graph's code: its inputs (B, …) to its outputs; B is at least 1.
 
-    Threads take turns. Raises WeightsError: the file is none that PyTorch can load.
+    device: the one that it was compiled for. Threads take turns.
+    Raises WeightsError: the file is none that PyTorch can load.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, device: torch.device) -> None:
+        self._path, self._device = path, device
         try:
-            self._code: Callable[..., Any] = torch._inductor.aoti_load_package(str(path))
+            self._code: Callable[..., Any] = _load(path, device)
         except Exception as error:
             raise WeightsError(f"{path}: PyTorch cannot use it ({_told(error)})") from error
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies, and what is sent to another process, load it for themselves."""
-        return Compiled, (self._path,)
+        return Compiled, (self._path, self._device)
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The outputs, for inputs laid out in any way.
@@ -64,6 +65,19 @@ class Compiled:
         even those of a dimension of one, of which `contiguous` leaves any.
         """
         return list(self._code(*[values.reshape(-1).view(values.shape) for values in inputs]))
+
+
+def _load(path: Path, device: torch.device) -> Callable[..., Any]:
+    """The code in a file, on one GPU of several; alone on its stream, so that it can be recorded.
+
+    Several runs side by side would have it ask the device for events, which no recording allows.
+    """
+    if device.type == "cpu":
+        return torch._inductor.aoti_load_package(str(path))  # type: ignore[no-any-return]
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return torch._inductor.aoti_load_package(  # type: ignore[no-any-return]
+        str(path), run_single_threaded=True, device_index=index
+    )
 
 
 def machine(device: torch.device) -> str:

@@ -213,7 +213,7 @@ def _prepare_classifier(loaded: ExpressionWeights, engine: str, precision: str) 
             announced="compiling the classifier, once: one to three minutes …",
             options=(precision, machine(device)),
         )
-        return _Classifier(graph, recorded(Compiled(path), device))
+        return _Classifier(graph, recorded(Compiled(path, device), device))
     graph = ViewsGraph(loaded.network)
     session = open_session(_converted(graph, "classifier"), engine, precision)
     return _Classifier(graph, partial(_by_session, session, graph))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import pickle
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -343,6 +346,21 @@ def test_networks_recorded_at_once_while_others_work_on_a_gpu() -> None:
 @needs_gpu
 @pytest.mark.cuda
 def test_a_refused_recording_leaves_the_gpu_in_order() -> None:
+    """In a process of its own: before 2.12 PyTorch does not recover from a failed recording."""
+    code = f"import {Path(__file__).stem} as tests; tests.refuse_a_recording()"
+    place = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=False,
+        env=place,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def refuse_a_recording() -> None:
     def waits(views: Sequence[Tensor]) -> list[Tensor]:
         return [views[0].sum((1, 2, 3)) + float(views[0].mean())]  # waits for the GPU
 
@@ -376,3 +394,38 @@ def test_a_detector_on_a_gpu_finds_what_it_finds_on_a_cpu(
                 np.testing.assert_allclose(one.landmarks, other.landmarks, atol=2)
     recorded = graphs._prepared._recorded
     assert all(each._recordable and len(each._passes) == 3 for each in recorded.values())
+
+
+class Scarce(Recorder):
+    """Memory runs out within the recording, whose end then fails for a reason of its own."""
+
+    def record(self, work: Callable[[], Sequence[Tensor]]) -> tuple[Sequence[Tensor], Callable]:
+        try:
+            raise torch.OutOfMemoryError("out of memory")
+        finally:
+            raise RuntimeError("the capture was invalidated")
+
+
+def test_memory_that_runs_out_while_recording_refuses_that_size_alone() -> None:
+    answer = Captured(compute, Scarce())
+    for _ in range(3):
+        assert_same(answer(views_of(2)), compute(views_of(2)))
+    assert answer._recordable and list(answer._passes.values()) == [None]
+
+
+@needs_gpu
+@pytest.mark.cuda
+def test_a_caller_s_own_recording_on_a_gpu() -> None:
+    network = small_network().cuda()
+    graphs = prepare(network)
+    views = network.cut(torch.randn(2, 1, 64, 64, device="cuda"))
+    with torch.inference_mode():
+        for _ in range(3):
+            expected = graphs.forward_views(views)[0].clone()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            found = graphs.forward_views(views)[0]
+        found.fill_(torch.nan)
+        graph.replay()
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)

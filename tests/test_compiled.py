@@ -157,7 +157,7 @@ def test_a_damaged_file_is_named(cache: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"no code")
     with pytest.raises(WeightsError, match=r"damaged\.pt2: PyTorch cannot use it \(.+\)"):
-        compiled.Compiled(path)
+        compiled.Compiled(path, torch.device("cpu"))
 
 
 def test_what_cannot_be_compiled_is_named_and_announced(
