@@ -73,9 +73,9 @@ def _load(path: Path, device: torch.device) -> Callable[..., Any]:
     Several runs side by side would have it ask the device for events, which no recording allows.
     """
     if device.type == "cpu":
-        return torch._inductor.aoti_load_package(str(path))  # type: ignore[no-any-return]
+        return torch._inductor.aoti_load_package(str(path))
     index = torch.cuda.current_device() if device.index is None else device.index
-    return torch._inductor.aoti_load_package(  # type: ignore[no-any-return]
+    return torch._inductor.aoti_load_package(
         str(path), run_single_threaded=True, device_index=index
     )
 

@@ -7,16 +7,17 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from pcnn.anchors import anchor_grid
 from pcnn.checkpoints import DetectorSettings, read_detector
 from pcnn.detector import Detector, normalise
-from pcnn.distillation import distillation_loss, targets_of
+from pcnn.distillation import Targets, distillation_loss, targets_of
 from pcnn.errors import InputError
 from pcnn.mosaics import Mosaic, degrade, mosaic
 from pcnn.photographs import Photograph
@@ -34,6 +35,8 @@ _LARGE, _LARGE_CHANCE = 1.75, 0.25
 _GRADIENT_NORM = 10.0
 # How many large cells show a photograph untouched, and how many pictures are degraded.
 _LEARN, _POLISH = (0.35, 0.6), (0.75, 0.25)
+
+_Step: TypeAlias = tuple[list[Mosaic], list[np.ndarray], int]
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,11 @@ class DetectorTraining:
     save_every: steps between checkpoints. seed: of all that is random.
     start: "teacher" begins with the teacher's own weights, "scratch" with random ones, which need
         many times the steps and a learning rate of 3e-3.
+    init: weights to begin with instead, of the same network.
+    turned: the share of photographs that lie at any angle.
+    harsh: the share of pictures that are far too dark, too light, flat or tinted.
+    device: where to compute. workers: processes that make mosaics ahead; 0: none. They change
+        nothing in what is learnt.
     """
 
     photographs: Path
@@ -71,6 +79,11 @@ class DetectorTraining:
     save_every: int = 250
     seed: int = 0
     start: str = "teacher"
+    init: Path | None = None
+    turned: float = 0.0
+    harsh: float = 0.0
+    device: str = "cpu"
+    workers: int = 0
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "save_every"):
@@ -93,6 +106,11 @@ class DetectorTraining:
             raise InputError(
                 f"DetectorTraining: start must be {' or '.join(STARTS)}, got {self.start!r}"
             )
+        for name in ("turned", "harsh"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(
+                    f"DetectorTraining: {name} must lie in 0…1, got {getattr(self, name)}"
+                )
         if not 0 <= self.average < 1:
             raise InputError(
                 f"DetectorTraining: average must be at least 0 and below 1, got {self.average}"
@@ -115,8 +133,8 @@ class Course:
     def __init__(self, options: DetectorTraining, teacher: Detector) -> None:
         self.options, self.teacher, self.step = options, teacher, 0
         torch.manual_seed(options.seed)
-        if options.start == "teacher":
-            state, settings = read_detector(options.teacher)
+        if options.init is not None or options.start == "teacher":
+            state, settings = read_detector(options.init or options.teacher)
             self.settings = replace(
                 settings,
                 trusted_side=DetectorSettings.trusted_side,
@@ -131,6 +149,7 @@ class Course:
                 variances=teacher.settings.variances,
             )
             self.network = _trainable(_new_network())
+        self.network.to(options.device)
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
         self.optimizer = torch.optim.AdamW(
             _parameter_groups(self.network, options.weight_decay),
@@ -145,20 +164,13 @@ class Course:
     def run(self, photographs: list[Photograph]) -> Iterator[float]:
         """Take the remaining steps; yields each one's loss."""
         self.network.train()
-        while self.step < self.options.total:
-            # Seeded by the step alone, so that a resumed run sees the same pictures.
-            random = np.random.default_rng((self.options.seed, self.step))
-            polishing = self.step >= self.options.steps
-            side, count = self.options.side, self.options.batch
-            if polishing or self.step < self.options.early:
-                side = self.options.early_side
-            if random.random() < _LARGE_CHANCE:
-                side, count = int(side * _LARGE) // 32 * 32, max(2, round(count / _LARGE**2))
-            untouched, chance = _POLISH if polishing else _LEARN
-            pictures = [
-                mosaic(photographs, side, random, untouched=untouched) for _ in range(count)
-            ]
-            seen = [degrade(picture.pixels, random, chance=chance) for picture in pictures]
+        steps = DataLoader(
+            _Steps(self.options, photographs, self.step),
+            batch_size=None,
+            num_workers=self.options.workers,
+            collate_fn=_as_it_is,
+        )
+        for pictures, seen, side in steps:
             loss = self._update(pictures, seen, side)
             self.step += 1
             yield loss
@@ -168,12 +180,17 @@ class Course:
         kind = self.teacher.settings
         anchors = anchor_grid(side, side, min_sizes=kind.min_sizes, steps=kind.steps)
         with torch.no_grad():
-            clean = _batch([picture.pixels for picture in pictures])
-            outputs = self.teacher.network(normalise(clean, kind))
-            targets = targets_of(outputs, pictures, anchors, kind)
+            device = self.options.device
+            clean = _batch([picture.pixels for picture in pictures]).to(device)
+            outputs = self.teacher.network.to(device)(normalise(clean, kind))
+            logits, boxes, landmarks = (part.float().cpu() for part in outputs)
+            found = targets_of((logits, boxes, landmarks), pictures, anchors, kind)
+            parts = (found.faces, found.boxes, found.landmarks)
+            targets = Targets(*(part.to(device) for part in parts))
         for group in self.optimizer.param_groups:
             group["lr"] = _learning_rate(self.options, self.step)
-        loss = distillation_loss(self.network(normalise(_batch(seen), self.settings)), targets)
+        answers = self.network(normalise(_batch(seen).to(device), self.settings))
+        loss = distillation_loss(answers, targets)
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), _GRADIENT_NORM)
@@ -187,7 +204,8 @@ class Course:
 
     def detector(self) -> Detector:
         """The averaged weights, ready for use."""
-        return Detector(load_state(self.average, leak=self.settings.leak), self.settings)
+        state = {name: value.cpu() for name, value in self.average.items()}
+        return Detector(load_state(state, leak=self.settings.leak), self.settings)
 
     def save(self) -> None:
         """Write the checkpoint in one atomic step."""
@@ -211,7 +229,7 @@ class Course:
         """
         if not self.path.exists():
             return
-        stored = torch.load(self.path, map_location="cpu", weights_only=True)
+        stored = torch.load(self.path, map_location=self.options.device, weights_only=True)
         if stored["options"] != fingerprint(self.options):
             raise InputError(
                 f"train_detector: {self.path} was made with other options "
@@ -221,6 +239,41 @@ class Course:
         self.network.load_state_dict(stored["network"])
         self.average = stored["average"]
         self.optimizer.load_state_dict(stored["optimizer"])
+
+
+class _Steps(Dataset[_Step]):
+    """The pictures of each step that is left: mosaics, what the student sees of them, the side."""
+
+    def __init__(self, options: DetectorTraining, photographs: list[Photograph], done: int) -> None:
+        self._options, self._photographs, self._done = options, photographs, done
+
+    def __len__(self) -> int:
+        return self._options.total - self._done
+
+    def __getitem__(self, index: int) -> _Step:
+        options, step = self._options, self._done + index
+        # Seeded by the step alone, so that a resumed run sees the same pictures.
+        random = np.random.default_rng((options.seed, step))
+        polishing = step >= options.steps
+        side, count = options.side, options.batch
+        if polishing or step < options.early:
+            side = options.early_side
+        if random.random() < _LARGE_CHANCE:
+            side, count = int(side * _LARGE) // 32 * 32, max(2, round(count / _LARGE**2))
+        untouched, chance = _POLISH if polishing else _LEARN
+        pictures = [
+            mosaic(self._photographs, side, random, untouched=untouched, turned=options.turned)
+            for _ in range(count)
+        ]
+        seen = [
+            degrade(picture.pixels, random, chance=chance, harsh=options.harsh)
+            for picture in pictures
+        ]
+        return pictures, seen, side
+
+
+def _as_it_is(step: Any) -> Any:
+    return step
 
 
 def _new_network() -> RetinaFace:
@@ -274,5 +327,6 @@ def _batch(pictures: list[np.ndarray]) -> Tensor:
 
 def fingerprint(options: DetectorTraining) -> str:
     """The options that decide the weights, as JSON; paths do not."""
-    paths = ("photographs", "teacher", "output", "work", "save_every")
-    return json.dumps({key: value for key, value in asdict(options).items() if key not in paths})
+    elsewhere = ("photographs", "teacher", "output", "work", "save_every", "device", "workers")
+    decisive = {key: value for key, value in asdict(options).items() if key not in elsewhere}
+    return json.dumps(decisive, default=lambda path: Path(path).name)

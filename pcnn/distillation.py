@@ -16,6 +16,8 @@ from pcnn.mosaics import Mosaic
 
 # Anchors that overlap a face by this take their offsets from it; by this, they are positive.
 _MATCHED, _POSITIVE = 0.35, 0.5
+# Anchors that overlap a box of which nobody knows by this are asked nothing.
+_UNASKED = 0.3
 # Anchors less likely to be a face than this teach no box and no landmarks.
 _LEAST_FACE = 0.5
 # Sides between which the teacher is right about a face it sees, in pixels. Below, it was measured
@@ -30,7 +32,10 @@ _BEND = 0.1
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """What each anchor should say: probability (B, N), boxes (B, N, 4), landmarks (B, N, 10)."""
+    """What each anchor should say: probability (B, N), boxes (B, N, 4), landmarks (B, N, 10).
+
+    A probability that is NaN asks nothing of its anchor.
+    """
 
     faces: Tensor
     boxes: Tensor
@@ -60,6 +65,7 @@ def targets_of(
     halves = anchors[:, 2:] / 2
     corners = torch.cat([anchors[:, :2] - halves, anchors[:, :2] + halves], dim=1)
     for row, picture in enumerate(mosaics):
+        _distrust(targets, row, picture, (anchors, corners))
         if len(picture.boxes):
             _correct(targets, row, picture, (anchors, corners), settings)
     return targets
@@ -72,8 +78,9 @@ def distillation_loss(outputs: tuple[Tensor, Tensor, Tensor], targets: Targets) 
     """
     logits, boxes, landmarks = outputs
     margin = logits[..., 1] - logits[..., 0]  # (B, N): the face's logit
-    gap = (targets.faces - margin.sigmoid()).abs().pow(_FOCUS)
-    entropy = F.binary_cross_entropy_with_logits(margin, targets.faces, reduction="none")
+    asked, faces = ~targets.faces.isnan(), targets.faces.nan_to_num()
+    gap = (faces - margin.sigmoid()).abs().pow(_FOCUS) * asked
+    entropy = F.binary_cross_entropy_with_logits(margin, faces, reduction="none")
     chosen = targets.faces >= _LEAST_FACE
     count = chosen.sum().clamp(min=1)
     box = F.smooth_l1_loss(boxes[chosen], targets.boxes[chosen], beta=_BEND, reduction="none")
@@ -82,6 +89,18 @@ def distillation_loss(outputs: tuple[Tensor, Tensor, Tensor], targets: Targets) 
     )
     parts = 2 * (gap * entropy).sum() + box.sum() / 4 + point.sum() / 5
     return parts / count
+
+
+def _distrust(targets: Targets, row: int, picture: Mosaic, anchors: tuple[Tensor, Tensor]) -> None:
+    """Forget what the teacher says of a mosaic's turned cells."""
+    grid, corners = anchors
+    x, y = grid[:, 0], grid[:, 1]
+    for left, top, right, bottom in picture.turned.tolist():
+        inside = (x >= left) & (x < right) & (y >= top) & (y < bottom)
+        targets.faces[row, inside] = 0.0
+    if len(picture.doubtful):
+        near = box_overlaps(torch.from_numpy(picture.doubtful), corners).amax(0) >= _UNASKED
+        targets.faces[row, near] = torch.nan
 
 
 def _correct(

@@ -14,7 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pcnn import weights
 from pcnn.course import ARCHITECTURE, STARTS, Course, DetectorTraining, fingerprint
-from pcnn.detection_metrics import DetectorScores, score_photographs, score_small_faces
+from pcnn.detection_metrics import (
+    DetectorScores,
+    score_photographs,
+    score_small_faces,
+    score_turned,
+)
 from pcnn.detector import Detector
 from pcnn.errors import InputError
 from pcnn.photographs import Photograph, is_held_out, read_photographs
@@ -50,7 +55,12 @@ def train_detector(options: DetectorTraining) -> Path:
             if course.step % options.save_every == 0 or course.step == options.total:
                 course.save()
                 checked = score_photographs(course.detector(), held_out[:_CHECKED])
-                _log(options, {"step": course.step, "loss": loss, **asdict(checked)})
+                entry = {"step": course.step, "loss": loss, **asdict(checked)}
+                if options.turned:
+                    turned = score_turned(course.detector(), held_out[:_CHECKED])
+                    entry["turned_recall"] = turned.recall
+                    entry["turned_landmark_error"] = turned.landmark_error
+                _log(options, entry)
     _write_output(options, course, held_out)
     return options.output
 
@@ -75,7 +85,7 @@ def _write_output(options: DetectorTraining, course: Course, held_out: list[Phot
     """Write the averaged weights in half precision, then the scores of just that file."""
     state = {
         name: value.half() if value.dim() > 1 else value
-        for name, value in course.average.items()
+        for name, value in course.detector().network.state_dict().items()
         if "num_batches_tracked" not in name
     }
     teacher = weights.locate(options.teacher)
@@ -96,6 +106,7 @@ def _write_output(options: DetectorTraining, course: Course, held_out: list[Phot
     scores: dict[str, DetectorScores] = {
         "held_out": score_photographs(detector, held_out),
         "held_out_small_faces": score_small_faces(detector, held_out),
+        "held_out_turned": score_turned(detector, held_out),
     }
     metadata["scores"] = {name: asdict(value) for name, value in scores.items()}
     weights.write(options.output, state, metadata)
@@ -124,6 +135,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=DetectorTraining.start,
         help="the teacher's own weights, or random ones (%(default)s)",
     )
+    parser.add_argument("--init", type=Path, help="weights to begin with instead")
+    parser.add_argument("--device", default="cpu", help="where to compute (%(default)s)")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes that make mosaics ahead (%(default)s)"
+    )
+    for name, text in (
+        ("turned", "share of photographs at any angle"),
+        ("harsh", "share of pictures far too dark, too light, flat or tinted"),
+    ):
+        share = getattr(DetectorTraining, name)
+        parser.add_argument(f"--{name}", type=float, default=share, help=f"{text} ({share})")
     rate = DetectorTraining.learning_rate
     parser.add_argument("--learning-rate", type=float, default=rate, help=f"peak ({rate})")
 
@@ -145,6 +167,11 @@ def run(arguments: argparse.Namespace) -> int:
             save_every=arguments.save_every,
             seed=arguments.seed,
             start=arguments.start,
+            init=arguments.init,
+            turned=arguments.turned,
+            harsh=arguments.harsh,
+            device=arguments.device,
+            workers=arguments.workers,
         )
     )
     return 0
