@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from rich.console import Console
@@ -25,6 +26,7 @@ from pcnn.detector import DEFAULT_DETECTOR, Detector, FaceDetector
 from pcnn.errors import InputError
 from pcnn.geometry import face_transforms, picture_transforms
 from pcnn.model import ModelConfig
+from pcnn.ops.reference import taps
 from pcnn.photographs import is_held_out, read_photographs
 from pcnn.pictures import cut_views
 from pcnn.regions import VIEWS
@@ -119,6 +121,21 @@ def dataset_landmarks(faces: Tensor, detector: FaceDetector) -> _Points:
             np.save(file, places)
         temporary.replace(kept)
     return places
+
+
+def measure_template(faces: Tensor, detector: FaceDetector) -> list[list[float]]:
+    """Where the landmarks of a data set's faces lie on average.
+
+    faces: see align_faces. Returns five (x, y), fractions of the face's side; the mean over the
+    faces in which they were found.
+    Raises InputError: the detector found no face in any.
+    """
+    points = dataset_landmarks(faces, detector)
+    found = np.isfinite(points).all((1, 2))
+    if not found.any():
+        raise InputError("measure_template: the detector found no face in the training faces")
+    mean = points[found].mean(0) / np.array(faces.shape[2:0:-1])
+    return [[float(x), float(y)] for x, y in mean]
 
 
 def landmarks_file(faces: Tensor, detector: FaceDetector) -> Path | None:
@@ -245,17 +262,33 @@ def align_faces(
             _transforms(picture, points, template, levels)
             for picture, points in zip(pictures, landmarks, strict=False)
         ]
-        (views,) = cut_views(
-            pictures,
-            transforms,
-            levels,
-            native_size=native_size,
-            device=torch.device("cpu"),
-            names=VIEWS[:1],
-        )
+        maps = torch.from_numpy(np.concatenate(transforms)[:, 0])  # (B, 2, 3)
+        views = _cut_alike(chunk, maps, size, size / native_size)
         rounded = views.round().clamp(0, 255).to(torch.uint8)  # (B, C, size, size)
         aligned.append(rounded[:, 0] if grey else rounded.permute(0, 2, 3, 1))
     return torch.cat(aligned)
+
+
+def _cut_alike(faces: Tensor, maps: Tensor, size: int, footprint: float) -> Tensor:
+    """What ops.crop_regions makes of faces of one size, all of one number of taps at once.
+
+    faces: (B, H, W) or (B, H, W, 3) uint8. maps: (B, 2, 3), from pixels of the view to the face's.
+    footprint: see ops.crop_regions. Returns (B, C, size, size) float32, 0…255, on the CPU.
+    """
+    planes = (faces[:, None] if faces.dim() == 3 else faces.permute(0, 3, 1, 2)).float().cpu()
+    counts = torch.tensor([taps(each, footprint) for each in maps])
+    views = planes.new_empty(len(planes), planes.shape[1], size, size)
+    extent = torch.tensor(planes.shape[3:1:-1])
+    for count in counts.unique().tolist():
+        alike = (counts == count).nonzero()[:, 0]
+        offsets = ((torch.arange(count) + 0.5) / count - 0.5) * footprint
+        places = (torch.arange(size)[:, None] + offsets).flatten()  # (size · taps,)
+        y, x = torch.meshgrid(places, places, indexing="ij")
+        grid = torch.stack((x, y, torch.ones_like(x)), 2) @ maps[alike].transpose(1, 2)[:, None]
+        grid = (2 * grid + 1) / extent - 1
+        samples = F.grid_sample(planes[alike], grid, padding_mode="border", align_corners=False)
+        views[alike] = F.avg_pool2d(samples, count) if count > 1 else samples
+    return views
 
 
 def _framed(picture: _Picture) -> _Picture:

@@ -89,6 +89,7 @@ class CudaRecorder:
             except BaseException:
                 _failed.set()
                 self._pool = None  # whose memory the failed graph may hold
+                _free_generator(self._device)
                 raise
         return results, graph.replay
 
@@ -118,6 +119,17 @@ class CudaRecorder:
             yield
         finally:
             self._last = stream.record_event()
+
+
+def _free_generator(device: torch.device) -> None:
+    """Let the device draw random numbers again, which a failed recording keeps it from.
+
+    PyTorch's generator goes on counting for the graph that never came about; one with a copy of
+    its state does not.
+    """
+    index = torch.cuda.current_device() if device.index is None else device.index
+    generator = torch.cuda.default_generators[index]
+    generator.graphsafe_set_state(generator.clone_state())
 
 
 class Captured:

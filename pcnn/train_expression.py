@@ -13,21 +13,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, distributed
 
 from pcnn import weights
-from pcnn.alignment import align_faces, photograph_faces
-from pcnn.augment import resample
+from pcnn.alignment import align_faces, measure_template, photograph_faces
 from pcnn.curves import draw_curves
 from pcnn.datasets import FaceSet, load_faces
 from pcnn.detector import Detector
 from pcnn.errors import InputError, counted
-from pcnn.evaluate import pictures, predict_logits
+from pcnn.evaluate import predict_logits
 from pcnn.metrics import accuracy, fit_temperature
 from pcnn.model import Learner
 from pcnn.recipes import read_recipe
@@ -57,7 +54,7 @@ def train_expression(
         load_faces(options.data, split, grey=not options.colour) for split in ("train", valid_split)
     )
     detector = Detector.load(options.detector)
-    template, native_size = measure_template(detector, train), train.faces.shape[2]
+    template, native_size = measure_template(train.faces, detector), train.faces.shape[2]
 
     def aligned(faces: FaceSet) -> FaceSet:
         pixels = align_faces(faces.faces, template, options.size, native_size, detector)
@@ -229,29 +226,6 @@ def _portable(options: TrainOptions) -> dict[str, Any]:
             published[name] = Path(published[name]).name
     published["teachers"] = [Path(teacher).name for teacher in options.teachers]
     return published
-
-
-def measure_template(detector: Detector, faces: FaceSet, count: int = 2000) -> list[list[float]]:
-    """Where the landmarks of training faces lie on average, by the detector's word.
-
-    The first `count` faces are enlarged to 192 pixels and framed by as much of their edge
-    colour as lets the detector see them as faces in a picture. Returns five (x, y), fractions
-    of the face's side; the mean over the faces in which exactly one face is found.
-    Raises InputError: no face was found in any.
-    """
-    side, frame = 192, 48
-    found = []
-    for chosen in faces.faces[:count].split(64):
-        large = resample(pictures(chosen, 1), side)
-        framed = F.pad(large, (frame,) * 4, mode="replicate")  # (64, 1, 288, 288)
-        grey = (framed[:, 0] * 255).round().to(torch.uint8).numpy()
-        enlarged = [np.repeat(face[:, :, None], 3, axis=2) for face in grey]
-        hits = detector.detect(enlarged, min_score=0.9)
-        found += [faces_there[0].landmarks for faces_there in hits if len(faces_there) == 1]
-    if not found:
-        raise InputError("measure_template: the detector found no face in the training faces")
-    mean = (np.mean(found, 0) - frame) / side
-    return [[float(x), float(y)] for x, y in mean]
 
 
 def add_trunk_arguments(parser: argparse.ArgumentParser) -> None:
