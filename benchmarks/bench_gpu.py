@@ -33,10 +33,12 @@ from pcnn.errors import InputError
 from pcnn.evaluate import measure_cost
 from pcnn.images import load_image
 from pcnn.inference import Prepared, prepare
+from pcnn.model import PCNN, FaceNet, ModelConfig
 from pcnn.recognizer import DEFAULT_WEIGHTS
 from pcnn.weights import ExpressionWeights, load_expression
 
 _PLAIN = "eager float32"
+_AUTHORS = "authors"  # of their size and width, untrained
 _UNBRANCHED = " without branches"
 _PHOTOGRAPH = Path(__file__).parent.parent / "docs" / "images" / "astronaut.png"
 
@@ -44,12 +46,12 @@ _PHOTOGRAPH = Path(__file__).parent.parent / "docs" / "images" / "astronaut.png"
 def main() -> None:
     arguments = _parse()
     device = torch.device(arguments.device)
-    loaded = load_expression(arguments.weights)
-    network = loaded.network.to(device)
+    loaded = None if arguments.weights == _AUTHORS else load_expression(arguments.weights)
+    network = (loaded.network if loaded else PCNN(ModelConfig()).eval()).to(device)
     rate = matrix_rate(device, 8192 if device.type == "cuda" else 512)
     operations = 2 * measure_cost(network, runs=0).macs
     tables: dict[str, dict[str, float]] = {}
-    ways = _ways(loaded, arguments.compile)
+    ways = _ways(network, loaded if arguments.compile else None)
     with torch.inference_mode():
         for batch in arguments.batches:
             config = network.config
@@ -63,7 +65,7 @@ def main() -> None:
             for name, ms in times.items():
                 share = batch * operations / (ms / 1000) / rate
                 print(f"  {name:<36}{ms:>10.3f}{times[_PLAIN] / ms:>8.2f}{share:>20.1%}")
-    whole = photograph(device, arguments.rounds)
+    whole = photograph(device, arguments.rounds) if loaded else {}
     print()
     for name, ms in whole.items():
         print(f"  {name:<36}{ms:>10.3f}")
@@ -85,7 +87,9 @@ def main() -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--weights", default=DEFAULT_WEIGHTS)
+    parser.add_argument(
+        "--weights", default=DEFAULT_WEIGHTS, help=f"or {_AUTHORS}: of their size, untrained"
+    )
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 64, 256])
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--compile", action="store_true", help="time what is compiled as well")
@@ -93,20 +97,20 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _ways(loaded: ExpressionWeights, compiled: bool) -> dict[str, Prepared]:
-    """The network made ready in several ways, by name."""
+def _ways(network: PCNN | FaceNet, loaded: ExpressionWeights | None) -> dict[str, Prepared]:
+    """The network made ready in several ways, by name. loaded: compile it, too."""
     found: dict[str, Prepared] = {}
-    device = next(loaded.network.parameters()).device
+    device = next(network.parameters()).device
     for name in ("float32", "bfloat16", "float16")[: 2 if device.type == "cpu" else 3]:
         dtype: torch.dtype = getattr(torch, name)
         if device.type == "cpu":
-            found[f"prepared, {name}"] = prepare(loaded.network, dtype)
+            found[f"prepared, {name}"] = prepare(network, dtype)
         else:
             with patch.dict(os.environ, PCNN_GRAPHS="0"):
-                found[f"prepared, {name}, call by call"] = prepare(loaded.network, dtype)
-            found[f"prepared, {name}, CUDA graphs"] = prepare(loaded.network, dtype)
-            found[f"prepared, {name}, graphs{_UNBRANCHED}"] = prepare(loaded.network, dtype)
-        if compiled:
+                found[f"prepared, {name}, call by call"] = prepare(network, dtype)
+            found[f"prepared, {name}, CUDA graphs"] = prepare(network, dtype)
+            found[f"prepared, {name}, graphs{_UNBRANCHED}"] = prepare(network, dtype)
+        if loaded:
             try:
                 found[f"compiled, {name}"] = prepare_classifier(loaded, "compile", name)[0]
             except InputError as error:  # the others are timed all the same
