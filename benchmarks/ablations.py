@@ -24,13 +24,13 @@ from rich.progress import Progress, track
 from shared import Array, draws, finish, gain_text, interval, keep, training_parser
 from torch import Tensor
 
-from pcnn.alignment import align_faces
-from pcnn.augment import Augmentation
-from pcnn.datasets import FaceSet, load_faces
-from pcnn.detector import DEFAULT_DETECTOR, Detector
-from pcnn.evaluate import predict_logits
-from pcnn.train import Training, TrainOptions
-from pcnn.weights import SPECS, load_expression, load_network
+from pcnn.faces.alignment import align_faces
+from pcnn.training.expression.augmentation import Augmentation
+from pcnn.datasets.loading import FaceSet, load_faces
+from pcnn.faces.detector import DEFAULT_DETECTOR, Detector
+from pcnn.evaluation.logits import predict_logits
+from pcnn.training.expression.loop import Training, TrainOptions
+from pcnn.weights.files import SPECS, load_expression, load_network
 
 BASE, TAUGHT, MIXED = "base", "teachers `pcnn-ferplus`, teaching 0.5", "mixup"
 ALIGNED = "aligned"

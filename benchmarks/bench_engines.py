@@ -33,10 +33,10 @@ from shared import Stages, medians, processor
 from torch import Tensor
 
 from pcnn import Recognizer, cli, load_image
-from pcnn.alignment import align_faces
-from pcnn.datasets import load_faces
-from pcnn.detector import DEFAULT_DETECTOR, Detector, normalise
-from pcnn.engines import (
+from pcnn.faces.alignment import align_faces
+from pcnn.datasets.loading import load_faces
+from pcnn.faces.detector import DEFAULT_DETECTOR, Detector, normalise
+from pcnn.engines.select import (
     ENGINES,
     Session,
     movement,
@@ -44,9 +44,9 @@ from pcnn.engines import (
     prepare_classifier,
     prepare_detector,
 )
-from pcnn.evaluate import predict_logits
-from pcnn.inference import prepare
-from pcnn.weights import load_expression
+from pcnn.evaluation.logits import predict_logits
+from pcnn.engines.classifier import prepare
+from pcnn.weights.files import load_expression
 
 OTHERS = ("openvino", "onnxruntime")
 SIZE = 480, 640  # of the detector's files

@@ -27,15 +27,15 @@ from shared import Stages, medians, processor
 from torch import Tensor
 
 from pcnn import Recognizer, inference
-from pcnn.detector import Detector
-from pcnn.engines import prepare_classifier
+from pcnn.faces.detector import Detector
+from pcnn.engines.select import prepare_classifier
 from pcnn.errors import InputError
-from pcnn.evaluate import measure_cost
-from pcnn.images import load_image
-from pcnn.inference import Prepared, prepare
-from pcnn.model import PCNN, FaceNet, ModelConfig
-from pcnn.recognizer import DEFAULT_WEIGHTS
-from pcnn.weights import ExpressionWeights, load_expression
+from pcnn.evaluation.logits import measure_cost
+from pcnn.images.loading import load_image
+from pcnn.engines.classifier import Prepared, prepare
+from pcnn.networks.pcnn import PCNN, FaceNet, ModelConfig
+from pcnn.recognition.recognizer import DEFAULT_WEIGHTS
+from pcnn.weights.files import ExpressionWeights, load_expression
 
 _PLAIN = "eager float32"
 _AUTHORS = "authors"  # of their size and width, untrained

@@ -28,16 +28,16 @@ from torch import Tensor
 
 import pcnn
 from pcnn import Recognizer, load_image, pictures
-from pcnn.checkpoints import DetectorSettings, read_detector
-from pcnn.detector import Detector, normalise
-from pcnn.geometry import face_transforms
-from pcnn.inference import _Folded, prepare
-from pcnn.pictures import cut_views
-from pcnn.prepared_retinaface import PreparedRetinaFace
-from pcnn.recognizer import DEFAULT_WEIGHTS
-from pcnn.retinaface import RetinaFace, load_state
-from pcnn.shrinking import resized
-from pcnn.weights import load_expression
+from pcnn.weights.detector import DetectorSettings, read_detector
+from pcnn.faces.detector import Detector, normalise
+from pcnn.faces.geometry import face_transforms
+from pcnn.engines.classifier import _Folded, prepare
+from pcnn.recognition.batches import cut_views
+from pcnn.engines.detector import PreparedRetinaFace
+from pcnn.recognition.recognizer import DEFAULT_WEIGHTS
+from pcnn.networks.retinaface import RetinaFace, load_state
+from pcnn.faces.shrinking import resized
+from pcnn.weights.files import load_expression
 
 # What the detector looks at in 640 × 480, filled to multiples of 32.
 LEVELS = ((480, 640), (256, 320), (128, 160))

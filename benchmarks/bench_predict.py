@@ -24,7 +24,7 @@ from shared import Stages, medians, processor
 
 import pcnn
 from pcnn import Recognizer, load_image
-from pcnn.detector import Detector
+from pcnn.faces.detector import Detector
 
 ROOT = Path(__file__).parent.parent
 ROUNDS = 30

@@ -29,8 +29,8 @@ import torch
 from PIL import Image
 
 from pcnn import Recognizer
-from pcnn.pictures import Picture
-from pcnn.streams import in_order, worker_count
+from pcnn.recognition.batches import Picture
+from pcnn.recognition.threads import in_order, worker_count
 
 SIZES = ((250, 250), (640, 480), (250, 250), (1600, 1200), (250, 250), (4000, 3000))
 ROUNDS = 3

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from shared import DATA, Array, draws, gain_text, interval, keep
 
-from pcnn.alignment import suited_faces
-from pcnn.datasets import FaceSet, load_faces
-from pcnn.evaluate import predict_logits
-from pcnn.weights import ExpressionWeights, load_expression
+from pcnn.faces.alignment import suited_faces
+from pcnn.datasets.loading import FaceSet, load_faces
+from pcnn.evaluation.logits import predict_logits
+from pcnn.weights.files import ExpressionWeights, load_expression
 
 ROUNDS = 2000  # of the bootstrap
 

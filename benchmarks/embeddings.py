@@ -28,16 +28,16 @@ from shared import put_into_page
 from torch import Tensor
 
 from pcnn import weights
-from pcnn.alignment import suited_faces
-from pcnn.augment import resample
-from pcnn.datasets import FaceSet, load_faces
-from pcnn.embeddings import Head, triplet_accuracy, unit_norm
-from pcnn.evaluate import normalise, pictures, predict_logits
-from pcnn.inference import beheaded
-from pcnn.labels import relabel
-from pcnn.model import PCNN, FaceNet
-from pcnn.train import Training, TrainOptions
-from pcnn.weights import ExpressionWeights
+from pcnn.faces.alignment import suited_faces
+from pcnn.training.expression.augmentation import resample
+from pcnn.datasets.loading import FaceSet, load_faces
+from pcnn.embeddings.files import Head, triplet_accuracy, unit_norm
+from pcnn.evaluation.logits import normalise, pictures, predict_logits
+from pcnn.engines.classifier import beheaded
+from pcnn.datasets.labels import relabel
+from pcnn.networks.pcnn import PCNN, FaceNet
+from pcnn.training.expression.loop import Training, TrainOptions
+from pcnn.weights.files import ExpressionWeights
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data" / "ferplus"

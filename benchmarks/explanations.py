@@ -26,13 +26,13 @@ from rich.progress import track
 from torch import Tensor
 
 from pcnn import explanations, weights
-from pcnn.alignment import suited_faces
-from pcnn.augment import resample
-from pcnn.datasets import load_ferplus
-from pcnn.evaluate import normalise, pictures
-from pcnn.model import PCNN
-from pcnn.regions import REGIONS
-from pcnn.weights import ExpressionWeights
+from pcnn.faces.alignment import suited_faces
+from pcnn.training.expression.augmentation import resample
+from pcnn.datasets.loading import load_ferplus
+from pcnn.evaluation.logits import normalise, pictures
+from pcnn.networks.pcnn import PCNN
+from pcnn.networks.regions import REGIONS
+from pcnn.weights.files import ExpressionWeights
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data" / "ferplus"
 BATCH = 8

@@ -41,8 +41,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from pcnn import explanations, weights
-from pcnn.model import PCNN
-from pcnn.saliency import blur
+from pcnn.networks.pcnn import PCNN
+from pcnn.networks.saliency import blur
 
 ROOT = Path(__file__).parent.parent
 HIDDEN = 0.1  # of the face's pixels

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from pcnn import detector as module
-from pcnn.anchors import box_overlaps
-from pcnn.detector import Detector
-from pcnn.photographs import is_held_out
-from pcnn.results import Detection
+from pcnn.networks.anchors import box_overlaps
+from pcnn.faces.detector import Detector
+from pcnn.training.detector.photographs import is_held_out
+from pcnn.results.values import Detection
 
 SIZES = ((640, 480), (480, 640), (640, 640), (1280, 960))
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pcnn import load_image
-from pcnn.detector import Detector
-from pcnn.photographs import is_held_out
+from pcnn.faces.detector import Detector
+from pcnn.training.detector.photographs import is_held_out
 
 Pixels = NDArray[np.uint8]
 Points = NDArray[np.float64]

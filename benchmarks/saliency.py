@@ -32,12 +32,12 @@ from shared import (
     training_parser,
 )
 
-from pcnn.datasets import FaceSet, load_faces
-from pcnn.evaluate import predict_logits
-from pcnn.explanations import rank_correlation
-from pcnn.labels import relabel
-from pcnn.model import FERPLUS_CLASSES
-from pcnn.train import Training, TrainOptions
+from pcnn.datasets.loading import FaceSet, load_faces
+from pcnn.evaluation.logits import predict_logits
+from pcnn.recognition.explanations import rank_correlation
+from pcnn.datasets.labels import relabel
+from pcnn.networks.pcnn import FERPLUS_CLASSES
+from pcnn.training.expression.loop import Training, TrainOptions
 
 CLASSES = FERPLUS_CLASSES[:7]  # those that both kinds of labels have
 LABELS = {"ferplus": "FER+", "fer2013": "FER2013"}

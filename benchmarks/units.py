@@ -27,9 +27,9 @@ from rich.console import Console
 from shared import put_into_page
 
 from pcnn import cli, weights
-from pcnn.alignment import suited_faces
-from pcnn.datasets import load_faces
-from pcnn.deconvnet import (
+from pcnn.faces.alignment import suited_faces
+from pcnn.datasets.loading import load_faces
+from pcnn.analysis.deconvnet import (
     STAGES,
     FeatureMap,
     feature_maps,
@@ -38,14 +38,14 @@ from pcnn.deconvnet import (
     project_top,
     trunks_of,
 )
-from pcnn.deconvnet_panels import draw_mosaic
-from pcnn.evaluate import face_views
-from pcnn.explanation_panels import stack
-from pcnn.model import PCNN
-from pcnn.unit_charts import draw_heat
-from pcnn.unit_labels import PARTS, UNITS, UnitFaces, balanced, chimeras, from_prototypes
-from pcnn.units import Sensitivity, measure, untrained_like
-from pcnn.weights import ExpressionWeights
+from pcnn.analysis.deconvnet_pictures import draw_mosaic
+from pcnn.evaluation.logits import face_views
+from pcnn.results.explanation_picture import stack
+from pcnn.networks.pcnn import PCNN
+from pcnn.analysis.unit_charts import draw_heat
+from pcnn.datasets.action_units import PARTS, UNITS, UnitFaces, balanced, chimeras, from_prototypes
+from pcnn.analysis.units import Sensitivity, measure, untrained_like
+from pcnn.weights.files import ExpressionWeights
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data" / "ferplus"

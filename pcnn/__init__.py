@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pcnn.errors import InputError, NativeError, WeightsError
-    from pcnn.images import load_image
-    from pcnn.recognizer import Recognizer
-    from pcnn.results import Detection, Explanation, Expression, Face, Prediction
+    from pcnn.images.loading import load_image
+    from pcnn.recognition.recognizer import Recognizer
+    from pcnn.results.values import Detection, Explanation, Expression, Face, Prediction
 
 __version__ = "0.1.0"
 

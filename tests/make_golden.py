@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pcnn import Recognizer, weights
-from pcnn.detector import Detector
+from pcnn.faces.detector import Detector
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden.json"

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pcnn import Recognizer, cli, weights
-from pcnn.alignment import align_faces, crop_transforms, find_landmarks
-from pcnn.augment import resample
-from pcnn.detector import Detector, OneAtATime
-from pcnn.geometry import face_transforms, picture_transforms
-from pcnn.model import ModelConfig
-from pcnn.results import Detection
+from pcnn.faces.alignment import align_faces, crop_transforms, find_landmarks
+from pcnn.training.expression.augmentation import resample
+from pcnn.faces.detector import Detector, OneAtATime
+from pcnn.faces.geometry import face_transforms, picture_transforms
+from pcnn.networks.pcnn import ModelConfig
+from pcnn.results.values import Detection
 
 TEMPLATE = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.75], [0.65, 0.75]], np.float32)
 CONFIG = ModelConfig(size=64, mean=(0.5,), std=(0.25,))
@@ -199,7 +199,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Seer:
 def test_commands_align_faces(
     command: str, asked: Seer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pcnn.recognizer.load_expression", weights.load_expression)
+    monkeypatch.setattr("pcnn.recognition.recognizer.load_expression", weights.load_expression)
     Image.fromarray(picture(48, 48)).save(tmp_path / "face.png")
     words = [str(tmp_path / "face.png"), "--faces"]
     output = {"saliency": "drawn", "deconvnet": "drawn.png", "embed": "f.npz", "predict": "f.json"}

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import pcnn.anchors
-from pcnn.anchors import (
+import pcnn.networks.anchors
+from pcnn.networks.anchors import (
     anchor_grid,
     box_overlaps,
     decode_boxes,

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from pcnn.augment import Augmentation, Augmenter, resample
+from pcnn.training.expression.augmentation import Augmentation, Augmenter, resample
 from pcnn.errors import InputError
 
 pytestmark = pytest.mark.train

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from pcnn import captured, load_image
-from pcnn.captured import SIZES, Captured
-from pcnn.detector import Detector
+from pcnn.engines.cuda_graphs import SIZES, Captured
+from pcnn.faces.detector import Detector
 from pcnn.devices import upload
-from pcnn.inference import prepare
-from pcnn.model import PCNN, ModelConfig
+from pcnn.engines.classifier import prepare
+from pcnn.networks.pcnn import PCNN, ModelConfig
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 

@@ -21,10 +21,10 @@ import pytest
 from PIL import Image
 
 from pcnn import __version__, cli, commands, reports
-from pcnn.engines import ENGINES, PRECISIONS
+from pcnn.engines.select import ENGINES, PRECISIONS
 from pcnn.errors import InputError, WeightsError, counted
-from pcnn.images import load_image, stored_size
-from pcnn.results import Expression, Face, Prediction
+from pcnn.images.loading import load_image, stored_size
+from pcnn.results.values import Expression, Face, Prediction
 
 CLASSES = ("neutral", "happiness", "anger")
 SCORES = {"neutral": 0.25, "happiness": 0.625, "anger": 0.125}
@@ -436,7 +436,7 @@ def test_batch_sizes(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         made.append(batch_size)
         return FakeRecognizer()
 
-    monkeypatch.setattr("pcnn.recognizer.Recognizer", make)
+    monkeypatch.setattr("pcnn.recognition.recognizer.Recognizer", make)
     assert run("photos") == 0
     assert run("photos", "--faces") == 0
     assert run("photos", "--batch-size", "7") == 0
@@ -450,7 +450,7 @@ def test_engine_and_precision_are_passed_on(photos: Path, monkeypatch: pytest.Mo
         made.append((engine, precision))
         return FakeRecognizer()
 
-    monkeypatch.setattr("pcnn.recognizer.Recognizer", make)
+    monkeypatch.setattr("pcnn.recognition.recognizer.Recognizer", make)
     assert run("photos", "--engine", "compile", "--precision", "auto") == 0
     assert made == [("compile", "auto")]
 

@@ -16,13 +16,13 @@ from test_captured import Recorder
 from torch import nn
 
 from pcnn import Recognizer, cli, compiled, engines
-from pcnn.captured import Captured
-from pcnn.engines import choose_engine, prepare_classifier
+from pcnn.engines.cuda_graphs import Captured
+from pcnn.engines.select import choose_engine, prepare_classifier
 from pcnn.errors import InputError, WeightsError
-from pcnn.inference import prepare
-from pcnn.model import PCNN, FaceNet, ModelConfig
-from pcnn.regions import REGIONS
-from pcnn.weights import ExpressionWeights, load_expression
+from pcnn.engines.classifier import prepare
+from pcnn.networks.pcnn import PCNN, FaceNet, ModelConfig
+from pcnn.networks.regions import REGIONS
+from pcnn.weights.files import ExpressionWeights, load_expression
 
 # What PyTorch's compiler warns of in its own code.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated")

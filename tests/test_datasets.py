@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from pcnn import datasets, ferplus
-from pcnn.datasets import FaceSet, load_faces, load_ferplus
+from pcnn.datasets.loading import FaceSet, load_faces, load_ferplus
 from pcnn.errors import InputError
-from pcnn.labels import AFFECTNET_CLASSES, FER2013_CLASSES, RAFDB_CLASSES
-from pcnn.model import FERPLUS_CLASSES
+from pcnn.datasets.labels import AFFECTNET_CLASSES, FER2013_CLASSES, RAFDB_CLASSES
+from pcnn.networks.pcnn import FERPLUS_CLASSES
 
 Size: TypeAlias = tuple[int, int]
 

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-import pcnn.trunk
+import pcnn.networks.trunk
 from pcnn import cli, deconvnet_command, weights
-from pcnn.deconvnet import (
+from pcnn.analysis.deconvnet import (
     STAGES,
     FeatureMap,
     Projection,
@@ -28,12 +28,12 @@ from pcnn.deconvnet import (
     trunks_of,
     unpool,
 )
-from pcnn.deconvnet_panels import crop_view, draw_face, draw_mosaic, toned
+from pcnn.analysis.deconvnet_pictures import crop_view, draw_face, draw_mosaic, toned
 from pcnn.errors import InputError
-from pcnn.evaluate import face_views, predict_logits
-from pcnn.model import PCNN, FaceNet, ModelConfig
-from pcnn.regions import REGIONS, RegionLayout
-from pcnn.trunk import Trunk, initialise
+from pcnn.evaluation.logits import face_views, predict_logits
+from pcnn.networks.pcnn import PCNN, FaceNet, ModelConfig
+from pcnn.networks.regions import REGIONS, RegionLayout
+from pcnn.networks.trunk import Trunk, initialise
 
 GREY = ModelConfig(size=32, mean=(0.5,), std=(0.25,), width=4)
 

@@ -22,12 +22,12 @@ from PIL import Image
 from torch import Tensor
 
 from pcnn import load_image, weights
-from pcnn.anchors import anchor_grid
-from pcnn.checkpoints import DetectorSettings, read_detector
-from pcnn.detector import Detector, _fetched, _network_size, normalise
+from pcnn.networks.anchors import anchor_grid
+from pcnn.weights.detector import DetectorSettings, read_detector
+from pcnn.faces.detector import Detector, _fetched, _network_size, normalise
 from pcnn.errors import InputError, WeightsError
-from pcnn.results import Detection
-from pcnn.retinaface import RetinaFace
+from pcnn.results.values import Detection
+from pcnn.networks.retinaface import RetinaFace
 
 MOBILENET = "retinaface-mobilenet0.25"
 PACKAGED = Path(__file__).parent.parent / "weights" / "detector-mobilenet.safetensors"
@@ -249,7 +249,7 @@ def test_the_most_likely_candidates_alone_are_weighed(
 ) -> None:
     image = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)
     best = untrained.detect([image], min_score=0)[0][0]
-    monkeypatch.setattr("pcnn.detector._MOST_CANDIDATES", 1)
+    monkeypatch.setattr("pcnn.faces.detector._MOST_CANDIDATES", 1)
     (faces,) = untrained.detect([image], min_score=0)
     assert [face.score for face in faces] == [best.score]
 
@@ -467,7 +467,7 @@ def test_memory_is_used_again() -> None:
     """By one photograph after the other, alone and in lists: else some 2,000 pages are new."""
     script = """
 import numpy as np, resource, torch
-from pcnn.detector import Detector
+from pcnn.faces.detector import Detector
 torch.set_num_threads(1)
 detector = Detector.load("mobilenet")
 image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pcnn import InputError, Recognizer, WeightsError, cli, commands, weights
-from pcnn.embeddings import Embeddings, Head, nearest, unit_norm
-from pcnn.evaluate import predict_logits
-from pcnn.model import PCNN, ModelConfig
-from pcnn.regions import REGIONS
-from pcnn.results import Detection
+from pcnn.embeddings.files import Embeddings, Head, nearest, unit_norm
+from pcnn.evaluation.logits import predict_logits
+from pcnn.networks.pcnn import PCNN, ModelConfig
+from pcnn.networks.regions import REGIONS
+from pcnn.results.values import Detection
 
 pytestmark = pytest.mark.train
 
@@ -415,7 +415,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recognizer: Recogniz
     for name, faces in (("a.png", 1), ("b.png", 0), ("c.png", 3)):
         Image.fromarray(_picture(faces, faces)).save(tmp_path / "photos" / name)
     (tmp_path / "bad.jpg").write_bytes(b"")
-    monkeypatch.setattr("pcnn.embed_files.load_recognizer", lambda _: recognizer)
+    monkeypatch.setattr("pcnn.commands.embed.load_recognizer", lambda _: recognizer)
     return tmp_path
 
 
@@ -478,7 +478,7 @@ def test_the_examples_of_the_page_run(
     pairs = "".join(f", rater{i}, 3" for i in range(6))
     url = "http://x.org/a.jpg, 0, 1, 0, 1"
     (tmp_path / "fec.csv").write_text(f"{url}, {url}, {url}, ONE_CLASS_TRIPLET{pairs}\n")
-    monkeypatch.setattr("pcnn.embed_files.load_recognizer", lambda _: recognizer)
+    monkeypatch.setattr("pcnn.commands.embed.load_recognizer", lambda _: recognizer)
     assert cli.embed(["album", "-o", "features.npz"]) == commands.DONE
     real = Recognizer.__init__
 

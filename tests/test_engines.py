@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from pcnn import Recognizer, cli, engines, kept_graphs, load_image
-from pcnn.detector import Detector
-from pcnn.engines import (
+from pcnn.faces.detector import Detector
+from pcnn.engines.select import (
     choose_engine,
     movement,
     prepare_classifier,
@@ -24,12 +24,12 @@ from pcnn.engines import (
     quick_precision,
 )
 from pcnn.errors import InputError, WeightsError
-from pcnn.graphs import Graph, ViewsGraph, patterns
-from pcnn.inference import prepare
-from pcnn.kept_graphs import write_onnx
-from pcnn.model import FaceNet, ModelConfig
-from pcnn.regions import REGIONS
-from pcnn.weights import ExpressionWeights, load_expression
+from pcnn.engines.portable import Graph, ViewsGraph, patterns
+from pcnn.engines.classifier import prepare
+from pcnn.engines.cache import write_onnx
+from pcnn.networks.pcnn import FaceNet, ModelConfig
+from pcnn.networks.regions import REGIONS
+from pcnn.weights.files import ExpressionWeights, load_expression
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 OTHERS = ("openvino", "onnxruntime")

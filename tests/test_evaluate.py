@@ -21,13 +21,13 @@ from PIL import Image
 
 from pcnn import Recognizer, __version__, cli, evaluate_expression, weights
 from pcnn.errors import InputError
-from pcnn.evaluate import measure_cost, pictures, predict_logits
-from pcnn.evaluate_expression import evaluate, match_classes
-from pcnn.labels import FaceSet, one_hot
-from pcnn.model import FERPLUS_CLASSES, PCNN, FaceNet, ModelConfig
-from pcnn.regions import REGIONS
-from pcnn.results import Detection
-from pcnn.scores import score
+from pcnn.evaluation.logits import measure_cost, pictures, predict_logits
+from pcnn.evaluation.evaluate import evaluate, match_classes
+from pcnn.datasets.labels import FaceSet, one_hot
+from pcnn.networks.pcnn import FERPLUS_CLASSES, PCNN, FaceNet, ModelConfig
+from pcnn.networks.regions import REGIONS
+from pcnn.results.values import Detection
+from pcnn.evaluation.scores import score
 
 pytestmark = pytest.mark.train
 

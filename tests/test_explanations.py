@@ -19,10 +19,10 @@ from PIL import Image
 
 from pcnn import Recognizer, cli, commands, explanation_panels, explanations, weights
 from pcnn.errors import InputError
-from pcnn.explanations import CASCADE, attributions, heat_maps, heat_shares, hide
-from pcnn.model import FERPLUS_CLASSES, PCNN, FaceNet, ModelConfig
-from pcnn.regions import REGIONS, VIEWS
-from pcnn.results import Detection, Explanation, Expression
+from pcnn.recognition.explanations import CASCADE, attributions, heat_maps, heat_shares, hide
+from pcnn.networks.pcnn import FERPLUS_CLASSES, PCNN, FaceNet, ModelConfig
+from pcnn.networks.regions import REGIONS, VIEWS
+from pcnn.results.values import Detection, Explanation, Expression
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ModelConfig(size=32, mean=(0.5,), std=(0.25,), width=8)

@@ -19,15 +19,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pcnn import Recognizer, cli, engines, export_command, exporting
-from pcnn.detector import Detector
+from pcnn.faces.detector import Detector
 from pcnn.errors import InputError, WeightsError
-from pcnn.export_command import _evenly, _size
-from pcnn.exporting import export, open_file
-from pcnn.graphs import FaceGraph, ImageGraph, patterns
-from pcnn.mirror import read_both
-from pcnn.model import PCNN, FaceNet, ModelConfig
-from pcnn.regions import REGIONS
-from pcnn.weights import ExpressionWeights, load_expression
+from pcnn.commands.export import _evenly, _size
+from pcnn.engines.export import export, open_file
+from pcnn.engines.portable import FaceGraph, ImageGraph, patterns
+from pcnn.networks.mirror import read_both
+from pcnn.networks.pcnn import PCNN, FaceNet, ModelConfig
+from pcnn.networks.regions import REGIONS
+from pcnn.weights.files import ExpressionWeights, load_expression
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "export.md").read_text()
@@ -308,7 +308,7 @@ def test_int8_on_faces_held_out(
     loaded: ExpressionWeights,
     shared_data: Path,
 ) -> None:
-    from pcnn.datasets import load_faces
+    from pcnn.datasets.loading import load_faces
 
     faces = load_faces(shared_data / "ferplus", "valid").faces[:150, None]
     path = exported(name, kind=kind, samples=faces, int8=True)

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcnn.errors import InputError
-from pcnn.geometry import face_transforms, picture_transforms, similarity
-from pcnn.regions import RegionLayout
+from pcnn.faces.geometry import face_transforms, picture_transforms, similarity
+from pcnn.networks.regions import RegionLayout
 
 SQUARE = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.5, 0.5]])
 TEMPLATE = [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.75], [0.65, 0.75]]

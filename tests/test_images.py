@@ -23,8 +23,8 @@ from PIL import Image, ImageOps
 
 from pcnn import images
 from pcnn.errors import InputError
-from pcnn.files import annotated_names, find_images
-from pcnn.images import load_image
+from pcnn.images.files import annotated_names, find_images
+from pcnn.images.loading import load_image
 
 HEIGHT, WIDTH = 6, 8
 

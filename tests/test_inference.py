@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from pcnn import Recognizer, inference, products, weights
 from pcnn.errors import InputError
-from pcnn.inference import _kept, prepare
-from pcnn.model import PCNN, FaceNet, ModelConfig
-from pcnn.regions import REGIONS
+from pcnn.engines.classifier import _kept, prepare
+from pcnn.networks.pcnn import PCNN, FaceNet, ModelConfig
+from pcnn.networks.regions import REGIONS
 
 # Folding scales each kernel before the sums instead of after them, and the products add in another
 # order: some 2⁻²⁴ of the sums' terms for each of about twenty layers, on logits of order 1.

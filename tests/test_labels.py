@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcnn.errors import InputError
-from pcnn.labels import (
+from pcnn.datasets.labels import (
     AFFECTNET_CLASSES,
     FER2013_CLASSES,
     RAFDB_CLASSES,
@@ -17,7 +17,7 @@ from pcnn.labels import (
     one_hot,
     relabel,
 )
-from pcnn.model import FERPLUS_CLASSES
+from pcnn.networks.pcnn import FERPLUS_CLASSES
 
 
 def _set(votes: list[list[float]], classes: tuple[str, ...] = FERPLUS_CLASSES) -> FaceSet:

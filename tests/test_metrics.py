@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pcnn.metrics import (
+from pcnn.evaluation.metrics import (
     accuracy,
     brier_scores,
     calibration_error,

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from pcnn.mirror import TWINS, mirrored, read_both
-from pcnn.model import PCNN, FaceNet, ModelConfig
-from pcnn.regions import REGIONS
+from pcnn.networks.mirror import TWINS, mirrored, read_both
+from pcnn.networks.pcnn import PCNN, FaceNet, ModelConfig
+from pcnn.networks.regions import REGIONS
 
 CONFIG = ModelConfig(size=64, mean=(0.5,), std=(0.25,), width=8)
 

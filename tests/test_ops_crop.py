@@ -13,9 +13,9 @@ from tolerances import COPIED, CROP, assert_near
 from torch import Tensor
 
 from pcnn import ops
-from pcnn.geometry import face_transforms
+from pcnn.faces.geometry import face_transforms
 from pcnn.ops import native, reference
-from pcnn.regions import RegionLayout
+from pcnn.networks.regions import RegionLayout
 
 IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}  # leaves levels as they are

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pcnn import packed
-from pcnn.packed import (
+from pcnn.engines.convolutions import (
     Convolution,
     DirectConvolution,
     as_matrix,

@@ -12,10 +12,10 @@ from test_retinaface import MOBILENET, RESNET, random_state
 from torch import Tensor
 
 from pcnn import load_image
-from pcnn.checkpoints import DetectorSettings
-from pcnn.detector import Detector, normalise
-from pcnn.prepared_retinaface import PreparedRetinaFace
-from pcnn.retinaface import fold_batch_norms, load_state
+from pcnn.weights.detector import DetectorSettings
+from pcnn.faces.detector import Detector, normalise
+from pcnn.engines.detector import PreparedRetinaFace
+from pcnn.networks.retinaface import fold_batch_norms, load_state
 
 # Folding, and pixels of up to 255 where normalised values were of order 1: float32 rounding over
 # some forty layers, relative to the largest output.

@@ -17,11 +17,11 @@ from PIL import Image
 
 import pcnn
 from pcnn import InputError, Recognizer, WeightsError, weights
-from pcnn.augment import resample
-from pcnn.evaluate import predict_logits
-from pcnn.model import FERPLUS_CLASSES, PCNN, ModelConfig
-from pcnn.regions import REGIONS
-from pcnn.results import Detection, Expression, Prediction
+from pcnn.training.expression.augmentation import resample
+from pcnn.evaluation.logits import predict_logits
+from pcnn.networks.pcnn import FERPLUS_CLASSES, PCNN, ModelConfig
+from pcnn.networks.regions import REGIONS
+from pcnn.results.values import Detection, Expression, Prediction
 
 TEMPLATE = [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.75], [0.65, 0.75]]
 

@@ -1,7 +1,7 @@
 import pytest
 
 from pcnn.errors import InputError
-from pcnn.regions import VIEWS, Box, RegionLayout
+from pcnn.networks.regions import VIEWS, Box, RegionLayout
 
 
 def test_papers_own_case() -> None:

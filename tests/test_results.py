@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 from pcnn import panels
 from pcnn.errors import InputError
-from pcnn.results import FACE_COLUMNS, Detection, Expression, Face, Prediction
+from pcnn.results.values import FACE_COLUMNS, Detection, Expression, Face, Prediction
 
 SCORES = {
     "neutral": 0.25,

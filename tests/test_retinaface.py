@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pcnn.anchors import anchor_grid
+from pcnn.networks.anchors import anchor_grid
 from pcnn.errors import InputError, WeightsError
-from pcnn.retinaface import (
+from pcnn.networks.retinaface import (
     ARCHITECTURES,
     RetinaFace,
     architecture_of,

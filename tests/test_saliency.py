@@ -19,17 +19,17 @@ from PIL import Image
 from torch import Tensor
 
 from pcnn import InputError, Recognizer, WeightsError, cli, saliency, train_expression, weights
-from pcnn.augment import resample
-from pcnn.evaluate import normalise, pictures, predict_logits
-from pcnn.heads import unit_norm
-from pcnn.images import load_image
-from pcnn.inference import beheaded
-from pcnn.labels import FaceSet
-from pcnn.model import PCNN, ModelConfig
-from pcnn.regions import REGIONS, VIEWS
-from pcnn.saliency import blur, centre, saliency_maps, weigh
-from pcnn.saliency_command import draw_row
-from pcnn.train import Training, TrainOptions
+from pcnn.training.expression.augmentation import resample
+from pcnn.evaluation.logits import normalise, pictures, predict_logits
+from pcnn.embeddings.heads import unit_norm
+from pcnn.images.loading import load_image
+from pcnn.engines.classifier import beheaded
+from pcnn.datasets.labels import FaceSet
+from pcnn.networks.pcnn import PCNN, ModelConfig
+from pcnn.networks.regions import REGIONS, VIEWS
+from pcnn.networks.saliency import blur, centre, saliency_maps, weigh
+from pcnn.commands.saliency import draw_row
+from pcnn.training.expression.loop import Training, TrainOptions
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.75], [0.65, 0.75]]

@@ -1,6 +1,6 @@
 import torch
 
-from pcnn.storage import narrow, widen
+from pcnn.weights.compression import narrow, widen
 
 
 def test_int8_by_hand() -> None:

@@ -18,8 +18,8 @@ from PIL import Image
 
 from pcnn import images, pictures
 from pcnn.errors import InputError
-from pcnn.pictures import Picture, process_each
-from pcnn.streams import in_order, worker_count
+from pcnn.recognition.batches import Picture, process_each
+from pcnn.recognition.threads import in_order, worker_count
 
 
 def test_results_come_in_order_whatever_takes_longest() -> None:

@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from pcnn import train_expression, weights
-from pcnn.augment import resample
-from pcnn.datasets import FaceSet
-from pcnn.detector import Detector
+from pcnn.training.expression.augmentation import resample
+from pcnn.datasets.loading import FaceSet
+from pcnn.faces.detector import Detector
 from pcnn.errors import InputError
-from pcnn.evaluate import predict_logits
-from pcnn.metrics import accuracy
-from pcnn.train import Training, TrainOptions, _generator
-from pcnn.train_expression import measure_template
-from pcnn.train_expression import train_expression as train
+from pcnn.evaluation.logits import predict_logits
+from pcnn.evaluation.metrics import accuracy
+from pcnn.training.expression.loop import Training, TrainOptions, _generator
+from pcnn.training.expression.run import measure_template
+from pcnn.training.expression.run import train_expression as train
 
 pytestmark = pytest.mark.train
 
@@ -214,7 +214,7 @@ class _EyesAt(Detector):
     def __init__(self) -> None: ...
 
     def detect(self, images, *, min_score=None):  # type: ignore[no-untyped-def]
-        from pcnn.results import Detection
+        from pcnn.results.values import Detection
 
         # In a frame of 48 pixels, whether it is asked to measure a template or to align.
         side = images[0].shape[0] - 96

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from pcnn import weights
-from pcnn.model import FERPLUS_CLASSES
+from pcnn.networks.pcnn import FERPLUS_CLASSES
 
 pytestmark = pytest.mark.train
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.train
 _COMMAND = """
 import os, sys, torch
 from pcnn import cli, train_expression
-from pcnn.train import Training
+from pcnn.training.expression.loop import Training
 class Watched(Training):
     def advance(self):
         loss = super().advance()

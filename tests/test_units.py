@@ -16,14 +16,14 @@ from PIL import Image
 from torch import Tensor
 
 from pcnn import cli, weights
-from pcnn.deconvnet import FeatureMap, feature_maps, maximal_responses
+from pcnn.analysis.deconvnet import FeatureMap, feature_maps, maximal_responses
 from pcnn.errors import InputError
-from pcnn.evaluate import face_views
-from pcnn.labels import FaceSet, one_hot
-from pcnn.model import FERPLUS_CLASSES, PCNN, FaceNet, ModelConfig
-from pcnn.regions import RegionLayout
-from pcnn.unit_charts import draw_heat, unit_table, write_csv
-from pcnn.unit_labels import (
+from pcnn.evaluation.logits import face_views
+from pcnn.datasets.labels import FaceSet, one_hot
+from pcnn.networks.pcnn import FERPLUS_CLASSES, PCNN, FaceNet, ModelConfig
+from pcnn.networks.regions import RegionLayout
+from pcnn.analysis.unit_charts import draw_heat, unit_table, write_csv
+from pcnn.datasets.action_units import (
     PARTS,
     PROTOTYPES,
     UNITS,
@@ -33,7 +33,7 @@ from pcnn.unit_labels import (
     from_prototypes,
     from_table,
 )
-from pcnn.units import Sensitivity, measure, untrained_like
+from pcnn.analysis.units import Sensitivity, measure, untrained_like
 
 GREY = ModelConfig(size=32, mean=(0.5,), std=(0.25,), width=4)
 Captured = pytest.CaptureFixture[str]

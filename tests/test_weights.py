@@ -10,7 +10,7 @@ import torch
 
 from pcnn import weights
 from pcnn.errors import WeightsError
-from pcnn.weights import SPECS, WeightSpec
+from pcnn.weights.files import SPECS, WeightSpec
 
 
 @pytest.fixture

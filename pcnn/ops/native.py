@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pcnn.errors import InputError, NativeError
 from pcnn.ops import build, reference
-from pcnn.ops.watched import unwatched
+from pcnn.ops.dispatch import unwatched
 
 # The element types the compiled code knows, and its numbers for them (csrc/numeric.h).
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}

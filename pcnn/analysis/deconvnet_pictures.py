@@ -1,0 +1,169 @@
+"""Projections of feature maps as pictures: those of one face, and a map's nine strongest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from pcnn.analysis.deconvnet import STAGES, FeatureMap, Projection
+from pcnn.errors import InputError, counted
+from pcnn.networks.regions import RegionLayout
+
+_GROUND, _TEXT, _DIM = (24, 24, 24), (255, 255, 255), (190, 190, 190)
+_MARGIN, _GAP = 24, 6
+_CELL = 150  # width of a view; its height follows from its shape
+_LEFT = 120  # width of the names of trunks
+_ACROSS = 3  # cells of a mosaic in a row
+_FEWEST_HIDDEN = 5  # the mean of fewer faces would show them
+
+Pixels = NDArray[np.uint8]
+
+
+def draw_mosaic(  # noqa: PLR0913
+    chosen: FeatureMap,
+    squares: Sequence[Pixels],
+    projection: Projection,
+    layout: RegionLayout,
+    *,
+    faces: int,
+    show_faces: bool = True,
+) -> Image.Image:
+    """What a map answers to most: faces as its trunk sees them, beside what comes back of them.
+
+    squares: (P, P) grey or (P, P, 3) RGB whole faces, one for each of the projections.
+    faces: among how many they were found. show_faces: False draws their mean in place of them,
+    for data sets whose faces are not to be published.
+    Returns an RGB image. Raises InputError: no face, or not as many as projections; fewer than
+    five to be hidden in their mean.
+    """
+    if not squares or len(squares) != len(projection.pixels):
+        raise InputError(
+            f"draw_mosaic: squares must be {len(projection.pixels)}, 1 or more, got {len(squares)}"
+        )
+    if not show_faces and len(squares) < _FEWEST_HIDDEN:
+        raise InputError(
+            f"draw_mosaic: show_faces=False needs {_FEWEST_HIDDEN} faces or more, whose mean "
+            f"shows none of them, got {len(squares)}"
+        )
+    views = [crop_view(square, chosen.trunk, layout) for square in squares]
+    back = [toned(pixels) for pixels in projection.pixels.cpu().numpy()]
+    rows, across = -(-len(views) // _ACROSS), min(len(views), _ACROSS)
+    cell = _fitted(back[0])
+    width, height = _extent(cell, across, rows)
+    picture = Image.new("RGB", (max(2 * width + 3 * _MARGIN, 560), height + 150), _GROUND)
+    draw = ImageDraw.Draw(picture)
+    draw.text((_MARGIN, 16), str(chosen), font=_font(26), fill=_TEXT)
+    low, high = float(projection.strengths.min()), float(projection.strengths.max())
+    text = f"its response: {high:.2f}"
+    if len(views) > 1:
+        text = (
+            f"its {len(views)} strongest responses, of {counted(faces, 'face')}: "
+            f"{high:.2f} … {low:.2f}"
+        )
+    draw.text((_MARGIN, 54), text, font=_font(16), fill=_DIM)
+    left, right, top = _MARGIN, 2 * _MARGIN + width, 110
+    if show_faces:
+        _paste(picture, views, cell, (left, top))
+    else:
+        stack = np.stack([np.asarray(view.resize(cell, _SMOOTH), np.float32) for view in views])
+        mean = Image.fromarray(stack.mean(0).round().astype(np.uint8))
+        picture.paste(mean.resize((width, height), _SMOOTH), (left, top))
+    draw.text(
+        (left, 84),
+        "seen" if show_faces else "mean of what was seen",
+        font=_font(16),
+        fill=_TEXT,
+    )
+    draw.text((right, 84), "projected back", font=_font(16), fill=_TEXT)
+    _paste(picture, back, cell, (right, top))
+    return picture
+
+
+def draw_face(
+    square: Pixels, projections: Mapping[FeatureMap, Projection], layout: RegionLayout
+) -> Image.Image:
+    """One face: a line for each trunk with what it sees, and for each stage one map's response.
+
+    square: (P, P) grey or (P, P, 3) RGB. projections: of this face alone, at most one map for
+    each stage of a trunk, see deconvnet.strongest_maps.
+    Returns an RGB image. Raises InputError: no projection.
+    """
+    if not projections:
+        raise InputError("draw_face: projections must be 1 or more, got 0")
+    trunks = list(dict.fromkeys(each.trunk for each in projections))
+    tiles = {each: toned(found.pixels[0].cpu().numpy()) for each, found in projections.items()}
+    views = {name: crop_view(square, name, layout) for name in trunks}
+    heights = [
+        max(_fitted(tile)[1] for each, tile in tiles.items() if each.trunk == name) + 32
+        for name in trunks
+    ]
+    columns = 1 + len(STAGES)
+    width = 2 * _MARGIN + _LEFT + columns * _CELL + (columns - 1) * 2 * _GAP
+    picture = Image.new("RGB", (width, 64 + sum(heights) + _MARGIN), _GROUND)
+    draw = ImageDraw.Draw(picture)
+    lefts = [_MARGIN + _LEFT + place * (_CELL + 2 * _GAP) for place in range(columns)]
+    for left, text in zip(lefts, ("seen", *STAGES), strict=True):
+        draw.text((left, 24), text, font=_font(18), fill=_TEXT)
+    top = 58
+    for name, height in zip(trunks, heights, strict=True):
+        draw.text((_MARGIN, top), name.replace("_", " "), font=_font(18), fill=_TEXT)
+        own = {each: tile for each, tile in tiles.items() if each.trunk == name}
+        cell = _fitted(next(iter(own.values())))
+        picture.paste(views[name].resize(cell, _SMOOTH), (lefts[0], top))
+        for each, tile in own.items():
+            left = lefts[1 + STAGES.index(each.stage)]
+            picture.paste(tile.resize(cell, _SMOOTH), (left, top))
+            text = f"map {each.channel}: {float(projections[each].strengths[0]):.2f}"
+            draw.text((left, top + cell[1] + 3), text, font=_font(14), fill=_DIM)
+        top += height
+    return picture
+
+
+def crop_view(square: Pixels, trunk: str, layout: RegionLayout) -> Image.Image:
+    """The part of a whole face (P, P) or (P, P, 3) that a trunk sees, as RGB."""
+    box = layout.boxes(square.shape[0])[trunk]
+    part = np.ascontiguousarray(square[box.top : box.bottom, box.left : box.right])
+    return Image.fromarray(part).convert("RGB")
+
+
+def toned(pixels: NDArray[np.float32]) -> Image.Image:
+    """A projection (C, h, w), C 1 or 3, as RGB: grey is 0, white or black its largest value."""
+    largest = float(np.abs(pixels).max())
+    scaled = 127.5 + 127.5 * pixels / (largest or 1.0)
+    planes = np.broadcast_to(scaled, (3, *pixels.shape[1:])).transpose(1, 2, 0)
+    return Image.fromarray(planes.round().astype(np.uint8))
+
+
+_SMOOTH = Image.Resampling.BICUBIC
+
+
+def _fitted(image: Image.Image) -> tuple[int, int]:
+    """The size of a cell for such an image."""
+    return _CELL, max(1, round(_CELL * image.height / image.width))
+
+
+def _extent(cell: tuple[int, int], across: int, rows: int) -> tuple[int, int]:
+    """The size of a block of cells."""
+    return across * (cell[0] + _GAP) - _GAP, rows * (cell[1] + _GAP) - _GAP
+
+
+def _paste(
+    picture: Image.Image,
+    images: Sequence[Image.Image],
+    cell: tuple[int, int],
+    corner: tuple[int, int],
+) -> None:
+    """Images in rows of three, from the upper left corner."""
+    for place, image in enumerate(images):
+        row, column = divmod(place, _ACROSS)
+        at = (corner[0] + column * (cell[0] + _GAP), corner[1] + row * (cell[1] + _GAP))
+        picture.paste(image.resize(cell, _SMOOTH), at)
+
+
+def _font(size: int) -> Any:
+    """Pillow's own letters."""
+    return ImageFont.load_default(size)

@@ -1,0 +1,216 @@
+"""`pcnn-deconvnet`: what feature maps answer to, as pictures."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from pcnn.weights.files import ExpressionWeights
+
+    Square = NDArray[np.uint8]  # (P, P, 3), a whole face
+    _Found = tuple[Tensor, Tensor, Tensor, Square]  # strength, place, pixels, face
+
+_MOST = 20  # faces drawn below each other
+_LONG = 5  # so many pictures are worth a progress bar
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add = parser.add_argument
+    add("paths", nargs="*", metavar="PATH", help="picture, folder (searched), or glob pattern")
+    add("--data", metavar="PATH", help="a data set instead of pictures, see docs/data.md")
+    add("--split", help="the part of it, such as valid or test")
+    add("--layout", default="auto", help="how the data set lies there [%(default)s]")
+    add("--map", action="append", metavar="MAP", help="such as mouth/layer3/17; may be repeated")
+    add("-o", "--output", type=Path, required=True, metavar="FILE", help="the PNG to write")
+    add("--faces", action="store_true", help="each picture is a face, cut out already")
+    add("--as-they-are", action="store_true", help="align no such face, even if the weights ask")
+    add("--hide-faces", action="store_true", help="draw the mean of the faces in their place")
+    add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
+    add("--detector", metavar="NAME|FILE", help="mobilenet, resnet50 or a checkpoint")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … [%(default)s]")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the parsed arguments ask; returns the exit status, 1 if a picture was not read.
+
+    With maps, one picture of the nine strongest responses of each, below each other; without,
+    one of every face, with each stage's map of the strongest response.
+    Raises InputError, WeightsError, OSError: arguments that do not go together, nothing could
+    be drawn or written.
+    """
+    from pcnn import weights
+    from pcnn.analysis.deconvnet import parse_map
+    from pcnn.devices import choose_device
+    from pcnn.errors import InputError
+    from pcnn.recognition.recognizer import DEFAULT_WEIGHTS
+
+    if bool(arguments.paths) == bool(arguments.data):
+        raise InputError("give pictures or --data, one of the two")
+    if not arguments.map and (arguments.data or arguments.hide_faces):
+        raise InputError("--data and --hide-faces need a --map to look for")
+    if arguments.output.suffix.lower() != ".png":
+        raise InputError(f"--output must be a .png, got {arguments.output}")
+    loaded = weights.load_expression(arguments.weights or DEFAULT_WEIGHTS)
+    if arguments.as_they_are:
+        loaded = dataclasses.replace(loaded, aligned=False)
+    loaded.network.to(choose_device(arguments.device, "--device"))
+    for text in arguments.map or ():  # before any picture is read
+        parse_map(text, loaded.network)
+    failed: list[Path] = []
+    if arguments.data:
+        drawn = _of_data(arguments, loaded)
+    else:
+        drawn = _of_pictures(arguments, loaded, failed)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    _below_each_other(drawn).save(arguments.output)
+    return 1 if failed else 0
+
+
+def _of_data(arguments: argparse.Namespace, loaded: ExpressionWeights) -> list[Image]:
+    """A mosaic for each map, of a data set's faces."""
+    from pcnn.faces.alignment import suited_faces
+    from pcnn.datasets.loading import load_faces
+    from pcnn.analysis.deconvnet import parse_map, project_top
+    from pcnn.analysis.deconvnet_pictures import draw_mosaic
+    from pcnn.faces.detector import DEFAULT_DETECTOR
+
+    network = loaded.network
+    grey = network.config.channels == 1
+    faces = load_faces(arguments.data, arguments.split, layout=arguments.layout, grey=grey).faces
+    detector = arguments.detector or DEFAULT_DETECTOR
+    faces, native_size = suited_faces(loaded, faces, detector)
+    drawn = []
+    for text in arguments.map:
+        chosen = parse_map(text, network)
+        top, projection = project_top(network, faces, chosen, native_size=native_size)
+        drawn.append(
+            draw_mosaic(
+                chosen,
+                [faces[place].numpy() for place in top],
+                projection,
+                network.config.layout,
+                faces=len(faces),
+                show_faces=not arguments.hide_faces,
+            )
+        )
+    return drawn
+
+
+def _of_pictures(
+    arguments: argparse.Namespace, loaded: ExpressionWeights, failed: list[Path]
+) -> list[Image]:
+    """A mosaic for each map, of the faces in pictures; or without maps one picture of each.
+
+    failed: gets the files that cannot be read.
+    Raises InputError: no face in any of them, too many to be drawn below each other.
+    """
+    import torch
+
+    from pcnn.analysis.deconvnet import Projection, parse_map, project, strongest_maps, trunks_of
+    from pcnn.analysis.deconvnet_pictures import draw_face, draw_mosaic
+    from pcnn.errors import InputError
+
+    network, layout = loaded.network, loaded.network.config.layout
+    trunks = trunks_of(network)
+    maps = [parse_map(text, network) for text in arguments.map or ()]
+    drawn: list[Image] = []
+    best: list[list[_Found]] = [[] for _ in maps]  # of each map, the nine strongest so far
+    count = 0
+    for views, squares in _read(arguments, loaded, failed):
+        count += len(squares)
+        for chosen, found in zip(maps, best, strict=True):
+            view = views[list(trunks).index(chosen.trunk)]
+            channels = torch.full((len(view),), chosen.channel)
+            back = project(trunks[chosen.trunk], view, chosen.stage, channels)
+            found.extend(zip(back.strengths, back.places, back.pixels, squares, strict=True))
+            found[:] = sorted(found, key=lambda each: -float(each[0]))[:9]
+        if not maps and count > _MOST:
+            raise InputError(f"more than {_MOST} faces: give a --map to look for")
+        for place, square in enumerate(() if maps else squares):
+            own = [view[place : place + 1] for view in views]
+            drawn.append(draw_face(square, strongest_maps(network, own), layout))
+    if not count:
+        raise InputError("no face found in the pictures; --faces if they are faces")
+    for chosen, found in zip(maps, best, strict=True):
+        strengths, places, pixels, shown = zip(*found, strict=True)
+        together = Projection(torch.stack(pixels), torch.stack(strengths), torch.stack(places))
+        hidden = arguments.hide_faces
+        drawn.append(
+            draw_mosaic(chosen, shown, together, layout, faces=count, show_faces=not hidden)
+        )
+    return drawn
+
+
+def _read(
+    arguments: argparse.Namespace, loaded: ExpressionWeights, failed: list[Path]
+) -> Iterator[tuple[list[Tensor], list[Square]]]:
+    """Of each picture the views that trunks see of its faces, and squares to be drawn.
+
+    failed: gets the files that cannot be read, after a complaint.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from pcnn.faces.alignment import framing
+    from pcnn.analysis.deconvnet import trunks_of
+    from pcnn.errors import InputError
+    from pcnn.recognition.explanations import face_squares
+    from pcnn.images.files import find_images
+    from pcnn.images.loading import load_image
+    from pcnn.recognition.batches import cut_views
+
+    files, errors = find_images(arguments.paths)
+    for error in errors:
+        failed.append(Path())
+        _complain(error)
+    network, config = loaded.network, loaded.network.config
+    device = next(network.parameters()).device
+    transforms_of = framing(loaded, arguments.detector, faces=arguments.faces)
+    console = Console(stderr=True)
+    quiet = not console.is_terminal or len(files) < _LONG
+    for file in track(files, "pictures", console=console, disable=quiet, transient=True):
+        try:
+            picture = load_image(file)
+        except InputError as error:
+            failed.append(file)
+            _complain(error)
+            continue
+        transforms = transforms_of(picture)
+        views = cut_views(
+            [picture],
+            [transforms],
+            config,
+            native_size=loaded.native_size,
+            device=device,
+            names=tuple(trunks_of(network)),
+        )
+        if len(transforms):
+            yield views, list(face_squares(picture, transforms, config.size))
+
+
+def _complain(error: Exception) -> None:
+    print(f"pcnn-deconvnet: {error}", file=sys.stderr)
+
+
+def _below_each_other(pictures: Sequence[Image]) -> Image:
+    """Pictures of any width, on the ground that they are drawn on."""
+    from PIL import Image as Images
+
+    width = max(picture.width for picture in pictures)
+    whole = Images.new("RGB", (width, sum(each.height for each in pictures)), (24, 24, 24))
+    top = 0
+    for picture in pictures:
+        whole.paste(picture, (0, top))
+        top += picture.height
+    return whole

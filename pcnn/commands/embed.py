@@ -1,0 +1,101 @@
+"""The work behind `pcnn-embed`: the vectors of the faces in many files, into one file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from pcnn.commands.predict import DONE, NOTHING_DONE, SOME_FAILED, load_recognizer, photograph_hint
+from pcnn.embeddings.files import Embeddings, check_suffix
+from pcnn.errors import InputError, counted
+from pcnn.images.files import find_images, shown
+
+if TYPE_CHECKING:
+    from pcnn.recognition.recognizer import Recognizer
+
+_Found = tuple[NDArray[np.float32], NDArray[np.float32]]  # features (F, D), boxes (F, 4)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Embed all files, complain of each that fails, and return the exit status.
+
+    arguments: as `pcnn-embed` parses them. Nothing is written where every file failed.
+    Raises InputError, WeightsError, NativeError: nothing can be done at all.
+    """
+    check_suffix("--output", arguments.output)
+    files, errors = find_images(arguments.paths)
+    for error in errors:
+        _complain(error)
+    if not files:
+        return NOTHING_DONE
+    if arguments.output.resolve() in {file.resolve() for file in files}:
+        raise InputError(f"{shown(arguments.output)}: --output is one of the pictures")
+    recognizer = load_recognizer(arguments)
+    features = [np.empty((0, recognizer.embedding_size), np.float32)]
+    boxes = [np.empty((0, 4), np.float32)]
+    paths: list[str] = []
+    places: list[int] = []
+    if arguments.faces and (hint := photograph_hint(files)):
+        _complain(hint)
+    failed = 0
+    for file, found in _found(recognizer, files, arguments):
+        if isinstance(found, InputError):
+            failed += 1
+            _complain(found)
+            continue
+        features.append(found[0])
+        boxes.append(found[1])
+        paths += [str(file)] * len(found[0])
+        places += range(len(found[0]))
+    if failed == len(files):
+        return NOTHING_DONE
+    embeddings = Embeddings(
+        features=np.concatenate(features),
+        paths=tuple(paths),
+        face_index=np.array(places, np.int64),
+        boxes=np.concatenate(boxes),
+        weights_sha256=recognizer.weights_sha256,
+    )
+    embeddings.save(arguments.output)
+    faces, size = embeddings.features.shape
+    print(
+        f"{shown(arguments.output)}: {counted(faces, 'face')} of "
+        f"{counted(len(files) - failed, 'picture')}, {counted(size, 'value')} each",
+        file=sys.stderr,
+    )
+    return SOME_FAILED if failed or errors else DONE
+
+
+def _found(
+    recognizer: Recognizer, files: Sequence[Path], arguments: argparse.Namespace
+) -> Iterator[tuple[Path, _Found | InputError]]:
+    """What each file gives, in order, with progress on stderr."""
+    if arguments.faces:
+        crops = recognizer.embed_crops(iter(files), on_error="return")
+        nowhere = np.full((1, 4), np.nan, np.float32)
+        found = (each if isinstance(each, InputError) else (each[None], nowhere) for each in crops)
+    else:
+        found = recognizer.embed(
+            iter(files), min_score=arguments.min_score, on_error="return", boxes=True
+        )
+    console = Console(stderr=True)
+    yield from track(
+        zip(files, found, strict=True),
+        "embedding",
+        total=len(files),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal or len(files) <= recognizer.batch_size,
+    )
+
+
+def _complain(what: object) -> None:
+    print(f"pcnn-embed: {what}", file=sys.stderr)

@@ -1,0 +1,143 @@
+"""`pcnn-export`: a network as a file that runs without pcnn."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pcnn.engines.portable import FaceGraph, FileGraph, ImageGraph
+
+# Samples that int8 is measured and checked on, at most.
+_FACES, _PHOTOGRAPHS = 600, 150
+# Without any: patterns that the file is checked on.
+_PATTERNS, _IMAGES = 32, 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add = parser.add_argument
+    add("network", nargs="?", choices=("classifier", "detector"), default="classifier")
+    add("--format", choices=("onnx", "openvino", "torch-export"), default="onnx")
+    add("--output", type=Path, metavar="FILE", help="[the weights' name, here]")
+    add("--weights", metavar="NAME|FILE", help="of the network (default: packaged)")
+    add("--int8", action="store_true", help="convolutions in 8 bits; needs --calibrate")
+    add("--calibrate", metavar="PATH", help="faces (docs/data.md), or a folder of photographs")
+    add("--split", help="the part of the faces, such as train")
+    add("--layout", default="auto", help="how the faces lie there [%(default)s]")
+    add("--size", type=_size, default=(640, 640), metavar="W×H", help="detector's [640×640]")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the parsed arguments ask; returns the exit status.
+
+    Raises InputError, WeightsError, OSError: nothing was written.
+    """
+    from pcnn.errors import InputError
+    from pcnn.engines.export import FORMATS, export
+    from pcnn.weights.files import locate, sha256
+
+    if arguments.int8 and not arguments.calibrate:
+        raise InputError("--int8 needs --calibrate PATH: what the ranges are measured on")
+    kind = "expression" if arguments.network == "classifier" else "detector"
+    graph, source = _classifier(arguments) if kind == "expression" else _detector(arguments)
+    path = locate(source, kind=kind)
+    graph.metadata = {**graph.metadata, "weights": path.name, "weights_sha256": sha256(path)}
+    precision = "int8" if arguments.int8 else "float32"
+    name = f"{path.stem}{'.int8' if arguments.int8 else ''}{FORMATS[arguments.format]}"
+    target = arguments.output or Path(name)
+    samples = _samples(arguments, graph)
+    found = export(graph, target, kind=arguments.format, samples=samples, int8=arguments.int8)
+    size = sum(p.stat().st_size for p in (target, target.with_suffix(".bin")) if p.is_file())
+    print(
+        f"{target}: {precision}, {size / 1e6:.1f} MB; beside torch on {found.samples} "
+        f"{'pictures' if arguments.calibrate else 'patterns'}: largest difference of a score "
+        f"{found.difference:.1g}, {100 * found.agreement:.1f} % of answers the same"
+    )
+    return 0
+
+
+def _classifier(arguments: argparse.Namespace) -> tuple[FaceGraph, str]:
+    from pcnn.engines.portable import FaceGraph
+    from pcnn.recognition.recognizer import DEFAULT_WEIGHTS
+    from pcnn.weights.files import load_expression
+
+    source = arguments.weights or DEFAULT_WEIGHTS
+    return FaceGraph(load_expression(source)), source
+
+
+def _detector(arguments: argparse.Namespace) -> tuple[ImageGraph, str]:
+    from pcnn.faces.detector import DEFAULT_DETECTOR, Detector
+    from pcnn.engines.portable import ImageGraph
+
+    source = arguments.weights or DEFAULT_DETECTOR
+    detector = Detector.load(source)
+    width, height = arguments.size
+    return ImageGraph(detector.network, detector.settings, height, width), source
+
+
+def _samples(arguments: argparse.Namespace, graph: FileGraph) -> Tensor:
+    """What the graph takes, uint8: pictures of --calibrate, evenly chosen, else patterns."""
+    from pcnn.engines.portable import patterns
+
+    channels, height, width = graph.example[0].shape[1:]
+    if not arguments.calibrate:
+        count = _PATTERNS if arguments.network == "classifier" else _IMAGES
+        made = patterns(count, channels, height, width)
+        return (made * 64 + 128).clamp(0, 255).byte()
+    if arguments.network == "detector":
+        return _photographs(arguments.calibrate, height, width)
+    from pcnn.faces.alignment import align_faces
+    from pcnn.datasets.loading import load_faces
+    from pcnn.faces.detector import DEFAULT_DETECTOR, Detector
+    from pcnn.engines.portable import FaceGraph
+
+    faces = load_faces(
+        *(arguments.calibrate, arguments.split),
+        layout=arguments.layout,
+        side=height,
+        grey=channels == 1,
+    )
+    chosen = faces.subset(_evenly(len(faces), _FACES)).faces
+    if isinstance(graph, FaceGraph) and graph.weights.aligned:  # as whoever runs it should
+        detector = Detector.load(DEFAULT_DETECTOR)
+        chosen = align_faces(chosen, graph.weights.template, height, height, detector)
+    return chosen[:, None] if channels == 1 else chosen.permute(0, 3, 1, 2)
+
+
+def _photographs(folder: str, height: int, width: int) -> Tensor:
+    """Photographs (N, 3, height, width), shrunk where need be, in the upper left of grey."""
+    import torch
+
+    from pcnn.images.files import find_images
+    from pcnn.images.loading import load_image
+    from pcnn.faces.shrinking import resized
+
+    files, errors = find_images([folder])
+    if errors:
+        raise errors[0]
+    placed = []
+    for index in _evenly(len(files), _PHOTOGRAPHS):
+        pixels = torch.from_numpy(load_image(files[index]).copy())
+        scale = min(1.0, height / pixels.shape[0], width / pixels.shape[1])
+        rows, columns = (max(1, int(scale * side)) for side in pixels.shape[:2])
+        canvas = torch.full((height, width, 3), 128, dtype=torch.uint8)
+        canvas[:rows, :columns] = resized(pixels, (rows, columns))
+        placed.append(canvas)
+    return torch.stack(placed).permute(0, 3, 1, 2)
+
+
+def _evenly(count: int, most: int) -> list[int]:
+    """At most so many indices of `count`, evenly spread."""
+    return [index * count // min(count, most) for index in range(min(count, most))]
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Width and height of "640x480" or "640×480"."""
+    width, _, height = text.replace("×", "x").partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise argparse.ArgumentTypeError(f"must be WIDTHxHEIGHT, got {text!r}")
+    return int(width), int(height)

@@ -1,0 +1,259 @@
+"""The work behind `pcnn-predict`: a run over many files, and what --info shows."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from pcnn import __version__
+from pcnn.errors import InputError, NativeError, WeightsError, counted
+from pcnn.results.explanation_picture import stack
+from pcnn.images.files import annotated_names, find_images, shown
+from pcnn.images.loading import stored_size
+from pcnn.commands.reports import STREAMED, open_report
+from pcnn.results.values import Expression, Prediction
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from pcnn.recognition.recognizer import Recognizer
+
+DONE, SOME_FAILED, NOTHING_DONE = 0, 1, 2  # exit statuses
+
+_BATCH_SIZE, _CROPS_BATCH_SIZE = 8, 64
+_PROGRESS_FROM = 5  # files
+# A cut-out face is seldom longer or larger than this, a photograph often is.
+_FACE_RATIO, _FACE_PIXELS = 1.6, 1024 * 1024
+_HINT_FILES = 100
+
+
+def load_recognizer(arguments: argparse.Namespace) -> Recognizer:
+    """The recognizer that the arguments ask for.
+
+    Imported here, so that wrong paths are reported without waiting for torch.
+    """
+    from pcnn.recognition.recognizer import Recognizer
+
+    return Recognizer(
+        *(arguments.weights, arguments.detector, arguments.device),
+        engine=arguments.engine,
+        precision=arguments.precision,
+        batch_size=_step(arguments),
+        align_crops=False if arguments.as_they_are else None,
+    )
+
+
+def predict_files(arguments: argparse.Namespace) -> int:
+    """Predict all files, complain of each that fails, and return the exit status.
+
+    arguments: as `pcnn-predict` parses them.
+    Raises InputError, WeightsError, NativeError: nothing can be done at all.
+    """
+    files, errors = find_images(arguments.paths)
+    for error in errors:
+        _tell(error)
+    if not files:
+        return NOTHING_DONE
+    drawn: dict[Path, Path] = {}
+    explained: dict[Path, Path] = {}
+    if arguments.annotate:
+        _make_folder(arguments.annotate)
+        drawn = annotated_names(files, arguments.annotate)
+    if arguments.explain:
+        _make_folder(arguments.explain)
+        explained = annotated_names(files, arguments.explain, word="explained", jpeg=False)
+    recognizer = load_recognizer(arguments)
+    if arguments.faces and (hint := photograph_hint(files)):
+        _tell(hint)
+    failed = 0
+    with contextlib.ExitStack() as stack:
+        stream = stack.enter_context(_opened(arguments.output, files))
+        report = open_report(
+            arguments.format, stream, classes=recognizer.classes, crops=arguments.faces
+        )
+        stack.enter_context(contextlib.closing(report))
+        # Inside of the report: a table printed while the bar is there would be torn.
+        bar = stack.enter_context(_progress(arguments, len(files)))
+        for file, result in _results(recognizer, files, arguments):
+            try:
+                if isinstance(result, InputError):
+                    raise result
+                report.add(str(file), result)
+                if isinstance(result, Prediction) and drawn:
+                    _save(result.draw(file), drawn[file])
+                if explained:
+                    _explain(recognizer, file, explained[file], arguments)
+            except InputError as error:
+                failed += 1
+                _tell(error, bar)
+            if bar:
+                bar.advance(bar.task_ids[0])
+    if failed == len(files):
+        return NOTHING_DONE
+    return SOME_FAILED if failed or errors else DONE
+
+
+def photograph_hint(files: Sequence[Path]) -> str:
+    """What to say of pictures given with --faces if one looks like a whole photograph; else "".
+
+    Only the first hundred are looked at.
+    """
+    for file in files[:_HINT_FILES]:
+        size = stored_size(file)
+        if size and (max(size) > _FACE_RATIO * min(size) or size[0] * size[1] > _FACE_PIXELS):
+            return (
+                f"hint: {shown(file)} has {size[0]} × {size[1]} pixels, but --faces is for faces "
+                "that are cut out already, each picture one: leave it out to have the faces found"
+            )
+    return ""
+
+
+def show_info(arguments: argparse.Namespace) -> int:
+    """Print what is installed and what would be used.
+
+    Raises InputError, WeightsError, NativeError: the recognizer cannot be made; after
+    printing the rest.
+    """
+    import numpy as np
+    import PIL
+    import torch
+
+    pairs = [
+        ("pcnn", __version__),
+        ("python", f"{platform.python_version()} on {platform.platform()}"),
+        ("torch", f"{torch.__version__}, {counted(torch.get_num_threads(), 'thread')}"),
+        ("numpy", np.__version__),
+        ("pillow", PIL.__version__),
+    ]
+    failure: Exception | None = None
+    try:
+        pairs += load_recognizer(arguments).info()
+    except (InputError, WeightsError, NativeError) as error:
+        failure = error
+    with _opened(arguments.output, []) as stream:
+        if arguments.format in ("json", "jsonl"):
+            stream.write(json.dumps(dict(pairs), indent=2) + "\n")
+        else:
+            width = max(len(name) for name, _ in pairs)
+            stream.writelines(f"{name:{width}}  {text}\n" for name, text in pairs)
+    if failure is not None:
+        raise failure
+    return DONE
+
+
+def _results(
+    recognizer: Recognizer, files: Sequence[Path], arguments: argparse.Namespace
+) -> Iterator[tuple[Path, Prediction | Expression | InputError]]:
+    """The result of each file, in order, with a bounded number of pictures in memory."""
+    results: Iterator[Prediction | Expression | InputError]
+    if arguments.faces:
+        results = recognizer.predict_crops(iter(files), on_error="return")
+    else:
+        results = recognizer.predict(iter(files), min_score=arguments.min_score, on_error="return")
+    return zip(files, results, strict=True)
+
+
+def _step(arguments: argparse.Namespace) -> int:
+    """How many pictures share a pass."""
+    chosen: int | None = arguments.batch_size
+    return chosen or (_CROPS_BATCH_SIZE if arguments.faces else _BATCH_SIZE)
+
+
+def _explain(
+    recognizer: Recognizer, file: Path, target: Path, arguments: argparse.Namespace
+) -> None:
+    """Save the explanations of one picture's faces below each other; nothing without faces.
+
+    Raises InputError: the file cannot be read any more, or the picture not be written.
+    """
+    found = (
+        [recognizer.explain_crops(file)]
+        if arguments.faces
+        else recognizer.explain(file, min_score=arguments.min_score)
+    )
+    if found:
+        numbers = range(1, len(found) + 1) if len(found) > 1 else [None]
+        drawn = [each.draw(number=number) for each, number in zip(found, numbers, strict=True)]
+        _save(stack(drawn), target)
+
+
+def _save(picture: Image, target: Path) -> None:
+    """Write one drawn picture. Raises InputError: it cannot be written."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(target, quality=92)
+    except OSError as error:
+        raise _not_written(target, error) from error
+
+
+@contextlib.contextmanager
+def _opened(output: Path | None, files: Sequence[Path]) -> Iterator[TextIO]:
+    """The stream for data: stdout, or `output`, which must be none of the pictures.
+
+    Raises InputError: `output` is one of them, or cannot be written.
+    """
+    if output is None:
+        with contextlib.suppress(AttributeError):  # a caller may have put another stream there
+            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        yield sys.stdout
+        sys.stdout.flush()
+        return
+    if output.resolve() in {file.resolve() for file in files}:
+        raise InputError(f"{shown(output)}: --output is one of the pictures: choose another name")
+    try:
+        stream = output.open("w", encoding="utf-8", errors="surrogateescape", newline="")
+    except OSError as error:
+        raise _not_written(output, error) from error
+    with stream:
+        yield stream
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder for drawn pictures. Raises InputError: it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_written(folder, error) from error
+
+
+def _not_written(path: Path, error: OSError) -> InputError:
+    """The error to raise where a file or folder cannot be made."""
+    return InputError(f"{shown(path)}: cannot be written ({error.strerror or error})")
+
+
+@contextlib.contextmanager
+def _progress(arguments: argparse.Namespace, count: int) -> Iterator[Progress | None]:
+    """A progress bar on stderr with one task; None where it would be in the way.
+
+    It is, for few files, where stderr is no terminal, and where stdout is one on which
+    lines of data appear meanwhile.
+    """
+    streaming = arguments.output is None and arguments.format in STREAMED
+    if count < _PROGRESS_FROM or not sys.stderr.isatty() or (streaming and sys.stdout.isatty()):
+        yield None
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False
+    ) as bar:
+        bar.add_task("", total=count)
+        yield bar
+
+
+def _tell(what: object, bar: Progress | None = None) -> None:
+    """One line on stderr, past the progress bar: an error, or a hint."""
+    line = f"pcnn-predict: {what}"
+    if bar is None:
+        print(line, file=sys.stderr)
+    else:
+        bar.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,160 @@
+"""What `pcnn-predict` writes: one table, JSON list, JSON lines or CSV of all results."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from typing import Any, Protocol, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pcnn.images.files import shown
+from pcnn.results.values import FACE_COLUMNS, Expression, Face, Prediction
+
+FORMATS = ("table", "json", "jsonl", "csv")
+STREAMED = ("jsonl", "csv")  # written line by line, as results come
+
+_RUNNERS_UP = 2
+_CROP_COLUMNS = ("source", "label", "confidence")
+
+
+class Report(Protocol):
+    """Takes results one by one and writes them in its format."""
+
+    def add(self, source: str, result: Prediction | Expression) -> None:
+        """One picture's result; an Expression where the picture itself is the face."""
+
+    def close(self) -> None:
+        """Write what has been held back. The stream stays open."""
+
+
+def open_report(kind: str, stream: TextIO, *, classes: Sequence[str], crops: bool) -> Report:
+    """A report to a text stream.
+
+    kind: one of FORMATS.
+    classes: names of the expressions, in order.
+    crops: the results will be Expressions, not Predictions.
+    """
+    if kind == "table":
+        return _TableReport(stream, crops)
+    if kind == "csv":
+        return _CsvReport(stream, classes, crops)
+    return _JsonReport(stream) if kind == "json" else _JsonLinesReport(stream)
+
+
+class _JsonLinesReport:
+    """One JSON object a line, one line a picture."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def add(self, source: str, result: Prediction | Expression) -> None:
+        self._stream.write(json.dumps(_as_dict(source, result)) + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        self._stream.flush()
+
+
+class _JsonReport:
+    """A JSON list with one object for each picture, written as it grows."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._before = "["
+
+    def add(self, source: str, result: Prediction | Expression) -> None:
+        self._stream.write(self._before + "\n" + json.dumps(_as_dict(source, result), indent=2))
+        self._before = ","
+
+    def close(self) -> None:
+        self._stream.write("[]\n" if self._before == "[" else "\n]\n")
+        self._stream.flush()
+
+
+class _CsvReport:
+    """A header, then one line a face: Prediction.rows. No face, no line."""
+
+    def __init__(self, stream: TextIO, classes: Sequence[str], crops: bool) -> None:
+        columns = (*(_CROP_COLUMNS if crops else FACE_COLUMNS), *classes)
+        self._stream = stream
+        self._writer = csv.DictWriter(stream, columns, lineterminator="\n")
+        self._writer.writeheader()
+
+    def add(self, source: str, result: Prediction | Expression) -> None:
+        if isinstance(result, Prediction):
+            self._writer.writerows({**row, "source": source} for row in result.rows())
+        else:
+            told = result.to_dict()
+            first = (source, told["label"], told["confidence"])
+            self._writer.writerow(
+                {**dict(zip(_CROP_COLUMNS, first, strict=True)), **told["scores"]}
+            )
+        self._stream.flush()
+
+    def close(self) -> None:
+        self._stream.flush()
+
+
+class _TableReport:
+    """One row a face, for reading; printed when all are known. Never cut to a width of 80."""
+
+    def __init__(self, stream: TextIO, crops: bool) -> None:
+        self._stream = stream
+        self._crops = crops
+        self._table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        self._table.add_column("file", overflow="fold")
+        if not crops:
+            self._table.add_column("face", justify="right")
+        self._table.add_column("expression", no_wrap=True)
+        self._table.add_column("confidence", justify="right")
+        self._table.add_column("then")
+        if not crops:
+            self._table.add_column("box x1 y1 x2 y2", no_wrap=True)
+
+    def add(self, source: str, result: Prediction | Expression) -> None:
+        file = Text(shown(source))
+        if not isinstance(result, Prediction):
+            self._table.add_row(file, *_told(result))
+        elif not result.faces:
+            self._table.add_row(file, Text("–"), Text("no face found", style="dim"))
+        else:
+            for number, face in enumerate(result.faces, 1):
+                self._table.add_row(file, Text(str(number)), *_told(face), _told_box(face))
+
+    def close(self) -> None:
+        if not self._table.row_count:
+            return
+        console = Console(file=self._stream, markup=False, emoji=False, highlight=False)
+        if not console.is_terminal:
+            wide = console.options.update(width=10_000)
+            console.width = console.measure(self._table, options=wide).maximum
+        with console.capture() as captured:  # printed by rich, a closed pipe would end the process
+            console.print(self._table)
+        self._stream.write(captured.get())
+        self._stream.flush()
+
+
+def _told(expression: Expression) -> tuple[Text, Text, Text]:
+    """Label, confidence and the next likely classes, for reading."""
+    others = sorted(
+        ((score, name) for name, score in expression.scores.items() if name != expression.label),
+        key=lambda other: -other[0],
+    )
+    then = ", ".join(f"{name} {score:.0%}" for score, name in others[:_RUNNERS_UP])
+    label = Text(expression.label, style="bold")
+    return label, Text(f"{expression.confidence:.1%}"), Text(then, style="dim")
+
+
+def _told_box(face: Face) -> Text:
+    """The box in whole pixels, for reading."""
+    return Text(" ".join(f"{edge:.0f}" for edge in face.box))
+
+
+def _as_dict(source: str, result: Prediction | Expression) -> dict[str, Any]:
+    """One picture's result for JSON, `source` first."""
+    return {"source": source} | {**result.to_dict(), "source": source}

@@ -1,0 +1,144 @@
+"""`pcnn-saliency`: the faces in pictures, their saliency maps, and the products of both."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from rich.console import Console
+from rich.progress import track
+
+from pcnn.commands.predict import DONE, NOTHING_DONE, SOME_FAILED, photograph_hint
+from pcnn.errors import InputError, counted
+from pcnn.results.explanation_picture import stack
+from pcnn.images.files import annotated_names, find_images, shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_SIDE, _GAP, _CAPTION = 256, 8, 30  # pixels of a drawn face, of what lies between and below
+_GROUND, _TEXT = (24, 24, 24), (255, 255, 255)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add = parser.add_argument
+    add("paths", nargs="+", metavar="PATH", help="picture, folder (searched), or glob pattern")
+    add("-o", "--output", type=Path, required=True, metavar="DIR", help="draw there")
+    add("--model", metavar="MODEL", help="saliency model [the weights', or spectral_residual]")
+    add("--faces", action="store_true", help="each picture is a face, cut out already")
+    add("--as-they-are", action="store_true", help="align no such face, even if the weights ask")
+    add("--weights", metavar="NAME|FILE", help="whose faces these are (default: packaged)")
+    add("--detector", metavar="NAME|FILE", help="mobilenet, resnet50 or a checkpoint")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Draw all files, complain of each that fails, and return the exit status.
+
+    arguments: as `pcnn-saliency` parses them. A picture without faces gives no drawing.
+    Raises InputError, WeightsError, OSError: nothing can be done at all.
+    """
+    files, errors = find_images(arguments.paths)
+    for error in errors:
+        _complain(error)
+    if not files:
+        return NOTHING_DONE
+    draw = _drawer(arguments)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    targets = annotated_names(files, arguments.output, word="saliency", jpeg=False)
+    if arguments.faces and (hint := photograph_hint(files)):
+        _complain(hint)
+    faces, failed = 0, 0
+    console = Console(stderr=True)
+    for file in track(files, "drawing", console=console, disable=not console.is_terminal):
+        try:
+            rows = draw(file)
+        except InputError as error:
+            failed += 1
+            _complain(error)
+            continue
+        faces += len(rows)
+        if rows:
+            targets[file].parent.mkdir(parents=True, exist_ok=True)
+            stack(rows).save(targets[file])
+    if failed == len(files):
+        return NOTHING_DONE
+    print(
+        f"{shown(arguments.output)}: {counted(faces, 'face')} of "
+        f"{counted(len(files) - failed, 'picture')}",
+        file=sys.stderr,
+    )
+    return SOME_FAILED if failed or errors else DONE
+
+
+def draw_row(face: Tensor, saliency: Tensor, name: str) -> Image.Image:
+    """A face, its map, and the product of both, beside each other.
+
+    face: (1 or 3, S, S) of 0…1. saliency: (1, S, S) of 0…1, by the model `name`.
+    Returns an RGB image of 784 × 294 pixels.
+    """
+    row = Image.new("RGB", (3 * _SIDE + 2 * _GAP, _SIDE + _GAP + _CAPTION), _GROUND)
+    draw = ImageDraw.Draw(row)
+    titles = ("face", f"saliency: {name}", "their product")
+    for place, (title, planes) in enumerate(
+        zip(titles, (face, saliency, face * saliency), strict=True)
+    ):
+        pixels = (255 * planes.clamp(0, 1)).round().byte().expand(3, -1, -1).permute(1, 2, 0)
+        tile = Image.fromarray(np.ascontiguousarray(pixels.cpu().numpy()))
+        left = place * (_SIDE + _GAP)
+        row.paste(tile.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC), (left, 0))
+        at = (left + _SIDE / 2, _SIDE + (_GAP + _CAPTION) / 2)
+        draw.text(at, title, font=ImageFont.load_default(17), fill=_TEXT, anchor="mm")
+    return row
+
+
+def _drawer(arguments: argparse.Namespace) -> Callable[[Path], Sequence[Image.Image]]:
+    """A function from a file to the rows of its faces, as the weights' network would see them.
+
+    torch is imported here, so that wrong paths are reported without waiting for it.
+    """
+    import dataclasses
+
+    import torch
+
+    from pcnn.faces.alignment import framing
+    from pcnn.images.loading import load_image
+    from pcnn.recognition.batches import cut_views
+    from pcnn.recognition.recognizer import DEFAULT_WEIGHTS
+    from pcnn.networks.saliency import DEFAULT_MODEL, find_model, saliency_maps
+    from pcnn.weights.files import load_expression
+
+    loaded = load_expression(arguments.weights or DEFAULT_WEIGHTS)
+    if arguments.as_they_are:
+        loaded = dataclasses.replace(loaded, aligned=False)
+    name = arguments.model or loaded.saliency or DEFAULT_MODEL
+    find_model(name)
+    config = loaded.network.config
+    # What the network sees, but neither normalised nor weighed.
+    count = config.channels
+    bare = dataclasses.replace(config, mean=(0.0,) * count, std=(1.0,) * count, saliency=None)
+    transforms_of = framing(loaded, arguments.detector, faces=arguments.faces)
+
+    def draw(file: Path) -> Sequence[Image.Image]:
+        pixels = load_image(file)
+        (faces,) = cut_views(
+            [pixels],
+            [transforms_of(pixels)],
+            bare,
+            native_size=loaded.native_size,
+            device=torch.device("cpu"),
+            names=("face",),
+        )
+        maps = saliency_maps(faces.clamp(0, 1), name)
+        return [draw_row(face, own, name) for face, own in zip(faces, maps, strict=True)]
+
+    return draw
+
+
+def _complain(what: object) -> None:
+    print(f"pcnn-saliency: {what}", file=sys.stderr)

@@ -1,0 +1,150 @@
+"""`pcnn-units`: which feature maps answer to which units of facial action."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pcnn.datasets.action_units import UnitFaces
+    from pcnn.analysis.units import Sensitivity
+    from pcnn.weights.files import ExpressionWeights
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add = parser.add_argument
+    add("--data", required=True, metavar="PATH", help="a data set, see docs/data.md")
+    add("--split", help="the part of it, such as valid or test")
+    add("--layout", default="auto", help="how the data set lies there [%(default)s]")
+    add("--units", type=Path, metavar="FILE", help="CSV of units, instead of the prototypes")
+    add("--most", type=int, default=100, metavar="N", help="faces of an expression [%(default)s]")
+    add("--chimeras", action="store_true", help="faces put together of others' parts")
+    add("--untrained", action="store_true", help="a network as before training")
+    add("--permutations", type=int, default=1000, metavar="N", help="of the test [%(default)s]")
+    add("--seed", type=int, default=0, metavar="N", help="of all that is drawn [%(default)s]")
+    add("--output", type=Path, metavar="DIR", help="write tables, report and heat map there")
+    add("--json", action="store_true", help="print the report as JSON instead of the table")
+    add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … [%(default)s]")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the parsed arguments ask; returns the exit status.
+
+    Raises InputError, WeightsError, OSError: nothing could be measured or written.
+    """
+    import json
+
+    from pcnn import weights
+    from pcnn.analysis.deconvnet import feature_maps, maximal_responses
+    from pcnn.devices import choose_device
+    from pcnn.recognition.recognizer import DEFAULT_WEIGHTS
+    from pcnn.analysis.units import measure, untrained_like
+
+    if arguments.output:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+    name = arguments.weights or DEFAULT_WEIGHTS
+    loaded = weights.load_expression(name)
+    network = loaded.network.to(choose_device(arguments.device, "--device"))
+    labelled, native_size = _labelled(arguments, loaded)
+    if arguments.untrained:
+        faces, seed = labelled.faces, arguments.seed
+        network = untrained_like(network, faces, native_size=native_size, seed=seed)
+    responses = maximal_responses(network, labelled.faces, native_size=native_size)
+    found = measure(
+        feature_maps(network),
+        responses,
+        labelled,
+        permutations=arguments.permutations,
+        seed=arguments.seed,
+    )
+    report = _report(arguments, found, labelled, weights.sha256(loaded.path))
+    if arguments.output:
+        _write_files(found, report, arguments.output)
+    if arguments.json:
+        print(json.dumps(report, indent=1))
+    else:
+        _show(found, labelled, f"{'untrained, like ' if arguments.untrained else ''}{name}")
+    return 0
+
+
+def _labelled(arguments: argparse.Namespace, loaded: ExpressionWeights) -> tuple[UnitFaces, int]:
+    """The faces with the units that they show, and their `native_size`, see suited_faces."""
+    import dataclasses
+
+    from pcnn.faces.alignment import suited_faces
+    from pcnn.datasets.loading import load_faces
+    from pcnn.datasets.action_units import balanced, chimeras, from_prototypes, from_table
+
+    config = loaded.network.config
+    faces = load_faces(
+        arguments.data, arguments.split, layout=arguments.layout, grey=config.channels == 1
+    )
+    faces = balanced(faces, arguments.most, arguments.seed)
+    pixels, native_size = suited_faces(loaded, faces.faces)
+    faces = dataclasses.replace(faces, faces=pixels)
+    labelled = from_table(faces, arguments.units) if arguments.units else from_prototypes(faces)
+    if arguments.chimeras:
+        labelled = chimeras(labelled, config.layout, arguments.seed)
+    return labelled, native_size
+
+
+def _report(
+    arguments: argparse.Namespace, found: Sensitivity, labelled: UnitFaces, sha256: str
+) -> dict[str, Any]:
+    """What was asked and found, as values that `json.dumps` takes."""
+    from pcnn import __version__
+
+    asked = ("split", "most", "chimeras", "untrained", "permutations", "seed")
+    return {
+        "pcnn": __version__,
+        "weights_sha256": sha256,
+        "data": str(arguments.data),
+        "labels": str(arguments.units) if arguments.units else "prototypes",
+        **{name: getattr(arguments, name) for name in asked},
+        "units_left_out": list(labelled.left_out),
+        **found.to_dict(),
+    }
+
+
+def _write_files(found: Sensitivity, report: dict[str, Any], folder: Path) -> None:
+    import json
+
+    from pcnn.analysis.unit_charts import draw_heat, write_csv
+
+    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_csv(found, maps=folder / "maps.csv", units=folder / "units.csv")
+    draw_heat(found).save(folder / "heat.png")
+
+
+def _show(found: Sensitivity, labelled: UnitFaces, title: str) -> None:
+    """Print the table for reading."""
+    import sys
+
+    from rich.console import Console
+
+    from pcnn.errors import counted
+    from pcnn.analysis.unit_charts import unit_table
+
+    console = Console(markup=False, emoji=False, highlight=False)
+    with console.capture() as captured:  # printed by rich, a closed pipe would end the process
+        if not console.is_terminal:
+            console.width = 200  # more than it needs
+        own = sum(map(bool, found.own_units()))
+        console.print(
+            f"{title}: {own} of {len(found.maps)} maps answer to a unit, "
+            f"{counted(found.faces, 'face')}",
+            unit_table(found),
+            sep="\n\n",
+            soft_wrap=True,
+        )
+        for units in labelled.alike:
+            text = ", ".join(map(str, units))
+            console.print(f"units {text} mark the same faces: their distances are the same")
+        if labelled.left_out:
+            text = ", ".join(map(str, labelled.left_out))
+            console.print(f"left out, too rare or too common: {text}")
+    sys.stdout.write(captured.get())
+    sys.stdout.flush()

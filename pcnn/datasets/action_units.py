@@ -1,0 +1,231 @@
+"""Units of facial action (FACS, Ekman and Friesen 1978), and which faces show which."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pcnn.errors import InputError, counted
+from pcnn.images.files import file_error
+from pcnn.datasets.labels import FaceSet, canonical
+from pcnn.networks.regions import RegionLayout
+
+PARTS = ("eyes", "cheeks", "mouth")
+# The part of the face where a unit shows is that of regions.RegionLayout which holds most of it.
+_EYES = {
+    1: "inner brow raiser",
+    2: "outer brow raiser",
+    4: "brow lowerer",
+    5: "upper lid raiser",
+    7: "lid tightener",
+    43: "eyes closed",
+    45: "blink",
+    46: "wink",
+}
+_CHEEKS = {6: "cheek raiser", 9: "nose wrinkler", 11: "nasolabial deepener", 13: "cheek puffer"}
+_MOUTH = {
+    10: "upper lip raiser",
+    12: "lip corner puller",
+    14: "dimpler",
+    15: "lip corner depressor",
+    16: "lower lip depressor",
+    17: "chin raiser",
+    18: "lip pucker",
+    20: "lip stretcher",
+    22: "lip funneler",
+    23: "lip tightener",
+    24: "lip pressor",
+    25: "lips part",
+    26: "jaw drop",
+    27: "mouth stretch",
+    28: "lip suck",
+}
+# Unit → what it is called, and the part of the face where it shows.
+UNITS: Mapping[int, tuple[str, str]] = {
+    unit: (name, part)
+    for part, units in zip(PARTS, (_EYES, _CHEEKS, _MOUTH), strict=True)
+    for unit, name in units.items()
+}
+# EMFACS's combinations as they are usually given (Wikipedia, "Facial Action Coding System");
+# contempt's two are there on one side of the face only.
+PROTOTYPES: Mapping[str, tuple[int, ...]] = {
+    "neutral": (),
+    "happiness": (6, 12),
+    "sadness": (1, 4, 15),
+    "surprise": (1, 2, 5, 26),
+    "fear": (1, 2, 4, 5, 7, 20, 26),
+    "anger": (4, 5, 7, 23),
+    "disgust": (9, 15, 16),
+    "contempt": (12, 14),
+}
+_LEAST = 10  # faces that must have a unit, and lack it, for it to be asked about
+_COLUMN = re.compile(r"(?:au)?[\s_-]*0*(\d{1,2})", re.IGNORECASE)
+
+
+@dataclass(frozen=True, eq=False)
+class UnitFaces:
+    """Faces, and which units each shows.
+
+    faces: (N, H, W) grey or (N, H, W, 3) RGB, uint8. units: K numbers, ascending.
+    present: (N, K) bool. left_out: units that too few of the faces have, or lack.
+    """
+
+    faces: Tensor
+    units: tuple[int, ...]
+    present: NDArray[np.bool_]
+    left_out: tuple[int, ...] = ()
+
+    @property
+    def alike(self) -> list[tuple[int, ...]]:
+        """Groups of units that the very same faces show, so that nothing tells them apart."""
+        groups: dict[bytes, list[int]] = {}
+        for unit, column in zip(self.units, self.present.T, strict=True):
+            groups.setdefault(column.tobytes(), []).append(unit)
+        return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def from_prototypes(faces: FaceSet) -> UnitFaces:
+    """The units that each face's expression has by PROTOTYPES.
+
+    A face's expression is the class with most votes, the first of several.
+    Raises InputError: a class that none of them means, or fewer than one unit left.
+    """
+    meant = {name: canonical(name) for name in faces.classes}
+    unknown = [name for name, meaning in meant.items() if meaning not in PROTOTYPES]
+    if unknown:
+        raise InputError(
+            f"from_prototypes: no prototype for {', '.join(unknown)}; known are "
+            f"{', '.join(PROTOTYPES)}"
+        )
+    units = sorted({unit for prototype in PROTOTYPES.values() for unit in prototype})
+    table = np.array(
+        [[unit in PROTOTYPES[str(meant[name])] for unit in units] for name in faces.classes]
+    )
+    return _usable(faces.faces, units, table[faces.votes.argmax(1).numpy()], "from_prototypes")
+
+
+def from_table(faces: FaceSet, path: str | Path) -> UnitFaces:
+    """The faces that a CSV has a line for, with the units it gives them.
+
+    path: a header `image,AU1,AU2,…` (also `1` or `AU01`), then for each face its name in
+        `faces.names`, and 1 or 0 for each unit. Lines for other faces are passed over.
+    Raises InputError: it cannot be read, is no such table, has a unit that is not in UNITS, a
+        value that is neither 0 nor 1, a face twice, or none of the faces.
+    """
+    path = Path(path)
+    rows: dict[str, list[bool]] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file)
+            units = _units_of(next(lines, []), path)
+            for name, values in _lines_of(lines, len(units), path):
+                if name in rows:
+                    raise InputError(f"{path}: {name} has two lines")
+                rows[name] = values
+    except OSError as error:
+        raise InputError(f"{path}: {file_error(error)}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: no CSV in UTF-8 ({error})") from error
+    kept = [index for index, name in enumerate(faces.names) if name in rows]
+    if not kept:
+        raise InputError(
+            f"{path}: has a line for none of the {counted(len(faces), 'face')}, "
+            f"the first of which is {faces.names[0] if faces.names else 'missing'}"
+        )
+    order = np.argsort(units)
+    present = np.array([rows[faces.names[index]] for index in kept])[:, order]
+    return _usable(faces.faces[kept], sorted(units), present, str(path))
+
+
+def balanced(faces: FaceSet, most: int, seed: int = 0) -> FaceSet:
+    """At most so many faces of each expression, drawn at random; in their old order.
+
+    Raises InputError: none.
+    """
+    if most < 1:
+        raise InputError(f"balanced: most must be at least 1, got {most}")
+    labels = faces.votes.argmax(1).numpy()
+    order = np.random.default_rng(seed).permutation(len(faces))
+    drawn = [order[labels[order] == each][:most] for each in range(len(faces.classes))]
+    return faces.subset(np.sort(np.concatenate(drawn)).tolist())
+
+
+def chimeras(labelled: UnitFaces, layout: RegionLayout, seed: int = 0) -> UnitFaces:
+    """As many faces, each of the eyes, the cheeks and the mouth of three drawn at random.
+
+    layout: where they are cut, over the whole width. Every face gives each of its parts once.
+    A unit is there if the face that gave its part has it. So units of different parts go no
+    longer together, as they do in whole faces by their expressions.
+    """
+    random = np.random.default_rng(seed)
+    count, height = labelled.faces.shape[:2]
+    edges = (0, int(height * layout.eyes_end), int(height * layout.cheeks_end), height)
+    donors = {part: random.permutation(count) for part in PARTS}
+    bands = [
+        labelled.faces[torch.from_numpy(donors[part]), top:bottom]
+        for part, top, bottom in zip(PARTS, edges, edges[1:], strict=False)
+    ]
+    present = [
+        labelled.present[donors[UNITS[unit][1]], column]
+        for column, unit in enumerate(labelled.units)
+    ]
+    return UnitFaces(torch.cat(bands, 1), labelled.units, np.stack(present, 1), labelled.left_out)
+
+
+def _usable(
+    faces: Tensor, units: Sequence[int], present: NDArray[np.bool_], name: str
+) -> UnitFaces:
+    """Without the units that too few faces have, or lack. Raises InputError: none is left."""
+    shown = present.sum(0)
+    kept = (shown >= _LEAST) & (len(present) - shown >= _LEAST)
+    numbers = np.array(units)
+    if not kept.any():
+        raise InputError(
+            f"{name}: no unit is there in {_LEAST} faces or more and missing in as many, "
+            f"of {len(present)}"
+        )
+    return UnitFaces(
+        faces, tuple(numbers[kept].tolist()), present[:, kept], tuple(numbers[~kept].tolist())
+    )
+
+
+def _units_of(header: Sequence[str], path: Path) -> list[int]:
+    """The units of a table's columns after the first."""
+    expected = "expected a header image,AU1,AU2,…"
+    if len(header) < 2 or header[0].strip().lower() != "image":
+        raise InputError(f"{path}: {expected}, got {','.join(header)[:80]!r}")
+    units = []
+    for column in header[1:]:
+        match = _COLUMN.fullmatch(column.strip())
+        unit = int(match.group(1)) if match else 0
+        if unit not in UNITS:
+            known = ", ".join(map(str, sorted(UNITS)))
+            raise InputError(f"{path}: column {column!r} is no unit of the face; known are {known}")
+        if unit in units:
+            raise InputError(f"{path}: unit {unit} has two columns")
+        units.append(unit)
+    return units
+
+
+def _lines_of(
+    lines: Iterator[list[str]], count: int, path: Path
+) -> Iterator[tuple[str, list[bool]]]:
+    """Name and values of each line; blank ones are passed over."""
+    for number, line in enumerate(lines, 2):
+        if not any(line):
+            continue
+        values = [value.strip() for value in line[1:]]
+        if len(values) != count or not set(values) <= {"0", "1"}:
+            raise InputError(
+                f"{path}, line {number}: expected a name and {counted(count, 'time')} 0 or 1, "
+                f"got {','.join(line)[:80]!r}"
+            )
+        yield line[0].strip(), [value == "1" for value in values]

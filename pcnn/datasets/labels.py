@@ -1,0 +1,130 @@
+"""The names of expressions in one vocabulary, and sets of faces that bear them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pcnn.errors import InputError
+from pcnn.networks.pcnn import FERPLUS_CLASSES
+
+# The orders in which data sets number their classes: FER2013 (Goodfellow et al. 2013) and
+# AffectNet (Mollahosseini et al. 2017) from 0, RAF-DB (Li et al. 2017) from 1.
+FER2013_CLASSES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+RAFDB_CLASSES = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
+AFFECTNET_CLASSES = (
+    "neutral",
+    "happiness",
+    "sadness",
+    "surprise",
+    "fear",
+    "disgust",
+    "anger",
+    "contempt",
+)
+
+# Each class as data sets spell it, mistakes included; the two letters are JAFFE's and KDEF's.
+_SPELLINGS = {
+    "neutral": ("neutrality", "natural", "normal", "ne"),
+    "happiness": ("happy", "joy", "joyful", "ha"),
+    "surprise": ("surprised", "suprise", "suprised", "surprize", "su"),
+    "sadness": ("sad", "sorrow", "unhappy", "sa"),
+    "anger": ("angry", "an"),
+    "disgust": ("disgusted", "disgusting", "di"),
+    "fear": ("fearful", "afraid", "scared", "fe", "af"),
+    "contempt": ("contemptuous", "co"),
+}
+_CANONICAL = {spelling: name for name in FERPLUS_CLASSES for spelling in (name, *_SPELLINGS[name])}
+_NUMBER_BEFORE = re.compile(r"\d+[\s_.-]*")
+
+
+@dataclass(frozen=True)
+class FaceSet:
+    """Faces and their vote distributions, held in memory.
+
+    faces: (N, H, W) grey or (N, H, W, 3) RGB, uint8. votes: (N, classes) float32, each row
+    sums to 1; a single label is one-hot. names: N file stems or paths. classes: what the
+    columns of `votes` stand for.
+    Raises InputError: shapes that do not fit together.
+    """
+
+    faces: Tensor
+    votes: Tensor
+    names: tuple[str, ...]
+    classes: tuple[str, ...] = FERPLUS_CLASSES
+
+    def __post_init__(self) -> None:
+        shape, count = tuple(self.faces.shape), len(self.names)
+        if shape[:1] != (count,) or not (len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)):
+            raise InputError(
+                f"FaceSet: faces must be ({count}, H, W) or ({count}, H, W, 3), got {shape}"
+            )
+        if self.faces.dtype != torch.uint8:
+            raise InputError(f"FaceSet: faces must be uint8, got {self.faces.dtype}")
+        if self.votes.shape != (count, len(self.classes)):
+            raise InputError(
+                f"FaceSet: votes must be ({count}, {len(self.classes)}), a column for each of "
+                f"{', '.join(self.classes)}, got {tuple(self.votes.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def subset(self, indices: Sequence[int]) -> FaceSet:
+        """The faces at `indices`, in their order."""
+        chosen = torch.tensor(list(indices), dtype=torch.long)
+        names = tuple(self.names[index] for index in indices)
+        return FaceSet(self.faces[chosen], self.votes[chosen], names, self.classes)
+
+
+def canonical(name: str) -> str | None:
+    """The one of FERPLUS_CLASSES that a data set's name for an expression means.
+
+    Case does not matter, nor a number before the name ("0_neutral", "3 sad").
+    Returns None for a name that is not known.
+    """
+    return _CANONICAL.get(_NUMBER_BEFORE.sub("", name.strip().lower(), count=1))
+
+
+def one_hot(labels: Sequence[str], classes: Sequence[str]) -> Tensor:
+    """(N, classes) float32 with a single 1 in each row; every label must be in `classes`."""
+    places = {name: index for index, name in enumerate(classes)}
+    chosen = torch.tensor([places[label] for label in labels], dtype=torch.long)
+    return torch.eye(len(classes))[chosen]
+
+
+def relabel(faces: FaceSet, classes: Sequence[str]) -> FaceSet:
+    """The faces with their votes in the columns of another vocabulary.
+
+    classes: names for the columns of the result. A column of `faces` goes to the one of the
+        same name, else to the one that means the same ("happy", "happiness").
+    A face with no vote in `classes` is left out, of the others what falls there is
+    normalised; a class that `faces` lacks has no votes.
+    Raises InputError: a class named twice, or none that `faces` has.
+    """
+    classes = tuple(classes)
+    if classes == faces.classes:
+        return faces
+    exact = {name: index for index, name in enumerate(classes)}
+    alike = {canonical(name) or name: index for index, name in enumerate(classes)}
+    if len(alike) < len(classes):
+        raise InputError(f"relabel: classes must differ in meaning, got {', '.join(classes)}")
+    moves = torch.zeros(len(faces.classes), len(classes))
+    for row, name in enumerate(faces.classes):
+        column = exact.get(name, alike.get(canonical(name) or name))
+        if column is not None:
+            moves[row, column] = 1
+    if not moves.any():
+        raise InputError(
+            f"relabel: classes must share a name with {', '.join(faces.classes)}, "
+            f"got {', '.join(classes)}"
+        )
+    votes = faces.votes @ moves
+    kept = torch.nonzero(votes.sum(1) > 0).flatten()
+    names = tuple(faces.names[index] for index in kept.tolist())
+    shares = votes[kept] / votes[kept].sum(1, keepdim=True)
+    return FaceSet(faces.faces[kept], shares, names, classes)

@@ -1,0 +1,268 @@
+"""Data sets of picture files: which pictures are listed or lie in folders, and their labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcnn.errors import InputError
+from pcnn.datasets.ferplus import read_tiles, sheet_splits
+from pcnn.images.files import find_images
+from pcnn.datasets.labels import RAFDB_CLASSES, FaceSet, canonical
+from pcnn.networks.pcnn import FERPLUS_CLASSES
+
+RAFDB_TREE = """\
+folder/
+  list_patition_label.txt            or EmoLabel/list_patition_label.txt
+  aligned/train_00001_aligned.jpg …  or Image/aligned/…"""
+_KNOWN = f"{', '.join(FERPLUS_CLASSES)}, or as data sets spell them"
+FOLDERS_TREE = f"""\
+folder/
+  happiness/any name.jpg …   or train/happiness/…, test/happiness/…
+  sadness/…                  (names: {_KNOWN})"""
+LIST_TREE = """\
+list.txt, with lines such as
+  happiness/fer0032226.jpg   or 1/fer0032226.jpg
+  1_fer0032226.png 8 0       what follows the name is passed over"""
+
+# What folders of splits are called elsewhere, and here.
+_USUAL = {
+    "training": "train",
+    "val": "valid",
+    "validation": "valid",
+    "publictest": "valid",
+    "testing": "test",
+    "privatetest": "test",
+    **{name: name for name in ("train", "valid", "test")},
+}
+_RAFDB_LIST = "list_patition_label.txt"
+_FERPLUS_NAME = re.compile(r"fer\d+")
+
+Picture: TypeAlias = Path | NDArray[np.uint8]
+Numbering: TypeAlias = Mapping[int, str]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Labelled faces whose pictures are still to be read.
+
+    pictures: N files, or arrays (H, W) or (H, W, 3) uint8. labels: N of `classes`. names: N.
+    missing: names of faces that are listed but have no picture; they are not among the N.
+    """
+
+    pictures: Sequence[Picture]
+    labels: Sequence[str]
+    names: Sequence[str]
+    classes: tuple[str, ...]
+    missing: Sequence[str] = ()
+
+
+def list_rafdb(folder: Path, split: str | None) -> Listing:
+    """The aligned faces of one split of RAF-DB's basic set.
+
+    Raises InputError: a missing file, no such split, or lines of another kind.
+    """
+    table, aligned = rafdb_list(folder), _rafdb_pictures(folder)
+    if table is None or aligned is None:
+        lacking = _RAFDB_LIST if table is None else "folder aligned/"
+        raise InputError(f"load_faces: {folder} holds no {lacking}; expected\n{RAFDB_TREE}")
+    if split not in ("train", "test"):
+        raise InputError(f"load_faces: {folder} has splits: say which, split= one of train, test")
+    there = {file.name: file for file in aligned.iterdir()}
+    found = []
+    for place, line in _lines(table):
+        match = re.fullmatch(r"((?:train|test)_\d+)\.jpg\s+([1-7])", line)
+        if match is None:
+            raise InputError(f"{place}: expected train_00001.jpg and a label 1…7, got {line!r}")
+        name, number = match.groups()
+        if name.startswith(split):
+            picture = there.get(f"{name}_aligned.jpg", there.get(f"{name}.jpg"))
+            found.append((name, RAFDB_CLASSES[int(number) - 1], picture))
+    return _listing(found, RAFDB_CLASSES)
+
+
+def rafdb_list(folder: Path) -> Path | None:
+    """RAF-DB's list of labels in or below a folder, if it is there."""
+    places = ("", "EmoLabel", "basic", "basic/EmoLabel")
+    return next((f for at in places if (f := folder / at / _RAFDB_LIST).is_file()), None)
+
+
+def _rafdb_pictures(folder: Path) -> Path | None:
+    places = ("aligned", "Image/aligned", "basic/aligned", "basic/Image/aligned")
+    return next((f for at in places if (f := folder / at).is_dir()), None)
+
+
+def list_folders(root: Path, split: str | None, numbering: Numbering | None) -> Listing:
+    """The pictures in folders that bear the names of expressions, below a split's or at once.
+
+    Their classes are those that have a folder in any split, in FER+'s order.
+    numbering: what folders named by a number mean.
+    Raises InputError: no such folders or split, one whose name is not known, no pictures.
+    """
+    splits = _split_folders(root)
+    chosen = splits.get(split and _USUAL.get(split.lower(), split))
+    if chosen is None:
+        raise InputError(f"load_faces: {root} {_no_such_split(splits, split)}")
+    labels = {}
+    for folder in _folders(chosen):
+        label = _meaning(folder.name, numbering)
+        if label is None:
+            raise InputError(_unknown(f"load_faces: folder {folder}", folder.name))
+        labels[folder.name] = label
+    files, errors = find_images([chosen])
+    if errors:
+        raise errors[0]
+    below = [(file, labels.get(file.relative_to(chosen).parts[0])) for file in files]
+    found = [(file.relative_to(root).as_posix(), label, file) for file, label in below if label]
+    present = {_meaning(each.name, numbering) for at in splits.values() for each in _folders(at)}
+    return _listing(found, tuple(name for name in FERPLUS_CLASSES if name in present))
+
+
+def _no_such_split(splits: Mapping[str | None, Path], split: str | None) -> str:
+    if not splits:
+        return f"holds no folders of expressions; expected\n{FOLDERS_TREE}"
+    if None in splits:
+        return f"has no splits: leave out split={split!r}"
+    return f"has splits: say which, split= one of {', '.join(map(str, splits))}, got {split!r}"
+
+
+def holds_classes(folder: Path) -> bool:
+    """Whether a folder holds folders named for expressions, or by numbers."""
+    return any(each.name.isdecimal() or canonical(each.name) for each in _folders(folder))
+
+
+def holds_splits(folder: Path) -> bool:
+    """Whether a folder holds folders that hold such folders."""
+    return any(holds_classes(each) for each in _folders(folder))
+
+
+def _split_folders(root: Path) -> dict[str | None, Path]:
+    """Usual name of a split → the folder of its class folders; None → root if it has them."""
+    splits: dict[str | None, Path] = {}
+    if holds_classes(root):
+        return {None: root}
+    for each in _folders(root):
+        if holds_classes(each):
+            name = _USUAL.get(each.name.lower(), each.name)
+            splits[each.name if name in splits else name] = each
+    return splits
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The visible folders in a folder, sorted."""
+    inside = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [each for each in inside if each.is_dir() and not each.name.startswith((".", "__"))]
+
+
+def read_list(
+    path: Path, images: str | Path | FaceSet | None, numbering: Numbering | None
+) -> Listing:
+    """The faces that a text file lists, as FER+'s occlusion and pose sets are published.
+
+    images: where the faces are: a folder of pictures named like them, a folder of contact
+        sheets, or a FaceSet.
+    numbering: what numbers for labels mean; FER+'s order for FER+'s names, else needed.
+    Raises InputError: a missing file, or lines of another kind.
+    """
+    find = _finder(images)
+    found = []
+    for place, line in _lines(path):
+        text, name, file = _split_line(line)
+        if not text:
+            raise InputError(f"{place}: got {line!r}; expected\n{LIST_TREE}")
+        ours = dict(enumerate(FERPLUS_CLASSES)) if _FERPLUS_NAME.fullmatch(name) else None
+        label = _meaning(text, numbering or ours)
+        if label is None:
+            raise InputError(_unknown(place, text))
+        found.append((name, label, find(file, name)))
+    if not found:
+        raise InputError(f"load_faces: {path} lists nothing; expected\n{LIST_TREE}")
+    return _listing(found, FERPLUS_CLASSES)
+
+
+def _split_line(line: str) -> tuple[str, str, str]:
+    """Label, name without suffix, and file of a line `label/file`, `label_file` or `file label`."""
+    first, *rest = line.replace("\\", "/").split()
+    if "/" in first:
+        return Path(first).parent.name, Path(first).stem, first
+    label, _, file = first.partition("_")
+    if file and (label.isdecimal() or canonical(label)):
+        return label, Path(file).stem, file
+    return rest[0] if rest else "", Path(first).stem, first
+
+
+def _finder(images: str | Path | FaceSet | None) -> Callable[[str, str], Picture | None]:
+    """A function from (file as listed, name) to the picture, None where there is none."""
+    if images is None:
+        raise InputError(
+            "load_faces: a list needs images=, a folder with its pictures, a folder of contact "
+            "sheets, or a FaceSet"
+        )
+    if isinstance(images, FaceSet):
+        faces = images.faces.numpy()
+        arrays = {Path(name).stem: faces[index] for index, name in enumerate(images.names)}
+        return lambda _, name: arrays.get(name)
+    folder = Path(images)
+    if not folder.is_dir():
+        raise InputError(f"load_faces: images must be a folder or a FaceSet, got {folder}")
+    if sheet_splits(folder):
+        tiles = read_tiles(folder)
+        return lambda _, name: tiles.get(name)
+    files: dict[str, list[Path]] = {}
+    for each in find_images([folder])[0]:
+        files.setdefault(each.stem, []).append(each)
+
+    def find(file: str, name: str) -> Path | None:
+        same = files.get(name, [])
+        exact = [each for each in same if each == folder / file]
+        if len(same) > 1 and not exact:
+            raise InputError(f"load_faces: {name} may be {same[0]} or {same[1]}")
+        return next(iter(exact or same), None)
+
+    return find
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """The lines of a text file that are not blank, each with the place to name in messages."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"load_faces: cannot read the list {path} ({error})") from error
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            yield f"load_faces: {path}, line {number}", line.strip()
+
+
+def _meaning(text: str, numbering: Numbering | None) -> str | None:
+    """The expression that a name, or a number by `numbering`, stands for."""
+    if text.isdecimal() and numbering is not None:
+        return canonical(numbering.get(int(text), ""))
+    return canonical(text)
+
+
+def _unknown(place: str, text: str) -> str:
+    if text.isdecimal():
+        return (
+            f"{place}: say what the number {text} stands for, numbering={{0: 'neutral', …}} "
+            "(pcnn.labels has the orders of FER2013, RAF-DB and AffectNet)"
+        )
+    return f"{place}: {text!r} is no expression; known are {_KNOWN}"
+
+
+def _listing(found: Iterable[tuple[str, str, Picture | None]], classes: tuple[str, ...]) -> Listing:
+    """From (name, label, picture) of each face."""
+    found = list(found)
+    there = [(name, label, picture) for name, label, picture in found if picture is not None]
+    return Listing(
+        pictures=[picture for _, _, picture in there],
+        labels=[label for _, label, _ in there],
+        names=[name for name, _, _ in there],
+        classes=classes,
+        missing=[name for name, _, picture in found if picture is None],
+    )

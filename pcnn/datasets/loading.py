@@ -1,0 +1,271 @@
+"""Data sets of labelled faces, in the layouts in which they are published."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from pcnn.errors import InputError, counted
+from pcnn.datasets.ferplus import FER2013_TREE, SHEETS_TREE, read_fer2013, read_sheets, sheet_splits
+from pcnn.images.loading import load_image
+from pcnn.datasets.labels import FaceSet, one_hot
+from pcnn.datasets.layouts import (
+    FOLDERS_TREE,
+    LIST_TREE,
+    RAFDB_TREE,
+    Listing,
+    Picture,
+    holds_classes,
+    holds_splits,
+    list_folders,
+    list_rafdb,
+    rafdb_list,
+    read_list,
+)
+
+__all__ = ["FaceSet", "load_faces", "load_ferplus"]
+
+_TREES = {
+    "sheets": SHEETS_TREE,
+    "fer2013": FER2013_TREE,
+    "rafdb": RAFDB_TREE,
+    "folders": FOLDERS_TREE,
+    "list": LIST_TREE,
+}
+# The layouts that an option is for; one that is not named here is for all.
+_CONCERNED = {
+    "protocol": ("sheets", "fer2013"),
+    "labels": ("sheets", "fer2013"),
+    "duplicates": ("sheets",),
+    "numbering": ("folders", "list"),
+    "images": ("list",),
+    "missing": ("rafdb", "list"),
+    "on_error": ("rafdb", "folders", "list"),
+}
+_CHOICES = {
+    "protocol": ("argmax", "majority"),
+    "labels": (None, "votes", "fer2013"),
+    "missing": ("raise", "skip"),
+    "on_error": ("raise", "skip"),
+}
+# Pictures of different sizes become this: FER2013's own for grey, PCNN's input for RGB.
+_GREY_SIDE, _RGB_SIDE = 48, 224
+_LONG = 1000  # so many pictures are worth a progress bar
+
+
+@dataclass(frozen=True)
+class _Options:
+    """The options of load_faces, with its defaults."""
+
+    side: int | None = None
+    grey: bool = True
+    protocol: str = "argmax"
+    labels: str | None = None
+    duplicates: bool = False
+    numbering: Mapping[int, str] | None = None
+    images: str | Path | FaceSet | None = None
+    missing: str = "raise"
+    on_error: str = "raise"
+
+
+def load_faces(  # noqa: PLR0913 - the one entry to all layouts, each of which has its options
+    path: str | Path,
+    split: str | None = None,
+    *,
+    layout: str = "auto",
+    side: int | None = None,
+    grey: bool = True,
+    protocol: str = "argmax",
+    labels: str | None = None,
+    duplicates: bool = False,
+    numbering: Mapping[int, str] | None = None,
+    images: str | Path | FaceSet | None = None,
+    missing: str = "raise",
+    on_error: str = "raise",
+) -> FaceSet:
+    """The faces of a data set on this machine; docs/data.md shows the layouts.
+
+    path: a folder, or the file of layouts "fer2013" (the table) and "list".
+    split: "train", "valid", "test" or what the set calls it; None where there are no splits.
+    layout: "sheets", "fer2013", "rafdb", "folders", "list"; "auto" goes by what lies there.
+    side: faces become side × side. None keeps their size if all have the same, and otherwise
+        makes them 48 × 48 (grey) or 224 × 224 (RGB).
+    grey: luma (N, H, W); False gives RGB (N, H, W, 3).
+    protocol (sheets, fer2013 with FER+): "argmax" keeps faces for which neither `unknown` nor
+        `NF` has more votes than every class; "majority" (Barsoum et al. 2016) ignores single
+        votes and keeps faces for which one class has more than half of the others.
+    labels (sheets, fer2013): "votes" of FER+ for eight classes, or "fer2013", the seven labels
+        of FER2013, for all faces; None takes votes where there are.
+    duplicates (sheets): keep near-copies of faces of other splits.
+    numbering (folders, list): what numbers used as names of classes stand for.
+    images (list): a folder of pictures or contact sheets, or a FaceSet, that has the faces.
+    missing (rafdb, list), on_error (rafdb, folders, list): "skip" leaves out, with a warning,
+        pictures that are listed but not there, or cannot be read.
+    Classes come in the data set's own order, of folders and lists in that of FERPLUS_CLASSES.
+    Raises InputError: files missing or of another layout, a broken picture (which it names), an
+        option the layout does not have. Nothing is ever downloaded.
+    """
+    options = _Options(
+        side, grey, protocol, labels, duplicates, numbering, images, missing, on_error
+    )
+    path = Path(path)
+    if layout not in ("auto", *_TREES):
+        raise InputError(f"load_faces: layout must be auto, {', '.join(_TREES)}, got {layout!r}")
+    if not path.exists():
+        raise InputError(f"load_faces: no {path}; expected\n{_expected(layout)}")
+    layout = _recognise(path) if layout == "auto" else layout
+    _check(options, layout)
+    if layout == "sheets":
+        return _fit(
+            read_sheets(path, split, protocol=protocol, labels=labels, duplicates=duplicates),
+            options,
+        )
+    if layout == "fer2013":
+        return _fit(read_fer2013(path, split, protocol=protocol, labels=labels), options)
+    if layout == "rafdb":
+        return _read(list_rafdb(path, split), path, options)
+    if layout == "folders":
+        return _read(list_folders(path, split, numbering), path, options)
+    if split is not None:
+        raise InputError(f"load_faces: a list has no splits: leave out split={split!r}")
+    return _read(read_list(path, images, numbering), path, options)
+
+
+def load_ferplus(folder: str | Path, split: str) -> FaceSet:
+    """FER+ faces from contact sheets, under the argmax-8 protocol and without duplicates.
+
+    folder: holds `<split>.csv` (columns image, the eight classes, unknown, NF, duplicate) and
+        `<split>_00.png …`, sheets of 40 tiles of 48 × 48 to a row, in the order of the CSV.
+    split: "train" or "valid".
+    Kept are faces for which neither `unknown` nor `NF` has more votes than every class, and
+    which are no near-copy of a face of another split. Votes are those for the eight classes,
+    normalised. Raises InputError: a missing file, or sheets and CSV that do not fit together.
+    """
+    return load_faces(folder, split, layout="sheets")
+
+
+def _recognise(path: Path) -> str:
+    """The layout of what lies at `path`. Raises InputError: none, or more than one."""
+    if path.is_file():
+        return "fer2013" if path.suffix.lower() == ".csv" else "list"
+    signs = {
+        "sheets": bool(sheet_splits(path)),
+        "fer2013": (path / "fer2013.csv").is_file(),
+        "rafdb": rafdb_list(path) is not None,
+        "folders": holds_classes(path) or holds_splits(path),
+    }
+    found = [layout for layout, there in signs.items() if there]
+    if not found:
+        there = ", ".join(sorted(each.name for each in path.iterdir())[:5]) or "nothing"
+        raise InputError(
+            f"load_faces: {path} has none of the known layouts (it holds {there}); "
+            f"expected\n{_expected('auto')}"
+        )
+    if len(found) > 1:
+        raise InputError(f"load_faces: {path} may be {' or '.join(found)}: say which by layout=")
+    return found[0]
+
+
+def _expected(layout: str) -> str:
+    """The tree of a layout, or all of them for "auto"."""
+    if layout in _TREES:
+        return _TREES[layout]
+    return "\n".join(f"{name}: {tree}" for name, tree in _TREES.items())
+
+
+def _check(options: _Options, layout: str) -> None:
+    """Raise InputError for a value that cannot be, or an option that does nothing here."""
+    for name, choices in _CHOICES.items():
+        value = getattr(options, name)
+        if value not in choices:
+            known = ", ".join(map(str, choices))
+            raise InputError(f"load_faces: {name} must be one of {known}, got {value!r}")
+    if options.side is not None and options.side < 1:
+        raise InputError(f"load_faces: side must be at least 1, got {options.side}")
+    if options.labels == "fer2013" and options.protocol != "argmax":
+        raise InputError("load_faces: protocol is about votes, labels='fer2013' has none")
+    for option in dataclasses.fields(options):
+        concerned = _CONCERNED.get(option.name, (layout,))
+        if layout not in concerned and getattr(options, option.name) != option.default:
+            raise InputError(
+                f"load_faces: {option.name} is for {' and '.join(concerned)}, and this is {layout}"
+            )
+
+
+def _fit(faces: FaceSet, options: _Options) -> FaceSet:
+    """Grey faces in the size and colours asked for."""
+    if options.side in (None, faces.faces.shape[1]) and options.grey:
+        return faces
+    pixels, _ = _read_pictures(list(faces.faces.numpy()), options)
+    return dataclasses.replace(faces, faces=pixels)
+
+
+def _read(listing: Listing, path: Path, options: _Options) -> FaceSet:
+    """The faces of a listing, without those that are left out."""
+    missing = listing.missing
+    pictures = counted(len(listing.names) + len(missing), "picture")
+    if missing:
+        named = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
+        text = f"load_faces: {len(missing)} of {pictures} of {path} missing: {named}"
+        if options.missing == "raise":
+            raise InputError(f"{text}; missing='skip' leaves them out")
+        warnings.warn(text, stacklevel=3)
+    pixels, broken = _read_pictures(listing.pictures, options)
+    if broken:
+        first = next(iter(broken.values()))
+        text = f"{len(broken)} of {pictures} of {path} cannot be read; the first: {first}"
+        warnings.warn(f"load_faces: {text}", stacklevel=3)
+    whole = [index for index in range(len(listing.names)) if index not in broken]
+    if not whole:
+        raise InputError(f"load_faces: {path} holds no picture that can be read")
+    return FaceSet(
+        pixels,
+        one_hot([listing.labels[index] for index in whole], listing.classes),
+        tuple(listing.names[index] for index in whole),
+        listing.classes,
+    )
+
+
+def _read_pictures(
+    pictures: Sequence[Picture], options: _Options
+) -> tuple[Tensor, dict[int, InputError]]:
+    """The pictures that can be read, in one size; and by index what is wrong with the others."""
+    console = Console(stderr=True)
+    quiet = not console.is_terminal or len(pictures) < _LONG
+    side = options.side
+    faces: list[Image.Image] = []
+    broken: dict[int, InputError] = {}
+    for index, picture in enumerate(
+        track(pictures, "reading faces", console=console, disable=quiet, transient=True)
+    ):
+        try:
+            face = Image.fromarray(load_image(picture))
+        except InputError as error:
+            if options.on_error == "raise":
+                raise
+            broken[index] = error
+            continue
+        face = face.convert("L") if options.grey else face
+        if side is None and faces and face.size != faces[0].size:
+            side = _GREY_SIDE if options.grey else _RGB_SIDE
+            faces = [_resize(each, side) for each in faces]
+        faces.append(face if side is None else _resize(face, side))
+    pixels = np.stack([np.asarray(face) for face in faces]) if faces else np.empty((0, 1, 1))
+    return torch.from_numpy(pixels.astype(np.uint8, copy=False)), broken
+
+
+def _resize(face: Image.Image, side: int) -> Image.Image:
+    """Side × side, bilinear; where that is smaller, each pixel averages what it covers."""
+    if face.size == (side, side):
+        return face
+    return face.resize((side, side), Image.Resampling.BILINEAR)

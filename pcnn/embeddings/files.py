@@ -1,0 +1,208 @@
+"""Faces as vectors: keeping them in files, finding the nearest, learning labels from them."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pcnn.errors import InputError
+from pcnn.embeddings.heads import Head, unit_norm
+from pcnn.embeddings.triplets import (
+    Triplets,
+    TripletScore,
+    embed_triplets,
+    interval,
+    read_triplets,
+    triplet_accuracy,
+)
+
+__all__ = [
+    "Embeddings",
+    "Head",
+    "TripletScore",
+    "Triplets",
+    "embed_triplets",
+    "interval",
+    "nearest",
+    "read_triplets",
+    "triplet_accuracy",
+    "unit_norm",
+]
+
+SUFFIXES = (".npz", ".parquet")
+_EDGES = ("x1", "y1", "x2", "y2")
+_ROWS_AT_ONCE = 1024  # bounds the memory of `nearest`
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """The vectors of many faces, and where each was found.
+
+    features: (N, D) float32, of unit norm. paths: N names of files. face_index: (N,) int64, the
+        place among the faces of its picture, from 0, by falling detection score.
+    boxes: (N, 4) float32, x1 y1 x2 y2 in pixels; NaN where the picture itself was the face.
+    weights_sha256: of the weights that made them.
+    Raises InputError: lengths that differ.
+    """
+
+    features: NDArray[np.float32]
+    paths: tuple[str, ...]
+    face_index: NDArray[np.int64]
+    boxes: NDArray[np.float32]
+    weights_sha256: str
+
+    def __post_init__(self) -> None:
+        count = len(self.paths)
+        shapes = (self.features.shape[:1], self.face_index.shape, self.boxes.shape)
+        if self.features.ndim != 2 or shapes != ((count,), (count,), (count, 4)):
+            raise InputError(
+                f"Embeddings: features, face_index and boxes must be ({count}, D), ({count},) and "
+                f"({count}, 4), got {self.features.shape}, {shapes[1]} and {shapes[2]}"
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Write the fields as `.npz` (NumPy arrays) or `.parquet` (needs pyarrow).
+
+        A parquet file has the columns path, face_index, x1, y1, x2, y2 and features, a list.
+        Raises InputError: another suffix, a file that cannot be written, no pyarrow.
+        """
+        path = Path(path)
+        check_suffix("Embeddings.save", path)
+        temporary = path.with_name(path.name + ".part")
+        try:
+            if path.suffix.lower() == ".npz":
+                self._write_npz(temporary)
+            else:
+                self._write_parquet(temporary)
+            temporary.replace(path)
+        except OSError as error:
+            reason = error.strerror or error
+            raise InputError(f"{path}: cannot be written ({reason})") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Embeddings:
+        """Read what `save` wrote.
+
+        Raises InputError: another suffix, no such file, something else in it, no pyarrow.
+        """
+        path = Path(path)
+        check_suffix("Embeddings.load", path)
+        try:
+            if path.suffix.lower() == ".npz":
+                return cls._read_npz(path)
+            return cls._read_parquet(path)
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            if isinstance(error, InputError) and str(error).startswith("Embeddings.load:"):
+                raise
+            raise InputError(f"{path}: holds no embeddings that can be read ({error})") from error
+
+    def _write_npz(self, path: Path) -> None:
+        with path.open("wb") as file:
+            np.savez(
+                file,
+                features=self.features,
+                paths=np.array(self.paths, np.str_),
+                face_index=self.face_index,
+                boxes=self.boxes,
+                weights_sha256=np.array(self.weights_sha256),
+            )
+
+    @classmethod
+    def _read_npz(cls, path: Path) -> Embeddings:
+        with np.load(path) as arrays:  # allow_pickle stays off: nothing in the file is run
+            return cls(
+                features=arrays["features"],
+                paths=tuple(map(str, arrays["paths"])),
+                face_index=arrays["face_index"],
+                boxes=arrays["boxes"],
+                weights_sha256=str(arrays["weights_sha256"]),
+            )
+
+    def _write_parquet(self, path: Path) -> None:
+        arrow, parquet = _pyarrow("Embeddings.save")
+        # Parquet's text is UTF-8, and a name of a file need not be.
+        names = [os.fsencode(name).decode("utf-8", "replace") for name in self.paths]
+        flat = arrow.array(self.features.ravel())
+        columns = {
+            "path": names,
+            "face_index": self.face_index,
+            **{edge: self.boxes[:, i] for i, edge in enumerate(_EDGES)},
+            "features": arrow.FixedSizeListArray.from_arrays(flat, self.features.shape[1]),
+        }
+        described = {"weights_sha256": self.weights_sha256}
+        parquet.write_table(arrow.table(columns).replace_schema_metadata(described), path)
+
+    @classmethod
+    def _read_parquet(cls, path: Path) -> Embeddings:
+        _, parquet = _pyarrow("Embeddings.load")
+        table = parquet.read_table(path)
+        column = table.column("features").combine_chunks()
+        width = column.type.list_size
+        return cls(
+            features=np.asarray(column.flatten(), np.float32).reshape(-1, width),
+            paths=tuple(table.column("path").to_pylist()),
+            face_index=np.asarray(table.column("face_index"), np.int64),
+            boxes=np.stack([np.asarray(table.column(edge), np.float32) for edge in _EDGES], 1),
+            weights_sha256=(table.schema.metadata or {})[b"weights_sha256"].decode(),
+        )
+
+
+def check_suffix(function: str, path: Path) -> None:
+    """Raise InputError unless a file's name ends in one of SUFFIXES, and pyarrow is there for it.
+
+    function: what the message names.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        wanted = " or ".join(SUFFIXES)
+        raise InputError(f"{function}: the file's name must end in {wanted}, got {path.name!r}")
+    if path.suffix.lower() == ".parquet":
+        _pyarrow(function)
+
+
+def _pyarrow(function: str) -> tuple[ModuleType, ModuleType]:
+    try:
+        arrow = importlib.import_module("pyarrow")
+        return arrow, importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise InputError(
+            f"{function}: .parquet needs pyarrow: pip install pyarrow, or choose .npz"
+        ) from error
+
+
+def nearest(
+    features: ArrayLike, queries: ArrayLike, k: int = 5
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """For each query the k vectors that point most nearly the same way, nearest first.
+
+    features: (N, D). queries: (Q, D); need not be of unit norm.
+    Returns places in `features` (Q, min(k, N)) and cosine similarities, −1…1, of the same shape;
+    equally near ones stand in their order. A query that is one of `features` finds itself first.
+    Raises InputError: wrong shapes, values that are not finite, k below 1.
+    """
+    vectors, asked = np.asarray(features, np.float32), np.asarray(queries, np.float32)
+    if vectors.ndim != 2 or asked.ndim != 2 or vectors.shape[1] != asked.shape[1]:
+        raise InputError(
+            f"nearest: features and queries must be (N, D) and (Q, D), got {vectors.shape} and "
+            f"{asked.shape}"
+        )
+    if k < 1:
+        raise InputError(f"nearest: k must be at least 1, got {k}")
+    if not (np.isfinite(vectors).all() and np.isfinite(asked).all()):
+        raise InputError("nearest: features and queries must be finite, got NaN or infinity")
+    vectors, asked = unit_norm(vectors), unit_norm(asked)
+    k = min(k, len(vectors))
+    places = np.empty((len(asked), k), np.int64)
+    found = np.empty((len(asked), k), np.float32)
+    for start in range(0, len(asked), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        similar = asked[rows] @ vectors.T
+        best = np.argsort(-similar, axis=1, kind="stable")[:, :k]
+        places[rows], found[rows] = best, np.take_along_axis(similar, best, 1)
+    return places, found

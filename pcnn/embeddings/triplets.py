@@ -1,0 +1,252 @@
+"""Triplets of faces of which two have the more alike expressions: reading them, scoring on them."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from rich.console import Console
+from rich.progress import track
+
+from pcnn.errors import InputError, counted
+from pcnn.images.loading import load_image
+
+# Columns before the annotations: three times (URL, left, right, top, bottom), and the kind.
+_CROP_COLUMNS = 5
+_KIND = 3 * _CROP_COLUMNS
+_KINDS = ("ONE_CLASS_TRIPLET", "TWO_CLASS_TRIPLET", "THREE_CLASS_TRIPLET")
+# Three annotators of five: below that a triplet has no answer worth asking for.
+_AGREEMENT = 0.6
+
+
+class Crop(NamedTuple):
+    """A face in a picture: left, right as fractions of its width, top, bottom of its height."""
+
+    url: str
+    left: float
+    right: float
+    top: float
+    bottom: float
+
+    @property
+    def file_name(self) -> str:
+        """The last part of the URL: the name under which the picture is expected in a folder."""
+        return unquote(urlsplit(self.url).path.rsplit("/", 1)[-1])
+
+    def cut(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The face out of (H, W, 3): at least one pixel, clipped to the picture."""
+        height, width = pixels.shape[:2]
+        rows = _span(self.top, self.bottom, height)
+        columns = _span(self.left, self.right, width)
+        return pixels[rows, columns]
+
+
+def _span(begin: float, end: float, length: int) -> slice:
+    first = min(max(round(begin * length), 0), length - 1)
+    return slice(first, max(first + 1, min(round(end * length), length)))
+
+
+@dataclass(frozen=True, eq=False)
+class Triplets:
+    """Triplets of faces, and which face of each people found unlike the other two.
+
+    crops: the faces, each once. members: (T, 3) int64, places in `crops`.
+    odd: (T,) int64, 0…2: the odd one by most annotators. agreement: (T,) float64, the share of
+        annotators who said so. kinds: T of Google's names, by how many labels of expressions
+        the three were drawn from ("ONE_CLASS_TRIPLET" and so on).
+    """
+
+    crops: tuple[Crop, ...]
+    members: NDArray[np.int64]
+    odd: NDArray[np.int64]
+    agreement: NDArray[np.float64]
+    kinds: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.odd)
+
+
+class TripletScore(NamedTuple):
+    """triplets: how many were scored. accuracy: 0…1, with its 95 % interval."""
+
+    triplets: int
+    accuracy: float
+    low: float
+    high: float
+
+
+def read_triplets(path: str | Path, *, min_agreement: float = _AGREEMENT) -> Triplets:
+    """The triplets of a file in the layout of Google's Facial Expression Comparison data.
+
+    path: `faceexp-comparison-data-….csv`, without a header; a line is three times URL, left,
+        right, top, bottom (fractions of the picture), the kind of triplet, and pairs of an
+        annotator's name and the number, 1…3, of the face that is the odd one.
+    min_agreement: 0…1; triplets on which fewer annotators agree are left out.
+    Raises InputError: no such file, a line that is none of this, no triplet left. Source:
+    Vemulapalli and Agarwala, A Compact Embedding for Facial Expression Similarity, CVPR 2019.
+    """
+    places: dict[Crop, int] = {}
+    members, odd, agreement, kinds = [], [], [], []
+    for number, line in _lines(Path(path)):
+        try:
+            crops, kind, votes = _parse(line)
+        except ValueError as error:
+            raise InputError(f"read_triplets: {path}, line {number}: {error}") from error
+        answer, count = votes.most_common(1)[0]
+        if count / votes.total() < min_agreement:
+            continue
+        members.append([places.setdefault(crop, len(places)) for crop in crops])
+        odd.append(answer - 1)
+        agreement.append(count / votes.total())
+        kinds.append(kind)
+    if not members:
+        raise InputError(
+            f"read_triplets: {path} holds no triplet on which {min_agreement:.0%} agree"
+        )
+    return Triplets(
+        crops=tuple(places),
+        members=np.array(members, np.int64),
+        odd=np.array(odd, np.int64),
+        agreement=np.array(agreement, np.float64),
+        kinds=tuple(kinds),
+    )
+
+
+def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The numbers and fields of the lines that are not empty."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            # Google's files have blanks after the commas.
+            for number, line in enumerate(csv.reader(file, skipinitialspace=True), 1):
+                if line:
+                    yield number, line
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"read_triplets: cannot read {path} ({error})") from error
+
+
+def _parse(line: Sequence[str]) -> tuple[list[Crop], str, Counter[int]]:
+    """Three faces, the kind, and the odd one → its votes. Raises ValueError: another layout."""
+    fields = [field.strip() for field in line]
+    while fields and not fields[-1]:
+        fields.pop()  # annotators who are missing
+    if len(fields) < _KIND + 3 or len(fields) % 2 != 0:
+        raise ValueError(
+            f"expected 15 columns of three faces, the kind and pairs of annotator and answer, "
+            f"got {counted(len(fields), 'column')}"
+        )
+    crops = []
+    for start in range(0, _KIND, _CROP_COLUMNS):
+        url, *edges = fields[start : start + _CROP_COLUMNS]
+        left, right, top, bottom = map(float, edges)
+        if not (left < right and top < bottom):
+            raise ValueError(f"a face must lie left < right, top < bottom, got {edges}")
+        crops.append(Crop(url, left, right, top, bottom))
+    if fields[_KIND] not in _KINDS:
+        raise ValueError(f"the kind must be one of {', '.join(_KINDS)}, got {fields[_KIND]!r}")
+    answers = fields[_KIND + 2 :: 2]
+    if not set(answers) <= {"1", "2", "3"}:
+        raise ValueError(f"answers must be 1, 2 or 3, got {', '.join(answers)}")
+    return crops, fields[_KIND], Counter(map(int, answers))
+
+
+def embed_triplets(
+    triplets: Triplets,
+    folder: str | Path,
+    embed_crops: Callable[[list[NDArray[np.uint8]]], NDArray[np.float32]],
+) -> NDArray[np.float32]:
+    """A vector for each face of the triplets whose picture lies in a folder.
+
+    folder: searched, with its subfolders, for pictures named like the last part of the URLs;
+        nothing is downloaded.
+    embed_crops: pictures of faces → (N, D): `Recognizer.embed_crops`.
+    Returns (crops, D); NaN where the picture is missing or cannot be read, which
+    `triplet_accuracy` passes over. Shows its progress on a terminal.
+    Raises InputError: no picture could be used.
+    """
+    files = {path.name: path for path in sorted(Path(folder).rglob("*")) if path.is_file()}
+    by_file: dict[str, list[int]] = defaultdict(list)
+    for place, crop in enumerate(triplets.crops):
+        by_file[crop.file_name].append(place)
+    console = Console(stderr=True)
+    shown = track(by_file.items(), "pictures", console=console, disable=not console.is_terminal)
+    found: dict[int, NDArray[np.float32]] = {}
+    for name, places in shown:
+        try:
+            pixels = load_image(files[name])
+        except (KeyError, InputError):
+            continue
+        faces = [triplets.crops[place].cut(pixels) for place in places]
+        found.update(zip(places, embed_crops(faces), strict=True))
+    if not found:
+        raise InputError(f"embed_triplets: {folder} holds no picture of these triplets")
+    features = np.full((len(triplets.crops), len(next(iter(found.values())))), np.nan, np.float32)
+    features[list(found)] = list(found.values())
+    return features
+
+
+def triplet_accuracy(
+    features: ArrayLike,
+    members: ArrayLike,
+    odd: ArrayLike,
+    *,
+    bootstrap: int = 2000,
+    seed: int = 0,
+) -> TripletScore:
+    """In how many triplets the two faces that people paired are the nearest two.
+
+    A triplet is right where their distance is below both distances to the odd one; a tie is
+    wrong, chance is a third. Source: Vemulapalli and Agarwala 2019.
+    features: (N, D); triplets with a row that is not finite are left out.
+    members: (T, 3), rows of `features`. odd: (T,), 0…2.
+    bootstrap: rounds of drawing triplets with replacement for the interval; 0: NaN. seed: of it.
+    Triplets that share faces are not independent, which the interval does not know.
+    Raises InputError: wrong shapes or values, no triplet left.
+    """
+    vectors = np.asarray(features, np.float64)
+    rows, strangers = np.asarray(members), np.asarray(odd)
+    if (
+        vectors.ndim != 2
+        or rows.ndim != 2
+        or rows.shape[1] != 3
+        or strangers.shape != rows.shape[:1]
+    ):
+        raise InputError(
+            "triplet_accuracy: features, members and odd must be (N, D), (T, 3) and (T,), "
+            f"got {vectors.shape}, {rows.shape} and {strangers.shape}"
+        )
+    if rows.size and (rows.min() < 0 or rows.max() >= len(vectors)):
+        raise InputError(f"triplet_accuracy: members must lie in 0…{len(vectors) - 1}")
+    if not np.isin(strangers, (0, 1, 2)).all():
+        raise InputError("triplet_accuracy: odd must be 0, 1 or 2")
+    known = np.isfinite(vectors[rows]).all((1, 2))
+    if not known.any():
+        raise InputError("triplet_accuracy: there must be a triplet with all three vectors")
+    three, strangers = vectors[rows[known]], strangers[known]  # (T, 3, D)
+    # Column i: the distance of the pair without face i.
+    apart = np.stack(
+        [np.linalg.norm(three[:, (i + 1) % 3] - three[:, (i + 2) % 3], axis=1) for i in range(3)], 1
+    )
+    each = np.arange(len(apart))
+    pair = apart[each, strangers]
+    others = np.minimum(apart[each, (strangers + 1) % 3], apart[each, (strangers + 2) % 3])
+    right = pair < others
+    low, high = interval(right, bootstrap, seed)
+    return TripletScore(len(right), float(right.mean()), low, high)
+
+
+def interval(values: ArrayLike, rounds: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """The bootstrap's 95 % interval of the mean of (N,) values; NaN for 0 rounds (Efron 1979)."""
+    drawn = np.asarray(values, np.float64)
+    if rounds == 0:
+        return float("nan"), float("nan")
+    draw = np.random.default_rng(seed)
+    means = [drawn[draw.integers(0, len(drawn), len(drawn))].mean() for _ in range(rounds)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)

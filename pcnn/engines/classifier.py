@@ -1,0 +1,344 @@
+"""The classifiers made ready for inference: the same answers, in less time.
+
+For one face the networks are a hundred small convolutions, and what they cost on a CPU is mostly
+the calling. So their trunks become lists of calls on fixed buffers (`products`), made once for
+each number of faces; the stitching and pooling of region maps, being linear, is one small matrix.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Protocol, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from pcnn import ops
+from pcnn.engines.cuda_graphs import recorded, side_by_side
+from pcnn.errors import InputError
+from pcnn.networks.pcnn import PCNN, FaceNet
+from pcnn.engines.convolutions import rows_of
+from pcnn.engines.trunks import Scratch, Size, Stage, Step, Trunks, empty, empty_rows
+from pcnn.networks.regions import REGIONS, VIEWS
+from pcnn.networks.trunk import BasicBlock, Trunk
+
+# Bounds the memory of a pass; the weights are read once for all of its faces.
+_FACES_AT_ONCE = 64
+# Buffers of passes of up to so many faces are kept for the next one, by each thread its own.
+_FACES_KEPT = 4
+_Views: TypeAlias = Sequence[Tensor]  # each (B, C, height, width)
+_kept = threading.local()
+
+
+class Prepared(Protocol):
+    """A classifier ready for inference, which threads may share."""
+
+    def forward_views(self, views: _Views) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Views to logits and each region's own, as `PCNN.forward_views`.
+
+        views: in the order of VIEWS, each (B, C, height, width); of a FaceNet, which has no
+            regions and gives no logits of any, the first alone.
+        """
+
+    def embed_views(self, views: _Views) -> Tensor:
+        """Views → the mean-pooled stage-4 maps (B, 8 · width) that the logits are made of."""
+
+
+def prepare(network: PCNN | FaceNet, dtype: torch.dtype | None = None) -> Prepared:
+    """A network ready for inference on the device it is on; its weights are copied.
+
+    dtype: what it computes in, None: the type of its weights. Views and answers keep their own.
+    Answers differ by rounding alone. Raises InputError: the network is in training mode, in
+    which its batch norms are no constants.
+    """
+    if network.training:
+        raise InputError("prepare: network must be in eval mode; call its eval()")
+    with torch.no_grad():
+        weight = next(network.parameters())
+        dtype = dtype or weight.dtype
+        if weight.device.type != "cpu" or dtype != torch.float32:
+            return _Folded(network, dtype)
+        return _PreparedPCNN(network) if isinstance(network, PCNN) else _PreparedFaceNet(network)
+
+
+def beheaded(network: PCNN | FaceNet) -> tuple[PCNN | FaceNet, nn.Module]:
+    """A copy with its norms folded in, which gives what its expression head is given; the head."""
+    network = copy.deepcopy(network)
+    for module in network.modules():
+        if isinstance(module, (Trunk, BasicBlock)):
+            _fold(module, "conv1", "bn1")
+        if isinstance(module, BasicBlock):
+            _fold(module, "conv2", "bn2")
+            if module.downsample is not None:
+                _fold(module.downsample, "0", "1")
+    name = "expression_head" if isinstance(network, PCNN) else "head"
+    head: nn.Module = getattr(network, name)
+    setattr(network, name, nn.Identity())
+    return network, head
+
+
+class _Folded:
+    """A network's own modules, norms folded in: for all but float32 on a CPU."""
+
+    def __init__(self, network: PCNN | FaceNet, dtype: torch.dtype) -> None:
+        body, head = beheaded(network)
+        body.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._names = REGIONS if isinstance(network, PCNN) else ()
+        compute = partial(_folded_pass, body, head.to(dtype), dtype)
+        self._answer = recorded(compute, next(head.parameters()).device)
+
+    def forward_views(self, views: _Views) -> tuple[Tensor, Mapping[str, Tensor]]:
+        _, logits, *regions = self._answer(views)
+        return logits, dict(zip(self._names, regions, strict=True))
+
+    def embed_views(self, views: _Views) -> Tensor:
+        return self._answer(views)[0]
+
+
+def _folded_pass(
+    body: PCNN | FaceNet, head: nn.Module, dtype: torch.dtype, views: _Views
+) -> list[Tensor]:
+    """The vectors, the logits, and each region's logits, in the views' dtype.
+
+    body, head: see `beheaded`; of this dtype.
+    """
+    views, given = [view.to(dtype) for view in views], views[0].dtype
+    if isinstance(body, PCNN):
+        trunks = zip(body.trunks.values(), views, strict=True)
+        maps = side_by_side([partial(trunk, view) for trunk, view in trunks], views[0].device)
+        pooled, regions = body.forward_maps(maps)
+    else:
+        pooled, regions = body.forward_views(views)
+    return [found.to(given) for found in (pooled, head(pooled), *regions.values())]
+
+
+class _Program:
+    """The steps of one pass over a number of faces, on buffers of their own.
+
+    views: where the views of each group of trunks go. results: what the steps leave behind, with
+    one row for each face.
+    """
+
+    def __init__(self, groups: Sequence[Trunks], faces: int) -> None:
+        self._scratch, self._faces = Scratch(), faces
+        self._steps: list[Step] = []
+        self.views: list[Tensor] = []
+        self.maps: list[Tensor] = []  # rows, for each group
+        self.results: tuple[Tensor, ...] = ()
+        for group in groups:
+            views, rows, steps = group.steps(faces, self._scratch)
+            self.views.append(views)
+            self.maps.append(rows)
+            self._steps += steps
+
+    def add(self, *steps: Step) -> None:
+        self._steps += steps
+
+    def add_stage(self, stage: Stage, rows: Tensor) -> Tensor:
+        """Add the steps of a stage of one trunk; returns the rows of its maps."""
+        found, steps = stage.steps(rows, self._faces, self._scratch)
+        self._steps += steps
+        return found
+
+    def run(self, groups: Sequence[_Views]) -> tuple[Tensor, ...]:
+        """Copies of the results for the views of each group."""
+        for place, views in zip(self.views, groups, strict=True):
+            torch.cat([rows_of(view) for view in views], out=place)
+        for step in self._steps:
+            step()
+        return tuple(result.clone() for result in self.results)
+
+
+class _Runner:
+    """Runs programs: one for each number of faces, kept by each thread for itself.
+
+    build: makes the program for a number of faces. groups: the places of its groups' views.
+    """
+
+    def __init__(self, build: Callable[[int], _Program], groups: Sequence[Sequence[int]]) -> None:
+        self._build, self._groups = build, groups
+
+    @torch.no_grad()
+    def __call__(self, views: _Views) -> tuple[Tensor, ...]:
+        """The program's results for all faces, (B, …) each."""
+        count = len(views[0])
+        if not count:
+            views = [view.new_zeros(1, *view.shape[1:]) for view in views]
+        found: list[tuple[Tensor, ...]] = []
+        for some in zip(*(view.split(_FACES_AT_ONCE) for view in views), strict=True):
+            groups = [[some[place] for place in places] for places in self._groups]
+            found.append(self._program(len(some[0])).run(groups))
+        return tuple(torch.cat(parts)[:count] for parts in zip(*found, strict=True))
+
+    def _program(self, faces: int) -> _Program:
+        if not hasattr(_kept, "programs"):
+            _kept.programs = weakref.WeakKeyDictionary()
+        programs: dict[int, _Program] = _kept.programs.setdefault(self, {})
+        if faces in programs:
+            return programs[faces]
+        # Buffers are written again by later calls, so they must be ordinary tensors.
+        with torch.inference_mode(False):
+            program = self._build(faces)
+        if faces <= _FACES_KEPT:
+            programs[faces] = program
+        return program
+
+
+class _PreparedFaceNet:
+    def __init__(self, network: FaceNet) -> None:
+        size = network.config.size
+        trunks = Trunks([network.trunk], (size, size))
+        stage4 = Stage([network.layer4], trunks.out)
+        self._run = _Runner(partial(_face_program, trunks, stage4), [[0]])
+        self._head = _Linear(network.head)
+
+    def forward_views(self, views: _Views) -> tuple[Tensor, Mapping[str, Tensor]]:
+        return self._head(self.embed_views(views)), {}
+
+    def embed_views(self, views: _Views) -> Tensor:
+        return self._run(views[:1])[0]
+
+
+def _face_program(trunks: Trunks, stage4: Stage, faces: int) -> _Program:
+    program = _Program([trunks], faces)
+    program.results = (_pooled(program, program.add_stage(stage4, program.maps[0]), faces),)
+    return program
+
+
+class _PreparedPCNN:
+    def __init__(self, network: PCNN) -> None:
+        parts = _Parts(network)
+        self._run = _Runner(partial(_program, parts), parts.groups)
+        self._head = _Linear(network.expression_head)
+        heads = [_Linear(network.region_heads[name]) for name in REGIONS]
+        self._weight = torch.stack([head.weight for head in heads])
+        self._bias = torch.stack([head.bias[None] for head in heads])
+
+    def forward_views(self, views: _Views) -> tuple[Tensor, Mapping[str, Tensor]]:
+        pooled, regions = self._run(views)
+        logits = torch.baddbmm(self._bias, regions.transpose(0, 1), self._weight)
+        return self._head(pooled), dict(zip(REGIONS, logits, strict=True))
+
+    def embed_views(self, views: _Views) -> Tensor:
+        return self._run(views)[0]
+
+
+class _Parts:
+    """What the program of a PCNN is made of.
+
+    groups: the places in VIEWS of views of one size: the face, the eyes, the cheeks, the mouth.
+    mixing: see `_mixing`. face: the size of the face map.
+    """
+
+    def __init__(self, network: PCNN) -> None:
+        boxes = network.config.layout.boxes(network.config.size)
+        sizes = [boxes[name].size for name in VIEWS]
+        trunks = [network.trunks[name] for name in VIEWS]
+        self.groups = [
+            [i for i, own in enumerate(sizes) if own == size] for size in dict.fromkeys(sizes)
+        ]
+        self.trunks = [
+            Trunks([trunks[i] for i in places], sizes[places[0]])  # type: ignore[misc]
+            for places in self.groups
+        ]
+        out = {
+            i: one.out for places, one in zip(self.groups, self.trunks, strict=True) for i in places
+        }
+        self.face: Size = out[0]
+        self.mixing = _mixing([out[i] for i in range(len(VIEWS))])
+        self.stage4 = Stage([network.layer4], self.face)
+        first, _, second = network.interaction.localisation
+        pixels = self.stage4.out[0] * self.stage4.out[1]
+        # Its input is flattened channel after channel; here it comes pixel after pixel.
+        order = torch.arange(pixels * self.stage4.width).view(-1, pixels).t().flatten()
+        self.localisation = _Linear(first, order), _Linear(second)
+
+
+def _program(parts: _Parts, faces: int) -> _Program:
+    program = _Program(parts.trunks, faces)
+    maps: dict[int, Tensor] = {}  # place in VIEWS → (faces, pixels, C)
+    for places, rows in zip(parts.groups, program.maps, strict=True):
+        maps |= zip(places, rows[1:].view(len(places), faces, -1, rows.shape[1]), strict=True)
+    face, *others = (maps[i] for i in range(len(VIEWS)))
+    pixels, channels = face.shape[1:]
+    regions = empty(faces, parts.mixing.shape[1], channels)
+    mixed = empty(faces, len(parts.mixing), channels)
+    stitched, pooled_regions = mixed.split((pixels, len(REGIONS)), 1)
+    rows = empty_rows(faces * pixels, channels)
+    program.add(
+        partial(torch.cat, others, 1, out=regions),
+        partial(torch.matmul, parts.mixing, regions, out=mixed),
+        partial(rows[1:].view(stitched.shape).copy_, stitched),
+    )
+    deep = program.add_stage(parts.stage4, rows)
+    first, second = parts.localisation
+    hidden, theta = empty(faces, len(first.bias)), empty(faces, 6)
+    program.add(
+        first.step(deep[1:].view(faces, -1), hidden),
+        hidden.relu_,
+        second.step(hidden, theta),
+        partial(_fuse, rows, theta.view(faces, 2, 3), face.view(faces, *parts.face, channels)),
+    )
+    deep = program.add_stage(parts.stage4, rows)
+    program.results = _pooled(program, deep, faces), pooled_regions
+    return program
+
+
+def _fuse(rows: Tensor, theta: Tensor, face: Tensor) -> None:
+    """Put the fused maps in the place of the stitched ones. face: (B, H, W, C); rows: its rows."""
+    stitched = rows[1:].view(face.shape).permute(0, 3, 1, 2)
+    rows[1:] = rows_of(ops.warp_add(stitched, theta, face.permute(0, 3, 1, 2)))
+
+
+def _pooled(program: _Program, rows: Tensor, faces: int) -> Tensor:
+    """Where the mean of each face's map will be: (faces, C)."""
+    pooled = empty(faces, rows.shape[1])
+    program.add(partial(torch.mean, rows[1:].view(faces, -1, rows.shape[1]), 1, out=pooled))
+    return pooled
+
+
+class _Linear:
+    """A linear layer. order: of its input features, where they come in another one."""
+
+    def __init__(self, linear: nn.Module, order: Tensor | None = None) -> None:
+        weight, bias = linear.weight.detach().t(), linear.bias.detach()  # type: ignore[operator]
+        self.weight = (weight if order is None else weight[order]).contiguous()  # (in, out)
+        self.bias = bias.clone()
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """(B, in) → (B, out)."""
+        return torch.addmm(self.bias, features, self.weight)
+
+    def step(self, features: Tensor, out: Tensor) -> Step:
+        """The same, from one buffer to another."""
+        return partial(torch.addmm, self.bias, features, self.weight, out=out)
+
+
+def _mixing(sizes: Sequence[Size]) -> Tensor:
+    """The stitching of the region maps and their pooling, which are linear, as one matrix.
+
+    sizes: of the maps of all VIEWS. Returns (face pixels + 5, region pixels): rows of the regions'
+    maps, one region after another → rows of the stitched map, then each region's mean.
+    """
+    face, *regions = sizes
+    counts = [height * width for height, width in regions]
+    units = torch.eye(sum(counts))
+    maps = [
+        unit.reshape(1, len(units), *size)
+        for unit, size in zip(units.split(counts, 1), regions, strict=True)
+    ]
+    stitching = ops.stitch_regions(maps, face)[0].flatten(1).t()
+    pooling = torch.block_diag(*(torch.full((1, count), 1 / count) for count in counts))
+    return torch.cat((stitching, pooling))
+
+
+def _fold(module: nn.Module, convolution: str, norm: str) -> None:
+    """Fold a module's batch norm into its convolution, in place."""
+    found = fuse_conv_bn_eval(getattr(module, convolution), getattr(module, norm))
+    setattr(module, convolution, found)
+    setattr(module, norm, nn.Identity())

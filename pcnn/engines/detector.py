@@ -1,0 +1,253 @@
+"""RetinaFace made ready for inference: the same answers, in less time.
+
+Norms are folded into the convolutions and rectifiers fused with them; the normalisation of the
+image is folded into the first one, which so takes pixels as they are; the three heads of a level
+are one product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pcnn.engines.cuda_graphs import recorded
+from pcnn.engines.convolutions import (
+    Convolution,
+    DirectConvolution,
+    folded,
+    keep_freed_memory,
+    rectify_,
+    rows_of,
+)
+from pcnn.networks.retinaface import ANCHORS_PER_CELL, Bottleneck, Context, MobileNet, ResNet50, RetinaFace
+
+# What is predicted for an anchor: the logit of a face, its box, its landmarks.
+_VALUES = 1 + 4 + 10
+# The numbers of photographs whose passes are recorded on a GPU; more are so many pixels that it is
+# the GPU which takes the time, not its orders.
+_SIZES = (1, 2)
+
+
+class PreparedRetinaFace:
+    """A RetinaFace ready for inference on the device it is on; its weights are copied.
+
+    channels: "rgb" or "bgr", the order it was trained on.
+    mean, std: of its training images in that order, for values of 0…255.
+    Threads may share it.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self, network: RetinaFace, *, channels: str, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        keep_freed_memory()
+        parts = _Parts(network, channels, mean, std)
+        self._kernel, self._colour = parts.kernel, parts.colour
+        self._compute = {fine: partial(parts.predict, fine) for fine in (True, False)}
+        device = parts.colour.device
+        self._recorded = {
+            fine: recorded(compute, device, _SIZES) for fine, compute in self._compute.items()
+        }
+
+    def canvas(self, images: Sequence[Tensor], height: int, width: int) -> Tensor:
+        """What the network takes for images, each in the upper left of height × width pixels.
+
+        images: (h, w, 3) each, uint8 or float32, RGB, 0…255, on the network's device.
+        height, width: multiples of 32. Returns (B, height + ·, width + ·, 3) float32.
+        """
+        edge = self._kernel // 2  # the convolution finds its padding already there
+        shape = len(images), height + self._kernel - 2, width + self._kernel - 2, 3
+        canvas = self._colour.new_empty(shape)
+        for own, image in zip(canvas, images, strict=True):
+            bottom, right = edge + image.shape[0], edge + image.shape[1]
+            own[edge:bottom, edge:right] = image
+            for outside in (own[:edge], own[bottom:], own[:, :edge], own[:, right:]):
+                outside[:] = self._colour
+        return canvas
+
+    def __call__(self, canvas: Tensor, *, fine: bool = True) -> Tensor:
+        """Predictions for every anchor.
+
+        canvas: see `canvas`. fine: False leaves out the anchors of the finest level.
+        Returns (B, N, 15): the logit of a face, box offsets, landmark offsets, the anchors in the
+        order of `anchors.anchor_grid`.
+        """
+        answers = self._recorded if len(canvas) <= _SIZES[-1] else self._compute
+        return answers[fine]([canvas.permute(0, 3, 1, 2)])[0]
+
+
+class _Parts:
+    """What computes. kernel, colour: of the first convolution, of what lies around an image."""
+
+    def __init__(
+        self, network: RetinaFace, channels: str, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        body, pyramid = network.body, network.fpn
+        self._body: _MobileNet | _ResNet50
+        self._body = _MobileNet(body) if isinstance(body, MobileNet) else _ResNet50(body)  # type: ignore[arg-type]
+        weight, bias = self._body.stem
+        colour, deviation = weight.new_tensor(mean), weight.new_tensor(std)
+        weight = weight / deviation[:, None, None]
+        bias = bias - (weight * colour[:, None, None]).sum((1, 2, 3))
+        if channels == "bgr":
+            weight, colour = weight.flip(1), colour.flip(0)
+        self._stem = DirectConvolution(weight, bias, stride=2, padding=0, leak=self._body.leak)
+        self.kernel, self.colour = weight.shape[2], colour
+        outputs = pyramid.output1, pyramid.output2, pyramid.output3
+        self._outputs = [_sequence(output) for output in outputs]
+        self._merges = [_sequence(pyramid.merge1), _sequence(pyramid.merge2)]
+        self._contexts = [_Context(own) for own in (network.ssh1, network.ssh2, network.ssh3)]
+        heads = zip(network.ClassHead, network.BboxHead, network.LandmarkHead, strict=True)
+        self._heads = [merged_heads([head.conv1x1 for head in level]) for level in heads]  # type: ignore[misc]
+
+    def predict(self, fine: bool, canvases: Sequence[Tensor]) -> list[Tensor]:
+        """The predictions of the one canvas (B, 3, ·, ·), channels-last."""
+        images = len(canvases[0])
+        maps = self._body(self._stem(canvases[0]))  # strides 8, 16, 32
+        coarse = self._outputs[2](maps[2])
+        middle = self._merges[1](_add_enlarged(self._outputs[1](maps[1]), coarse))
+        levels = [middle, coarse]
+        if fine:
+            finest = _add_enlarged(self._outputs[0](maps[0]), middle)
+            levels.insert(0, self._merges[0](finest))
+        found: list[Tensor] = []
+        for level, context, (bias, matrix) in zip(
+            levels, self._contexts[-len(levels) :], self._heads[-len(levels) :], strict=True
+        ):
+            rows = torch.addmm(bias, rows_of(context(level)), matrix)
+            found.append(rows.view(images, -1, _VALUES))
+        return [torch.cat(found, 1)]
+
+
+class _MobileNet:
+    """stem: weight and bias of the first convolution, which is left to the caller; its leak."""
+
+    def __init__(self, body: MobileNet) -> None:
+        first, *blocks = body.stage1
+        stem = list(first.children())
+        self.stem, self.leak = _folded(stem), _leak(stem[2])
+        stages = blocks, list(body.stage2), list(body.stage3)
+        self._stages = [[_separable(list(block.children())) for block in stage] for stage in stages]
+
+    def __call__(self, maps: Tensor) -> list[Tensor]:
+        found: list[Tensor] = []
+        for stage in self._stages:
+            for depthwise, pointwise in stage:
+                maps = pointwise(depthwise(maps))
+            found.append(maps)
+        return found
+
+
+class _ResNet50:
+    """stem, leak: as `_MobileNet`."""
+
+    def __init__(self, body: ResNet50) -> None:
+        self.stem, self.leak = folded(body.conv1, body.bn1), 0.0
+        stages = body.layer1, body.layer2, body.layer3, body.layer4
+        self._stages = [[_Bottleneck(block) for block in stage] for stage in stages]  # type: ignore[arg-type]
+
+    def __call__(self, maps: Tensor) -> list[Tensor]:
+        maps = F.max_pool2d(maps, 3, stride=2, padding=1)
+        found: list[Tensor] = []
+        for stage in self._stages:
+            for block in stage:
+                maps = block(maps)
+            found.append(maps)
+        return found[1:]
+
+
+class _Bottleneck:
+    def __init__(self, block: Bottleneck) -> None:
+        stride = block.conv2.stride[0]
+        self._first = Convolution(*folded(block.conv1, block.bn1))
+        self._second = Convolution(*folded(block.conv2, block.bn2), stride=stride)
+        self._third = Convolution(*folded(block.conv3, block.bn3), leak=None)
+        self._shortcut: Convolution | None = None
+        if block.downsample is not None:
+            short = _folded(list(block.downsample))
+            self._shortcut = Convolution(*short, stride=stride, leak=None)
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        shortcut = maps if self._shortcut is None else self._shortcut(maps)
+        return self._third(self._second(self._first(maps))).add_(shortcut).relu_()
+
+
+class _Context:
+    """SSH's context module: convolutions of the same maps are one."""
+
+    def __init__(self, context: Context) -> None:
+        self._first = _Pair(context.conv3X3, context.conv5X5_1)
+        self._second = _Pair(context.conv5X5_2, context.conv7X7_2)
+        self._third = _sequence(context.conv7x7_3, rectified=True)
+
+    def __call__(self, level: Tensor) -> Tensor:
+        near, shared = self._first(level)
+        middle, shared = self._second(shared)
+        return torch.cat((near, middle, self._third(shared)), 1)
+
+
+class _Pair:
+    """Two convolutions of the same maps: one of the outcome, and one that another goes on with."""
+
+    def __init__(self, final: nn.Sequential, shared: nn.Sequential) -> None:
+        parts = [_folded(list(final)), _folded(list(shared))]
+        weight, bias = (torch.cat(both) for both in zip(*parts, strict=True))
+        self._widths = [len(bias) for _, bias in parts]
+        # Both are rectified, but what goes on perhaps with a leak.
+        self._leak = _leak(shared[2])
+        self._both = Convolution(weight, bias, leak=None if self._leak else 0.0)
+
+    def __call__(self, maps: Tensor) -> Sequence[Tensor]:
+        final, shared = self._both(maps).split(self._widths, 1)
+        if self._leak:
+            return rectify_(final, 0.0), rectify_(shared, self._leak)
+        return final, shared
+
+
+def _separable(layers: list[nn.Module]) -> tuple[DirectConvolution, Convolution]:
+    """The depthwise and the pointwise half of MobileNet's block: two times three layers."""
+    depthwise = cast("nn.Conv2d", layers[0])
+    first = DirectConvolution(
+        *_folded(layers),
+        stride=depthwise.stride[0],
+        groups=depthwise.groups,
+        leak=_leak(layers[2]),
+    )
+    return first, _sequence(layers[3:])
+
+
+def _sequence(layers: nn.Sequential | list[nn.Module], *, rectified: bool = False) -> Convolution:
+    """A convolution, its norm, and its rectifier if it has one. rectified: it has in any case."""
+    layers = list(layers)
+    leak = _leak(layers[2]) if len(layers) > 2 else 0.0 if rectified else None
+    return Convolution(*_folded(layers), leak=leak)
+
+
+def _folded(layers: list[nn.Module]) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the convolution that comes first, with the norm that comes second."""
+    return folded(cast("nn.Conv2d", layers[0]), layers[1])
+
+
+def _leak(rectifier: nn.Module) -> float:
+    return rectifier.negative_slope if isinstance(rectifier, nn.LeakyReLU) else 0.0
+
+
+def merged_heads(heads: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor]:
+    """Bias (30,) and matrix (C, 30) of a level's heads: an anchor's values, then the next one's."""
+    parts: list[Tensor] = []
+    for head in heads:
+        weight, bias = head.weight.detach().flatten(1), cast("Tensor", head.bias).detach()
+        parts.append(torch.cat((weight, bias[:, None]), 1).unflatten(0, (ANCHORS_PER_CELL, -1)))
+    classes, boxes, landmarks = parts  # each (anchors, values, C + 1)
+    face = classes[:, 1:] - classes[:, :1]
+    rows = torch.cat((face, boxes, landmarks), 1).flatten(0, 1)
+    return rows[:, -1].contiguous(), rows[:, :-1].t().contiguous()
+
+
+def _add_enlarged(fine: Tensor, coarse: Tensor) -> Tensor:
+    return fine.add_(F.interpolate(coarse, size=fine.shape[-2:], mode="nearest"))

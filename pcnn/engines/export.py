@@ -1,0 +1,236 @@
+"""Networks as files that run without pcnn: ONNX, OpenVINO, torch.export; float32 or int8."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pcnn import __version__
+from pcnn.engines.select import Session, open_session, require
+from pcnn.errors import InputError, WeightsError
+from pcnn.engines.portable import FileGraph, quietly
+
+# Formats and how their files' names end.
+FORMATS: Mapping[str, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
+# By how much a score of a float32 file may differ from torch's: engines add in other orders, which
+# moves it by 1e-6; an operation that means something else moves it by tenths.
+MOST_DIFFERENCE = 1e-3
+# The share of answers of an int8 file that must mean the same as torch's.
+LEAST_AGREEMENT = 0.95
+# Of the samples for int8, so many of each three measure ranges; the others check.
+_MEASURING = 2
+_FEWEST, _BATCH = 30, 16
+# The key under which pcnn's entry lies in files that have one entry for each of their writers.
+_KEY = "pcnn"
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What an exported file answered beside torch.
+
+    samples: how many were shown to both. difference: the largest between their scores, 0…1.
+    agreement: the share of answers that mean the same, see FileGraph.agreement.
+    """
+
+    samples: int
+    difference: float
+    agreement: float
+
+
+def export(
+    graph: FileGraph,
+    target: str | Path,
+    *,
+    kind: str = "onnx",
+    samples: Tensor,
+    int8: bool = False,
+) -> Comparison:
+    """Write a graph to a file, if the file answers as torch does.
+
+    target: its name ends as FORMATS says; of openvino the numbers go to a `.bin` beside it.
+    kind: one of FORMATS. ONNX files run in onnxruntime, with the metadata of the graph in the
+        model's own; torch-export's need torch alone.
+    samples: (N, …) uint8, what the graph takes; on all of them file and torch are compared.
+    int8: convolutions in 8 bits; two of each three samples measure their ranges, at least 30 in
+        all, and the third ones are compared.
+    Raises InputError: another kind or name, missing packages, too few samples. WeightsError: the
+        file answers otherwise than torch does, by more than MOST_DIFFERENCE of a score or, in
+        int8, in more than one answer of 20; nothing is written then.
+    """
+    target = Path(target)
+    _check(target, kind, int8, len(samples))
+    measuring = torch.arange(len(samples)) % 3 < _MEASURING
+    checking = samples[~measuring] if int8 else samples
+    metadata = {
+        **graph.metadata,
+        "outputs": graph.outputs,
+        "precision": "int8" if int8 else "float32",
+        "pcnn": __version__,
+    }
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        written = Path(folder) / target.name
+        if kind == "torch-export":
+            _write_program(graph, written, metadata)
+        else:
+            model = Path(folder) / "model.onnx"
+            model.write_bytes(graph.onnx())
+            if int8:
+                _quantise(model, graph, samples[measuring])
+            _describe(model, metadata)
+            if kind == "openvino":
+                _write_openvino(model, written, metadata)
+            else:
+                model.replace(written)
+        comparison = compare(graph, open_file(written, kind), checking)
+        _judge(target, comparison, int8)
+        for part in (written.with_suffix(".bin"), written):
+            if part.is_file():
+                part.replace(target.parent / part.name)
+    return comparison
+
+
+def open_file(path: Path, kind: str) -> Session:
+    """An exported file, ready to run. kind: one of FORMATS."""
+    if kind == "torch-export":
+        return _Program(path)
+    return open_session(path, {"onnx": "onnxruntime"}.get(kind, kind))
+
+
+@torch.no_grad()
+def compare(graph: FileGraph, session: Session, samples: Tensor) -> Comparison:
+    """What a session of the graph's file answers to samples, beside what the graph does."""
+    expected, found = [], []
+    for some in samples.split(_BATCH):
+        expected.append(graph(some))
+        answer = session({graph.inputs[0]: some.contiguous().numpy()})
+        found.append([torch.from_numpy(answer[name]) for name in graph.outputs])
+    ours, theirs = (
+        [torch.cat(parts) for parts in zip(*own, strict=True)] for own in (expected, found)
+    )
+    difference = float((ours[0] - theirs[0]).abs().max())
+    return Comparison(len(samples), difference, graph.agreement(ours, theirs))
+
+
+def _check(target: Path, kind: str, int8: bool, samples: int) -> None:
+    if kind not in FORMATS:
+        raise InputError(f"export: format must be {', '.join(FORMATS)}, got {kind!r}")
+    if target.suffix != FORMATS[kind]:
+        raise InputError(f"{target}: the name of a file for {kind} must end in {FORMATS[kind]}")
+    if kind == "torch-export":
+        if int8:
+            raise InputError("export: int8 is for onnx and openvino, not for torch-export")
+        return
+    require(f"export to {kind}", _PACKAGES, "onnx")
+    if kind == "openvino":
+        require("export to openvino", ("openvino",), "openvino")
+    if int8 and samples < _FEWEST:
+        raise InputError(f"export: int8 needs {_FEWEST} samples at least, got {samples}")
+
+
+def _judge(target: Path, comparison: Comparison, int8: bool) -> None:
+    """Raise WeightsError unless the file is good enough."""
+    if int8 and comparison.agreement < LEAST_AGREEMENT:
+        raise WeightsError(
+            f"{target}: not written: in int8 only {100 * comparison.agreement:.1f} % of "
+            f"{comparison.samples} answers are torch's, expected {100 * LEAST_AGREEMENT:.0f} %; "
+            "measure the ranges on other pictures, or leave out int8"
+        )
+    if not int8 and not comparison.difference <= MOST_DIFFERENCE:
+        raise WeightsError(
+            f"{target}: not written: a score differs from torch's by {comparison.difference:.2g}, "
+            f"expected {MOST_DIFFERENCE} at most; try other versions of onnx and its engines"
+        )
+
+
+def _write_program(graph: FileGraph, path: Path, metadata: Mapping[str, Any]) -> None:
+    with quietly():
+        torch.export.save(graph.program(), path, extra_files={f"{_KEY}.json": json.dumps(metadata)})
+
+
+def _describe(path: Path, metadata: Mapping[str, Any]) -> None:
+    """Put metadata into an ONNX file: strings as they are, all else as JSON."""
+    import onnx
+
+    model = onnx.load(path)
+    texts = {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in metadata.items()
+    }
+    onnx.helper.set_model_props(model, texts)
+    model.producer_name, model.producer_version = "pcnn", __version__
+    onnx.save(model, path)
+
+
+def _write_openvino(model: Path, path: Path, metadata: Mapping[str, Any]) -> None:
+    import openvino
+
+    read = openvino.Core().read_model(model)
+    read.set_rt_info(json.dumps(metadata), _KEY)
+    openvino.save_model(read, path, compress_to_fp16=False)
+
+
+def _quantise(path: Path, graph: FileGraph, samples: Tensor) -> None:
+    """Turn convolutions of a graph's ONNX file into 8 bits, with ranges measured on samples.
+
+    Weights get 7 of the 8: processors without VNNI add two products in 16 bits, which would
+    overflow (OpenVINO's documentation, saturation issue): with all 8, one label in eight changes.
+    """
+    import onnx
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+
+    class Samples(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._batches: Iterator[Tensor] = iter(samples.split(_BATCH))
+
+        def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+            batch = next(self._batches, None)
+            return None if batch is None else {graph.inputs[0]: batch.contiguous().numpy()}
+
+    model = onnx.load(path).graph
+    weights = {tensor.name: tuple(tensor.dims) for tensor in model.initializer}
+    convolutions = [node for node in model.node if node.op_type == "Conv"]
+    with quietly():  # it recommends what `Graph.onnx` has done
+        quantize_static(
+            path,
+            path,
+            Samples(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv"],
+            nodes_to_quantize=[
+                node.name for node in convolutions if graph.takes_int8(weights[node.input[1]])
+            ],
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=True,
+        )
+
+
+class _Program:
+    """A file of torch.export."""
+
+    def __init__(self, path: Path) -> None:
+        self._extra = {f"{_KEY}.json": ""}
+        self._module = torch.export.load(path, extra_files=self._extra).module()
+
+    @torch.no_grad()
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        found = self._module(*(torch.from_numpy(values) for values in inputs.values()))
+        names = json.loads(self._extra[f"{_KEY}.json"])["outputs"]
+        return dict(zip(names, (values.numpy() for values in found), strict=True))

@@ -1,0 +1,350 @@
+"""Find faces: images in, boxes with scores and landmarks out."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pcnn.networks.anchors import anchor_grid, decode_boxes, decode_landmarks, nms
+from pcnn.weights.detector import DetectorSettings, read_detector
+from pcnn.devices import upload
+from pcnn.engines.select import prepare_detector
+from pcnn.errors import InputError, WeightsError
+from pcnn.results.values import Detection
+from pcnn.networks.retinaface import RetinaFace, architecture_of, fold_batch_norms, load_state
+from pcnn.faces.shrinking import resized
+
+DEFAULT_DETECTOR = "mobilenet"
+
+# The network halves its input five times.
+_STRIDE = 32
+# Pixels that share one forward pass on a CPU: with more, the packaged detector's largest maps pass
+# 32 MB, which glibc fetches anew from the system each time.
+_PIXELS_PER_PASS = 3 * 640 * 480
+# On a GPU, where it is memory that limits them.
+_PIXELS_PER_GPU_PASS = 16 * 640 * 640
+# A level reports faces of these shares of the trusted side: they overlap, since two levels may
+# measure the same face a little differently.
+_RANGE = (0.44, 1.12)
+# Images are halved until a face that fills one, about 0.8 of its side wide, is within the range.
+_ENOUGH = 1.25
+# A halved image is looked at only where the one before it gave a candidate of this score and this
+# share of the trusted side (benchmarks/hints.py counts how surely there is one).
+_HINT_SCORE, _HINT_SIDE = 0.3, 0.7
+# Small images are enlarged no more than this: beyond it there is nothing to see.
+_MOST_ENLARGED = 4
+# Suppression is quadratic: only the best candidates of an image enter it.
+_MOST_CANDIDATES = 2000
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """An image as the network sees it.
+
+    pixels: (h, w, 3) uint8 or float32 RGB. scale: what x and y are multiplied by to be the image's.
+    fine: whether the smallest anchors count.
+    """
+
+    pixels: Tensor
+    scale: tuple[float, float]
+    fine: bool
+
+
+class FaceDetector(Protocol):
+    """What finds faces in pictures; `Recognizer(detector=…)` takes an object of the kind."""
+
+    def detect(
+        self, images: Sequence[NDArray[np.uint8]], *, min_score: float | None = None
+    ) -> Sequence[Sequence[Detection]]:
+        """For each image (H, W, 3) uint8 RGB its faces, best first, with their landmarks.
+
+        Faces are aligned by these: one without them cannot be read where it lies in a photograph.
+        """
+
+
+class OneAtATime:
+    """Somebody's detector, which may not be made for several threads: they wait for each other."""
+
+    def __init__(self, detector: FaceDetector) -> None:
+        self.description = str(getattr(detector, "description", detector))
+        self._detector, self._turn = detector, threading.Lock()
+
+    def detect(
+        self, images: Sequence[NDArray[np.uint8]], *, min_score: float | None = None
+    ) -> Sequence[Sequence[Detection]]:
+        """As FaceDetector."""
+        with self._turn:
+            return self._detector.detect(images, min_score=min_score)
+
+
+class Detector:
+    """A RetinaFace with all it needs; finds faces in images.
+
+    network: float32; put in eval mode and moved to `device`.
+    description: of the network, for people. engine: what runs it, one of engines.ENGINES.
+    Holds no state between calls: one detector may serve several threads.
+    """
+
+    def __init__(
+        self,
+        network: RetinaFace,
+        settings: DetectorSettings,
+        *,
+        device: str | torch.device = "cpu",
+        description: str = "RetinaFace",
+        engine: str = "torch",
+    ) -> None:
+        self.settings = settings
+        self.device = torch.device(device)
+        self.description = description
+        self.network = network.eval().to(
+            device=self.device,
+            memory_format=torch.channels_last,  # type: ignore[call-overload]
+        )
+        self._prepared = prepare_detector(self.network, settings, engine)
+        # In halved images no face is looked for that the smallest anchors could be meant for.
+        least = _RANGE[0] * (settings.trusted_side or 0)
+        self._always_fine = 2 * max(settings.min_sizes[0]) > least
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        settings: DetectorSettings | None = None,
+        engine: str = "torch",
+    ) -> Detector:
+        """A detector from this project's safetensors or a published RetinaFace checkpoint.
+
+        path: a name or file, as in `checkpoints.read_detector`. engine: as in `Detector`.
+        settings: overrules what the file or its family says, as for a checkpoint that somebody
+            trained with other anchors.
+        Raises WeightsError: missing, damaged, or not a RetinaFace; says what is wrong.
+        """
+        state, suggested = read_detector(path)
+        chosen = settings or suggested
+        try:
+            network = load_state(state, leak=chosen.leak)
+        except WeightsError as error:
+            raise WeightsError(f"{path}: {error}") from error
+        description = f"{architecture_of(state)}, {path}"
+        network = fold_batch_norms(network)
+        return cls(network, chosen, device=device, description=description, engine=engine)
+
+    def detect(
+        self, images: Sequence[NDArray[np.uint8]], *, min_score: float | None = None
+    ) -> list[tuple[Detection, ...]]:
+        """Faces of each image, best first.
+
+        Where the settings name a trusted side, larger faces are looked for in halved images;
+        images whose longer side is below their least side are enlarged.
+        images: (H, W, 3) uint8 RGB each, of any sizes; those alike share a forward pass.
+        min_score: least score reported, 0…1; None takes the weights' own.
+        Returns one tuple for each image, empty where it has no face; coordinates in the image's
+            own pixels. No images give an empty list.
+        Raises InputError: an image of another shape or type, a score out of range.
+        """
+        least = self.settings.confidence if min_score is None else min_score
+        if not 0 <= least <= 1:
+            raise InputError(f"Detector.detect: min_score must be 0…1, got {min_score}")
+        for index, image in enumerate(images):
+            _check_image(index, image)
+        levels = [self._levels(image.shape) for image in images]
+        found: list[list[tuple[Detection, ...]]] = [[] for _ in images]
+        whole: dict[int, Tensor] = {}  # the images as first looked at, of which the halved are made
+        waiting = list(range(len(images)))
+        for depth in range(max(map(len, levels), default=0)):
+            looks: list[_Look] = []
+            for index in waiting:
+                size = _network_size(images[index].shape, levels[index][depth])
+                source = self._pixels(images[index]) if depth == 0 else whole[index]
+                pixels = resized(source, size)
+                whole.setdefault(index, pixels)
+                height, width = images[index].shape[:2]
+                scale = width / size[1], height / size[0]
+                looks.append(_Look(pixels, scale, self._always_fine or depth == 0))
+            seen = self._detect_once(looks, least)
+            for index, (faces, _) in zip(waiting, seen, strict=True):
+                found[index].append(faces)
+            waiting = [
+                index
+                for index, (_, hint) in zip(waiting, seen, strict=True)
+                if hint and depth + 1 < len(levels[index])
+            ]
+        return [
+            self._merged(image.shape, sides, parts)
+            for image, sides, parts in zip(images, levels, found, strict=True)
+        ]
+
+    def _levels(self, shape: Sequence[int]) -> list[int]:
+        """Longest sides at which the network sees an image: whole, halved, quartered, …"""
+        longest = max(shape[:2])
+        enlarged = max(longest, min(self.settings.least_side, _MOST_ENLARGED * longest))
+        sides = [min(self.settings.max_side, enlarged)]
+        while self.settings.trusted_side and sides[-1] > _ENOUGH * self.settings.trusted_side:
+            sides.append(sides[-1] // 2)
+        return sides
+
+    def _merged(
+        self, shape: Sequence[int], sides: list[int], found: list[tuple[Detection, ...]]
+    ) -> tuple[Detection, ...]:
+        """Each level's faces of the sizes it is trusted with, the coarser level's word first."""
+        trusted = self.settings.trusted_side
+        if trusted is None or len(found) == 1:
+            return found[0]
+        kept: list[Detection] = []
+        for depth in reversed(range(len(found))):
+            scale = sides[depth] / max(shape[:2])
+            least = 0.0 if depth == 0 else _RANGE[0] * trusted / scale
+            most = np.inf if depth == len(found) - 1 else _RANGE[1] * trusted / scale
+            fitting = [face for face in found[depth] if least <= _shorter_side(face) < most]
+            kept += [face for face in fitting if not any(_lies_in(face, other) for other in kept)]
+        return tuple(sorted(kept, key=lambda face: -face.score))
+
+    def _detect_once(
+        self, looks: Sequence[_Look], least: float
+    ) -> list[tuple[tuple[Detection, ...], bool]]:
+        """The faces of each, and whether there may be larger ones than the network is sure of."""
+        groups: dict[tuple[int, int, bool], list[int]] = defaultdict(list)
+        for index, look in enumerate(looks):
+            groups[(*_padded(look.pixels.shape), look.fine)].append(index)
+        results: list[tuple[tuple[Detection, ...], bool]] = [((), False)] * len(looks)
+        most = _PIXELS_PER_PASS if self.device.type == "cpu" else _PIXELS_PER_GPU_PASS
+        for (height, width, fine), indices in groups.items():
+            share = max(1, most // (height * width))
+            skipped = 0 if fine else 1
+            anchors = anchor_grid(
+                height,
+                width,
+                min_sizes=self.settings.min_sizes[skipped:],
+                steps=self.settings.steps[skipped:],
+            )
+            for start in range(0, len(indices), share):
+                chosen = indices[start : start + share]
+                with torch.inference_mode():
+                    pixels = [looks[index].pixels for index in chosen]
+                    canvas = self._prepared.canvas(pixels, height, width)
+                    predictions = self._prepared(canvas, fine=fine)
+                    candidates = (
+                        ((own, anchors) for own in predictions)
+                        if self.device.type == "cpu"
+                        else _fetched(predictions, anchors)
+                    )
+                    for index, own in zip(chosen, candidates, strict=True):
+                        results[index] = self._faces(*own, looks[index].scale, least)
+        return results
+
+    def _pixels(self, image: NDArray[np.uint8]) -> Tensor:
+        """(H, W, 3) uint8 RGB → the same on the device; float32 where that is resampled faster."""
+        if not image.flags.writeable or min(image.strides) < 0:
+            image = image.copy()  # PyTorch warns of the one and refuses the other
+        pixels = upload(torch.from_numpy(image), self.device)
+        return pixels if self.device.type == "cpu" else pixels.float()
+
+    def _faces(
+        self, predictions: Tensor, anchors: Tensor, scale: tuple[float, float], least: float
+    ) -> tuple[tuple[Detection, ...], bool]:
+        """One image's faces, of its predictions (N, 15), and whether there may be larger ones."""
+        logits, floor = predictions[:, 0], min(least, _HINT_SCORE)
+        best = torch.nonzero(logits >= (math.log(floor / (1 - floor)) if floor else -math.inf))[
+            :, 0
+        ]
+        if len(best) > _MOST_CANDIDATES:
+            best = best[logits[best].topk(_MOST_CANDIDATES).indices]
+        scores, predictions, anchors = logits[best].sigmoid(), predictions[best], anchors[best]
+        corners = decode_boxes(predictions[:, 1:5], anchors, self.settings.variances)
+        sides = (corners[:, 2:] - corners[:, :2]).amin(1)
+        trusted = self.settings.trusted_side
+        hint = trusted is not None and bool((sides >= _HINT_SIDE * trusted).any())
+        sure = scores >= least
+        scores, corners = scores[sure], corners[sure]
+        points = decode_landmarks(predictions[sure, 5:], anchors[sure], self.settings.variances)
+        kept = nms(corners, scores, iou=self.settings.nms_iou)
+        factor = corners.new_tensor(scale)
+        corners, points = corners[kept] * factor.repeat(2), points[kept] * factor.repeat(5)
+        faces = tuple(
+            Detection(box=tuple(box), score=score, landmarks=point.reshape(5, 2))
+            for box, score, point in zip(
+                corners.tolist(), scores[kept].tolist(), points.numpy(), strict=True
+            )
+        )
+        return faces, hint
+
+
+def _fetched(predictions: Tensor, anchors: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Each image's likeliest predictions, fetched from a GPU together, with their anchors.
+
+    predictions: (B, N, 15). anchors: (N, 4), on the CPU, where the rest is soon done: so a pass is
+    waited for once, not at each step.
+    """
+    best = predictions[:, :, 0].topk(min(_MOST_CANDIDATES, len(anchors))).indices.sort().values
+    places = best[:, :, None]  # of float32 whole numbers up to 2²⁴ are exact, and anchors are fewer
+    rows = predictions.gather(1, places.expand(-1, -1, predictions.shape[2]))
+    fetched = torch.cat((rows, places.to(rows)), 2).cpu()
+    return [(own[:, :-1], anchors[own[:, -1].long()]) for own in fetched]
+
+
+def normalise(images: Tensor, settings: DetectorSettings) -> Tensor:
+    """What the network takes for RGB images.
+
+    images: (B, 3, H, W) float32, RGB, 0…255.
+    Returns the same shape, channels in the settings' order, mean and deviation taken out.
+    """
+    if settings.channels == "bgr":
+        images = images.flip(1)
+    mean, std = images.new_tensor(settings.mean), images.new_tensor(settings.std)
+    return (images - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+
+
+def _shorter_side(face: Detection) -> float:
+    left, top, right, bottom = face.box
+    return min(right - left, bottom - top)
+
+
+def _lies_in(face: Detection, other: Detection) -> bool:
+    """Whether more than half of one face's box is covered by the other's."""
+    one, two = np.array(face.box), np.array(other.box)
+    shared = np.minimum(one[2:], two[2:]) - np.maximum(one[:2], two[:2])
+    area = float(np.prod(one[2:] - one[:2]))
+    return bool(shared.min() > 0 and np.prod(shared) > area / 2)
+
+
+def _network_size(shape: Sequence[int], side: int) -> tuple[int, int]:
+    """Height and width at which the network sees an image of this shape, the longer one `side`."""
+    height, width = shape[:2]
+    scale = side / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _padded(size: Sequence[int]) -> tuple[int, int]:
+    return -(-size[0] // _STRIDE) * _STRIDE, -(-size[1] // _STRIDE) * _STRIDE
+
+
+def _check_image(index: int, image: NDArray[np.uint8]) -> None:
+    if (
+        not isinstance(image, np.ndarray)
+        or image.dtype != np.uint8
+        or image.ndim != 3
+        or image.shape[2] != 3
+        or image.size == 0
+    ):
+        got = (
+            f"{image.shape} {image.dtype}"
+            if isinstance(image, np.ndarray)
+            else type(image).__name__
+        )
+        raise InputError(
+            f"Detector.detect: images[{index}] must be (H, W, 3) uint8 RGB with at least one "
+            f"pixel, got {got}"
+        )

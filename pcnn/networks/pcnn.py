@@ -1,0 +1,306 @@
+"""PCNN: six trunks, the multi-domain interaction, and the heads that name the expression."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from pcnn.networks.backbones import find_backbone
+from pcnn.errors import InputError, check_shape
+from pcnn.networks.interaction import Interaction
+from pcnn.networks.regions import REGIONS, VIEWS, RegionLayout
+from pcnn.networks.trunk import initialise
+
+# FER+ order (Barsoum et al. 2016).
+FERPLUS_CLASSES = (
+    "neutral",
+    "happiness",
+    "surprise",
+    "sadness",
+    "anger",
+    "disgust",
+    "fear",
+    "contempt",
+)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """All that decides a network's shape and its input.
+
+    classes: names in the order of the logits.
+    size: the side of the square face view, in pixels.
+    mean, std: of values 0…1; three for an RGB network, one for a grey one.
+    layout: where the regions are cut.
+    width: channels of the trunks' first convolution; the authors' networks have ResNet-18's 64,
+        MobileNet has 32.
+    saliency: by which model's maps faces are multiplied, see saliency.weigh; None: by none.
+    backbone: what trunks and stage 4 are made of, see backbones.
+    """
+
+    classes: tuple[str, ...] = FERPLUS_CLASSES
+    size: int = 224
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    layout: RegionLayout = field(default_factory=RegionLayout)
+    width: int = 64
+    saliency: str | None = None
+    backbone: str = "resnet18"
+
+    def __post_init__(self) -> None:
+        if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean):
+            raise InputError(
+                "ModelConfig: mean and std must be one (grey) or three (RGB) numbers, "
+                f"got {self.mean} and {self.std}"
+            )
+        if len(self.classes) < 2:
+            raise InputError(f"ModelConfig: classes must be two or more, got {self.classes}")
+        find_backbone(self.backbone)
+
+    @property
+    def channels(self) -> int:
+        """3 for RGB input, 1 for grey."""
+        return len(self.mean)
+
+
+class FaceNet(nn.Module):
+    """The plain backbone over the whole face: what the trunks are pretrained as.
+
+    initialised: as for PCNN.
+    """
+
+    def __init__(self, config: ModelConfig, *, initialised: bool = True) -> None:
+        super().__init__()
+        self.config = config
+        backbone = find_backbone(config.backbone)
+        self.trunk = backbone.trunk(config.channels, config.width)
+        self.layer4 = backbone.stage4(config.width)
+        self.head = nn.Linear(backbone.features * config.width, len(config.classes))
+        if initialised:
+            initialise(self)
+
+    def forward(self, face: Tensor) -> Tensor:
+        """(B, channels, S, S) normalised → logits (B, classes)."""
+        logits: Tensor = self.head(self.features(face)[0])
+        return logits
+
+    def features(self, face: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Faces → the vectors (B, C) that the head reads, and none of regions."""
+        return self.layer4(self.trunk(face)).mean((2, 3)), {}
+
+    def cut(self, face: Tensor) -> list[Tensor]:
+        """Faces (B, channels, S, S) → their views: the face alone."""
+        return [face]
+
+    def forward_views(self, views: Sequence[Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Logits (B, classes) of the first view, the face; no regions. As PCNN.forward_views."""
+        return self(views[0]), {}
+
+    def start_from(self, network: FaceNet | PCNN) -> None:
+        """Copy another FaceNet's weights. Raises InputError: not its like."""
+        _check_alike("FaceNet.start_from", self.config, network.config)
+        if not isinstance(network, FaceNet):
+            raise InputError("FaceNet.start_from: network must be a FaceNet, got a PCNN")
+        self.load_state_dict(network.state_dict())
+
+
+class PCNN(nn.Module):
+    """The perception CNN (Tian et al., IEEE TIP 2025).
+
+    A trunk sees the whole face and one sees each of its regions; the region maps are stitched
+    into a face again, registered with the face map by a spatial transformer, and added to it.
+    One stage 4 is shared by the registration and the expression head.
+    initialised: False leaves the convolutions' weights undefined, for a state dict to fill.
+    """
+
+    def __init__(self, config: ModelConfig, *, initialised: bool = True) -> None:
+        super().__init__()
+        self.config = config
+        backbone = find_backbone(config.backbone)
+        channels, features = backbone.channels * config.width, backbone.features * config.width
+        self.trunks = nn.ModuleDict(
+            {name: backbone.trunk(config.channels, config.width) for name in VIEWS}
+        )
+        self.layer4 = backbone.stage4(config.width)
+        side = -(-config.size // 32)
+        self.interaction = Interaction((side, side), features)
+        self.expression_head = nn.Linear(features, len(config.classes))
+        self.region_heads = nn.ModuleDict(
+            {name: nn.Linear(channels, len(config.classes)) for name in REGIONS}
+        )
+        if initialised:
+            initialise(self)
+
+    def forward(self, face: Tensor) -> tuple[Tensor, Tensor]:
+        """Whole faces to logits and region logits.
+
+        face: (B, channels, S, S), normalised by the configuration's mean and std.
+        Returns logits (B, classes), and the sum of the five regions' own logits (B, classes).
+        Raises InputError: wrong shape.
+        """
+        logits, regions = self.forward_views(self.cut(face))
+        return logits, torch.stack(tuple(regions.values())).sum(0)
+
+    def cut(self, face: Tensor) -> list[Tensor]:
+        """Faces (B, channels, S, S) → their six views, in the order of VIEWS.
+
+        Raises InputError: wrong shape.
+        """
+        size = self.config.size
+        check_shape("PCNN", "face", face, (None, self.config.channels, size, size))
+        boxes = self.config.layout.boxes(size).values()
+        return [face[:, :, box.top : box.bottom, box.left : box.right] for box in boxes]
+
+    def forward_views(self, views: Sequence[Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Six views to logits and each region's own.
+
+        views: in the order of VIEWS, each (B, channels, height, width) of its region's size.
+        Returns logits (B, classes) and region name → that region's logits (B, classes).
+        """
+        return self.forward_maps(
+            [trunk(view) for trunk, view in zip(self.trunks.values(), views, strict=True)]
+        )
+
+    def forward_maps(self, maps: Sequence[Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The six trunks' maps, in the order of VIEWS, to what forward_views gives."""
+        pooled, regions = self.pool(maps)
+        own = {name: self.region_heads[name](region) for name, region in regions.items()}
+        return self.expression_head(pooled), own
+
+    def features(self, face: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Whole faces → the vectors that the heads read: the face's, and each region's own."""
+        views = zip(self.trunks.values(), self.cut(face), strict=True)
+        return self.pool([trunk(view) for trunk, view in views])
+
+    def pool(self, maps: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The six trunks' maps → what the heads read.
+
+        Returns the means of stage 4's maps (B, features), and region name → the means of that
+        region's maps (B, channels); see backbones for both numbers.
+        """
+        face, *regions = maps  # face: (B, channels, ⌈S / 16⌉, ⌈S / 16⌉)
+        fused = self.interaction(face, regions, self.layer4)
+        own = {name: m.mean((2, 3)) for name, m in zip(REGIONS, regions, strict=True)}
+        return self.layer4(fused).mean((2, 3)), own
+
+    def start_from(self, network: FaceNet | PCNN) -> None:
+        """Copy a pretrained network's weights into this one.
+
+        A FaceNet goes into every trunk, stage 4 and the expression head. A PCNN goes into its
+        like; one of another face size keeps its registration's first layer to itself.
+        Raises InputError: it has other classes, another width or other input channels.
+        """
+        _check_alike("PCNN.start_from", self.config, network.config)
+        if isinstance(network, PCNN):
+            state = network.state_dict()
+            ours = self.state_dict()
+            fitting = {name: v for name, v in state.items() if v.shape == ours[name].shape}
+            self.load_state_dict({**ours, **fitting})
+            return
+        for trunk in self.trunks.values():
+            trunk.load_state_dict(network.trunk.state_dict())
+        self.layer4.load_state_dict(network.layer4.state_dict())
+        self.expression_head.load_state_dict(network.head.state_dict())
+
+
+class Heads(nn.Module):
+    """Heads for another vocabulary of labels over a network's vectors; shaped as its own."""
+
+    def __init__(self, network: FaceNet | PCNN, classes: Sequence[str]) -> None:
+        super().__init__()
+        vectors = int(_own_head(network).in_features)
+        self.expression_head = nn.Linear(vectors, len(classes))
+        regions = network.region_heads.items() if isinstance(network, PCNN) else ()
+        self.region_heads = nn.ModuleDict(
+            {name: nn.Linear(int(head.in_features), len(classes)) for name, head in regions}  # type: ignore[arg-type]
+        )
+
+    def forward(
+        self, vectors: Tensor, regions: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor | None]:
+        """What `features` gives → logits (B, classes) and the sum of the regions' own, if any."""
+        own = [head(regions[name]) for name, head in self.region_heads.items()]
+        return self.expression_head(vectors), torch.stack(own).sum(0) if own else None
+
+
+class Learner(nn.Module):
+    """A network, and where faces have labels of a second kind its heads for those.
+
+    classes: of the second kind of labels; None: there is none.
+    """
+
+    def __init__(self, network: FaceNet | PCNN, classes: Sequence[str] | None = None) -> None:
+        super().__init__()
+        self.network = network
+        self.classes = classes
+        self.second = None if classes is None else Heads(network, classes)
+
+    def forward(self, face: Tensor) -> list[tuple[Tensor, Tensor | None]]:
+        """Faces as for the network → for each kind of labels logits, and the regions' sum."""
+        vectors, regions = self.network.features(face)
+        answers = [answer_with_own_heads(self.network, vectors, regions)]
+        if self.second is not None:
+            answers.append(self.second(vectors, regions))
+        return answers
+
+    def relabelled(self) -> FaceNet | PCNN:
+        """A copy of the network whose own heads are the second ones."""
+        if self.second is None or self.classes is None:
+            raise InputError("Learner.relabelled: there are no second labels")
+        return relabelled(self.network, self.second, self.classes)
+
+
+def answer_with_own_heads(
+    network: FaceNet | PCNN, vectors: Tensor, regions: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor | None]:
+    """As Heads.forward, by the network's own heads."""
+    if isinstance(network, FaceNet):
+        return network.head(vectors), None
+    own = [network.region_heads[name](vector) for name, vector in regions.items()]
+    return network.expression_head(vectors), torch.stack(own).sum(0)
+
+
+def relabelled(network: FaceNet | PCNN, heads: Heads, classes: Sequence[str]) -> FaceNet | PCNN:
+    """A copy of a network that answers in another vocabulary."""
+    twin = copy.deepcopy(network)
+    twin.config = dataclasses.replace(network.config, classes=tuple(classes))
+    heads = copy.deepcopy(heads)
+    if isinstance(twin, FaceNet):
+        twin.head = heads.expression_head
+    else:
+        twin.expression_head, twin.region_heads = heads.expression_head, heads.region_heads
+    return twin
+
+
+def _own_head(network: FaceNet | PCNN) -> nn.Linear:
+    return network.head if isinstance(network, FaceNet) else network.expression_head
+
+
+@torch.no_grad()
+def pull(network: nn.Module, other: nn.Module, share: float) -> None:
+    """Move a network's weights, and its norms' statistics, that share of the way to another's.
+
+    other: of the same shape. Counts, which are whole, are taken from it.
+    """
+    ours, theirs = network.state_dict(), other.state_dict()
+    floating = [name for name, value in ours.items() if value.is_floating_point()]
+    torch._foreach_lerp_(
+        [ours[name] for name in floating], [theirs[name] for name in floating], share
+    )
+    for name in ours.keys() - set(floating):
+        ours[name].copy_(theirs[name])
+
+
+def _check_alike(function: str, ours: ModelConfig, theirs: ModelConfig) -> None:
+    for name in ("classes", "width", "channels", "backbone"):
+        if getattr(ours, name) != getattr(theirs, name):
+            raise InputError(
+                f"{function}: {name} must be {getattr(ours, name)}, got {getattr(theirs, name)}"
+            )

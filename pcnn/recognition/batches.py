@@ -1,0 +1,181 @@
+"""Pictures as they are handed in: one or many, errors in their places, faces cut into views."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pcnn import ops
+from pcnn.devices import upload
+from pcnn.errors import InputError
+from pcnn.images.loading import load_image
+from pcnn.networks.pcnn import ModelConfig
+from pcnn.networks.regions import VIEWS
+from pcnn.networks.saliency import weigh
+from pcnn.faces.shrinking import Source, shrink_face
+from pcnn.recognition.threads import in_order, worker_count
+
+# Large pictures of a batch are worked on a few at a time: a thread holds fewer than so many pixels
+# (three bytes each) and one more picture.
+_PIXELS_AT_ONCE = 24_000_000
+# Lists are shared out in batches of at least so many: one picture alone costs more than in a batch.
+_FEWEST = 4
+
+OnError = Literal["raise", "return"]
+_Result = TypeVar("_Result")
+_Batch: TypeAlias = list[tuple[int, Any]]  # pictures and their numbers
+
+
+class Picture:
+    """One picture as read: its pixels (H, W, 3) uint8, and its path if it came from a file.
+
+    name: what messages call it where it has no file name.
+    Raises InputError: it cannot be read.
+    """
+
+    def __init__(self, image: Any, bgr: bool, name: str) -> None:
+        self.pixels = load_image(image, bgr=bgr, name=name)
+        self.source = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
+
+
+def process_each(  # noqa: PLR0913
+    images: Any,
+    process: Callable[[list[Picture]], list[_Result]],
+    *,
+    step: int,
+    device: torch.device,
+    bgr: bool,
+    on_error: OnError,
+) -> Any:
+    """What `process` makes of one picture, or of each in a list, tuple or iterator.
+
+    process: pictures → as many results; called with 1…step of them, of many pictures from
+        several threads at once.
+    step: how many pictures make a batch. device: where `process` computes.
+    bgr, on_error: as for `Recognizer.predict`.
+    Returns a result for one picture, for a list a list in its order, errors in their places; for
+    an iterator an iterator, which reads ahead by a few batches.
+    Raises InputError: a picture that cannot be read, unless on_error is "return".
+    """
+    if on_error not in ("raise", "return"):
+        raise InputError(f"Recognizer: on_error must be 'raise' or 'return', got {on_error!r}")
+    many = isinstance(images, (list, tuple))
+    # A file that is open for reading is an iterator, too, and one picture.
+    if not many and (hasattr(images, "read") or not isinstance(images, Iterator)):
+        single = _read(images, bgr, "image", on_error)
+        return process([single])[0] if isinstance(single, Picture) else single
+
+    def work_together(read: list[Picture | InputError]) -> list[_Result | InputError]:
+        pictures = [item for item in read if isinstance(item, Picture)]
+        done = iter(process(pictures) if pictures else [])
+        return [item if isinstance(item, InputError) else next(done) for item in read]
+
+    def work(batch: _Batch) -> list[_Result | InputError]:
+        each = (_read(image, bgr, f"images[{i}]", on_error) for i, image in batch)
+        # By map, which keeps no picture alive while the next ones are read.
+        return list(itertools.chain.from_iterable(map(work_together, _within_memory(each))))
+
+    workers = worker_count(device)
+    if many:
+        step = min(step, max(_FEWEST, -(-len(images) // workers)))
+    if many and len(images) <= step:
+        return work(list(enumerate(images)))
+    results = _chained(_batches(images, step), work, workers)
+    return list(results) if many else results
+
+
+def _batches(images: Iterable[Any], step: int) -> Iterator[_Batch]:
+    batch: _Batch = []
+    try:
+        for numbered in enumerate(images):
+            batch.append(numbered)
+            if len(batch) == step:
+                yield batch
+                batch = []
+    except Exception:  # of the caller's iterator: what came before is still worked on
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch
+
+
+def _within_memory(read: Iterable[Picture | InputError]) -> Iterator[list[Picture | InputError]]:
+    """The same in lists, each ended as soon as it holds _PIXELS_AT_ONCE."""
+    group: list[Picture | InputError] = []
+    pixels = 0
+    for item in read:
+        group.append(item)
+        pixels += 0 if isinstance(item, InputError) else item.pixels.size // 3
+        if pixels >= _PIXELS_AT_ONCE:
+            yield group
+            group, pixels = [], 0
+    if group:
+        yield group
+
+
+def _chained(
+    batches: Iterator[_Batch], work: Callable[[_Batch], list[_Result]], workers: int
+) -> Iterator[_Result]:
+    for results in in_order(batches, work, workers=workers):
+        yield from results
+
+
+def _read(image: Any, bgr: bool, name: str, on_error: OnError) -> Picture | InputError:
+    try:
+        return Picture(image, bgr, name)
+    except InputError as error:
+        if on_error == "raise":
+            raise
+        return error
+
+
+def cut_views(  # noqa: PLR0913
+    pictures: Sequence[NDArray[np.uint8]],
+    transforms: Sequence[NDArray[np.float32]],
+    config: ModelConfig,
+    *,
+    native_size: int,
+    device: torch.device,
+    names: Sequence[str] = VIEWS,
+) -> list[Tensor]:
+    """The faces of pictures as a network takes them, weighed by saliency if it asks for that.
+
+    pictures: (H, W, 3) each. transforms: for each picture (faces, 6, 2, 3), see geometry.
+    native_size: the side in pixels of the faces that the network was trained on.
+    names: the first of VIEWS that are wanted, at least "face".
+    Returns the views in the order of VIEWS, each (faces, C, h, w), across pictures; without any
+    face, faces is 0.
+    """
+    boxes = config.layout.boxes(config.size)
+    sizes = [boxes[name].size for name in names]
+    # Trained on coarser faces than the view could hold, the network expects pixels that average as
+    # much of the face as theirs do.
+    footprint = config.size / native_size
+    crops: list[list[Tensor]] = []
+    for pixels, maps in zip(pictures, transforms, strict=True):
+        image, wanted = torch.from_numpy(pixels), maps[:, : len(names)]
+        sources = [shrink_face(Source(image, one, footprint), config.size) for one in wanted]
+        if sources and all(source.pixels is image for source in sources):
+            sources = [Source(image, wanted, footprint)]  # all faces at once
+        crops += [
+            ops.crop_regions(
+                upload(source.pixels, device),
+                upload(torch.from_numpy(source.transforms.reshape(-1, len(names), 2, 3)), device),
+                sizes,
+                mean=config.mean,
+                std=config.std,
+                footprint=source.footprint,
+            )
+            for source in sources
+        ]
+    if not crops:
+        return [torch.empty(0, config.channels, *size, device=device) for size in sizes]
+    return weigh([torch.cat(parts) for parts in zip(*crops, strict=True)], config)

@@ -1,0 +1,286 @@
+"""Why a network answered as it did: regions hidden, heat over the face, and checks of both."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pcnn import ops
+from pcnn.errors import InputError
+from pcnn.networks.pcnn import PCNN
+from pcnn.recognition.batches import cut_views
+from pcnn.networks.regions import REGIONS, VIEWS, RegionLayout
+from pcnn.results.values import Explanation, expression_of
+from pcnn.networks.saliency import blur
+from pcnn.networks.trunk import initialise
+from pcnn.weights.files import ExpressionWeights
+
+PICTURE_SIDE = 400  # pixels of a face that is drawn
+STEPS = 8  # gradients for each face
+_SMOOTH = 1 / 24  # of the face's side: finer than this the gradients are noise
+_FACES_AT_ONCE = 8  # gradients keep every map of the network in memory
+
+# The order of randomising: from the answer down to the pixels.
+CASCADE = ("expression_head", "layer4", "interaction", "layer3", "layer2", "layer1", "conv1")
+
+
+def explain_faces(
+    weights: ExpressionWeights,
+    pictures: Sequence[NDArray[np.uint8]],
+    transforms: Sequence[NDArray[np.float32]],
+    device: torch.device,
+) -> list[Explanation]:
+    """The explanations of all faces of some pictures, in order, across pictures.
+
+    weights: of a network on `device`.
+    pictures: (H, W, 3) RGB each. transforms: for each picture (faces, 6, 2, 3), see geometry.
+    Raises InputError: the network has no regions.
+    """
+    network = weights.network
+    if not isinstance(network, PCNN):
+        raise InputError("Recognizer.explain: weights must be of a PCNN, these have no regions")
+    config, native_size = network.config, weights.native_size
+    views = cut_views(pictures, transforms, config, native_size=native_size, device=device)
+    squares = [
+        square
+        for pixels, maps in zip(pictures, transforms, strict=True)
+        for square in face_squares(pixels, maps, config.size)
+    ]
+    explained: list[Explanation] = []
+    for start in range(0, len(squares), _FACES_AT_ONCE):
+        some = slice(start, start + _FACES_AT_ONCE)
+        explained += _explain(weights, network, [view[some] for view in views], squares[some])
+    return explained
+
+
+def face_squares(
+    pixels: NDArray[np.uint8], transforms: NDArray[np.float32], size: int
+) -> NDArray[np.uint8]:
+    """The faces of a picture as they are drawn: sharper than the network gets them.
+
+    pixels: (H, W, 3) RGB. transforms: (faces, 6, 2, 3) for face views of size × size pixels.
+    Returns (faces, P, P, 3) RGB, P = PICTURE_SIDE.
+    """
+    scale = size / PICTURE_SIDE
+    face = transforms[:, :1]  # (faces, 1, 2, 3)
+    corner = face[..., :2].sum(-1) * (0.5 * scale - 0.5) + face[..., 2]  # of pixel (0, 0)
+    finer = np.concatenate((face[..., :2] * scale, corner[..., None]), -1)
+    (squares,) = ops.crop_regions(
+        torch.from_numpy(pixels),
+        torch.from_numpy(finer.astype(np.float32)),
+        [(PICTURE_SIDE, PICTURE_SIDE)],
+        mean=(0.0,) * 3,
+        std=(1.0,) * 3,
+    )
+    found: NDArray[np.uint8] = (
+        (255 * squares).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    )
+    return found
+
+
+def hide(views: Sequence[Tensor], region: str, layout: RegionLayout) -> list[Tensor]:
+    """The six views with a region hidden, both in its own view and in the face's.
+
+    views: (B, C, h, w) each, normalised. It is filled with 0, the mean of the training faces:
+    what the network has about every view (its convolutions pad with it), and what random
+    erasing showed it in training.
+    Returns new tensors where something is hidden; `views` are not changed.
+    Raises InputError: no such region.
+    """
+    if region not in REGIONS:
+        raise InputError(f"hide: region must be one of {', '.join(REGIONS)}, got {region!r}")
+    box = layout.boxes(views[0].shape[-1])[region]
+    hidden = list(views)
+    hidden[0] = views[0].clone()
+    hidden[0][:, :, box.top : box.bottom, box.left : box.right] = 0
+    own = VIEWS.index(region)
+    hidden[own] = torch.zeros_like(views[own])
+    return hidden
+
+
+@torch.no_grad()
+def without_regions(network: PCNN, views: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Region name → the logits (B, classes) of the face with that region hidden (see hide)."""
+    layout = network.config.layout
+    return {name: network.forward_views(hide(views, name, layout))[0] for name in REGIONS}
+
+
+def attributions(
+    network: PCNN, views: Sequence[Tensor], classes: Tensor, *, steps: int = STEPS
+) -> Tensor:
+    """What each pixel of a face adds to the log-odds of a class: integrated gradients.
+
+    views: six (B, C, h, w), normalised. classes: (B,) int64, which class to ask about.
+    steps: gradients taken for each face, on the straight way from a face that is hidden as a
+        whole (0 everywhere, see hide) to the face.
+    Returns (B, S, S) on the views' device: what all six views say, laid back into the face's
+    square. With many steps it sums to the log-odds of the face less those of the hidden one.
+    Raises InputError: no step.
+    Source: Sundararajan et al. 2017.
+    """
+    if steps < 1:
+        raise InputError(f"attributions: steps must be at least 1, got {steps}")
+    means = [torch.zeros_like(view) for view in views]
+    for step in range(steps):
+        points = [view * ((step + 0.5) / steps) for view in views]
+        for mean, gradient in zip(means, _gradients(network, points, classes), strict=True):
+            mean.add_(gradient, alpha=1 / steps)
+    parts = [(view * mean).sum(1) for view, mean in zip(views, means, strict=True)]
+    face = parts[0]
+    boxes = network.config.layout.boxes(face.shape[-1])
+    for name, part in zip(VIEWS[1:], parts[1:], strict=True):
+        box = boxes[name]
+        face[:, box.top : box.bottom, box.left : box.right] += part
+    return face
+
+
+def heat_maps(
+    network: PCNN, views: Sequence[Tensor], classes: Tensor, *, steps: int = STEPS
+) -> Tensor:
+    """Where in each face lies what speaks for a class.
+
+    views, classes, steps: as for `attributions`, of which this is the smoothed positive part,
+    each map scaled to a maximum of 1.
+    Returns (B, S, S) of 0…1 on the views' device; all 0 where nothing speaks for the class.
+    Raises InputError: as `attributions`.
+    """
+    added = attributions(network, views, classes, steps=steps)
+    heat = blur(added, _SMOOTH * added.shape[-1]).clamp(min=0)
+    return heat / heat.amax((1, 2), keepdim=True).clamp(min=torch.finfo(heat.dtype).tiny)
+
+
+def heat_shares(heat: Tensor, layout: RegionLayout) -> Tensor:
+    """How much of each map's heat lies in each region.
+
+    heat: (B, S, S), ≥ 0. Returns (B, 5) in the order of REGIONS; rows sum to 1, or to 0 for a
+    map without heat.
+    """
+    boxes = layout.boxes(heat.shape[-1])
+    sums = [
+        heat[:, box.top : box.bottom, box.left : box.right].sum((1, 2))
+        for box in (boxes[name] for name in REGIONS)
+    ]
+    shares = torch.stack(sums, 1)
+    return shares / shares.sum(1, keepdim=True).clamp(min=torch.finfo(heat.dtype).tiny)
+
+
+def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
+    """Spearman's, of each map with the one at its place: (B, H, W) twice → (B,) of -1…1.
+
+    0 where a map is all of one value. Raises InputError: different shapes.
+    """
+    if maps.shape != others.shape:
+        raise InputError(
+            f"rank_correlation: others must be {tuple(maps.shape)}, got {tuple(others.shape)}"
+        )
+    return F.cosine_similarity(_ranks(maps), _ranks(others))
+
+
+def randomised(network: PCNN, parts: Iterable[str], seed: int) -> PCNN:
+    """A copy of a network of which some parts are as before any training.
+
+    parts: of CASCADE; the stages of the trunks are meant in all six.
+    This is the model randomisation test of Adebayo et al. 2018: a map that stays the same
+    shows the face's edges, not the network's reasons.
+    Raises InputError: no such part.
+    """
+    parts = set(parts)
+    if not parts <= set(CASCADE):
+        unknown = ", ".join(sorted(parts - set(CASCADE)))
+        raise InputError(f"randomised: parts must be of {', '.join(CASCADE)}, got {unknown}")
+    fresh = copy.deepcopy(network)
+    devices = [parameter.device for parameter in network.parameters() if parameter.is_cuda][:1]
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        for name in CASCADE:
+            if name in parts:
+                for module in _modules(fresh, name):
+                    _start_again(module)
+    return fresh
+
+
+def _explain(
+    weights: ExpressionWeights,
+    network: PCNN,
+    views: Sequence[Tensor],
+    squares: Sequence[NDArray[np.uint8]],
+) -> list[Explanation]:
+    """Explanations of B faces from their six views (B, C, h, w) and squares to be drawn."""
+    classes = network.config.classes
+    with torch.no_grad():
+        logits, own = weights.answer(network.forward_views, views)
+        layout = network.config.layout
+        hidden = {
+            name: weights.answer(network.forward_views, hide(views, name, layout))[0]
+            for name in REGIONS
+        }
+    scores = (logits / weights.temperature).softmax(1).cpu()
+    regions = {n: (own[n] / weights.region_temperatures[n]).softmax(1).cpu() for n in REGIONS}
+    without = {
+        name: (answers / weights.temperature).softmax(1).tolist()
+        for name, answers in hidden.items()
+    }
+    heat = heat_maps(network, views, logits.argmax(1), steps=STEPS).cpu().numpy()
+    size = network.config.size
+    places = {
+        name: (box.left / size, box.top / size, box.right / size, box.bottom / size)
+        for name, box in network.config.layout.boxes(size).items()
+        if name in REGIONS
+    }
+    return [
+        Explanation(
+            expression=expression_of(classes, row, {name: regions[name][i] for name in REGIONS}),
+            without={name: dict(zip(classes, without[name][i], strict=True)) for name in REGIONS},
+            heat=heat[i],
+            boxes=places,
+            picture=squares[i],
+        )
+        for i, row in enumerate(scores)
+    ]
+
+
+def _gradients(network: PCNN, views: Sequence[Tensor], classes: Tensor) -> tuple[Tensor, ...]:
+    """Of the classes' log-odds, with respect to each view."""
+    # The caller may be in inference mode, which gradients do not work in.
+    with torch.inference_mode(False), torch.enable_grad():
+        leaves = [view.clone().requires_grad_() for view in views]
+        logits, _ = network.forward_views(leaves)
+        chosen = classes.clone()[:, None]
+        others = logits.scatter(1, chosen, -torch.inf).logsumexp(1)
+        odds = logits.gather(1, chosen)[:, 0] - others
+        return torch.autograd.grad(odds.sum(), leaves)
+
+
+def _ranks(maps: Tensor) -> Tensor:
+    """(B, H, W) → (B, H · W): places in ascending order less their mean; equal values share one."""
+    rows = []
+    for row in maps.flatten(1):
+        _, places, counts = row.unique(return_inverse=True, return_counts=True)
+        ends = counts.cumsum(0).to(torch.float64)
+        rows.append((ends - (counts - 1) / 2)[places])
+    ranks = torch.stack(rows)
+    return ranks - ranks.mean(1, keepdim=True)
+
+
+def _modules(network: PCNN, part: str) -> list[nn.Module]:
+    """What a name of CASCADE stands for; a trunk's first convolution has its norm with it."""
+    if part not in ("layer3", "layer2", "layer1", "conv1"):
+        return [network.get_submodule(part)]
+    found = [trunk.get_submodule(part) for trunk in network.trunks.values()]
+    if part == "conv1":
+        found += [trunk.get_submodule("bn1") for trunk in network.trunks.values()]
+    return found
+
+
+def _start_again(module: nn.Module) -> None:
+    """Weights as training starts with, but for the registration, which starts at zero."""
+    for each in module.modules():
+        if isinstance(each, (nn.BatchNorm2d, nn.Linear)):
+            each.reset_parameters()
+    initialise(module)

@@ -1,0 +1,177 @@
+"""`pcnn-train detector`: a RetinaFace that learns from another one's answers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pcnn import weights
+from pcnn.training.detector.loop import ARCHITECTURE, STARTS, Course, DetectorTraining, fingerprint
+from pcnn.training.detector.scores import (
+    DetectorScores,
+    score_photographs,
+    score_small_faces,
+    score_turned,
+)
+from pcnn.faces.detector import Detector
+from pcnn.errors import InputError
+from pcnn.training.detector.photographs import Photograph, is_held_out, read_photographs
+
+# Photographs in the running check; the final scores are on all that are held out.
+_CHECKED = 100
+
+
+def train_detector(options: DetectorTraining) -> Path:
+    """Train, or go on from the checkpoint of the same options; returns the output.
+
+    One in ten photographs (`is_held_out`) is only used for the scores in the file's metadata.
+    A run that is interrupted and started again ends with the same weights as one that was not,
+    on the same machine and number of threads.
+    Raises InputError: unusable photographs, or a checkpoint of other options. WeightsError: the
+    teacher cannot be loaded.
+    """
+    teacher = Detector.load(options.teacher)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    photographs = read_photographs(
+        options.photographs, teacher, cache=options.folder / "teacher-faces.npz"
+    )
+    learning = [photo for photo in photographs if not is_held_out(photo.name)]
+    held_out = [photo for photo in photographs if is_held_out(photo.name)]
+    if not learning:
+        raise InputError(f"train_detector: every photograph of {options.photographs} is held out")
+    course = Course(options, teacher)
+    course.resume()
+    with _progress() as progress:
+        task = progress.add_task("detector", total=options.total, completed=course.step, loss="")
+        for loss in course.run(learning):
+            progress.update(task, completed=course.step, loss=f"loss {loss:.3f}")
+            if course.step % options.save_every == 0 or course.step == options.total:
+                course.save()
+                checked = score_photographs(course.detector(), held_out[:_CHECKED])
+                entry = {"step": course.step, "loss": loss, **asdict(checked)}
+                if options.turned:
+                    turned = score_turned(course.detector(), held_out[:_CHECKED])
+                    entry["turned_recall"] = turned.recall
+                    entry["turned_landmark_error"] = turned.landmark_error
+                _log(options, entry)
+    _write_output(options, course, held_out)
+    return options.output
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(
+        *columns,
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[loss]}"),
+        console=Console(stderr=True),
+    )
+
+
+def _log(options: DetectorTraining, entry: dict[str, Any]) -> None:
+    """Append one line of JSON to the log."""
+    with (options.folder / "detector.log.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({**entry, "time": round(time.time())}) + "\n")
+
+
+def _write_output(options: DetectorTraining, course: Course, held_out: list[Photograph]) -> None:
+    """Write the averaged weights in half precision, then the scores of just that file."""
+    state = {
+        name: value.half() if value.dim() > 1 else value
+        for name, value in course.detector().network.state_dict().items()
+        if "num_batches_tracked" not in name
+    }
+    teacher = weights.locate(options.teacher)
+    metadata = {
+        "kind": "detector",
+        "architecture": ARCHITECTURE,
+        **course.settings.to_metadata(),
+        "licence": "Apache-2.0" if options.start == "scratch" else f"that of {teacher.name}",
+        "provenance": (
+            f"Started from {options.start} and trained by pcnn-train detector on "
+            f"{options.photographs.name}, one photograph in ten held out, with {teacher.name} "
+            f"(sha256 {weights.sha256(teacher)}) as teacher; {fingerprint(options)}"
+        ),
+    }
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    weights.write(options.output, state, metadata)
+    detector = Detector.load(options.output)
+    scores: dict[str, DetectorScores] = {
+        "held_out": score_photographs(detector, held_out),
+        "held_out_small_faces": score_small_faces(detector, held_out),
+        "held_out_turned": score_turned(detector, held_out),
+    }
+    metadata["scores"] = {name: asdict(value) for name, value in scores.items()}
+    weights.write(options.output, state, metadata)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `pcnn-train detector` to a parser."""
+    parser.add_argument("--photographs", type=Path, required=True, help="tar of JPEG files")
+    parser.add_argument("--teacher", type=Path, required=True, help="weights to learn from")
+    parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")
+    parser.add_argument("--work", type=Path, help="folder for checkpoint and log")
+    for name, text in (
+        ("steps", "updates"),
+        ("early", "how many of these on smaller mosaics"),
+        ("polish", "updates after these, on photographs as they are"),
+        ("batch", "mosaics in each"),
+        ("side", "pixels along a mosaic"),
+        ("seed", "of all that is random"),
+        ("save-every", "steps between checkpoints"),
+    ):
+        default = getattr(DetectorTraining, name.replace("-", "_"))
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"{text} ({default})")
+    parser.add_argument(
+        "--start",
+        choices=STARTS,
+        default=DetectorTraining.start,
+        help="the teacher's own weights, or random ones (%(default)s)",
+    )
+    parser.add_argument("--init", type=Path, help="weights to begin with instead")
+    parser.add_argument("--device", default="cpu", help="where to compute (%(default)s)")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes that make mosaics ahead (%(default)s)"
+    )
+    for name, text in (
+        ("turned", "share of photographs at any angle"),
+        ("harsh", "share of pictures far too dark, too light, flat or tinted"),
+    ):
+        share = getattr(DetectorTraining, name)
+        parser.add_argument(f"--{name}", type=float, default=share, help=f"{text} ({share})")
+    rate = DetectorTraining.learning_rate
+    parser.add_argument("--learning-rate", type=float, default=rate, help=f"peak ({rate})")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the parsed arguments ask; returns the exit status."""
+    train_detector(
+        DetectorTraining(
+            photographs=arguments.photographs,
+            teacher=arguments.teacher,
+            output=arguments.output,
+            work=arguments.work,
+            steps=arguments.steps,
+            early=arguments.early,
+            polish=arguments.polish,
+            batch=arguments.batch,
+            side=arguments.side,
+            learning_rate=arguments.learning_rate,
+            save_every=arguments.save_every,
+            seed=arguments.seed,
+            start=arguments.start,
+            init=arguments.init,
+            turned=arguments.turned,
+            harsh=arguments.harsh,
+            device=arguments.device,
+            workers=arguments.workers,
+        )
+    )
+    return 0

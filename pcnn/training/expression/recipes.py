@@ -1,0 +1,57 @@
+"""Recipes: training options kept in a small TOML file beside the weights they made."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from pcnn.training.expression.augmentation import Augmentation
+from pcnn.errors import InputError
+from pcnn.training.expression.loop import TrainOptions
+
+_PLACES = ("data", "output")  # say where things lie on one machine: no part of a recipe
+
+
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """The options in a recipe, as keywords for TrainOptions.
+
+    A recipe has the names of TrainOptions at its top, but for data and output, and those of
+    Augmentation in a table [augmentation]; what it leaves out keeps its default.
+    Raises InputError: no such file, no TOML, or a name or type that does not belong there.
+    """
+    try:
+        import tomllib
+    except ImportError as error:  # Python 3.10
+        raise InputError("recipes need Python 3.11 or newer; give the options instead") from error
+    try:
+        options = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"recipe {path}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe {path}: is no TOML ({error})") from error
+    if "augmentation" in options:
+        varied = _checked(path, options["augmentation"], Augmentation, "[augmentation] ")
+        options["augmentation"] = Augmentation(**varied)
+    return _checked(path, options, TrainOptions, "")
+
+
+def _checked(path: str | Path, table: object, kind: type, place: str) -> dict[str, Any]:
+    """The table's values, their names and types those of the dataclass `kind`."""
+    if not isinstance(table, dict):
+        raise InputError(f"recipe {path}: {place.strip()} must be a table, got {table!r}")
+    fields = {field.name: field for field in dataclasses.fields(kind) if field.name not in _PLACES}
+    checked = {}
+    for name, value in table.items():
+        if name not in fields:
+            known = ", ".join(fields)
+            raise InputError(f"recipe {path}: {place}{name} is no option; there are {known}")
+        expected = str(fields[name].type)
+        if expected == "float" and type(value) is int:
+            value = float(value)  # noqa: PLW2901 (TOML's 1 for 1.0)
+        if expected == "tuple[str, ...]" and isinstance(value, list):
+            value = tuple(map(str, value))  # noqa: PLW2901
+        if type(value).__name__ != expected.partition(" ")[0].partition("[")[0]:
+            raise InputError(f"recipe {path}: {place}{name} must be {expected}, got {value!r}")
+        checked[name] = value
+    return checked

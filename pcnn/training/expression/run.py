@@ -1,0 +1,332 @@
+"""`pcnn-train trunk` and `pcnn-train expression`: the commands and the files they write."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, distributed
+
+from pcnn import weights
+from pcnn.faces.alignment import align_faces, measure_template, photograph_faces
+from pcnn.training.expression.curves import draw_curves
+from pcnn.datasets.loading import FaceSet, load_faces
+from pcnn.faces.detector import Detector
+from pcnn.errors import InputError, counted
+from pcnn.evaluation.logits import predict_logits
+from pcnn.evaluation.metrics import accuracy, fit_temperature
+from pcnn.networks.pcnn import Learner
+from pcnn.training.expression.recipes import read_recipe
+from pcnn.weights.compression import narrow, widen
+from pcnn.training.expression.loop import Training, TrainOptions
+
+_CHECKPOINT_SECONDS = 120
+# The labels that further heads may learn: FER2013's own.
+SECOND = "fer2013"
+
+
+def train_expression(
+    options: TrainOptions, *, device: str = "cpu", valid_split: str = "valid"
+) -> Path:
+    """Train to the end, going on from a checkpoint beside `output` if there is one.
+
+    device: where to compute. valid_split: the split that is scored every epoch.
+    Beside the weights file stand `<output>.log.jsonl` (a line every epoch), `<output>.png` (its
+    curves) and, until the end, `<output>.checkpoint`. Returns the weights file's path.
+    Raises InputError: data, checkpoint or options that do not fit.
+    """
+    output = Path(options.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint = output.with_name(output.name + ".checkpoint")
+    log = output.with_name(output.name + ".log.jsonl")
+    train, valid = (
+        load_faces(options.data, split, grey=not options.colour) for split in ("train", valid_split)
+    )
+    detector = Detector.load(options.detector)
+    template, native_size = measure_template(train.faces, detector), train.faces.shape[2]
+
+    def aligned(faces: FaceSet) -> FaceSet:
+        pixels = align_faces(faces.faces, template, options.size, native_size, detector)
+        return dataclasses.replace(faces, faces=pixels)
+
+    if options.aligned:
+        train = aligned(train)
+    second = photographs = None
+    if options.second:
+        second = _second_labels(options, train)
+        train = train.subset([train.names.index(name) for name in second.names])
+    if options.photographs:
+        photographs = photograph_faces(
+            options.photographs, detector, template, options.size, grey=not options.colour
+        )
+    training = Training(options, train, device, second=second, photographs=photographs)
+    if options.aligned and training.rank == 0:  # the one that scores
+        valid = aligned(valid)
+    if checkpoint.exists():
+        training.resume(checkpoint)
+    else:
+        training.teach()
+        if training.rank == 0:
+            log.unlink(missing_ok=True)  # of an earlier training
+    _run(training, valid, checkpoint, log)
+    if training.rank == 0:
+        training.save(checkpoint)
+        _write_weights(training, valid, output, template, native_size)
+        draw_curves(log, output.with_name(output.name + ".png"))
+        checkpoint.unlink(missing_ok=True)
+    return output
+
+
+def _run(training: Training, valid: FaceSet, checkpoint: Path, log: Path) -> None:
+    began = saved = time.monotonic()
+    running = math.nan
+    with _progress(training.rank == 0) as progress:
+        task = progress.add_task("training", total=training.steps, completed=training.step, note="")
+        while training.step < training.steps:
+            loss = training.advance()
+            running = loss if math.isnan(running) else 0.98 * running + 0.02 * loss
+            progress.update(task, completed=training.step, note=f"loss {running:.3f}")
+            if training.rank:
+                continue
+            if time.monotonic() - saved > _CHECKPOINT_SECONDS:
+                training.save(checkpoint)
+                saved = time.monotonic()
+            if training.step % training.epoch_steps == 0 or training.step == training.steps:
+                network = training.average.network
+                score = accuracy(predict_logits(network, valid.faces)[0], valid.votes)
+                record = {
+                    "step": training.step,
+                    "epoch": training.step / training.epoch_steps,
+                    "loss": running,
+                    "valid_accuracy": score,
+                    "seconds": time.monotonic() - began,
+                }
+                with log.open("a") as file:
+                    file.write(json.dumps(record) + "\n")
+                progress.console.print(
+                    f"epoch {record['epoch']:.2f}: loss {running:.3f}, valid {100 * score:.2f} %"
+                )
+
+
+def _progress(shown: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+        disable=not shown,
+    )
+
+
+def _write_weights(
+    training: Training,
+    valid: FaceSet,
+    output: Path,
+    template: list[list[float]],
+    native_size: int,
+) -> None:
+    learner, options = training.result(), training.options
+    tensors = narrow(_state(learner), options.storage)
+    learner = _stored(learner, widen(tensors))  # scored as it is stored
+    network = learner.network
+    logits, regions = predict_logits(network, valid.faces, mirror=options.mirror)
+    name = Path(options.data).name
+    metadata: dict[str, Any] = {
+        "kind": "expression",
+        "architecture": options.network,
+        "config": dataclasses.asdict(network.config),
+        "mirror": options.mirror,
+        "aligned": options.aligned,
+        "native_size": native_size,
+        "training": _portable(options),
+        "trained_on": f"{name}, {counted(len(training.train), 'face')}",
+        "licence": "Apache-2.0",
+        "scores": {
+            f"{name}, {counted(len(valid), 'validation face')}": accuracy(logits, valid.votes)
+        },
+        "template": template,
+        "temperature": fit_temperature(logits, valid.votes),
+        "region_temperatures": {
+            region: fit_temperature(own, valid.votes) for region, own in regions.items()
+        },
+    }
+    if learner.classes is not None:
+        metadata["labels"] = {SECOND: _describe_second(learner, options, valid)}
+    weights.write(output, tensors, metadata)
+
+
+def _state(learner: Learner) -> dict[str, Tensor]:
+    """The tensors of a file: the network's, and those of its heads for second labels."""
+    state = learner.network.state_dict()
+    if learner.second is not None:
+        prefix = f"{weights.SECOND_PREFIX}{SECOND}."
+        state |= {prefix + name: t for name, t in learner.second.state_dict().items()}
+    return state
+
+
+def _stored(learner: Learner, tensors: Mapping[str, Tensor]) -> Learner:
+    """The learner with the tensors of a file."""
+    prefix = f"{weights.SECOND_PREFIX}{SECOND}."
+    own = {name: t for name, t in tensors.items() if not name.startswith(prefix)}
+    learner.network.load_state_dict(own)
+    if learner.second is not None:
+        second = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+        learner.second.load_state_dict(second)
+    return learner
+
+
+def _second_labels(options: TrainOptions, train: FaceSet) -> FaceSet:
+    """Those of the training faces that have a label of FER2013, with it."""
+    others = load_faces(options.data, "train", grey=not options.colour, labels=SECOND)
+    places = {name: index for index, name in enumerate(others.names)}
+    kept = [index for index, name in enumerate(train.names) if name in places]
+    votes = others.votes[[places[train.names[index]] for index in kept]]
+    names = tuple(train.names[index] for index in kept)
+    return FaceSet(train.faces[kept], votes, names, others.classes)
+
+
+def _describe_second(learner: Learner, options: TrainOptions, valid: FaceSet) -> dict[str, Any]:
+    """What a file says of its heads for second labels: classes, temperatures, scores.
+
+    valid: the faces that are scored, as the network reads them.
+    """
+    others = load_faces(options.data, "valid", grey=not options.colour, labels=SECOND)
+    places = {name: index for index, name in enumerate(others.names)}
+    kept = [index for index, name in enumerate(valid.names) if name in places]
+    votes = others.votes[[places[valid.names[index]] for index in kept]]
+    logits, regions = predict_logits(learner.relabelled(), valid.faces[kept], mirror=options.mirror)
+    return {
+        "classes": others.classes,
+        "temperature": fit_temperature(logits, votes),
+        "region_temperatures": {
+            region: fit_temperature(own, votes) for region, own in regions.items()
+        },
+        "scores": {f"{counted(len(kept), 'validation face')}": accuracy(logits, votes)},
+    }
+
+
+def _portable(options: TrainOptions) -> dict[str, Any]:
+    """The options as they may be published: files by their names, wherever they lay."""
+    published = dataclasses.asdict(options)
+    for name in ("data", "output", "init", "detector", "photographs"):
+        if published[name]:
+            published[name] = Path(published[name]).name
+    published["teachers"] = [Path(teacher).name for teacher in options.teachers]
+    return published
+
+
+def add_trunk_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `pcnn-train trunk`."""
+    _add_common(parser, "64")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `pcnn-train expression`."""
+    _add_common(parser, "96")
+
+
+def _add_common(parser: argparse.ArgumentParser, size: str) -> None:
+    add = parser.add_argument
+    add("--data", required=True, help="a data set, see docs/data.md")
+    add("--output", required=True, help="the weights file to write")
+    add("--recipe", help="TOML file of options; those given here come before it")
+    add("--init", help="weights to start from: of a trunk, or of the same network")
+    add("--init-share", type=float, help="of --init, in the mean that is kept [0]")
+    add("--aligned", action="store_true", default=None, help="align faces by their landmarks")
+    add("--size", type=int, help=f"side of the face view [{size}]")
+    add("--width", type=int, help="channels of stage 1 [64]")
+    add("--epochs", type=float, help="[12]")
+    add("--batch", type=int, help="faces a step [64]")
+    add("--lr", type=float, help="peak learning rate [0.001]")
+    add("--seed", type=int, help="[0]")
+    add("--precision", choices=("float32", "bfloat16"), help="of the arithmetic [float32]")
+    add("--backbone", help="what the trunks are made of: resnet18, mobilenet [resnet18]")
+    add("--photographs", help="an archive of photographs whose faces the teachers label")
+    add("--teachers", nargs="+", help="weights whose answers are learnt, too")
+    add("--saliency", metavar="MODEL", help="multiply faces by its maps, see docs/saliency.md")
+    add("--detector", help="by which faces are aligned and the template is measured [mobilenet]")
+    add("--valid-split", default="valid", help="the split to score every epoch [%(default)s]")
+    add("--device", default="auto", help="auto, cpu, cuda, … [%(default)s]")
+    add("--threads", type=int, help="CPU threads [all cores]")
+
+
+# Options of the command line that are TrainOptions' own.
+_OPTIONS = (
+    "init",
+    "init_share",
+    "aligned",
+    "size",
+    "width",
+    "epochs",
+    "batch",
+    "lr",
+    "seed",
+    "precision",
+    "saliency",
+    "detector",
+    "backbone",
+    "photographs",
+    "teachers",
+)
+
+
+def run_trunk(arguments: argparse.Namespace) -> int:
+    """Carry out `pcnn-train trunk`."""
+    return _run_command(arguments, "trunk", 64)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Carry out `pcnn-train expression`."""
+    return _run_command(arguments, "pcnn", 96)
+
+
+def _run_command(arguments: argparse.Namespace, network: str, size: int) -> int:
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    chosen: dict[str, Any] = {"size": size}
+    if arguments.recipe:
+        chosen |= read_recipe(arguments.recipe)
+        if chosen.setdefault("network", network) != network:
+            raise InputError(f"recipe {arguments.recipe}: is for a {chosen['network']}")
+    given = {name: getattr(arguments, name) for name in _OPTIONS}
+    chosen |= {name: value for name, value in given.items() if value is not None}
+    if "teachers" in chosen:
+        chosen["teachers"] = tuple(chosen["teachers"])
+    chosen |= {"network": network, "data": arguments.data, "output": arguments.output}
+    options = TrainOptions(**chosen)
+    with _processes(arguments.device) as device:
+        path = train_expression(options, device=device, valid_split=arguments.valid_split)
+    if os.environ.get("RANK", "0") == "0":
+        Console(stderr=True).print(f"wrote {path}")
+    return 0
+
+
+@contextlib.contextmanager
+def _processes(device: str) -> Iterator[str]:
+    """The device of this process; one of several where torchrun started it."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if "RANK" not in os.environ:
+        yield device
+        return
+    if device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield device
+    finally:
+        distributed.destroy_process_group()

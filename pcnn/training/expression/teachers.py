@@ -1,0 +1,73 @@
+"""What trained networks answer to faces, mixed into the labels that another is to learn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from pcnn import weights
+from pcnn.errors import InputError
+from pcnn.evaluation.logits import predict_logits
+from pcnn.networks.pcnn import Learner
+
+_FACES_AT_ONCE = 1024  # between two steps of the progress bar
+
+
+def load_teachers(
+    paths: Sequence[str], classes: tuple[str, ...], second: tuple[str, ...] | None
+) -> list[Learner]:
+    """Networks by weights' names or paths.
+
+    classes: of the labels; second: of the second kind of labels, None where there is none.
+    Raises InputError: one that knows other classes than these. WeightsError: see weights.read.
+    """
+    teachers = []
+    for path in paths:
+        teacher = weights.load_learner(path)
+        known = teacher.network.config.classes
+        if known != classes:
+            raise InputError(
+                f"Training: the teacher {path} has the classes "
+                f"{', '.join(known)}, the data {', '.join(classes)}"
+            )
+        if second is not None and teacher.classes != second:
+            raise InputError(f"Training: the teacher {path} knows no {', '.join(second)}")
+        teachers.append(teacher)
+    return teachers
+
+
+def mean_answers(
+    teachers: Sequence[Learner],
+    faces: Tensor,
+    *,
+    second: bool,
+    device: torch.device,
+    shown: bool,
+) -> Tensor:
+    """The mean probabilities that teachers answer to faces, each with its mirror image.
+
+    teachers: at least one. faces: (N, H, W) grey or (N, H, W, 3) RGB, uint8, N ≥ 1.
+    second: the answers in their second labels. device: where they are computed.
+    shown: whether progress is shown on a terminal's stderr. Returns (N, classes) on the CPU.
+    """
+    console = Console(stderr=True)
+    hidden = not (shown and console.is_terminal)
+    chunks = faces.split(_FACES_AT_ONCE)
+    answers = []
+    for place, teacher in enumerate(teachers, 1):
+        network = teacher.relabelled() if second else teacher.network
+        network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        watched = track(
+            chunks,
+            f"teacher {place} of {len(teachers)}",
+            console=console,
+            transient=True,
+            disable=hidden,
+        )
+        logits = [predict_logits(network, chunk, mirror=True)[0] for chunk in watched]
+        answers.append(torch.cat(logits).softmax(1))
+    return torch.stack(answers).mean(0)
