@@ -33,8 +33,8 @@ SANITIZE_FLAGS = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-re
 
 
 def load_recipe():
-    """pcnn/ops/recipe.py, loaded alone: importing pcnn needs torch, which no build has."""
-    spec = importlib.util.spec_from_file_location("recipe", ROOT / "pcnn" / "ops" / "recipe.py")
+    """pcnn/ops/compiler.py, loaded alone: importing pcnn needs torch, which no build has."""
+    spec = importlib.util.spec_from_file_location("compiler", ROOT / "pcnn" / "ops" / "compiler.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -89,7 +89,7 @@ class BuildOps(build_ext):
                 raise SystemExit("PCNN_CUDA=1, but no nvcc was found: set CUDACXX or CUDA_HOME")
             return
         out = Path(self.get_ext_fullpath(ext.name))
-        sources = [compiler, Path(__file__), ROOT / "pcnn" / "ops" / "recipe.py", *CSRC.iterdir()]
+        sources = [compiler, Path(__file__), ROOT / "pcnn" / "ops" / "compiler.py", *CSRC.iterdir()]
         if out.exists() and all(out.stat().st_mtime > path.stat().st_mtime for path in sources):
             # Compiled by an earlier build in this folder; minutes are not spent on it again.
             self.built.append("the CUDA ops (before)")

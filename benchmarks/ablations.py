@@ -24,13 +24,16 @@ from rich.progress import Progress, track
 from shared import Array, draws, finish, gain_text, interval, keep, training_parser
 from torch import Tensor
 
-from pcnn.faces.alignment import align_faces
-from pcnn.training.expression.augmentation import Augmentation
-from pcnn.datasets.loading import FaceSet, load_faces
-from pcnn.faces.detector import DEFAULT_DETECTOR, Detector
+from pcnn.datasets.labels import FaceSet
+from pcnn.datasets.loading import load_faces
 from pcnn.evaluation.logits import predict_logits
-from pcnn.training.expression.loop import Training, TrainOptions
-from pcnn.weights.files import SPECS, load_expression, load_network
+from pcnn.faces.alignment import align_faces
+from pcnn.faces.detector import Detector
+from pcnn.training.expression.augmentation import Augmentation
+from pcnn.training.expression.loop import Training
+from pcnn.training.expression.options import TrainOptions
+from pcnn.weights.expression import load_expression, load_network
+from pcnn.weights.files import DEFAULT_DETECTOR, SPECS
 
 BASE, TAUGHT, MIXED = "base", "teachers `pcnn-ferplus`, teaching 0.5", "mixup"
 ALIGNED = "aligned"

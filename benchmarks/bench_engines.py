@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from pcnn.commands import export as export_command
 import numpy as np
 import torch
 from bench_networks import _plain_detector
@@ -32,21 +33,17 @@ from bench_predict import photograph
 from shared import Stages, medians, processor
 from torch import Tensor
 
-from pcnn import Recognizer, cli, load_image
-from pcnn.faces.alignment import align_faces
+from pcnn import Recognizer, load_image
 from pcnn.datasets.loading import load_faces
-from pcnn.faces.detector import DEFAULT_DETECTOR, Detector, normalise
-from pcnn.engines.select import (
-    ENGINES,
-    Session,
-    movement,
-    open_session,
-    prepare_classifier,
-    prepare_detector,
-)
-from pcnn.evaluation.logits import predict_logits
 from pcnn.engines.classifier import prepare
-from pcnn.weights.files import load_expression
+from pcnn.engines.select import ENGINES, movement, prepare_classifier, prepare_detector
+from pcnn.engines.sessions import Session, open_session
+from pcnn.evaluation.logits import predict_logits
+from pcnn.faces.alignment import align_faces
+from pcnn.faces.detector import Detector
+from pcnn.weights.detector import normalise_images
+from pcnn.weights.expression import load_expression
+from pcnn.weights.files import DEFAULT_DETECTOR
 
 OTHERS = ("openvino", "onnxruntime")
 SIZE = 480, 640  # of the detector's files
@@ -105,7 +102,7 @@ def export_files(folder: Path, data: Path) -> dict[str, float]:
     seconds: dict[str, float] = {}
     for name, words in commands.items():
         began = time.perf_counter()
-        if cli.export([*words, "--output", str(folder / name)]):
+        if export_command.main([*words, "--output", str(folder / name)]):
             raise SystemExit(f"{name} was not written")
         seconds[name] = round(time.perf_counter() - began, 1)
     return seconds
@@ -180,7 +177,7 @@ def _detector(files: Path) -> Stages:
     pixels = torch.randint(0, 256, (*SIZE, 3), generator=numbers, dtype=torch.uint8)
     images = pixels.permute(2, 0, 1)[None].float().contiguous()
     planes = pixels.permute(2, 0, 1)[None].contiguous().numpy()
-    stages: Stages = {"plain": lambda: network(normalise(images, settings))}
+    stages: Stages = {"plain": lambda: network(normalise_images(images, settings))}
     for name in ("torch", *OTHERS):
         own = prepare_detector(detector.network, settings, name)
         stages[name] = lambda own=own: own(own.canvas([pixels], *SIZE))  # type: ignore[misc]

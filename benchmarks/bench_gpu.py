@@ -26,16 +26,17 @@ import torch
 from shared import Stages, medians, processor
 from torch import Tensor
 
-from pcnn import Recognizer, inference
-from pcnn.faces.detector import Detector
+from pcnn import Recognizer
+from pcnn.engines import classifier as inference
+from pcnn.engines.classifier import Prepared, prepare
 from pcnn.engines.select import prepare_classifier
 from pcnn.errors import InputError
-from pcnn.evaluation.logits import measure_cost
+from pcnn.evaluation.cost import measure_cost
+from pcnn.faces.detector import Detector
 from pcnn.images.loading import load_image
-from pcnn.engines.classifier import Prepared, prepare
 from pcnn.networks.pcnn import PCNN, FaceNet, ModelConfig
-from pcnn.recognition.recognizer import DEFAULT_WEIGHTS
-from pcnn.weights.files import ExpressionWeights, load_expression
+from pcnn.weights.expression import ExpressionWeights, load_expression
+from pcnn.weights.files import DEFAULT_WEIGHTS
 
 _PLAIN = "eager float32"
 _AUTHORS = "authors"  # of their size and width, untrained

@@ -27,17 +27,18 @@ from shared import Stages, medians, processor
 from torch import Tensor
 
 import pcnn
-from pcnn import Recognizer, load_image, pictures
-from pcnn.weights.detector import DetectorSettings, read_detector
-from pcnn.faces.detector import Detector, normalise
-from pcnn.faces.geometry import face_transforms
+from pcnn import Recognizer, load_image
 from pcnn.engines.classifier import _Folded, prepare
-from pcnn.recognition.batches import cut_views
 from pcnn.engines.detector import PreparedRetinaFace
-from pcnn.recognition.recognizer import DEFAULT_WEIGHTS
+from pcnn.faces.detector import Detector
+from pcnn.faces.geometry import face_transforms
+from pcnn.faces.resampling import resized
+from pcnn.faces.views import cut_views
 from pcnn.networks.retinaface import RetinaFace, load_state
-from pcnn.faces.shrinking import resized
-from pcnn.weights.files import load_expression
+from pcnn.recognition import batches as pictures
+from pcnn.weights.detector import DetectorSettings, normalise_images, read_detector
+from pcnn.weights.expression import load_expression
+from pcnn.weights.files import DEFAULT_WEIGHTS
 
 # What the detector looks at in 640 × 480, filled to multiples of 32.
 LEVELS = ((480, 640), (256, 320), (128, 160))
@@ -121,7 +122,7 @@ def _plain_detector() -> tuple[RetinaFace, DetectorSettings]:
 def _plain_network(height: int, width: int) -> Callable[[], object]:
     network, settings = _plain_detector()
     images = torch.rand(1, 3, height, width) * 255
-    return lambda: network(normalise(images, settings))
+    return lambda: network(normalise_images(images, settings))
 
 
 def _detector_network(height: int, width: int) -> Stages:
@@ -134,7 +135,7 @@ def _detector_network(height: int, width: int) -> Stages:
     images = pixels.permute(2, 0, 1)[None].float().contiguous()
     whole = (height, width) == LEVELS[0]
     return {
-        "plain": lambda: network(normalise(images, settings)),
+        "plain": lambda: network(normalise_images(images, settings)),
         "prepared": lambda: prepared(prepared.canvas([pixels], height, width), fine=whole),
     }
 
@@ -157,7 +158,7 @@ def _pipeline(path: Path) -> Stages:
     levels = [torch.rand(1, 3, *size) * 255 for size in LEVELS]
 
     def look_plainly() -> list[Tensor]:
-        return [plain(normalise(level, settings))[0] for level in levels]
+        return [plain(normalise_images(level, settings))[0] for level in levels]
 
     return {
         "detector's plain network, three levels": torch.inference_mode()(look_plainly),

@@ -28,13 +28,13 @@ from PIL import Image
 from shared import Stages, medians, processor, put_into_page
 
 from pcnn import InputError, Recognizer, load_image
-from pcnn.faces.detector import Detector
 from pcnn.engines.select import prepare_classifier
-from pcnn.evaluation.logits import measure_cost
+from pcnn.evaluation.cost import measure_cost
+from pcnn.faces.detector import Detector
 from pcnn.faces.geometry import face_transforms
-from pcnn.recognition.batches import cut_views
-from pcnn.recognition.recognizer import DEFAULT_WEIGHTS
-from pcnn.weights.files import load_expression
+from pcnn.faces.views import cut_views
+from pcnn.weights.expression import load_expression
+from pcnn.weights.files import DEFAULT_WEIGHTS
 
 ROOT = Path(__file__).parent.parent
 FACES = (1, 2, 4, 8, 16, 32, 64)

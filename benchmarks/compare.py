@@ -20,10 +20,11 @@ import numpy as np
 import torch
 from shared import DATA, Array, draws, gain_text, interval, keep
 
-from pcnn.faces.alignment import suited_faces
-from pcnn.datasets.loading import FaceSet, load_faces
+from pcnn.datasets.labels import FaceSet
+from pcnn.datasets.loading import load_faces
 from pcnn.evaluation.logits import predict_logits
-from pcnn.weights.files import ExpressionWeights, load_expression
+from pcnn.faces.alignment import suited_faces
+from pcnn.weights.expression import ExpressionWeights, load_expression
 
 ROUNDS = 2000  # of the bootstrap
 

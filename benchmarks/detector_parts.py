@@ -17,8 +17,8 @@ import torch
 from shared import medians
 from torch import Tensor
 
-from pcnn.faces.detector import Detector
 from pcnn.engines.convolutions import Convolution, DirectConvolution
+from pcnn.faces.detector import Detector
 
 SIZE = 480, 640
 PARTS = ("3 × 3 convolutions", "depthwise convolutions", "1 × 1 convolutions")

@@ -28,16 +28,18 @@ from shared import put_into_page
 from torch import Tensor
 
 from pcnn import weights
+from pcnn.datasets.labels import FaceSet, relabel
+from pcnn.datasets.loading import load_faces
+from pcnn.embeddings.heads import Head, unit_norm
+from pcnn.embeddings.triplets import triplet_accuracy
+from pcnn.engines.folding import beheaded
+from pcnn.evaluation.logits import predict_logits
 from pcnn.faces.alignment import suited_faces
-from pcnn.training.expression.augmentation import resample
-from pcnn.datasets.loading import FaceSet, load_faces
-from pcnn.embeddings.files import Head, triplet_accuracy, unit_norm
-from pcnn.evaluation.logits import normalise, pictures, predict_logits
-from pcnn.engines.classifier import beheaded
-from pcnn.datasets.labels import relabel
-from pcnn.networks.pcnn import PCNN, FaceNet
-from pcnn.training.expression.loop import Training, TrainOptions
-from pcnn.weights.files import ExpressionWeights
+from pcnn.faces.resampling import pictures, resample
+from pcnn.networks.pcnn import PCNN, FaceNet, normalise
+from pcnn.training.expression.loop import Training
+from pcnn.training.expression.options import TrainOptions
+from pcnn.weights.expression import ExpressionWeights
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data" / "ferplus"

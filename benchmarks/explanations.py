@@ -25,14 +25,14 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from pcnn import explanations, weights
-from pcnn.faces.alignment import suited_faces
-from pcnn.training.expression.augmentation import resample
+from pcnn import weights
 from pcnn.datasets.loading import load_ferplus
-from pcnn.evaluation.logits import normalise, pictures
-from pcnn.networks.pcnn import PCNN
+from pcnn.faces.alignment import suited_faces
+from pcnn.faces.resampling import pictures, resample
+from pcnn.networks.pcnn import PCNN, normalise
 from pcnn.networks.regions import REGIONS
-from pcnn.weights.files import ExpressionWeights
+from pcnn.recognition import explanations
+from pcnn.weights.expression import ExpressionWeights
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data" / "ferplus"
 BATCH = 8

@@ -40,9 +40,10 @@ from shared import processor, put_into_page
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from pcnn import explanations, weights
+from pcnn import weights
 from pcnn.networks.pcnn import PCNN
 from pcnn.networks.saliency import blur
+from pcnn.recognition import explanations
 
 ROOT = Path(__file__).parent.parent
 HIDDEN = 0.1  # of the face's pixels

@@ -21,11 +21,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from pcnn import detector as module
-from pcnn.networks.anchors import box_overlaps
+from pcnn.faces import detector as module
 from pcnn.faces.detector import Detector
-from pcnn.training.detector.photographs import is_held_out
+from pcnn.networks.boxes import box_overlaps
 from pcnn.results.values import Detection
+from pcnn.training.detector.photographs import is_held_out
 
 SIZES = ((640, 480), (480, 640), (640, 640), (1280, 960))
 

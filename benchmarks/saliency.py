@@ -32,12 +32,13 @@ from shared import (
     training_parser,
 )
 
-from pcnn.datasets.loading import FaceSet, load_faces
+from pcnn.datasets.labels import FaceSet, relabel
+from pcnn.datasets.loading import load_faces
 from pcnn.evaluation.logits import predict_logits
-from pcnn.recognition.explanations import rank_correlation
-from pcnn.datasets.labels import relabel
 from pcnn.networks.pcnn import FERPLUS_CLASSES
-from pcnn.training.expression.loop import Training, TrainOptions
+from pcnn.recognition.explanations import rank_correlation
+from pcnn.training.expression.loop import Training
+from pcnn.training.expression.options import TrainOptions
 
 CLASSES = FERPLUS_CLASSES[:7]  # those that both kinds of labels have
 LABELS = {"ferplus": "FER+", "fer2013": "FER2013"}

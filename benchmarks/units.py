@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pcnn.commands import units as units_command
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -26,9 +27,7 @@ from PIL import Image
 from rich.console import Console
 from shared import put_into_page
 
-from pcnn import cli, weights
-from pcnn.faces.alignment import suited_faces
-from pcnn.datasets.loading import load_faces
+from pcnn import weights
 from pcnn.analysis.deconvnet import (
     STAGES,
     FeatureMap,
@@ -39,13 +38,15 @@ from pcnn.analysis.deconvnet import (
     trunks_of,
 )
 from pcnn.analysis.deconvnet_pictures import draw_mosaic
-from pcnn.evaluation.logits import face_views
-from pcnn.results.explanation_picture import stack
-from pcnn.networks.pcnn import PCNN
 from pcnn.analysis.unit_charts import draw_heat
-from pcnn.datasets.action_units import PARTS, UNITS, UnitFaces, balanced, chimeras, from_prototypes
 from pcnn.analysis.units import Sensitivity, measure, untrained_like
-from pcnn.weights.files import ExpressionWeights
+from pcnn.datasets.action_units import PARTS, UNITS, UnitFaces, balanced, chimeras, from_prototypes
+from pcnn.datasets.loading import load_faces
+from pcnn.faces.alignment import suited_faces
+from pcnn.faces.views import face_views
+from pcnn.networks.pcnn import PCNN
+from pcnn.results.style import stack
+from pcnn.weights.expression import ExpressionWeights
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data" / "ferplus"

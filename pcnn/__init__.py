@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pcnn.version import __version__
+
 if TYPE_CHECKING:
     from pcnn.errors import InputError, NativeError, WeightsError
     from pcnn.images.loading import load_image
     from pcnn.recognition.recognizer import Recognizer
     from pcnn.results.values import Detection, Explanation, Expression, Face, Prediction
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Detection",
@@ -30,27 +30,27 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Detection": "results",
-    "Explanation": "results",
-    "Expression": "results",
-    "Face": "results",
+    "Detection": "results.values",
+    "Explanation": "results.values",
+    "Expression": "results.values",
+    "Face": "results.values",
     "InputError": "errors",
     "NativeError": "errors",
-    "Prediction": "results",
-    "Recognizer": "recognizer",
+    "Prediction": "results.values",
+    "Recognizer": "recognition.recognizer",
     "WeightsError": "errors",
-    "load_image": "images",
+    "load_image": "images.loading",
 }
 
 
-_MODULES = ("ops", "weights")
+_MODULES = {"ops": "ops", "weights": "weights", "saliency": "networks.saliency"}
 
 
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     if name in _MODULES:
-        return import_module(f"pcnn.{name}")
+        return import_module(f"pcnn.{_MODULES[name]}")
     if name not in _HOMES:
         raise AttributeError(f"module 'pcnn' has no attribute {name!r}")
     return getattr(import_module(f"pcnn.{_HOMES[name]}"), name)

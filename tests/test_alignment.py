@@ -9,17 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import cli
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pcnn import Recognizer, cli, weights
+from pcnn import Recognizer, weights
 from pcnn.faces.alignment import align_faces, crop_transforms, find_landmarks
-from pcnn.training.expression.augmentation import resample
 from pcnn.faces.detector import Detector, OneAtATime
 from pcnn.faces.geometry import face_transforms, picture_transforms
+from pcnn.faces.resampling import resample
 from pcnn.networks.pcnn import ModelConfig
 from pcnn.results.values import Detection
 

@@ -9,16 +9,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import pcnn.networks.anchors
+from pcnn.errors import InputError
 from pcnn.networks.anchors import (
     anchor_grid,
-    box_overlaps,
     decode_boxes,
     decode_landmarks,
     encode_boxes,
     encode_landmarks,
-    nms,
 )
-from pcnn.errors import InputError
+from pcnn.networks.boxes import box_overlaps, nms
 
 VARIANCES = (0.1, 0.2)
 # No deadline: the machine that runs the tests may be busy with something else.

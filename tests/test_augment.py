@@ -3,8 +3,9 @@ import dataclasses
 import pytest
 import torch
 
-from pcnn.training.expression.augmentation import Augmentation, Augmenter, resample
 from pcnn.errors import InputError
+from pcnn.faces.resampling import resample
+from pcnn.training.expression.augmentation import Augmentation, Augmenter
 
 pytestmark = pytest.mark.train
 

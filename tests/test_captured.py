@@ -19,11 +19,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pcnn import captured, load_image
+from pcnn import load_image
+from pcnn.devices import upload
+from pcnn.engines import cuda_graphs as captured
+from pcnn.engines.classifier import prepare
 from pcnn.engines.cuda_graphs import SIZES, Captured
 from pcnn.faces.detector import Detector
-from pcnn.devices import upload
-from pcnn.engines.classifier import prepare
 from pcnn.networks.pcnn import PCNN, ModelConfig
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")

@@ -16,11 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cli
 import numpy as np
 import pytest
 from PIL import Image
 
-from pcnn import __version__, cli, commands, reports
+from pcnn import __version__
+from pcnn.commands import predict as commands
+from pcnn.commands import reports
 from pcnn.engines.select import ENGINES, PRECISIONS
 from pcnn.errors import InputError, WeightsError, counted
 from pcnn.images.loading import load_image, stored_size

@@ -9,20 +9,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cli
 import pytest
 import tolerances
 import torch
 from test_captured import Recorder
 from torch import nn
 
-from pcnn import Recognizer, cli, compiled, engines
+from pcnn import Recognizer
+from pcnn.engines import inductor as compiled
+from pcnn.engines import select as engines
+from pcnn.engines.classifier import prepare
 from pcnn.engines.cuda_graphs import Captured
 from pcnn.engines.select import choose_engine, prepare_classifier
 from pcnn.errors import InputError, WeightsError
-from pcnn.engines.classifier import prepare
 from pcnn.networks.pcnn import PCNN, FaceNet, ModelConfig
 from pcnn.networks.regions import REGIONS
-from pcnn.weights.files import ExpressionWeights, load_expression
+from pcnn.weights.expression import ExpressionWeights, load_expression
 
 # What PyTorch's compiler warns of in its own code.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated")

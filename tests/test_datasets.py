@@ -12,10 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pcnn import datasets, ferplus
-from pcnn.datasets.loading import FaceSet, load_faces, load_ferplus
+from pcnn.datasets import ferplus
+from pcnn.datasets import loading as datasets
+from pcnn.datasets.labels import AFFECTNET_CLASSES, FER2013_CLASSES, RAFDB_CLASSES, FaceSet
+from pcnn.datasets.loading import load_faces, load_ferplus
 from pcnn.errors import InputError
-from pcnn.datasets.labels import AFFECTNET_CLASSES, FER2013_CLASSES, RAFDB_CLASSES
 from pcnn.networks.pcnn import FERPLUS_CLASSES
 
 Size: TypeAlias = tuple[int, int]

@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import cli
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import pcnn.networks.trunk
-from pcnn import cli, deconvnet_command, weights
+from pcnn import weights
 from pcnn.analysis.deconvnet import (
     STAGES,
     FeatureMap,
@@ -29,8 +30,10 @@ from pcnn.analysis.deconvnet import (
     unpool,
 )
 from pcnn.analysis.deconvnet_pictures import crop_view, draw_face, draw_mosaic, toned
+from pcnn.commands import deconvnet as deconvnet_command
 from pcnn.errors import InputError
-from pcnn.evaluation.logits import face_views, predict_logits
+from pcnn.evaluation.logits import predict_logits
+from pcnn.faces.views import face_views
 from pcnn.networks.pcnn import PCNN, FaceNet, ModelConfig
 from pcnn.networks.regions import REGIONS, RegionLayout
 from pcnn.networks.trunk import Trunk, initialise

@@ -22,12 +22,12 @@ from PIL import Image
 from torch import Tensor
 
 from pcnn import load_image, weights
-from pcnn.networks.anchors import anchor_grid
-from pcnn.weights.detector import DetectorSettings, read_detector
-from pcnn.faces.detector import Detector, _fetched, _network_size, normalise
 from pcnn.errors import InputError, WeightsError
-from pcnn.results.values import Detection
+from pcnn.faces.detector import Detector, _fetched, _network_size
+from pcnn.networks.anchors import anchor_grid
 from pcnn.networks.retinaface import RetinaFace
+from pcnn.results.values import Detection
+from pcnn.weights.detector import DetectorSettings, normalise_images, read_detector
 
 MOBILENET = "retinaface-mobilenet0.25"
 PACKAGED = Path(__file__).parent.parent / "weights" / "detector-mobilenet.safetensors"
@@ -203,9 +203,9 @@ def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path) -> None:
 def test_normalising_worked_by_hand() -> None:
     images = torch.tensor([10.0, 20, 30]).view(1, 3, 1, 1)
     settings = replace(DetectorSettings(), mean=(1, 2, 3), std=(1, 2, 4))
-    assert normalise(images, settings).flatten().tolist() == [9, 9, 6.75]
+    assert normalise_images(images, settings).flatten().tolist() == [9, 9, 6.75]
     settings = replace(settings, channels="bgr")
-    assert normalise(images, settings).flatten().tolist() == [29, 9, 1.75]
+    assert normalise_images(images, settings).flatten().tolist() == [29, 9, 1.75]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (3000, 1), (33, 65), (3000, 4000)])

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import cli
 import numpy as np
 import pytest
 import torch
@@ -18,8 +19,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from pcnn import InputError, Recognizer, WeightsError, cli, commands, weights
-from pcnn.embeddings.files import Embeddings, Head, nearest, unit_norm
+from pcnn import InputError, Recognizer, WeightsError, weights
+from pcnn.commands import predict as commands
+from pcnn.embeddings.files import Embeddings, nearest
+from pcnn.embeddings.heads import Head, unit_norm
 from pcnn.evaluation.logits import predict_logits
 from pcnn.networks.pcnn import PCNN, ModelConfig
 from pcnn.networks.regions import REGIONS

@@ -8,14 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cli
 import numpy as np
 import pytest
 import tolerances
 import torch
 from torch import Tensor, nn
 
-from pcnn import Recognizer, cli, engines, kept_graphs, load_image
-from pcnn.faces.detector import Detector
+from pcnn import Recognizer, load_image
+from pcnn.engines import cache as kept_graphs
+from pcnn.engines import select as engines
+from pcnn.engines.cache import write_onnx
+from pcnn.engines.classifier import prepare
+from pcnn.engines.portable import Graph, ViewsGraph, patterns
 from pcnn.engines.select import (
     choose_engine,
     movement,
@@ -24,12 +29,10 @@ from pcnn.engines.select import (
     quick_precision,
 )
 from pcnn.errors import InputError, WeightsError
-from pcnn.engines.portable import Graph, ViewsGraph, patterns
-from pcnn.engines.classifier import prepare
-from pcnn.engines.cache import write_onnx
+from pcnn.faces.detector import Detector
 from pcnn.networks.pcnn import FaceNet, ModelConfig
 from pcnn.networks.regions import REGIONS
-from pcnn.weights.files import ExpressionWeights, load_expression
+from pcnn.weights.expression import ExpressionWeights, load_expression
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 OTHERS = ("openvino", "onnxruntime")

@@ -13,21 +13,25 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import cli
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pcnn import Recognizer, __version__, cli, evaluate_expression, weights
-from pcnn.errors import InputError
-from pcnn.evaluation.logits import measure_cost, pictures, predict_logits
-from pcnn.evaluation.evaluate import evaluate, match_classes
+from pcnn import Recognizer, __version__, weights
 from pcnn.datasets.labels import FaceSet, one_hot
+from pcnn.errors import InputError
+from pcnn.evaluation import evaluate as evaluate_expression
+from pcnn.evaluation.cost import measure_cost
+from pcnn.evaluation.evaluate import evaluate, match_classes
+from pcnn.evaluation.logits import predict_logits
+from pcnn.evaluation.scores import score
+from pcnn.faces.resampling import pictures
 from pcnn.networks.pcnn import FERPLUS_CLASSES, PCNN, FaceNet, ModelConfig
 from pcnn.networks.regions import REGIONS
 from pcnn.results.values import Detection
-from pcnn.evaluation.scores import score
 
 pytestmark = pytest.mark.train
 

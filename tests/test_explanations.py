@@ -12,16 +12,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cli
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from pcnn import Recognizer, cli, commands, explanation_panels, explanations, weights
+from pcnn import Recognizer, weights
+from pcnn.commands import predict as commands
 from pcnn.errors import InputError
-from pcnn.recognition.explanations import CASCADE, attributions, heat_maps, heat_shares, hide
 from pcnn.networks.pcnn import FERPLUS_CLASSES, PCNN, FaceNet, ModelConfig
 from pcnn.networks.regions import REGIONS, VIEWS
+from pcnn.recognition import explanations
+from pcnn.recognition.explanations import CASCADE, attributions, heat_maps, heat_shares, hide
+from pcnn.results import explanation_picture as explanation_panels
 from pcnn.results.values import Detection, Explanation, Expression
 
 ROOT = Path(__file__).parent.parent

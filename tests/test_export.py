@@ -12,22 +12,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cli
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from pcnn import Recognizer, cli, engines, export_command, exporting
-from pcnn.faces.detector import Detector
-from pcnn.errors import InputError, WeightsError
+from pcnn import Recognizer
+from pcnn.commands import export as export_command
 from pcnn.commands.export import _evenly, _size
+from pcnn.engines import export as exporting
+from pcnn.engines import select as engines
 from pcnn.engines.export import export, open_file
 from pcnn.engines.portable import FaceGraph, ImageGraph, patterns
+from pcnn.errors import InputError, WeightsError
+from pcnn.faces.detector import Detector
 from pcnn.networks.mirror import read_both
 from pcnn.networks.pcnn import PCNN, FaceNet, ModelConfig
 from pcnn.networks.regions import REGIONS
-from pcnn.weights.files import ExpressionWeights, load_expression
+from pcnn.weights.expression import ExpressionWeights, load_expression
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "export.md").read_text()

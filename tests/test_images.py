@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from pcnn import images
 from pcnn.errors import InputError
+from pcnn.images import loading as images
 from pcnn.images.files import annotated_names, find_images
 from pcnn.images.loading import load_image
 

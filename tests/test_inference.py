@@ -15,9 +15,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pcnn import Recognizer, inference, products, weights
-from pcnn.errors import InputError
+from pcnn import Recognizer, weights
+from pcnn.engines import classifier as inference
+from pcnn.engines import trunks as products
 from pcnn.engines.classifier import _kept, prepare
+from pcnn.errors import InputError
 from pcnn.networks.pcnn import PCNN, FaceNet, ModelConfig
 from pcnn.networks.regions import REGIONS
 

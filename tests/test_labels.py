@@ -7,7 +7,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pcnn.errors import InputError
 from pcnn.datasets.labels import (
     AFFECTNET_CLASSES,
     FER2013_CLASSES,
@@ -17,6 +16,7 @@ from pcnn.datasets.labels import (
     one_hot,
     relabel,
 )
+from pcnn.errors import InputError
 from pcnn.networks.pcnn import FERPLUS_CLASSES
 
 

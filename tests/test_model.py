@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from pcnn.errors import InputError
-from pcnn.training.expression.losses import two_phase_loss
 from pcnn.networks.pcnn import PCNN, FaceNet, ModelConfig
 from pcnn.networks.regions import REGIONS, VIEWS
 from pcnn.networks.trunk import Trunk
+from pcnn.training.expression.losses import two_phase_loss
 
 GREY = ModelConfig(size=64, mean=(0.5,), std=(0.25,), width=8)
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pcnn import ops
 from pcnn.faces.geometry import face_transforms
-from pcnn.ops import native, reference
 from pcnn.networks.regions import RegionLayout
+from pcnn.ops import native, reference
 
 IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}  # leaves levels as they are

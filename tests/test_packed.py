@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pcnn import packed
+from pcnn.engines import convolutions as packed
 from pcnn.engines.convolutions import (
     Convolution,
     DirectConvolution,
     as_matrix,
-    folded,
     patch_index,
     used_taps,
     with_zeros,
 )
+from pcnn.engines.folding import folded
 
 # Sums of up to 9 · 24 products of order 1 in another order: 2⁻²⁴ of each, some hundred times.
 SAME = {"rtol": 1e-4, "atol": 1e-4}

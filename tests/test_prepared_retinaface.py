@@ -12,10 +12,11 @@ from test_retinaface import MOBILENET, RESNET, random_state
 from torch import Tensor
 
 from pcnn import load_image
-from pcnn.weights.detector import DetectorSettings
-from pcnn.faces.detector import Detector, normalise
 from pcnn.engines.detector import PreparedRetinaFace
-from pcnn.networks.retinaface import fold_batch_norms, load_state
+from pcnn.engines.folding import fold_batch_norms
+from pcnn.faces.detector import Detector
+from pcnn.networks.retinaface import load_state
+from pcnn.weights.detector import DetectorSettings, normalise_images
 
 # Folding, and pixels of up to 255 where normalised values were of order 1: float32 rounding over
 # some forty layers, relative to the largest output.
@@ -46,7 +47,7 @@ def test_predictions_are_the_plain_network_s(
     batch = torch.zeros(2, 3, *size)
     for place, image in zip(batch, images, strict=True):
         pixels = image.permute(2, 0, 1)[None].float()
-        place[:, : image.shape[0], : image.shape[1]] = normalise(pixels, settings)[0]
+        place[:, : image.shape[0], : image.shape[1]] = normalise_images(pixels, settings)[0]
     if size[0] > 100:  # also as the detector hands it over, already folded
         network = fold_batch_norms(network)
     prepared = PreparedRetinaFace(

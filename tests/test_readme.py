@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import cli
 import pytest
 from PIL import Image
 
 import pcnn
-from pcnn import cli
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

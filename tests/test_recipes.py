@@ -6,10 +6,10 @@ import pytest
 
 pytest.importorskip("tomllib", reason="recipes need Python 3.11")
 
-from pcnn.training.expression.augmentation import Augmentation
 from pcnn.errors import InputError
+from pcnn.training.expression.augmentation import Augmentation
+from pcnn.training.expression.options import TrainOptions
 from pcnn.training.expression.recipes import read_recipe
-from pcnn.training.expression.loop import TrainOptions
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 

@@ -17,8 +17,8 @@ from PIL import Image
 
 import pcnn
 from pcnn import InputError, Recognizer, WeightsError, weights
-from pcnn.training.expression.augmentation import resample
 from pcnn.evaluation.logits import predict_logits
+from pcnn.faces.resampling import resample
 from pcnn.networks.pcnn import FERPLUS_CLASSES, PCNN, ModelConfig
 from pcnn.networks.regions import REGIONS
 from pcnn.results.values import Detection, Expression, Prediction

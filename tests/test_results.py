@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from pcnn import panels
 from pcnn.errors import InputError
+from pcnn.results import placement as panels
 from pcnn.results.values import FACE_COLUMNS, Detection, Expression, Face, Prediction
 
 SCORES = {

@@ -9,15 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pcnn.networks.anchors import anchor_grid
+from pcnn.engines.folding import fold_batch_norms
 from pcnn.errors import InputError, WeightsError
-from pcnn.networks.retinaface import (
-    ARCHITECTURES,
-    RetinaFace,
-    architecture_of,
-    fold_batch_norms,
-    load_state,
-)
+from pcnn.networks.anchors import anchor_grid
+from pcnn.networks.retinaface import ARCHITECTURES, RetinaFace, architecture_of, load_state
 
 MOBILENET, RESNET = ARCHITECTURES
 # Folding multiplies each kernel once more before the sums: float32 rounding over some forty

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cli
 import numpy as np
 import pytest
 import torch
@@ -18,18 +19,20 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from pcnn import InputError, Recognizer, WeightsError, cli, saliency, train_expression, weights
-from pcnn.training.expression.augmentation import resample
-from pcnn.evaluation.logits import normalise, pictures, predict_logits
-from pcnn.embeddings.heads import unit_norm
-from pcnn.images.loading import load_image
-from pcnn.engines.classifier import beheaded
+from pcnn import InputError, Recognizer, WeightsError, saliency, weights
+from pcnn.commands.saliency import draw_row
 from pcnn.datasets.labels import FaceSet
-from pcnn.networks.pcnn import PCNN, ModelConfig
+from pcnn.embeddings.heads import unit_norm
+from pcnn.engines.folding import beheaded
+from pcnn.evaluation.logits import predict_logits
+from pcnn.faces.resampling import pictures, resample
+from pcnn.images.loading import load_image
+from pcnn.networks.pcnn import PCNN, ModelConfig, normalise
 from pcnn.networks.regions import REGIONS, VIEWS
 from pcnn.networks.saliency import blur, centre, saliency_maps, weigh
-from pcnn.commands.saliency import draw_row
-from pcnn.training.expression.loop import Training, TrainOptions
+from pcnn.training.expression import run as train_expression
+from pcnn.training.expression.loop import Training
+from pcnn.training.expression.options import TrainOptions
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.75], [0.65, 0.75]]

@@ -17,10 +17,10 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
-from pcnn.evaluation.charts import draw_confusion, draw_coverage, draw_reliability
 from pcnn.errors import InputError
-from pcnn.evaluation.tables import class_table, coverage_table, overall_table, write_csv
+from pcnn.evaluation.charts import draw_confusion, draw_coverage, draw_reliability
 from pcnn.evaluation.scores import OVERALL, Scores, _by_scikit_learn, _summary, score
+from pcnn.evaluation.tables import class_table, coverage_table, overall_table, write_csv
 
 pytestmark = pytest.mark.train
 

@@ -10,11 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcnn import Recognizer, load_image, ops, pictures, shrinking
+from pcnn import Recognizer, load_image, ops
+from pcnn.faces import shrinking
 from pcnn.faces.geometry import face_transforms, picture_transforms
+from pcnn.faces.resampling import resized
+from pcnn.faces.shrinking import Source, shrink_face
+from pcnn.faces.views import cut_views
 from pcnn.networks.pcnn import ModelConfig
-from pcnn.recognition.batches import cut_views
-from pcnn.faces.shrinking import Source, resized, shrink_face
+from pcnn.recognition import batches as pictures
 
 CONFIG = ModelConfig(size=48, mean=(0.0,), std=(1.0,))
 TEMPLATE = [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.75], [0.65, 0.75]]

@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pcnn import images, pictures
 from pcnn.errors import InputError
+from pcnn.images import loading as images
+from pcnn.recognition import batches as pictures
 from pcnn.recognition.batches import Picture, process_each
 from pcnn.recognition.threads import in_order, worker_count
 

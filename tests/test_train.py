@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from pcnn import train_expression, weights
-from pcnn.training.expression.augmentation import resample
-from pcnn.datasets.loading import FaceSet
-from pcnn.faces.detector import Detector
+from pcnn import weights
+from pcnn.datasets.labels import FaceSet
 from pcnn.errors import InputError
 from pcnn.evaluation.logits import predict_logits
 from pcnn.evaluation.metrics import accuracy
-from pcnn.training.expression.loop import Training, TrainOptions, _generator
-from pcnn.training.expression.run import measure_template
+from pcnn.faces.alignment import measure_template
+from pcnn.faces.detector import Detector
+from pcnn.faces.resampling import resample
+from pcnn.training.expression import run as train_expression
+from pcnn.training.expression.loop import Training, _generator
+from pcnn.training.expression.options import TrainOptions
 from pcnn.training.expression.run import train_expression as train
 
 pytestmark = pytest.mark.train

@@ -14,21 +14,22 @@ import pytest
 import torch
 from PIL import Image
 
-from pcnn import course as course_module
-from pcnn import train_detector as module
 from pcnn import weights
-from pcnn.networks.anchors import anchor_grid, decode_boxes, decode_landmarks
-from pcnn.weights.detector import DetectorSettings
-from pcnn.training.detector.loop import Course, DetectorTraining
-from pcnn.training.detector.scores import score_photographs, score_small_faces
-from pcnn.faces.detector import Detector
-from pcnn.training.detector.targets import Targets, distillation_loss, targets_of
 from pcnn.errors import InputError
-from pcnn.training.detector.mosaics import Mosaic, degrade, mosaic
-from pcnn.training.detector.photographs import Faces, Photograph, is_held_out, read_photographs
-from pcnn.results.values import Detection
+from pcnn.faces.detector import Detector
+from pcnn.networks.anchors import anchor_grid, decode_boxes, decode_landmarks
 from pcnn.networks.retinaface import RetinaFace
+from pcnn.results.values import Detection
+from pcnn.training.detector import loop as course_module
+from pcnn.training.detector import run as module
+from pcnn.training.detector.loop import Course
+from pcnn.training.detector.mosaics import Mosaic, degrade, mosaic
+from pcnn.training.detector.options import DetectorTraining
+from pcnn.training.detector.photographs import Faces, Photograph, is_held_out, read_photographs
 from pcnn.training.detector.run import train_detector
+from pcnn.training.detector.scores import score_photographs, score_small_faces
+from pcnn.training.detector.targets import Targets, distillation_loss, targets_of
+from pcnn.weights.detector import DetectorSettings
 
 SETTINGS = DetectorSettings()
 # Red, green, blue, yellow, magenta: a synthetic face's landmarks, told apart by colour.

@@ -22,7 +22,8 @@ pytestmark = pytest.mark.train
 # What `pcnn-train` does; saves each process's network, to be compared.
 _COMMAND = """
 import os, sys, torch
-from pcnn import cli, train_expression
+import cli
+from pcnn.training.expression import run as train_expression
 from pcnn.training.expression.loop import Training
 class Watched(Training):
     def advance(self):

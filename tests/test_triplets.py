@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pcnn import InputError
-from pcnn.embeddings.files import embed_triplets, interval, read_triplets, triplet_accuracy
-from pcnn.embeddings.triplets import Crop
+from pcnn.embeddings.triplets import Crop, embed_triplets, interval, read_triplets, triplet_accuracy
 
 ONE = "http://x.org/1/a.jpg, 0.25, 0.75, 0.0, 0.5"
 TWO = "http://x.org/1/b%20b.jpg?s=1, 0, 1, 0, 1"

@@ -8,6 +8,7 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
+import cli
 import numpy as np
 import pytest
 import torch
@@ -15,14 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pcnn import cli, weights
+from pcnn import weights
 from pcnn.analysis.deconvnet import FeatureMap, feature_maps, maximal_responses
-from pcnn.errors import InputError
-from pcnn.evaluation.logits import face_views
-from pcnn.datasets.labels import FaceSet, one_hot
-from pcnn.networks.pcnn import FERPLUS_CLASSES, PCNN, FaceNet, ModelConfig
-from pcnn.networks.regions import RegionLayout
 from pcnn.analysis.unit_charts import draw_heat, unit_table, write_csv
+from pcnn.analysis.units import Sensitivity, measure, untrained_like
 from pcnn.datasets.action_units import (
     PARTS,
     PROTOTYPES,
@@ -33,7 +30,11 @@ from pcnn.datasets.action_units import (
     from_prototypes,
     from_table,
 )
-from pcnn.analysis.units import Sensitivity, measure, untrained_like
+from pcnn.datasets.labels import FaceSet, one_hot
+from pcnn.errors import InputError
+from pcnn.faces.views import face_views
+from pcnn.networks.pcnn import FERPLUS_CLASSES, PCNN, FaceNet, ModelConfig
+from pcnn.networks.regions import RegionLayout
 
 GREY = ModelConfig(size=32, mean=(0.5,), std=(0.25,), width=4)
 Captured = pytest.CaptureFixture[str]

@@ -17,7 +17,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from pcnn.errors import InputError, check_shape
-from pcnn.evaluation.logits import face_views
+from pcnn.faces.views import face_views
 from pcnn.networks.pcnn import PCNN, FaceNet
 from pcnn.networks.regions import VIEWS
 from pcnn.networks.trunk import BasicBlock, Trunk

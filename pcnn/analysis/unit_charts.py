@@ -13,9 +13,9 @@ from PIL import Image, ImageDraw, ImageFont
 from rich import box
 from rich.table import Table
 
-from pcnn.errors import InputError
-from pcnn.datasets.action_units import PARTS, UNITS
 from pcnn.analysis.units import Sensitivity
+from pcnn.datasets.action_units import PARTS, UNITS
+from pcnn.errors import InputError
 
 _GROUND, _TEXT, _DIM, _CHANCE = (24, 24, 24), (255, 255, 255), (190, 190, 190), (70, 70, 70)
 # Blue against orange and yellow is told apart by everybody (Okabe and Ito 2008).

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pcnn.analysis.deconvnet import FeatureMap
-from pcnn.errors import InputError, counted
-from pcnn.evaluation.logits import face_views
-from pcnn.networks.pcnn import PCNN, FaceNet
 from pcnn.datasets.action_units import UNITS, UnitFaces
+from pcnn.errors import InputError, counted
+from pcnn.faces.views import face_views
+from pcnn.networks.pcnn import PCNN, FaceNet
 
 Array = NDArray[np.float64]
 

@@ -9,13 +9,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pcnn.commands.shared import run_command
+from pcnn.weights.expression import load_expression
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image
     from torch import Tensor
 
-    from pcnn.weights.files import ExpressionWeights
+    from pcnn.weights.expression import ExpressionWeights
 
     Square = NDArray[np.uint8]  # (P, P, 3), a whole face
     _Found = tuple[Tensor, Tensor, Tensor, Square]  # strength, place, pixels, face
@@ -49,11 +52,10 @@ def run(arguments: argparse.Namespace) -> int:
     Raises InputError, WeightsError, OSError: arguments that do not go together, nothing could
     be drawn or written.
     """
-    from pcnn import weights
     from pcnn.analysis.deconvnet import parse_map
     from pcnn.devices import choose_device
     from pcnn.errors import InputError
-    from pcnn.recognition.recognizer import DEFAULT_WEIGHTS
+    from pcnn.weights.files import DEFAULT_WEIGHTS
 
     if bool(arguments.paths) == bool(arguments.data):
         raise InputError("give pictures or --data, one of the two")
@@ -61,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("--data and --hide-faces need a --map to look for")
     if arguments.output.suffix.lower() != ".png":
         raise InputError(f"--output must be a .png, got {arguments.output}")
-    loaded = weights.load_expression(arguments.weights or DEFAULT_WEIGHTS)
+    loaded = load_expression(arguments.weights or DEFAULT_WEIGHTS)
     if arguments.as_they_are:
         loaded = dataclasses.replace(loaded, aligned=False)
     loaded.network.to(choose_device(arguments.device, "--device"))
@@ -77,13 +79,19 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command `pcnn-deconvnet`; argv, exit status, SystemExit: see shared.run_command."""
+    text = "Draw what feature maps answer to in faces, see docs/deconvnet.md."
+    return run_command("pcnn-deconvnet", text, add_arguments, run, argv)
+
+
 def _of_data(arguments: argparse.Namespace, loaded: ExpressionWeights) -> list[Image]:
     """A mosaic for each map, of a data set's faces."""
-    from pcnn.faces.alignment import suited_faces
-    from pcnn.datasets.loading import load_faces
     from pcnn.analysis.deconvnet import parse_map, project_top
     from pcnn.analysis.deconvnet_pictures import draw_mosaic
-    from pcnn.faces.detector import DEFAULT_DETECTOR
+    from pcnn.datasets.loading import load_faces
+    from pcnn.faces.alignment import suited_faces
+    from pcnn.weights.files import DEFAULT_DETECTOR
 
     network = loaded.network
     grey = network.config.channels == 1
@@ -162,13 +170,13 @@ def _read(
     from rich.console import Console
     from rich.progress import track
 
-    from pcnn.faces.alignment import framing
     from pcnn.analysis.deconvnet import trunks_of
     from pcnn.errors import InputError
-    from pcnn.recognition.explanations import face_squares
+    from pcnn.faces.alignment import framing
+    from pcnn.faces.views import cut_views
     from pcnn.images.files import find_images
     from pcnn.images.loading import load_image
-    from pcnn.recognition.batches import cut_views
+    from pcnn.recognition.explanations import face_squares
 
     files, errors = find_images(arguments.paths)
     for error in errors:

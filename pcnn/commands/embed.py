@@ -1,4 +1,4 @@
-"""The work behind `pcnn-embed`: the vectors of the faces in many files, into one file."""
+"""`pcnn-embed`: the vectors of the faces in many files, into one file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from pcnn.commands.predict import DONE, NOTHING_DONE, SOME_FAILED, load_recognizer, photograph_hint
+from pcnn.commands.shared import (
+    DONE,
+    NOTHING_DONE,
+    SOME_FAILED,
+    add_engine,
+    load_recognizer,
+    photograph_hint,
+    positive,
+    probability,
+    run_command,
+)
 from pcnn.embeddings.files import Embeddings, check_suffix
 from pcnn.errors import InputError, counted
 from pcnn.images.files import find_images, shown
@@ -22,6 +32,21 @@ if TYPE_CHECKING:
     from pcnn.recognition.recognizer import Recognizer
 
 _Found = tuple[NDArray[np.float32], NDArray[np.float32]]  # features (F, D), boxes (F, 4)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add = parser.add_argument
+    add("paths", nargs="+", metavar="PATH", help="picture, folder (searched), or glob pattern")
+    add("-o", "--output", type=Path, required=True, metavar="FILE", help=".npz or .parquet")
+    add("--faces", action="store_true", help="each picture is a face, cut out already")
+    add("--as-they-are", action="store_true", help="align no such face, even if the weights ask")
+    add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
+    add("--detector", metavar="NAME|FILE", help="mobilenet, resnet50 or a checkpoint")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
+    add_engine(parser)
+    add("--min-score", type=probability, metavar="P", help="least detection score, 0…1")
+    add("--batch-size", type=positive, metavar="N", help="pictures in one pass")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -72,6 +97,18 @@ def run(arguments: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     return SOME_FAILED if failed or errors else DONE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command `pcnn-embed`; argv, exit status, SystemExit: see shared.run_command."""
+    text = "Write the faces in pictures as vectors, see docs/embeddings.md."
+    return run_command("pcnn-embed", text, add_arguments, run, argv, check=_check, short=True)
+
+
+def _check(arguments: argparse.Namespace) -> str:
+    if arguments.faces and arguments.min_score is not None:
+        return "--faces takes each picture for a face, so --min-score has no place"
+    return ""
 
 
 def _found(

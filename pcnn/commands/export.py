@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pcnn.commands.shared import run_command
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,8 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises InputError, WeightsError, OSError: nothing was written.
     """
-    from pcnn.errors import InputError
     from pcnn.engines.export import FORMATS, export
+    from pcnn.errors import InputError
     from pcnn.weights.files import locate, sha256
 
     if arguments.int8 and not arguments.calibrate:
@@ -60,18 +63,25 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command `pcnn-export`; argv, exit status, SystemExit: see shared.run_command."""
+    text = "Write a network as a file that runs without pcnn, see docs/export.md."
+    return run_command("pcnn-export", text, add_arguments, run, argv)
+
+
 def _classifier(arguments: argparse.Namespace) -> tuple[FaceGraph, str]:
     from pcnn.engines.portable import FaceGraph
-    from pcnn.recognition.recognizer import DEFAULT_WEIGHTS
-    from pcnn.weights.files import load_expression
+    from pcnn.weights.expression import load_expression
+    from pcnn.weights.files import DEFAULT_WEIGHTS
 
     source = arguments.weights or DEFAULT_WEIGHTS
     return FaceGraph(load_expression(source)), source
 
 
 def _detector(arguments: argparse.Namespace) -> tuple[ImageGraph, str]:
-    from pcnn.faces.detector import DEFAULT_DETECTOR, Detector
     from pcnn.engines.portable import ImageGraph
+    from pcnn.faces.detector import Detector
+    from pcnn.weights.files import DEFAULT_DETECTOR
 
     source = arguments.weights or DEFAULT_DETECTOR
     detector = Detector.load(source)
@@ -90,10 +100,11 @@ def _samples(arguments: argparse.Namespace, graph: FileGraph) -> Tensor:
         return (made * 64 + 128).clamp(0, 255).byte()
     if arguments.network == "detector":
         return _photographs(arguments.calibrate, height, width)
-    from pcnn.faces.alignment import align_faces
     from pcnn.datasets.loading import load_faces
-    from pcnn.faces.detector import DEFAULT_DETECTOR, Detector
     from pcnn.engines.portable import FaceGraph
+    from pcnn.faces.alignment import align_faces
+    from pcnn.faces.detector import Detector
+    from pcnn.weights.files import DEFAULT_DETECTOR
 
     faces = load_faces(
         *(arguments.calibrate, arguments.split),
@@ -112,9 +123,9 @@ def _photographs(folder: str, height: int, width: int) -> Tensor:
     """Photographs (N, 3, height, width), shrunk where need be, in the upper left of grey."""
     import torch
 
+    from pcnn.faces.resampling import resized
     from pcnn.images.files import find_images
     from pcnn.images.loading import load_image
-    from pcnn.faces.shrinking import resized
 
     files, errors = find_images([folder])
     if errors:

@@ -1,4 +1,4 @@
-"""The work behind `pcnn-predict`: a run over many files, and what --info shows."""
+"""`pcnn-predict`: the expressions in many files, and what --info shows."""
 
 from __future__ import annotations
 
@@ -14,42 +14,91 @@ from typing import TYPE_CHECKING, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from pcnn import __version__
-from pcnn.errors import InputError, NativeError, WeightsError, counted
-from pcnn.results.explanation_picture import stack
-from pcnn.images.files import annotated_names, find_images, shown
-from pcnn.images.loading import stored_size
 from pcnn.commands.reports import STREAMED, open_report
+from pcnn.commands.shared import (
+    DONE,
+    NOTHING_DONE,
+    SOME_FAILED,
+    add_engine,
+    load_recognizer,
+    photograph_hint,
+    positive,
+    probability,
+    run_command,
+)
+from pcnn.errors import InputError, NativeError, WeightsError, counted
+from pcnn.images.files import annotated_names, find_images, shown
+from pcnn.results.style import stack
 from pcnn.results.values import Expression, Prediction
+from pcnn.version import __version__
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from pcnn.recognition.recognizer import Recognizer
 
-DONE, SOME_FAILED, NOTHING_DONE = 0, 1, 2  # exit statuses
 
-_BATCH_SIZE, _CROPS_BATCH_SIZE = 8, 64
 _PROGRESS_FROM = 5  # files
-# A cut-out face is seldom longer or larger than this, a photograph often is.
-_FACE_RATIO, _FACE_PIXELS = 1.6, 1024 * 1024
-_HINT_FILES = 100
 
 
-def load_recognizer(arguments: argparse.Namespace) -> Recognizer:
-    """The recognizer that the arguments ask for.
+_EXAMPLES = """\
+examples:
+  pcnn-predict photo.jpg                              a table of the faces in it
+  pcnn-predict photos --annotate drawn                a folder, with pictures to look at
+  pcnn-predict photo.jpg --explain why                what each region says, and the heat
+  pcnn-predict 'photos/**/*.jpg' --format csv --output faces.csv
+  pcnn-predict photos --format jsonl | jq .faces[].label
+  pcnn-predict --faces fer/*.png                      pictures that already are faces
+  pcnn-predict --info                                 versions, device, weights, ops
 
-    Imported here, so that wrong paths are reported without waiting for torch.
+exit status: 0 all predicted, 1 some pictures failed (each named on stderr), 2 nothing done.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add = parser.add_argument
+    add("paths", nargs="*", metavar="PATH", help="picture, folder (searched), or glob pattern")
+    add("--format", choices=("table", "json", "jsonl", "csv"), default="table")
+    add("--output", type=Path, metavar="FILE", help="write there instead of to stdout")
+    add("--annotate", type=Path, metavar="DIR", help="save a copy of each picture, drawn on")
+    add("--explain", type=Path, metavar="DIR", help="save a picture of why each face is read so")
+    add("--faces", action="store_true", help="each picture is a face, cut out already")
+    add("--as-they-are", action="store_true", help="align no such face, even if the weights ask")
+    add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
+    add("--detector", metavar="NAME|FILE", help="mobilenet, resnet50 or a checkpoint")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
+    add_engine(parser)
+    add("--min-score", type=probability, metavar="P", help="least detection score, 0…1")
+    add("--batch-size", type=positive, metavar="N", help="pictures in one pass")
+    add("--info", action="store_true", help="show versions, device, weights, ops; then stop")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the parsed arguments ask; returns the exit status.
+
+    Raises InputError, WeightsError, NativeError: nothing can be done at all.
     """
-    from pcnn.recognition.recognizer import Recognizer
+    return show_info(arguments) if arguments.info else predict_files(arguments)
 
-    return Recognizer(
-        *(arguments.weights, arguments.detector, arguments.device),
-        engine=arguments.engine,
-        precision=arguments.precision,
-        batch_size=_step(arguments),
-        align_crops=False if arguments.as_they_are else None,
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command `pcnn-predict`; argv, exit status, SystemExit: see shared.run_command."""
+    description = "Find the faces in pictures and read their expressions."
+    return run_command(
+        *("pcnn-predict", description, add_arguments, run, argv),
+        epilog=_EXAMPLES,
+        check=_check,
+        short=True,
     )
+
+
+def _check(arguments: argparse.Namespace) -> str:
+    if not arguments.paths and not arguments.info:
+        return "give at least one picture, folder or pattern (or --info)"
+    if arguments.faces and (arguments.annotate or arguments.min_score is not None):
+        return "--faces takes each picture for a face, so --annotate and --min-score have no place"
+    return ""
 
 
 def predict_files(arguments: argparse.Namespace) -> int:
@@ -102,21 +151,6 @@ def predict_files(arguments: argparse.Namespace) -> int:
     return SOME_FAILED if failed or errors else DONE
 
 
-def photograph_hint(files: Sequence[Path]) -> str:
-    """What to say of pictures given with --faces if one looks like a whole photograph; else "".
-
-    Only the first hundred are looked at.
-    """
-    for file in files[:_HINT_FILES]:
-        size = stored_size(file)
-        if size and (max(size) > _FACE_RATIO * min(size) or size[0] * size[1] > _FACE_PIXELS):
-            return (
-                f"hint: {shown(file)} has {size[0]} × {size[1]} pixels, but --faces is for faces "
-                "that are cut out already, each picture one: leave it out to have the faces found"
-            )
-    return ""
-
-
 def show_info(arguments: argparse.Namespace) -> int:
     """Print what is installed and what would be used.
 
@@ -160,12 +194,6 @@ def _results(
     else:
         results = recognizer.predict(iter(files), min_score=arguments.min_score, on_error="return")
     return zip(files, results, strict=True)
-
-
-def _step(arguments: argparse.Namespace) -> int:
-    """How many pictures share a pass."""
-    chosen: int | None = arguments.batch_size
-    return chosen or (_CROPS_BATCH_SIZE if arguments.faces else _BATCH_SIZE)
 
 
 def _explain(

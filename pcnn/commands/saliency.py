@@ -13,10 +13,10 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.progress import track
 
-from pcnn.commands.predict import DONE, NOTHING_DONE, SOME_FAILED, photograph_hint
+from pcnn.commands.shared import DONE, NOTHING_DONE, SOME_FAILED, photograph_hint, run_command
 from pcnn.errors import InputError, counted
-from pcnn.results.explanation_picture import stack
 from pcnn.images.files import annotated_names, find_images, shown
+from pcnn.results.style import stack
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,6 +76,12 @@ def run(arguments: argparse.Namespace) -> int:
     return SOME_FAILED if failed or errors else DONE
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command `pcnn-saliency`; argv, exit status, SystemExit: see shared.run_command."""
+    text = "Draw where in faces the eye is drawn, see docs/saliency.md."
+    return run_command("pcnn-saliency", text, add_arguments, run, argv)
+
+
 def draw_row(face: Tensor, saliency: Tensor, name: str) -> Image.Image:
     """A face, its map, and the product of both, beside each other.
 
@@ -107,11 +113,11 @@ def _drawer(arguments: argparse.Namespace) -> Callable[[Path], Sequence[Image.Im
     import torch
 
     from pcnn.faces.alignment import framing
+    from pcnn.faces.views import cut_views
     from pcnn.images.loading import load_image
-    from pcnn.recognition.batches import cut_views
-    from pcnn.recognition.recognizer import DEFAULT_WEIGHTS
     from pcnn.networks.saliency import DEFAULT_MODEL, find_model, saliency_maps
-    from pcnn.weights.files import load_expression
+    from pcnn.weights.expression import load_expression
+    from pcnn.weights.files import DEFAULT_WEIGHTS
 
     loaded = load_expression(arguments.weights or DEFAULT_WEIGHTS)
     if arguments.as_they_are:

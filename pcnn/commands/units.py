@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pcnn.commands.shared import run_command
+from pcnn.weights.expression import load_expression
+from pcnn.weights.files import sha256
+
 if TYPE_CHECKING:
-    from pcnn.datasets.action_units import UnitFaces
     from pcnn.analysis.units import Sensitivity
-    from pcnn.weights.files import ExpressionWeights
+    from pcnn.datasets.action_units import UnitFaces
+    from pcnn.weights.expression import ExpressionWeights
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,16 +42,15 @@ def run(arguments: argparse.Namespace) -> int:
     """
     import json
 
-    from pcnn import weights
     from pcnn.analysis.deconvnet import feature_maps, maximal_responses
-    from pcnn.devices import choose_device
-    from pcnn.recognition.recognizer import DEFAULT_WEIGHTS
     from pcnn.analysis.units import measure, untrained_like
+    from pcnn.devices import choose_device
+    from pcnn.weights.files import DEFAULT_WEIGHTS
 
     if arguments.output:
         arguments.output.mkdir(parents=True, exist_ok=True)
     name = arguments.weights or DEFAULT_WEIGHTS
-    loaded = weights.load_expression(name)
+    loaded = load_expression(name)
     network = loaded.network.to(choose_device(arguments.device, "--device"))
     labelled, native_size = _labelled(arguments, loaded)
     if arguments.untrained:
@@ -60,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         permutations=arguments.permutations,
         seed=arguments.seed,
     )
-    report = _report(arguments, found, labelled, weights.sha256(loaded.path))
+    report = _report(arguments, found, labelled, sha256(loaded.path))
     if arguments.output:
         _write_files(found, report, arguments.output)
     if arguments.json:
@@ -70,13 +74,19 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command `pcnn-units`; argv, exit status, SystemExit: see shared.run_command."""
+    text = "Measure which feature maps answer to which facial units, see docs/deconvnet.md."
+    return run_command("pcnn-units", text, add_arguments, run, argv)
+
+
 def _labelled(arguments: argparse.Namespace, loaded: ExpressionWeights) -> tuple[UnitFaces, int]:
     """The faces with the units that they show, and their `native_size`, see suited_faces."""
     import dataclasses
 
-    from pcnn.faces.alignment import suited_faces
-    from pcnn.datasets.loading import load_faces
     from pcnn.datasets.action_units import balanced, chimeras, from_prototypes, from_table
+    from pcnn.datasets.loading import load_faces
+    from pcnn.faces.alignment import suited_faces
 
     config = loaded.network.config
     faces = load_faces(
@@ -95,7 +105,7 @@ def _report(
     arguments: argparse.Namespace, found: Sensitivity, labelled: UnitFaces, sha256: str
 ) -> dict[str, Any]:
     """What was asked and found, as values that `json.dumps` takes."""
-    from pcnn import __version__
+    from pcnn.version import __version__
 
     asked = ("split", "most", "chimeras", "untrained", "permutations", "seed")
     return {
@@ -125,8 +135,8 @@ def _show(found: Sensitivity, labelled: UnitFaces, title: str) -> None:
 
     from rich.console import Console
 
-    from pcnn.errors import counted
     from pcnn.analysis.unit_charts import unit_table
+    from pcnn.errors import counted
 
     console = Console(markup=False, emoji=False, highlight=False)
     with console.capture() as captured:  # printed by rich, a closed pipe would end the process

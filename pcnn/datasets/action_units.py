@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pcnn.datasets.labels import FaceSet, canonical
 from pcnn.errors import InputError, counted
 from pcnn.images.files import file_error
-from pcnn.datasets.labels import FaceSet, canonical
 from pcnn.networks.regions import RegionLayout
 
 PARTS = ("eyes", "cheeks", "mouth")

@@ -15,9 +15,9 @@ from rich import progress
 from rich.console import Console
 from torch import Tensor
 
+from pcnn.datasets.labels import FER2013_CLASSES, FaceSet, canonical, one_hot
 from pcnn.errors import InputError, counted
 from pcnn.images.loading import load_image
-from pcnn.datasets.labels import FER2013_CLASSES, FaceSet, canonical, one_hot
 from pcnn.networks.pcnn import FERPLUS_CLASSES
 
 SHEETS_TREE = """\

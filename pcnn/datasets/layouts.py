@@ -11,10 +11,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pcnn.errors import InputError
 from pcnn.datasets.ferplus import read_tiles, sheet_splits
-from pcnn.images.files import find_images
 from pcnn.datasets.labels import RAFDB_CLASSES, FaceSet, canonical
+from pcnn.errors import InputError
+from pcnn.images.files import find_images
 from pcnn.networks.pcnn import FERPLUS_CLASSES
 
 RAFDB_TREE = """\

@@ -15,9 +15,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from pcnn.errors import InputError, counted
 from pcnn.datasets.ferplus import FER2013_TREE, SHEETS_TREE, read_fer2013, read_sheets, sheet_splits
-from pcnn.images.loading import load_image
 from pcnn.datasets.labels import FaceSet, one_hot
 from pcnn.datasets.layouts import (
     FOLDERS_TREE,
@@ -32,6 +30,8 @@ from pcnn.datasets.layouts import (
     rafdb_list,
     read_list,
 )
+from pcnn.errors import InputError, counted
+from pcnn.images.loading import load_image
 
 __all__ = ["FaceSet", "load_faces", "load_ferplus"]
 

@@ -12,7 +12,6 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pcnn.errors import InputError
 from pcnn.embeddings.heads import Head, unit_norm
 from pcnn.embeddings.triplets import (
     Triplets,
@@ -22,6 +21,7 @@ from pcnn.embeddings.triplets import (
     read_triplets,
     triplet_accuracy,
 )
+from pcnn.errors import InputError
 
 __all__ = [
     "Embeddings",

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from pcnn import weights as weights_files
 from pcnn.errors import InputError, WeightsError
+from pcnn.weights.files import read, write
 
 Vectors: TypeAlias = NDArray[np.float32]
 Method = Literal["logistic", "balanced", "means"]
@@ -126,7 +126,7 @@ class Head:
 
     def save(self, path: str | Path) -> None:
         """Write it as safetensors, for `load` and for `Recognizer(head=path)`."""
-        weights_files.write(
+        write(
             path,
             {"matrix": torch.from_numpy(self.matrix), "bias": torch.from_numpy(self.bias)},
             {
@@ -139,7 +139,7 @@ class Head:
     @classmethod
     def load(cls, path: str | Path) -> Head:
         """Read what `save` wrote. Raises WeightsError: missing, damaged, or something else."""
-        tensors, metadata = weights_files.read(path)
+        tensors, metadata = read(path)
         if metadata.get("architecture") != _ARCHITECTURE:
             found = metadata.get("architecture")
             raise WeightsError(f"{path}: holds {found!r}, expected {_ARCHITECTURE!r}")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pcnn.errors import WeightsError
+from pcnn.disk import cache_folder
 from pcnn.engines.portable import Graph
-from pcnn.weights.files import cache_folder
+from pcnn.errors import WeightsError
 
 # The code that makes a graph.
 _SOURCES = (

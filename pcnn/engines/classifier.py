@@ -7,7 +7,6 @@ each number of faces; the stitching and pooling of region maps, being linear, is
 
 from __future__ import annotations
 
-import copy
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -16,16 +15,15 @@ from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from pcnn import ops
+from pcnn.engines.convolutions import rows_of
 from pcnn.engines.cuda_graphs import recorded, side_by_side
+from pcnn.engines.folding import beheaded
+from pcnn.engines.trunks import Scratch, Size, Stage, Step, Trunks, empty, empty_rows
 from pcnn.errors import InputError
 from pcnn.networks.pcnn import PCNN, FaceNet
-from pcnn.engines.convolutions import rows_of
-from pcnn.engines.trunks import Scratch, Size, Stage, Step, Trunks, empty, empty_rows
 from pcnn.networks.regions import REGIONS, VIEWS
-from pcnn.networks.trunk import BasicBlock, Trunk
+from pcnn.ops import stitch_regions, warp_add
 
 # Bounds the memory of a pass; the weights are read once for all of its faces.
 _FACES_AT_ONCE = 64
@@ -64,22 +62,6 @@ def prepare(network: PCNN | FaceNet, dtype: torch.dtype | None = None) -> Prepar
         if weight.device.type != "cpu" or dtype != torch.float32:
             return _Folded(network, dtype)
         return _PreparedPCNN(network) if isinstance(network, PCNN) else _PreparedFaceNet(network)
-
-
-def beheaded(network: PCNN | FaceNet) -> tuple[PCNN | FaceNet, nn.Module]:
-    """A copy with its norms folded in, which gives what its expression head is given; the head."""
-    network = copy.deepcopy(network)
-    for module in network.modules():
-        if isinstance(module, (Trunk, BasicBlock)):
-            _fold(module, "conv1", "bn1")
-        if isinstance(module, BasicBlock):
-            _fold(module, "conv2", "bn2")
-            if module.downsample is not None:
-                _fold(module.downsample, "0", "1")
-    name = "expression_head" if isinstance(network, PCNN) else "head"
-    head: nn.Module = getattr(network, name)
-    setattr(network, name, nn.Identity())
-    return network, head
 
 
 class _Folded:
@@ -292,7 +274,7 @@ def _program(parts: _Parts, faces: int) -> _Program:
 def _fuse(rows: Tensor, theta: Tensor, face: Tensor) -> None:
     """Put the fused maps in the place of the stitched ones. face: (B, H, W, C); rows: its rows."""
     stitched = rows[1:].view(face.shape).permute(0, 3, 1, 2)
-    rows[1:] = rows_of(ops.warp_add(stitched, theta, face.permute(0, 3, 1, 2)))
+    rows[1:] = rows_of(warp_add(stitched, theta, face.permute(0, 3, 1, 2)))
 
 
 def _pooled(program: _Program, rows: Tensor, faces: int) -> Tensor:
@@ -332,13 +314,6 @@ def _mixing(sizes: Sequence[Size]) -> Tensor:
         unit.reshape(1, len(units), *size)
         for unit, size in zip(units.split(counts, 1), regions, strict=True)
     ]
-    stitching = ops.stitch_regions(maps, face)[0].flatten(1).t()
+    stitching = stitch_regions(maps, face)[0].flatten(1).t()
     pooling = torch.block_diag(*(torch.full((1, count), 1 / count) for count in counts))
     return torch.cat((stitching, pooling))
-
-
-def _fold(module: nn.Module, convolution: str, norm: str) -> None:
-    """Fold a module's batch norm into its convolution, in place."""
-    found = fuse_conv_bn_eval(getattr(module, convolution), getattr(module, norm))
-    setattr(module, convolution, found)
-    setattr(module, norm, nn.Identity())

@@ -9,33 +9,18 @@ Maps are (B, C, H, W) channels-last throughout; their rows are (B · H · W, C).
 from __future__ import annotations
 
 from functools import cache, lru_cache
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 # Patches of up to this many numbers are gathered and multiplied; of more, the gathering costs more
 # than a call of oneDNN.
 MOST_GATHERED = 180_000
 # Pointwise convolutions of more pixels are left to oneDNN, which rectifies while it writes.
 _MOST_MULTIPLIED = 16_000
-
-
-def folded(convolution: nn.Conv2d, norm: nn.Module | None = None) -> tuple[Tensor, Tensor]:
-    """Weight (N, C, k, k) and bias (N,) of a convolution and the norm that follows it.
-
-    norm: a BatchNorm2d, which counts with its running statistics; anything else does not.
-    """
-    weight = convolution.weight.detach()
-    bias = weight.new_zeros(len(weight)) if convolution.bias is None else convolution.bias.detach()
-    if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
-        return weight, bias
-    mean, variance = norm.running_mean, cast("Tensor", norm.running_var)
-    scale = norm.weight.detach() * torch.rsqrt(variance + norm.eps)
-    shift = norm.bias.detach() + (bias - mean) * scale
-    return weight * scale[:, None, None, None], shift
 
 
 class DirectConvolution:

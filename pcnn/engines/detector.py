@@ -15,16 +15,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pcnn.engines.cuda_graphs import recorded
 from pcnn.engines.convolutions import (
     Convolution,
     DirectConvolution,
-    folded,
     keep_freed_memory,
     rectify_,
     rows_of,
 )
-from pcnn.networks.retinaface import ANCHORS_PER_CELL, Bottleneck, Context, MobileNet, ResNet50, RetinaFace
+from pcnn.engines.cuda_graphs import recorded
+from pcnn.engines.folding import folded
+from pcnn.networks.retinaface import (
+    ANCHORS_PER_CELL,
+    Bottleneck,
+    Context,
+    MobileNet,
+    ResNet50,
+    RetinaFace,
+)
 
 # What is predicted for an anchor: the logit of a face, its box, its landmarks.
 _VALUES = 1 + 4 + 10

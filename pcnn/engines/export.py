@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcnn import __version__
-from pcnn.engines.select import Session, open_session, require
-from pcnn.errors import InputError, WeightsError
 from pcnn.engines.portable import FileGraph, quietly
+from pcnn.engines.sessions import Session, open_session, require
+from pcnn.errors import InputError, WeightsError
+from pcnn.version import __version__
 
 # Formats and how their files' names end.
 FORMATS: Mapping[str, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}

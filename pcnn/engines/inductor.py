@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from pcnn.devices import instructions
-from pcnn.errors import InputError, WeightsError
 from pcnn.engines.portable import Graph, quietly
+from pcnn.errors import InputError, WeightsError
 
 
 def write_compiled(graph: Graph, path: Path) -> None:

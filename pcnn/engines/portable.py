@@ -17,18 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from pcnn.networks.anchors import anchor_grid, decode_boxes, decode_landmarks
-from pcnn.weights.detector import DetectorSettings
-from pcnn.errors import InputError
-from pcnn.evaluation.logits import normalise
-from pcnn.engines.classifier import beheaded
-from pcnn.networks.interaction import Interaction
-from pcnn.networks.pcnn import PCNN, FaceNet
-from pcnn.ops import reference
 from pcnn.engines.detector import merged_heads
+from pcnn.engines.folding import beheaded
+from pcnn.errors import InputError
+from pcnn.networks.anchors import anchor_grid, decode_boxes, decode_landmarks
+from pcnn.networks.interaction import Interaction
+from pcnn.networks.pcnn import PCNN, FaceNet, normalise
 from pcnn.networks.regions import REGIONS, VIEWS
 from pcnn.networks.retinaface import ANCHORS_PER_CELL, RetinaFace
-from pcnn.weights.files import ExpressionWeights
+from pcnn.ops import reference
+from pcnn.weights.detector import DetectorSettings
+from pcnn.weights.expression import ExpressionWeights
 
 # From 20 on GridSample's modes have other names, which OpenVINO 2025.2 does not know
 # (openvinotoolkit/openvino, issue 33531).

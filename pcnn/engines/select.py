@@ -8,42 +8,32 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from pcnn.engines.cuda_graphs import Compute, recorded
-from pcnn.weights.detector import DetectorSettings
-from pcnn.engines.inductor import Compiled, machine, write_compiled
 from pcnn.devices import instructions
-from pcnn.errors import InputError, WeightsError, counted
-from pcnn.engines.portable import Graph, LevelsGraph, ViewsGraph, patterns, rows
-from pcnn.engines.classifier import Prepared, prepare
 from pcnn.engines.cache import kept, write_onnx
+from pcnn.engines.classifier import Prepared, prepare
+from pcnn.engines.cuda_graphs import Compute, recorded
 from pcnn.engines.detector import PreparedRetinaFace
+from pcnn.engines.inductor import Compiled, machine, write_compiled
+from pcnn.engines.portable import Graph, LevelsGraph, ViewsGraph, patterns, rows
+from pcnn.engines.sessions import PACKAGES, Session, missing, open_session, require
+from pcnn.errors import InputError, counted
 from pcnn.networks.regions import REGIONS
 from pcnn.networks.retinaface import RetinaFace
-from pcnn.weights.files import ExpressionWeights
+from pcnn.weights.detector import DetectorSettings
+from pcnn.weights.expression import ExpressionWeights
 
 ENGINES = ("torch", "compile", "openvino", "onnxruntime")
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 # How far fewer bits may move a calibrated probability of the sample faces to be chosen by "auto".
 MOST_MOVED = 0.02
-
-# What engines need, and the extra that brings it; "auto" takes the first that is there, in the
-# order of what a photograph costs (benchmarks/bench_engines.py).
-_PACKAGES = {
-    "onnxruntime": ("onnx", ("onnxruntime", "onnx", "onnxscript")),
-    "openvino": ("openvino", ("openvino", "onnx", "onnxscript")),
-}
-_Arrays: TypeAlias = Mapping[str, NDArray[np.float32]]
 
 
 class PreparedDetector(Protocol):
@@ -56,25 +46,18 @@ class PreparedDetector(Protocol):
         """Predictions for every anchor (B, N, 15); see PreparedRetinaFace."""
 
 
-class Session(Protocol):
-    """A model file in an engine; several threads may call it."""
-
-    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> _Arrays:
-        """Named inputs to named outputs."""
-
-
 def choose_engine(engine: str, device: torch.device) -> str:
     """The engine asked for, one of ENGINES; "auto" is the quickest that is installed.
 
     Raises InputError: an unknown one, one that is not installed, or one that has no way to a GPU.
     """
     if engine == "auto":
-        there = (name for name in _PACKAGES if not missing(_PACKAGES[name][1]))
+        there = (name for name in PACKAGES if not missing(PACKAGES[name][1]))
         return next(there, "torch") if device.type == "cpu" else "torch"
     if engine not in ENGINES:
         raise InputError(f"engine must be auto, {', '.join(ENGINES)}, got {engine!r}")
-    if engine in _PACKAGES:
-        extra, packages = _PACKAGES[engine]
+    if engine in PACKAGES:
+        extra, packages = PACKAGES[engine]
         require(f"engine {engine!r}", packages, extra)
         if device.type != "cpu":
             raise InputError(
@@ -82,18 +65,6 @@ def choose_engine(engine: str, device: torch.device) -> str:
                 "say device='cpu', or engine='torch'"
             )
     return engine
-
-
-def require(what: str, packages: Sequence[str], extra: str) -> None:
-    """Raise InputError, naming the extra, where packages that `what` needs are not installed."""
-    lacking = missing(packages)
-    if lacking:
-        raise InputError(f"{what} needs {', '.join(lacking)}: pip install 'pcnn[{extra}]'")
-
-
-def missing(packages: Sequence[str]) -> list[str]:
-    """Those of the packages that are not installed."""
-    return [name for name in packages if importlib.util.find_spec(name) is None]
 
 
 def prepare_classifier(
@@ -145,23 +116,11 @@ def prepare_detector(
 
     engine: one of ENGINES; of "compile" it is plain PyTorch, as photographs have too many sizes.
     """
-    if engine not in _PACKAGES:
+    if engine not in PACKAGES:
         return PreparedRetinaFace(
             network, channels=settings.channels, mean=settings.mean, std=settings.std
         )
     return _Detector(LevelsGraph(network, settings), settings, engine)
-
-
-def open_session(path: Path, engine: str, precision: str = "float32") -> Session:
-    """A model file in an engine, with as many threads as torch has now.
-
-    path: an ONNX file, for openvino also the .xml of its own format.
-    Raises WeightsError: the engine cannot read it.
-    """
-    try:
-        return _SESSIONS[engine](path, precision)
-    except Exception as error:  # each engine has exceptions of its own
-        raise WeightsError(f"{path}: {engine} cannot use it ({error})") from error
 
 
 def quick_precision(device: torch.device) -> str | None:
@@ -194,7 +153,7 @@ def movement(loaded: ExpressionWeights, prepared: Prepared) -> float:
 
 def _described(engine: str, precision: str, device: torch.device) -> str:
     threads = f", {counted(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else ""
-    package = engine if engine in _PACKAGES else "torch"
+    package = engine if engine in PACKAGES else "torch"
     name = "compiled by torch" if engine == "compile" else engine
     return f"{name} {importlib.metadata.version(package)}, {precision}{threads}"
 
@@ -280,45 +239,3 @@ class _Detector:
         found = self._session({"images": canvas.numpy()})
         levels = self._levels if fine else self._levels[1:]
         return torch.cat([rows(torch.from_numpy(found[level])) for level in levels], 1)
-
-
-class _OpenVino:
-    def __init__(self, path: Path, precision: str) -> None:
-        import openvino
-
-        options = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
-        }
-        self._compiled = openvino.Core().compile_model(path, "CPU", options)
-        self._own = threading.local()  # a request serves one call at a time
-
-    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> _Arrays:
-        if not hasattr(self._own, "request"):
-            self._own.request = self._compiled.create_infer_request()
-        found = self._own.request.infer(dict(inputs), share_inputs=True)
-        return {output.get_any_name(): values for output, values in found.items()}
-
-
-class _OnnxRuntime:
-    def __init__(self, path: Path, precision: str) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        # Threads that wait by spinning would take the cores from what torch does meanwhile.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"]
-        )
-        self._outputs = [output.name for output in self._session.get_outputs()]
-
-    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> _Arrays:
-        return dict(zip(self._outputs, self._session.run(None, dict(inputs)), strict=True))
-
-
-_SESSIONS: Mapping[str, Callable[[Path, str], Session]] = {
-    "openvino": _OpenVino,
-    "onnxruntime": _OnnxRuntime,
-}

@@ -20,11 +20,11 @@ from pcnn.engines.convolutions import (
     MOST_GATHERED,
     DirectConvolution,
     as_matrix,
-    folded,
     patch_index,
     rows_of,
     used_taps,
 )
+from pcnn.engines.folding import folded
 from pcnn.networks.trunk import BasicBlock, Trunk
 
 Size: TypeAlias = "tuple[int, int]"  # height, width

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import importlib.util
-import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,27 +13,15 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from pcnn import __version__, weights
-from pcnn.faces.alignment import suited_faces
-from pcnn.evaluation.charts import draw_confusion, draw_coverage, draw_reliability
-from pcnn.datasets.loading import FaceSet, load_faces
-from pcnn.faces.detector import DEFAULT_DETECTOR, FaceDetector
-from pcnn.devices import choose_device
-from pcnn.errors import InputError, counted
-from pcnn.evaluation.logits import Cost, measure_cost, predict_logits
-from pcnn.datasets.labels import canonical, one_hot, relabel
-from pcnn.networks.pcnn import PCNN, FaceNet
-from pcnn.recognition.recognizer import DEFAULT_WEIGHTS
-from pcnn.evaluation.tables import class_table, coverage_table, overall_table, write_csv
+from pcnn.datasets.labels import FaceSet, canonical, one_hot, relabel
+from pcnn.errors import InputError
+from pcnn.evaluation.logits import predict_logits
 from pcnn.evaluation.scores import Scores, score
-from pcnn.weights.files import ExpressionWeights
-
-_LATENCY_RUNS = 20
-# What is told of the data in the report.
-_DATA_OPTIONS = (
-    *("split", "layout", "protocol", "labels", "duplicates", "numbering"),
-    *("images", "skip_missing", "skip_damaged"),
-)
+from pcnn.faces.alignment import suited_faces
+from pcnn.faces.detector import FaceDetector
+from pcnn.networks.pcnn import PCNN, FaceNet
+from pcnn.weights.expression import ExpressionWeights
+from pcnn.weights.files import DEFAULT_DETECTOR
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,120 +161,3 @@ def _logits(
         parts.append([predict_logits(network, each, native_size=native_size)[0] for each in seen])
     logits = [torch.cat(each) for each in zip(*parts, strict=True)]
     return logits[0], torch.stack(logits).mean(0)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Do what `pcnn-evaluate`'s parsed arguments ask; returns the exit status.
-
-    Raises InputError, WeightsError, OSError: nothing could be scored or written.
-    """
-    _prepare(arguments.output)
-    name = arguments.weights or DEFAULT_WEIGHTS
-    loaded = weights.load_expression(name)
-    loaded.network.to(choose_device(arguments.device, "--device"))
-    if arguments.as_they_are:
-        loaded = dataclasses.replace(loaded, aligned=False)
-    faces = load_faces(
-        arguments.data,
-        arguments.split,
-        layout=arguments.layout,
-        grey=loaded.network.config.channels == 1,
-        protocol=arguments.protocol,
-        labels=arguments.labels,
-        duplicates=arguments.duplicates,
-        numbering=dict(enumerate(arguments.numbering)) if arguments.numbering else None,
-        images=arguments.images,
-        missing="skip" if arguments.skip_missing else "raise",
-        on_error="skip" if arguments.skip_damaged else "raise",
-    )
-    evaluation = evaluate(
-        loaded,
-        faces,
-        batch=arguments.batch_size,
-        flip=arguments.flip,
-        bootstrap=arguments.bootstrap,
-    )
-    cost = measure_cost(loaded.network, runs=0 if arguments.no_latency else _LATENCY_RUNS)
-    report = {
-        "pcnn": __version__,
-        "weights": {"name": str(name), "sha256": weights.sha256(loaded.path)},
-        "data": {
-            "path": str(arguments.data),
-            **{key: getattr(arguments, key) for key in _DATA_OPTIONS},
-        },
-        "bootstrap": arguments.bootstrap,
-        **evaluation.to_dict(),
-        "cost": cost.to_dict(),
-    }
-    if arguments.output:
-        _write_files(evaluation.scores, report, arguments.output)
-    if arguments.json:
-        print(json.dumps(report, indent=2))
-    else:
-        split = f", {arguments.split}" if arguments.split else ""
-        kind = "labels of FER2013" if arguments.labels == "fer2013" else arguments.protocol
-        _show(evaluation, cost, f"{name} on {Path(arguments.data).name}{split} ({kind})")
-    return 0
-
-
-def _prepare(output: Path | None) -> None:
-    """Tell what is missing at once, not after minutes; make the folder to write to."""
-    for library, package in (("sklearn", "scikit-learn"), ("matplotlib", "matplotlib")):
-        if importlib.util.find_spec(library) is None and (output or library == "sklearn"):
-            raise InputError(f"{package} must be installed: pip install 'pcnn[train]'")
-    if output:
-        output.mkdir(parents=True, exist_ok=True)
-
-
-def _write_files(scores: Scores, report: dict[str, Any], folder: Path) -> None:
-    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    write_csv(scores, classes=folder / "per_class.csv", confusion=folder / "confusion.csv")
-    draw_confusion(scores, folder / "confusion.png")
-    draw_reliability(scores, folder / "reliability.png")
-    draw_coverage(scores, folder / "coverage.png")
-
-
-def _show(evaluation: Evaluation, cost: Cost, title: str) -> None:
-    """Print the results for reading."""
-    console = Console(markup=False, emoji=False, highlight=False)
-    with console.capture() as captured:  # printed by rich, a closed pipe would end the process
-        for line in _lines(evaluation, title):
-            console.print(line, soft_wrap=True)
-        if not console.is_terminal:
-            console.width = 200  # more than any of them needs
-        scores = evaluation.scores
-        tables = (
-            overall_table(scores, evaluation.other, mirror=evaluation.mirror),
-            class_table(scores),
-        )
-        for table in (*tables, coverage_table(scores)):
-            console.print("", table, sep="\n")
-        console.print("", _told_cost(cost), sep="\n", soft_wrap=True)
-    sys.stdout.write(captured.get())
-    sys.stdout.flush()
-
-
-def _lines(evaluation: Evaluation, title: str) -> Iterator[str]:
-    """What was scored, and what was left out of it."""
-    common = evaluation.common
-    yield f"{title}: {counted(len(common.faces), 'face')}"
-    if evaluation.aligned:
-        yield "aligned by their landmarks, where these are found"
-    if common.data_only:
-        names = ", ".join(common.data_only)
-        left_out = counted(common.left_out, "face")
-        yield f"left out: {left_out} of classes the network has not ({names})"
-    if common.network_only:
-        names = ", ".join(common.network_only)
-        yield (
-            f"probabilities renormalised without classes the data has not ({names}), "
-            f"the likeliest for {counted(evaluation.outside, 'face')}"
-        )
-
-
-def _told_cost(cost: Cost) -> str:
-    text = f"{cost.parameters / 1e6:.1f} M parameters, {cost.macs / 1e9:.2f} GMACs a face"
-    if cost.latency_ms is None:
-        return text
-    threads = f", threads: {cost.threads}" if cost.device == "cpu" else ""
-    return f"{text}, {cost.latency_ms:.1f} ms for one alone ({cost.device}{threads})"

@@ -22,16 +22,15 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from pcnn.faces.detector import DEFAULT_DETECTOR, Detector, FaceDetector
+from pcnn.disk import cache_folder
 from pcnn.errors import InputError
+from pcnn.faces.detector import Detector, FaceDetector
 from pcnn.faces.geometry import face_transforms, picture_transforms
 from pcnn.networks.pcnn import ModelConfig
 from pcnn.ops.reference import taps
-from pcnn.training.detector.photographs import is_held_out, read_photographs
-from pcnn.recognition.batches import cut_views
-from pcnn.networks.regions import VIEWS
 from pcnn.results.values import Detection
-from pcnn.weights.files import ExpressionWeights, cache_folder
+from pcnn.weights.expression import ExpressionWeights
+from pcnn.weights.files import DEFAULT_DETECTOR
 
 # Before it looks for landmarks the detector, which knows photographs, gets the face at this side
 # and with a frame, in pixels, that goes on with the face's edges.
@@ -148,41 +147,6 @@ def landmarks_file(faces: Tensor, detector: FaceDetector) -> Path | None:
     digest.update(str(tuple(faces.shape)).encode())
     digest.update(faces.cpu().contiguous().numpy().tobytes())
     return cache_folder() / "landmarks" / f"{digest.hexdigest()[:32]}.npy"
-
-
-def photograph_faces(
-    path: str | Path, detector: Detector, template: ArrayLike, size: int, *, grey: bool
-) -> Tensor:
-    """The faces in an archive of photographs, but those held out, aligned and as sharp as they are.
-
-    path: see photographs.read_photographs. template, size: see align_faces.
-    Faces whose box is less than a third of `size` wide or high are left out.
-    Returns (M, size, size) or (M, size, size, 3) uint8.
-    Raises InputError: as read_photographs; no faces.
-    """
-    cache = cache_folder() / "landmarks" / f"{Path(path).stem}.npz"
-    channels = 1 if grey else 3
-    levels = ModelConfig(size=size, mean=(0.0,) * channels, std=(1 / 255,) * channels)
-    cut = []
-    for photograph in read_photographs(path, detector, cache=cache):
-        wide = photograph.faces.confident() & (photograph.faces.sides() >= size / 3)
-        if is_held_out(photograph.name) or not wide.any():
-            continue
-        points = list(photograph.faces.landmarks[wide].reshape(-1, 5, 2))
-        transforms = face_transforms(points, template, size, levels.layout)
-        (views,) = cut_views(
-            [photograph.pixels()],
-            [transforms],
-            levels,
-            native_size=size,
-            device=torch.device("cpu"),
-            names=VIEWS[:1],
-        )
-        cut.append(views.round().clamp(0, 255).to(torch.uint8))
-    if not cut:
-        raise InputError(f"photograph_faces: no face large enough in the photographs of {path}")
-    faces = torch.cat(cut)  # (M, C, size, size)
-    return faces[:, 0] if grey else faces.permute(0, 2, 3, 1)
 
 
 def framing(

@@ -15,16 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcnn.networks.anchors import anchor_grid, decode_boxes, decode_landmarks, nms
-from pcnn.weights.detector import DetectorSettings, read_detector
 from pcnn.devices import upload
+from pcnn.engines.folding import fold_batch_norms
 from pcnn.engines.select import prepare_detector
 from pcnn.errors import InputError, WeightsError
+from pcnn.faces.resampling import resized
+from pcnn.networks.anchors import anchor_grid, decode_boxes, decode_landmarks
+from pcnn.networks.boxes import nms
+from pcnn.networks.retinaface import RetinaFace, architecture_of, load_state
 from pcnn.results.values import Detection
-from pcnn.networks.retinaface import RetinaFace, architecture_of, fold_batch_norms, load_state
-from pcnn.faces.shrinking import resized
-
-DEFAULT_DETECTOR = "mobilenet"
+from pcnn.weights.detector import DetectorSettings, read_detector
 
 # The network halves its input five times.
 _STRIDE = 32
@@ -293,18 +293,6 @@ def _fetched(predictions: Tensor, anchors: Tensor) -> list[tuple[Tensor, Tensor]
     rows = predictions.gather(1, places.expand(-1, -1, predictions.shape[2]))
     fetched = torch.cat((rows, places.to(rows)), 2).cpu()
     return [(own[:, :-1], anchors[own[:, -1].long()]) for own in fetched]
-
-
-def normalise(images: Tensor, settings: DetectorSettings) -> Tensor:
-    """What the network takes for RGB images.
-
-    images: (B, 3, H, W) float32, RGB, 0…255.
-    Returns the same shape, channels in the settings' order, mean and deviation taken out.
-    """
-    if settings.channels == "bgr":
-        images = images.flip(1)
-    mean, std = images.new_tensor(settings.mean), images.new_tensor(settings.std)
-    return (images - mean.view(3, 1, 1)) / std.view(3, 1, 1)
 
 
 def _shorter_side(face: Detection) -> float:

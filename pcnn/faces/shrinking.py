@@ -10,9 +10,10 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+
+from pcnn.faces.resampling import resized
 
 # Averages over more pixels than this along a side are shrunk, to averages over so many.
 _MOST_EXTENT, _EXTENT = 4.0, 2.5
@@ -28,14 +29,6 @@ class Source(NamedTuple):
     pixels: Tensor
     transforms: NDArray[np.float32]
     footprint: float
-
-
-def resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """(H, W, 3) uint8 or float32 → another height and width: averaged to shrink, bilinear."""
-    if size == pixels.shape[:2]:
-        return pixels
-    images = pixels.permute(2, 0, 1)[None]
-    return F.interpolate(images, size, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
 
 
 def shrink_face(source: Source, size: int) -> Source:

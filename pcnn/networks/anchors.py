@@ -18,8 +18,6 @@ from pcnn.errors import InputError, check_shape
 
 # Exponents above this (a box 20 million times its anchor) would only overflow.
 _LARGEST_EXPONENT = 16.0
-# Rows of the overlap matrix held at once by `nms`: 1024 × N floats.
-_NMS_BLOCK = 1024
 
 
 def anchor_grid(
@@ -119,62 +117,6 @@ def decode_landmarks(offsets: Tensor, anchors: Tensor, variances: tuple[float, f
     _check_coding("decode_landmarks", "offsets", offsets, anchors, variances, 10)
     scale = anchors[:, 2:].repeat(1, 5) * variances[0]
     return anchors[:, :2].repeat(1, 5) + offsets * scale
-
-
-def box_overlaps(first: Tensor, second: Tensor) -> Tensor:
-    """Intersection over union of every box with every other.
-
-    first: (N, 4), second: (M, 4) float32, x1 y1 x2 y2.
-    Returns (N, M) float32, 0…1; a box without area overlaps nothing.
-    Raises InputError: wrong shape.
-    """
-    check_shape("box_overlaps", "first", first, (None, 4))
-    check_shape("box_overlaps", "second", second, (None, 4))
-    top_left = torch.maximum(first[:, None, :2], second[None, :, :2])  # (N, M, 2)
-    bottom_right = torch.minimum(first[:, None, 2:], second[None, :, 2:])
-    intersection = (bottom_right - top_left).clamp(min=0).prod(dim=-1)
-    union = _areas(first)[:, None] + _areas(second)[None, :] - intersection
-    return torch.where(union > 0, intersection / union.clamp(min=1e-12), 0.0)
-
-
-def nms(boxes: Tensor, scores: Tensor, *, iou: float) -> Tensor:
-    """Indices of boxes kept by greedy suppression, best first.
-
-    boxes: (N, 4) float32, x1 y1 x2 y2, pixels.
-    scores: (N,) float32, same device; ties keep the lower index.
-    iou: 0…1; overlap strictly above it is suppressed.
-    Returns (K,) int64; N = 0 gives an empty one.
-    Raises InputError: wrong shape, dtype, device or range.
-    """
-    _check_nms(boxes, scores, iou)
-    order = scores.sort(descending=True, stable=True).indices
-    ranked = boxes[order].cpu()
-    alive = torch.ones(len(ranked), dtype=torch.bool)
-    for start in range(0, len(ranked), _NMS_BLOCK):
-        block = ranked[start : start + _NMS_BLOCK]
-        rivals = box_overlaps(block, ranked[start:]) > iou  # (≤ block, N - start)
-        for row in range(len(block)):
-            if alive[start + row]:
-                alive[start + row + 1 :] &= ~rivals[row, row + 1 :]
-    return order[alive.to(order.device)]
-
-
-def _areas(boxes: Tensor) -> Tensor:
-    return (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=-1)
-
-
-def _check_nms(boxes: Tensor, scores: Tensor, iou: float) -> None:
-    check_shape("nms", "boxes", boxes, (None, 4))
-    check_shape("nms", "scores", scores, (len(boxes),))
-    for name, tensor in (("boxes", boxes), ("scores", scores)):
-        if tensor.dtype != torch.float32:
-            raise InputError(f"nms: {name} must be float32, got {tensor.dtype}; use .float()")
-    if boxes.device != scores.device:
-        raise InputError(
-            f"nms: boxes and scores must be on one device, got {boxes.device}, {scores.device}"
-        )
-    if not 0 <= iou <= 1:
-        raise InputError(f"nms: iou must be 0…1, got {iou}")
 
 
 def _check_coding(  # noqa: PLR0913, PLR0917 - private: one check for four public functions

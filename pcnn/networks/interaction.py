@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pcnn import ops
+from pcnn.ops import stitch_regions, warp_add
 
 
 class Interaction(nn.Module):
@@ -31,7 +31,7 @@ class Interaction(nn.Module):
 
     def forward(self, face: Tensor, regions: Sequence[Tensor], stage4: nn.Module) -> Tensor:
         """face (B, C, H, W) and five region maps (B, C, ·, ·) → fused (B, C, H, W)."""
-        stitched = ops.stitch_regions(regions, (face.shape[2], face.shape[3]))
+        stitched = stitch_regions(regions, (face.shape[2], face.shape[3]))
         deep = stage4(stitched)  # (B, channels, ⌈H / 2⌉, ⌈W / 2⌉)
         theta = self.localisation(deep.flatten(1)).view(-1, 2, 3)
-        return ops.warp_add(stitched, theta, face)
+        return warp_add(stitched, theta, face)

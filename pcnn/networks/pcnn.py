@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from pcnn.networks.backbones import find_backbone
 from pcnn.errors import InputError, check_shape
+from pcnn.networks.backbones import find_backbone
 from pcnn.networks.interaction import Interaction
 from pcnn.networks.regions import REGIONS, VIEWS, RegionLayout
 from pcnn.networks.trunk import initialise
@@ -304,3 +304,10 @@ def _check_alike(function: str, ours: ModelConfig, theirs: ModelConfig) -> None:
             raise InputError(
                 f"{function}: {name} must be {getattr(ours, name)}, got {getattr(theirs, name)}"
             )
+
+
+def normalise(faces: Tensor, config: ModelConfig) -> Tensor:
+    """(B, C, H, W) of 0…1 → the network's input of the same shape, channels-last."""
+    mean = faces.new_tensor(config.mean).view(1, -1, 1, 1)
+    std = faces.new_tensor(config.std).view(1, -1, 1, 1)
+    return ((faces - mean) / std).to(memory_format=torch.channels_last)

@@ -7,12 +7,10 @@ are; that alone is why some of them look unlike the rest of this package.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pcnn.errors import InputError, WeightsError
 
@@ -110,22 +108,6 @@ def load_state(state: Mapping[str, Tensor], *, leak: float = 0.0) -> RetinaFace:
             raise WeightsError(f"{architecture}: the state dict {problem} {shown}")
     network.load_state_dict({**wanted, **{key: value.float() for key, value in state.items()}})
     return network.eval()
-
-
-def fold_batch_norms(network: RetinaFace) -> RetinaFace:
-    """The network with batch norms that follow a convolution in a Sequential folded into it.
-
-    Works in place, for inference only: the same outputs but for rounding, in less time.
-    """
-    for container in list(network.modules()):
-        if not isinstance(container, nn.Sequential):
-            continue
-        layers = list(container)
-        for index, (first, second) in enumerate(pairwise(layers)):
-            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
-                container[index] = fuse_conv_bn_eval(first, second)
-                container[index + 1] = nn.Identity()
-    return network
 
 
 class MobileNet(nn.Module):

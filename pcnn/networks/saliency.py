@@ -16,8 +16,8 @@ from torch import Tensor
 
 from pcnn.errors import InputError, check_shape
 from pcnn.networks.pcnn import ModelConfig
-from pcnn.ops.reference import LUMA
 from pcnn.networks.regions import VIEWS
+from pcnn.ops.reference import LUMA
 
 # Faces (B, 1 or 3, H, W) of 0…1 → maps (B, 1, H, W) of 0…1; the same faces always give the same
 # maps, whatever stands beside them in the batch. Called from several threads at once.

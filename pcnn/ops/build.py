@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pcnn.errors import NativeError
-from pcnn.ops import recipe
+from pcnn.ops import compiler
 
 HINT = "pip install 'pcnn[cuda]' brings the compiler"
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -27,11 +27,11 @@ def cuda_module(capability: tuple[int, int]) -> Path:
     compiling the same, and the file appears under its name only once it is whole.
     Raises NativeError: no compiler, no pybind11, or the compiler's own words.
     """
-    compiler = recipe.nvcc()
-    if compiler is None:
+    nvcc = compiler.nvcc()
+    if nvcc is None:
         raise NativeError(f"no CUDA compiler (nvcc) found; {HINT}")
     folder = cache()
-    name = f"_cuda-{sources_hash()}-sm{capability[0]}{capability[1]}{recipe.module_suffix()}"
+    name = f"_cuda-{sources_hash()}-sm{capability[0]}{capability[1]}{compiler.module_suffix()}"
     path = folder / name
     if path.exists():
         return path
@@ -39,28 +39,28 @@ def cuda_module(capability: tuple[int, int]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with _lock(folder / f"{name}.lock"):
             if not path.exists():  # else another process was faster
-                _compile(path, compiler, 10 * capability[0] + capability[1])
+                _compile(path, nvcc, 10 * capability[0] + capability[1])
     except OSError as error:
         raise NativeError(f"cannot compile into {folder}: {error}") from error
     return path
 
 
-def _compile(path: Path, compiler: Path, number: int) -> None:
+def _compile(path: Path, nvcc: Path, number: int) -> None:
     workplace = Path(tempfile.mkdtemp(dir=path.parent, prefix="build-"))
     try:
-        known = recipe.architectures(compiler)
+        known = compiler.architectures(nvcc)
         native = [number] if number in known else []
         # A GPU newer than the compiler runs portable code; an older one has no way.
         ptx = None if native else max((n for n in known if n < number), default=None)
         if not native and ptx is None:
-            raise NativeError(f"{compiler} compiles for no GPU of compute capability {number / 10}")
-        recipe.cuda_module(
-            workplace / path.name, sources(), _include(), compiler=compiler, native=native, ptx=ptx
+            raise NativeError(f"{nvcc} compiles for no GPU of compute capability {number / 10}")
+        compiler.cuda_module(
+            workplace / path.name, sources(), _include(), compiler=nvcc, native=native, ptx=ptx
         )
         (workplace / path.name).replace(path)
     except subprocess.CalledProcessError as error:
         raise NativeError(
-            f"compiling the CUDA ops failed with {compiler}:\n{error.output.strip()}"
+            f"compiling the CUDA ops failed with {nvcc}:\n{error.output.strip()}"
         ) from error
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
@@ -81,9 +81,9 @@ def sources() -> Path:
 
 
 def sources_hash() -> str:
-    """A name for this version of the sources and of the recipe."""
+    """A name for this version of the sources and of how they are compiled."""
     digest = hashlib.sha256()
-    for path in (*sorted(sources().iterdir()), Path(recipe.__file__)):
+    for path in (*sorted(sources().iterdir()), Path(compiler.__file__)):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, TypeAlias, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from pcnn import ops
-from pcnn.devices import upload
 from pcnn.errors import InputError
 from pcnn.images.loading import load_image
-from pcnn.networks.pcnn import ModelConfig
-from pcnn.networks.regions import VIEWS
-from pcnn.networks.saliency import weigh
-from pcnn.faces.shrinking import Source, shrink_face
 from pcnn.recognition.threads import in_order, worker_count
 
 # Large pictures of a batch are worked on a few at a time: a thread holds fewer than so many pixels
@@ -135,47 +126,3 @@ def _read(image: Any, bgr: bool, name: str, on_error: OnError) -> Picture | Inpu
         if on_error == "raise":
             raise
         return error
-
-
-def cut_views(  # noqa: PLR0913
-    pictures: Sequence[NDArray[np.uint8]],
-    transforms: Sequence[NDArray[np.float32]],
-    config: ModelConfig,
-    *,
-    native_size: int,
-    device: torch.device,
-    names: Sequence[str] = VIEWS,
-) -> list[Tensor]:
-    """The faces of pictures as a network takes them, weighed by saliency if it asks for that.
-
-    pictures: (H, W, 3) each. transforms: for each picture (faces, 6, 2, 3), see geometry.
-    native_size: the side in pixels of the faces that the network was trained on.
-    names: the first of VIEWS that are wanted, at least "face".
-    Returns the views in the order of VIEWS, each (faces, C, h, w), across pictures; without any
-    face, faces is 0.
-    """
-    boxes = config.layout.boxes(config.size)
-    sizes = [boxes[name].size for name in names]
-    # Trained on coarser faces than the view could hold, the network expects pixels that average as
-    # much of the face as theirs do.
-    footprint = config.size / native_size
-    crops: list[list[Tensor]] = []
-    for pixels, maps in zip(pictures, transforms, strict=True):
-        image, wanted = torch.from_numpy(pixels), maps[:, : len(names)]
-        sources = [shrink_face(Source(image, one, footprint), config.size) for one in wanted]
-        if sources and all(source.pixels is image for source in sources):
-            sources = [Source(image, wanted, footprint)]  # all faces at once
-        crops += [
-            ops.crop_regions(
-                upload(source.pixels, device),
-                upload(torch.from_numpy(source.transforms.reshape(-1, len(names), 2, 3)), device),
-                sizes,
-                mean=config.mean,
-                std=config.std,
-                footprint=source.footprint,
-            )
-            for source in sources
-        ]
-    if not crops:
-        return [torch.empty(0, config.channels, *size, device=device) for size in sizes]
-    return weigh([torch.cat(parts) for parts in zip(*crops, strict=True)], config)

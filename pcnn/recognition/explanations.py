@@ -11,15 +11,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pcnn import ops
 from pcnn.errors import InputError
+from pcnn.faces.views import cut_views
 from pcnn.networks.pcnn import PCNN
-from pcnn.recognition.batches import cut_views
 from pcnn.networks.regions import REGIONS, VIEWS, RegionLayout
-from pcnn.results.values import Explanation, expression_of
 from pcnn.networks.saliency import blur
 from pcnn.networks.trunk import initialise
-from pcnn.weights.files import ExpressionWeights
+from pcnn.ops import crop_regions
+from pcnn.results.values import Explanation, expression_of
+from pcnn.weights.expression import ExpressionWeights
 
 PICTURE_SIDE = 400  # pixels of a face that is drawn
 STEPS = 8  # gradients for each face
@@ -71,7 +71,7 @@ def face_squares(
     face = transforms[:, :1]  # (faces, 1, 2, 3)
     corner = face[..., :2].sum(-1) * (0.5 * scale - 0.5) + face[..., 2]  # of pixel (0, 0)
     finer = np.concatenate((face[..., :2] * scale, corner[..., None]), -1)
-    (squares,) = ops.crop_regions(
+    (squares,) = crop_regions(
         torch.from_numpy(pixels),
         torch.from_numpy(finer.astype(np.float32)),
         [(PICTURE_SIDE, PICTURE_SIDE)],

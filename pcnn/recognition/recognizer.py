@@ -12,21 +12,29 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcnn import ops
-from pcnn.faces.alignment import crop_transforms
-from pcnn.faces.detector import DEFAULT_DETECTOR, Detector, FaceDetector, OneAtATime
 from pcnn.devices import choose_device
+from pcnn.embeddings.heads import Head, Vectors, unit_norm
 from pcnn.engines.select import check_precision, choose_engine, prepare_classifier
 from pcnn.errors import InputError
-from pcnn.recognition.explanations import explain_faces
+from pcnn.faces.alignment import crop_transforms
+from pcnn.faces.detector import Detector, FaceDetector, OneAtATime
 from pcnn.faces.geometry import face_transforms
-from pcnn.embeddings.heads import Head, Vectors, unit_norm
-from pcnn.recognition.batches import OnError, Picture, cut_views, process_each
+from pcnn.faces.views import cut_views
 from pcnn.networks.regions import VIEWS
-from pcnn.results.values import Detection, Explanation, Expression, Prediction, expression_of, face_of
-from pcnn.weights.files import load_expression, sha256
+from pcnn.ops import describe
+from pcnn.recognition.batches import OnError, Picture, process_each
+from pcnn.recognition.explanations import explain_faces
+from pcnn.results.values import (
+    Detection,
+    Explanation,
+    Expression,
+    Prediction,
+    expression_of,
+    face_of,
+)
+from pcnn.weights.expression import load_expression
+from pcnn.weights.files import DEFAULT_DETECTOR, DEFAULT_WEIGHTS, sha256
 
-DEFAULT_WEIGHTS = "pcnn-ferplus"
 _FACES_AT_ONCE = 64  # bounds the memory of one forward pass
 
 _Result = TypeVar("_Result")
@@ -268,7 +276,7 @@ class Recognizer:
             ("detector", self._detector.description),
             ("pictures of faces", "aligned first" if self._align_crops else "taken as they are"),
         ]
-        return pairs + [(f"op {name}", text) for name, text in ops.describe()]
+        return pairs + [(f"op {name}", text) for name, text in describe()]
 
     def _predict_batch(self, pictures: list[Picture], min_score: float | None) -> list[Prediction]:
         found, transforms = self._find(pictures, min_score)

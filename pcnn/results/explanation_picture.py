@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -83,16 +83,6 @@ def draw_explanation(explained: DrawnExplanation, *, number: int | None = None) 
         top = round(_TOP + _HEADER + row * height)
         _row(picture, draw, explained, region, (top, round(height) - 6))
     return picture
-
-
-def stack(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Pictures of equal width below each other; at least one."""
-    whole = Image.new("RGB", (pictures[0].width, sum(each.height for each in pictures)))
-    top = 0
-    for each in pictures:
-        whole.paste(each, (0, top))
-        top += each.height
-    return whole
 
 
 def summary(explained: DrawnExplanation) -> str:

@@ -144,8 +144,8 @@ class Prediction:
         less, and with dark ground beside or below what is too narrow or low for a label.
         Raises InputError: no image and no source, one that cannot be read, or of another size.
         """
-        from pcnn.results.annotate import annotate  # Pillow is read only where it is needed
         from pcnn.images.loading import load_image
+        from pcnn.results.annotate import annotate  # Pillow is read only where it is needed
 
         picture = self.source if image is None else image
         if picture is None:

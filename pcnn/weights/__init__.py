@@ -1,0 +1,24 @@
+"""Files of trained numbers: found, checked, read, converted, compressed."""
+
+from pcnn.weights.expression import (
+    ExpressionWeights,
+    load_expression,
+    load_learner,
+    load_network,
+)
+from pcnn.weights.files import SPECS, WeightSpec, locate, read, sha256, write
+from pcnn.weights.upstream import load_upstream
+
+__all__ = [
+    "SPECS",
+    "ExpressionWeights",
+    "WeightSpec",
+    "load_expression",
+    "load_learner",
+    "load_network",
+    "load_upstream",
+    "locate",
+    "read",
+    "sha256",
+    "write",
+]

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcnn import weights
 from pcnn.errors import WeightsError
 from pcnn.networks.retinaface import architecture_of
+from pcnn.weights.files import locate, read, sha256
 
 
 @dataclass(frozen=True)
@@ -119,14 +119,14 @@ def read_detector(path: str | Path) -> tuple[dict[str, Tensor], DetectorSettings
         (`retinaface_resnet50_2020-07-20`). Checkpoints are read without running code.
     Raises WeightsError: missing, damaged, or not a RetinaFace; says what is wrong.
     """
-    path = weights.locate(path, kind="detector")
+    path = locate(path, kind="detector")
     if path.suffix == ".safetensors":
-        state, metadata = weights.read(path)
+        state, metadata = read(path)
         if metadata.get("kind") != "detector":
             raise WeightsError(f"{path}: holds no detector but {metadata.get('kind')!r}")
         return state, DetectorSettings.from_metadata(metadata)
     state = _read_checkpoint(path)
-    digest = weights.sha256(path)
+    digest = sha256(path)
     for beginning, settings in _KNOWN_FILES.items():
         if digest.startswith(beginning):
             return state, settings
@@ -214,3 +214,15 @@ def _check(values: Mapping[str, Any]) -> None:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def normalise_images(images: Tensor, settings: DetectorSettings) -> Tensor:
+    """What the network takes for RGB images.
+
+    images: (B, 3, H, W) float32, RGB, 0…255.
+    Returns the same shape, channels in the settings' order, mean and deviation taken out.
+    """
+    if settings.channels == "bgr":
+        images = images.flip(1)
+    mean, std = images.new_tensor(settings.mean), images.new_tensor(settings.std)
+    return (images - mean.view(3, 1, 1)) / std.view(3, 1, 1)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,17 +13,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from pcnn.networks.anchors import anchor_grid
-from pcnn.weights.detector import DetectorSettings, read_detector
-from pcnn.faces.detector import Detector, normalise
-from pcnn.training.detector.targets import Targets, distillation_loss, targets_of
 from pcnn.errors import InputError
-from pcnn.training.detector.mosaics import Mosaic, degrade, mosaic
-from pcnn.training.detector.photographs import Photograph
+from pcnn.faces.detector import Detector
+from pcnn.networks.anchors import anchor_grid
 from pcnn.networks.retinaface import RetinaFace, load_state
+from pcnn.training.detector.mosaics import Mosaic, degrade, mosaic
+from pcnn.training.detector.options import DetectorTraining, fingerprint
+from pcnn.training.detector.photographs import Photograph
+from pcnn.training.detector.targets import Targets, distillation_loss, targets_of
+from pcnn.training.optimiser import _parameter_groups
+from pcnn.weights.detector import DetectorSettings, normalise_images, read_detector
 
 ARCHITECTURE = "retinaface-mobilenet0.25"
-STARTS = ("teacher", "scratch")
 # Share of the steps over which the learning rate rises; it falls along a cosine afterwards, of
 # which it goes this share before polishing begins.
 _WARM_UP, _FALL = 1 / 15, 14 / 19
@@ -37,94 +37,6 @@ _GRADIENT_NORM = 10.0
 _LEARN, _POLISH = (0.35, 0.6), (0.75, 0.25)
 
 _Step: TypeAlias = tuple[list[Mosaic], list[np.ndarray], int]
-
-
-@dataclass(frozen=True)
-class DetectorTraining:
-    """Options of `train_detector`.
-
-    photographs: tar archive of JPEG or PNG files. teacher: weights that `Detector.load` reads.
-    output: the safetensors file to write; checkpoint, log and the teacher's faces lie beside it
-        unless `work` names another folder.
-    steps, batch, side: how many updates, of how many mosaics, of how many pixels a side.
-    early, early_side: so many of these steps, the first, are on smaller mosaics, which cost a
-        third.
-    polish: updates after these, on small mosaics again, at a third of the learning rate, mostly
-        of photographs as they are, which is what detection is asked for.
-    learning_rate: its peak; weight_decay: as AdamW has it.
-    average: decay of the running average of the weights, which is what is written.
-    save_every: steps between checkpoints. seed: of all that is random.
-    start: "teacher" begins with the teacher's own weights, "scratch" with random ones, which need
-        many times the steps and a learning rate of 3e-3.
-    init: weights to begin with instead, of the same network.
-    turned: the share of photographs that lie at any angle.
-    harsh: the share of pictures that are far too dark, too light, flat or tinted.
-    device: where to compute. workers: processes that make mosaics ahead; 0: none. They change
-        nothing in what is learnt.
-    """
-
-    photographs: Path
-    teacher: Path
-    output: Path
-    work: Path | None = None
-    steps: int = 500
-    batch: int = 8
-    side: int = 256
-    early: int = 500
-    early_side: int = 160
-    polish: int = 700
-    learning_rate: float = 6e-4
-    weight_decay: float = 0.02
-    average: float = 0.998
-    save_every: int = 250
-    seed: int = 0
-    start: str = "teacher"
-    init: Path | None = None
-    turned: float = 0.0
-    harsh: float = 0.0
-    device: str = "cpu"
-    workers: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch", "save_every"):
-            if getattr(self, name) < 1:
-                raise InputError(
-                    f"DetectorTraining: {name} must be at least 1, got {getattr(self, name)}"
-                )
-        for name in ("early", "polish"):
-            if getattr(self, name) < 0:
-                raise InputError(
-                    f"DetectorTraining: {name} must be at least 0, got {getattr(self, name)}"
-                )
-        for name in ("side", "early_side"):
-            if getattr(self, name) < 64 or getattr(self, name) % 32:
-                raise InputError(
-                    f"DetectorTraining: {name} must be a multiple of 32, at least 64, "
-                    f"got {getattr(self, name)}"
-                )
-        if self.start not in STARTS:
-            raise InputError(
-                f"DetectorTraining: start must be {' or '.join(STARTS)}, got {self.start!r}"
-            )
-        for name in ("turned", "harsh"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(
-                    f"DetectorTraining: {name} must lie in 0…1, got {getattr(self, name)}"
-                )
-        if not 0 <= self.average < 1:
-            raise InputError(
-                f"DetectorTraining: average must be at least 0 and below 1, got {self.average}"
-            )
-
-    @property
-    def total(self) -> int:
-        """All updates."""
-        return self.steps + self.polish
-
-    @property
-    def folder(self) -> Path:
-        """Where checkpoint, log and the teacher's faces are kept."""
-        return self.output.parent if self.work is None else self.work
 
 
 class Course:
@@ -182,14 +94,14 @@ class Course:
         with torch.no_grad():
             device = self.options.device
             clean = _batch([picture.pixels for picture in pictures]).to(device)
-            outputs = self.teacher.network.to(device)(normalise(clean, kind))
+            outputs = self.teacher.network.to(device)(normalise_images(clean, kind))
             logits, boxes, landmarks = (part.float().cpu() for part in outputs)
             found = targets_of((logits, boxes, landmarks), pictures, anchors, kind)
             parts = (found.faces, found.boxes, found.landmarks)
             targets = Targets(*(part.to(device) for part in parts))
         for group in self.optimizer.param_groups:
             group["lr"] = _learning_rate(self.options, self.step)
-        answers = self.network(normalise(_batch(seen).to(device), self.settings))
+        answers = self.network(normalise_images(_batch(seen).to(device), self.settings))
         loss = distillation_loss(answers, targets)
         self.optimizer.zero_grad()
         loss.backward()
@@ -295,16 +207,6 @@ def _trainable(network: RetinaFace) -> RetinaFace:
     return network.train().requires_grad_(True)
 
 
-def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay for matrices and kernels; none for biases and batch norms."""
-    heavy = [value for value in network.parameters() if value.dim() > 1]
-    light = [value for value in network.parameters() if value.dim() <= 1]
-    return [
-        {"params": heavy, "weight_decay": weight_decay},
-        {"params": light, "weight_decay": 0.0},
-    ]
-
-
 def _learning_rate(options: DetectorTraining, step: int) -> float:
     """Up in a line, down along a cosine; then down once more from a third, to polish."""
     if step >= options.steps:
@@ -323,10 +225,3 @@ def _fall(done: float) -> float:
 def _batch(pictures: list[np.ndarray]) -> Tensor:
     """(S, S, 3) uint8 each → (B, 3, S, S) float32, 0…255, channels-last."""
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float()
-
-
-def fingerprint(options: DetectorTraining) -> str:
-    """The options that decide the weights, as JSON; paths do not."""
-    elsewhere = ("photographs", "teacher", "output", "work", "save_every", "device", "workers")
-    decisive = {key: value for key, value in asdict(options).items() if key not in elsewhere}
-    return json.dumps(decisive, default=lambda path: Path(path).name)

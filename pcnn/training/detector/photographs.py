@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from pcnn.faces.detector import Detector
 from pcnn.errors import InputError
+from pcnn.faces.detector import Detector
 from pcnn.results.values import Detection
 
 # The teacher's candidates below this are noise; between it and CONFIDENT they are in doubt.

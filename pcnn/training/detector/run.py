@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from dataclasses import asdict
@@ -12,17 +11,18 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pcnn import weights
-from pcnn.training.detector.loop import ARCHITECTURE, STARTS, Course, DetectorTraining, fingerprint
+from pcnn.errors import InputError
+from pcnn.faces.detector import Detector
+from pcnn.training.detector.loop import ARCHITECTURE, Course
+from pcnn.training.detector.options import DetectorTraining, fingerprint
+from pcnn.training.detector.photographs import Photograph, is_held_out, read_photographs
 from pcnn.training.detector.scores import (
     DetectorScores,
     score_photographs,
     score_small_faces,
     score_turned,
 )
-from pcnn.faces.detector import Detector
-from pcnn.errors import InputError
-from pcnn.training.detector.photographs import Photograph, is_held_out, read_photographs
+from pcnn.weights.files import locate, sha256, write
 
 # Photographs in the running check; the final scores are on all that are held out.
 _CHECKED = 100
@@ -88,7 +88,7 @@ def _write_output(options: DetectorTraining, course: Course, held_out: list[Phot
         for name, value in course.detector().network.state_dict().items()
         if "num_batches_tracked" not in name
     }
-    teacher = weights.locate(options.teacher)
+    teacher = locate(options.teacher)
     metadata = {
         "kind": "detector",
         "architecture": ARCHITECTURE,
@@ -97,11 +97,11 @@ def _write_output(options: DetectorTraining, course: Course, held_out: list[Phot
         "provenance": (
             f"Started from {options.start} and trained by pcnn-train detector on "
             f"{options.photographs.name}, one photograph in ten held out, with {teacher.name} "
-            f"(sha256 {weights.sha256(teacher)}) as teacher; {fingerprint(options)}"
+            f"(sha256 {sha256(teacher)}) as teacher; {fingerprint(options)}"
         ),
     }
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    weights.write(options.output, state, metadata)
+    write(options.output, state, metadata)
     detector = Detector.load(options.output)
     scores: dict[str, DetectorScores] = {
         "held_out": score_photographs(detector, held_out),
@@ -109,69 +109,4 @@ def _write_output(options: DetectorTraining, course: Course, held_out: list[Phot
         "held_out_turned": score_turned(detector, held_out),
     }
     metadata["scores"] = {name: asdict(value) for name, value in scores.items()}
-    weights.write(options.output, state, metadata)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `pcnn-train detector` to a parser."""
-    parser.add_argument("--photographs", type=Path, required=True, help="tar of JPEG files")
-    parser.add_argument("--teacher", type=Path, required=True, help="weights to learn from")
-    parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")
-    parser.add_argument("--work", type=Path, help="folder for checkpoint and log")
-    for name, text in (
-        ("steps", "updates"),
-        ("early", "how many of these on smaller mosaics"),
-        ("polish", "updates after these, on photographs as they are"),
-        ("batch", "mosaics in each"),
-        ("side", "pixels along a mosaic"),
-        ("seed", "of all that is random"),
-        ("save-every", "steps between checkpoints"),
-    ):
-        default = getattr(DetectorTraining, name.replace("-", "_"))
-        parser.add_argument(f"--{name}", type=int, default=default, help=f"{text} ({default})")
-    parser.add_argument(
-        "--start",
-        choices=STARTS,
-        default=DetectorTraining.start,
-        help="the teacher's own weights, or random ones (%(default)s)",
-    )
-    parser.add_argument("--init", type=Path, help="weights to begin with instead")
-    parser.add_argument("--device", default="cpu", help="where to compute (%(default)s)")
-    parser.add_argument(
-        "--workers", type=int, default=0, help="processes that make mosaics ahead (%(default)s)"
-    )
-    for name, text in (
-        ("turned", "share of photographs at any angle"),
-        ("harsh", "share of pictures far too dark, too light, flat or tinted"),
-    ):
-        share = getattr(DetectorTraining, name)
-        parser.add_argument(f"--{name}", type=float, default=share, help=f"{text} ({share})")
-    rate = DetectorTraining.learning_rate
-    parser.add_argument("--learning-rate", type=float, default=rate, help=f"peak ({rate})")
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Do what the parsed arguments ask; returns the exit status."""
-    train_detector(
-        DetectorTraining(
-            photographs=arguments.photographs,
-            teacher=arguments.teacher,
-            output=arguments.output,
-            work=arguments.work,
-            steps=arguments.steps,
-            early=arguments.early,
-            polish=arguments.polish,
-            batch=arguments.batch,
-            side=arguments.side,
-            learning_rate=arguments.learning_rate,
-            save_every=arguments.save_every,
-            seed=arguments.seed,
-            start=arguments.start,
-            init=arguments.init,
-            turned=arguments.turned,
-            harsh=arguments.harsh,
-            device=arguments.device,
-            workers=arguments.workers,
-        )
-    )
-    return 0
+    write(options.output, state, metadata)

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pcnn.networks.anchors import box_overlaps
 from pcnn.faces.detector import Detector
-from pcnn.training.detector.photographs import Faces, Photograph
+from pcnn.networks.boxes import box_overlaps
 from pcnn.results.values import Detection
+from pcnn.training.detector.photographs import Faces, Photograph
 
 # A found face is the wanted one from this intersection over union on.
 _SAME_FACE = 0.5

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pcnn.networks.anchors import box_overlaps, encode_boxes, encode_landmarks
-from pcnn.weights.detector import DetectorSettings
 from pcnn.errors import InputError, counted
+from pcnn.networks.anchors import encode_boxes, encode_landmarks
+from pcnn.networks.boxes import box_overlaps
 from pcnn.training.detector.mosaics import Mosaic
+from pcnn.weights.detector import DetectorSettings
 
 # Anchors that overlap a face by this take their offsets from it; by this, they are positive.
 _MATCHED, _POSITIVE = 0.35, 0.5

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pcnn.errors import InputError
+from pcnn.faces.resampling import resample
 
 
 @dataclass(frozen=True)
@@ -132,11 +133,3 @@ def _coarsen(faces: Tensor, share: float, coarsest: int) -> Tensor:
             small, size=(size, size), mode="bilinear", align_corners=False
         )
     return coarse
-
-
-def resample(faces: Tensor, size: int) -> Tensor:
-    """(B, C, h, w) → (B, C, size, size), bilinear about half-pixel centres, edges replicated."""
-    batch, channels = faces.shape[:2]
-    theta = torch.eye(2, 3, device=faces.device).expand(batch, 2, 3)
-    grid = F.affine_grid(theta, [batch, channels, size, size], align_corners=False)
-    return F.grid_sample(faces, grid, padding_mode="border", align_corners=False)

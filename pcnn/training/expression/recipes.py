@@ -6,9 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from pcnn.training.expression.augmentation import Augmentation
 from pcnn.errors import InputError
-from pcnn.training.expression.loop import TrainOptions
+from pcnn.training.expression.augmentation import Augmentation
+from pcnn.training.expression.options import TrainOptions
 
 _PLACES = ("data", "output")  # say where things lie on one machine: no part of a recipe
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import json
@@ -18,18 +17,21 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, distributed
 
-from pcnn import weights
-from pcnn.faces.alignment import align_faces, measure_template, photograph_faces
-from pcnn.training.expression.curves import draw_curves
-from pcnn.datasets.loading import FaceSet, load_faces
-from pcnn.faces.detector import Detector
-from pcnn.errors import InputError, counted
+from pcnn.datasets.labels import FaceSet
+from pcnn.datasets.loading import load_faces
+from pcnn.errors import counted
 from pcnn.evaluation.logits import predict_logits
 from pcnn.evaluation.metrics import accuracy, fit_temperature
+from pcnn.faces.alignment import align_faces, measure_template
+from pcnn.faces.detector import Detector
 from pcnn.networks.pcnn import Learner
-from pcnn.training.expression.recipes import read_recipe
+from pcnn.training.expression.curves import draw_curves
+from pcnn.training.expression.loop import Training
+from pcnn.training.expression.options import TrainOptions
+from pcnn.training.expression.photographs import photograph_faces
 from pcnn.weights.compression import narrow, widen
-from pcnn.training.expression.loop import Training, TrainOptions
+from pcnn.weights.expression import SECOND_PREFIX
+from pcnn.weights.files import write
 
 _CHECKPOINT_SECONDS = 120
 # The labels that further heads may learn: FER2013's own.
@@ -165,21 +167,21 @@ def _write_weights(
     }
     if learner.classes is not None:
         metadata["labels"] = {SECOND: _describe_second(learner, options, valid)}
-    weights.write(output, tensors, metadata)
+    write(output, tensors, metadata)
 
 
 def _state(learner: Learner) -> dict[str, Tensor]:
     """The tensors of a file: the network's, and those of its heads for second labels."""
     state = learner.network.state_dict()
     if learner.second is not None:
-        prefix = f"{weights.SECOND_PREFIX}{SECOND}."
+        prefix = f"{SECOND_PREFIX}{SECOND}."
         state |= {prefix + name: t for name, t in learner.second.state_dict().items()}
     return state
 
 
 def _stored(learner: Learner, tensors: Mapping[str, Tensor]) -> Learner:
     """The learner with the tensors of a file."""
-    prefix = f"{weights.SECOND_PREFIX}{SECOND}."
+    prefix = f"{SECOND_PREFIX}{SECOND}."
     own = {name: t for name, t in tensors.items() if not name.startswith(prefix)}
     learner.network.load_state_dict(own)
     if learner.second is not None:
@@ -228,94 +230,8 @@ def _portable(options: TrainOptions) -> dict[str, Any]:
     return published
 
 
-def add_trunk_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `pcnn-train trunk`."""
-    _add_common(parser, "64")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `pcnn-train expression`."""
-    _add_common(parser, "96")
-
-
-def _add_common(parser: argparse.ArgumentParser, size: str) -> None:
-    add = parser.add_argument
-    add("--data", required=True, help="a data set, see docs/data.md")
-    add("--output", required=True, help="the weights file to write")
-    add("--recipe", help="TOML file of options; those given here come before it")
-    add("--init", help="weights to start from: of a trunk, or of the same network")
-    add("--init-share", type=float, help="of --init, in the mean that is kept [0]")
-    add("--aligned", action="store_true", default=None, help="align faces by their landmarks")
-    add("--size", type=int, help=f"side of the face view [{size}]")
-    add("--width", type=int, help="channels of stage 1 [64]")
-    add("--epochs", type=float, help="[12]")
-    add("--batch", type=int, help="faces a step [64]")
-    add("--lr", type=float, help="peak learning rate [0.001]")
-    add("--seed", type=int, help="[0]")
-    add("--precision", choices=("float32", "bfloat16"), help="of the arithmetic [float32]")
-    add("--backbone", help="what the trunks are made of: resnet18, mobilenet [resnet18]")
-    add("--photographs", help="an archive of photographs whose faces the teachers label")
-    add("--teachers", nargs="+", help="weights whose answers are learnt, too")
-    add("--saliency", metavar="MODEL", help="multiply faces by its maps, see docs/saliency.md")
-    add("--detector", help="by which faces are aligned and the template is measured [mobilenet]")
-    add("--valid-split", default="valid", help="the split to score every epoch [%(default)s]")
-    add("--device", default="auto", help="auto, cpu, cuda, … [%(default)s]")
-    add("--threads", type=int, help="CPU threads [all cores]")
-
-
-# Options of the command line that are TrainOptions' own.
-_OPTIONS = (
-    "init",
-    "init_share",
-    "aligned",
-    "size",
-    "width",
-    "epochs",
-    "batch",
-    "lr",
-    "seed",
-    "precision",
-    "saliency",
-    "detector",
-    "backbone",
-    "photographs",
-    "teachers",
-)
-
-
-def run_trunk(arguments: argparse.Namespace) -> int:
-    """Carry out `pcnn-train trunk`."""
-    return _run_command(arguments, "trunk", 64)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Carry out `pcnn-train expression`."""
-    return _run_command(arguments, "pcnn", 96)
-
-
-def _run_command(arguments: argparse.Namespace, network: str, size: int) -> int:
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    chosen: dict[str, Any] = {"size": size}
-    if arguments.recipe:
-        chosen |= read_recipe(arguments.recipe)
-        if chosen.setdefault("network", network) != network:
-            raise InputError(f"recipe {arguments.recipe}: is for a {chosen['network']}")
-    given = {name: getattr(arguments, name) for name in _OPTIONS}
-    chosen |= {name: value for name, value in given.items() if value is not None}
-    if "teachers" in chosen:
-        chosen["teachers"] = tuple(chosen["teachers"])
-    chosen |= {"network": network, "data": arguments.data, "output": arguments.output}
-    options = TrainOptions(**chosen)
-    with _processes(arguments.device) as device:
-        path = train_expression(options, device=device, valid_split=arguments.valid_split)
-    if os.environ.get("RANK", "0") == "0":
-        Console(stderr=True).print(f"wrote {path}")
-    return 0
-
-
 @contextlib.contextmanager
-def _processes(device: str) -> Iterator[str]:
+def in_its_process(device: str) -> Iterator[str]:
     """The device of this process; one of several where torchrun started it."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from pcnn import weights
 from pcnn.errors import InputError
 from pcnn.evaluation.logits import predict_logits
 from pcnn.networks.pcnn import Learner
+from pcnn.weights.expression import load_learner
 
 _FACES_AT_ONCE = 1024  # between two steps of the progress bar
 
@@ -23,11 +23,11 @@ def load_teachers(
     """Networks by weights' names or paths.
 
     classes: of the labels; second: of the second kind of labels, None where there is none.
-    Raises InputError: one that knows other classes than these. WeightsError: see weights.read.
+    Raises InputError: one that knows other classes than these. WeightsError: see read.
     """
     teachers = []
     for path in paths:
-        teacher = weights.load_learner(path)
+        teacher = load_learner(path)
         known = teacher.network.config.classes
         if known != classes:
             raise InputError(

@@ -1,0 +1,122 @@
+"""`pcnn-evaluate`: an expression network scored on a data set, and the files it writes."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from pcnn.commands.shared import count, names, positive, run_command
+from pcnn.errors import InputError
+from pcnn.version import __version__
+
+_LATENCY_RUNS = 20
+# What is told of the data in the report.
+_DATA_OPTIONS = (
+    *("split", "layout", "protocol", "labels", "duplicates", "numbering"),
+    *("images", "skip_missing", "skip_damaged"),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add = parser.add_argument
+    add("--data", required=True, metavar="PATH", help="a data set, see docs/data.md")
+    add("--split", help="the part of it to score, such as valid or test")
+    add("--layout", default="auto", help="how the data set lies there [%(default)s]")
+    add("--protocol", choices=("argmax", "majority"), default="argmax", help="[%(default)s]")
+    add("--labels", choices=("votes", "fer2013"), help="which of FER+'s labels [votes]")
+    add("--duplicates", action="store_true", help="keep near-copies of faces of other splits")
+    add("--images", metavar="DIR", help="where the faces of a list are: a folder of them, or FER+")
+    add("--numbering", type=names, metavar="A,B,…", help="what the classes' numbers 0, 1, … mean")
+    add("--skip-missing", action="store_true", help="leave out listed pictures that are not there")
+    add("--skip-damaged", action="store_true", help="leave out pictures that cannot be read")
+    add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
+    add("--output", type=Path, metavar="DIR", help="write report, tables and pictures there")
+    add("--json", action="store_true", help="print the report as JSON instead of tables")
+    add("--flip", action="store_true", help="score with and without the mirrored face")
+    add("--as-they-are", action="store_true", help="align no face, even if the weights ask")
+    add("--bootstrap", type=count, default=2000, metavar="N", help="rounds [%(default)s]")
+    add("--batch-size", type=positive, default=64, metavar="N", help="[%(default)s]")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … [%(default)s]")
+    add("--no-latency", action="store_true", help="do not time single faces")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command `pcnn-evaluate`; argv, exit status, SystemExit: see shared.run_command."""
+    text = "Score an expression network on labelled faces (needs pcnn[train])."
+    return run_command("pcnn-evaluate", text, add_arguments, run, argv)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the parsed arguments ask; returns the exit status.
+
+    Raises InputError, WeightsError, OSError: nothing could be scored or written.
+    """
+    from pcnn.datasets.loading import load_faces
+    from pcnn.devices import choose_device
+    from pcnn.evaluation.cost import measure_cost
+    from pcnn.evaluation.evaluate import evaluate
+    from pcnn.evaluation.report import show, write_files
+    from pcnn.weights.expression import load_expression
+    from pcnn.weights.files import DEFAULT_WEIGHTS, sha256
+
+    _prepare(arguments.output)
+    name = arguments.weights or DEFAULT_WEIGHTS
+    loaded = load_expression(name)
+    loaded.network.to(choose_device(arguments.device, "--device"))
+    if arguments.as_they_are:
+        loaded = dataclasses.replace(loaded, aligned=False)
+    faces = load_faces(
+        arguments.data,
+        arguments.split,
+        layout=arguments.layout,
+        grey=loaded.network.config.channels == 1,
+        protocol=arguments.protocol,
+        labels=arguments.labels,
+        duplicates=arguments.duplicates,
+        numbering=dict(enumerate(arguments.numbering)) if arguments.numbering else None,
+        images=arguments.images,
+        missing="skip" if arguments.skip_missing else "raise",
+        on_error="skip" if arguments.skip_damaged else "raise",
+    )
+    evaluation = evaluate(
+        loaded,
+        faces,
+        batch=arguments.batch_size,
+        flip=arguments.flip,
+        bootstrap=arguments.bootstrap,
+    )
+    cost = measure_cost(loaded.network, runs=0 if arguments.no_latency else _LATENCY_RUNS)
+    report = {
+        "pcnn": __version__,
+        "weights": {"name": str(name), "sha256": sha256(loaded.path)},
+        "data": {
+            "path": str(arguments.data),
+            **{key: getattr(arguments, key) for key in _DATA_OPTIONS},
+        },
+        "bootstrap": arguments.bootstrap,
+        **evaluation.to_dict(),
+        "cost": cost.to_dict(),
+    }
+    if arguments.output:
+        write_files(evaluation.scores, report, arguments.output)
+    if arguments.json:
+        print(json.dumps(report, indent=2))
+    else:
+        split = f", {arguments.split}" if arguments.split else ""
+        kind = "labels of FER2013" if arguments.labels == "fer2013" else arguments.protocol
+        show(evaluation, cost, f"{name} on {Path(arguments.data).name}{split} ({kind})")
+    return 0
+
+
+def _prepare(output: Path | None) -> None:
+    """Tell what is missing at once, not after minutes; make the folder to write to."""
+    for library, package in (("sklearn", "scikit-learn"), ("matplotlib", "matplotlib")):
+        if importlib.util.find_spec(library) is None and (output or library == "sklearn"):
+            raise InputError(f"{package} must be installed: pip install 'pcnn[train]'")
+    if output:
+        output.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,41 @@
+"""`pcnn-train`: the networks, trained from data."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from pcnn.commands.process import guarded
+from pcnn.version import __version__
+
+# What can be trained: what that is, and the module of this folder with its add_arguments and run.
+_TRAININGS = {
+    "detector": ("train the face detector", "train_detector"),
+    "trunk": ("train one trunk alone, for all six to start from", "train_trunk"),
+    "expression": ("train the expression network", "train_expression"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command `pcnn-train`: train a network from data.
+
+    argv: the arguments, the first of which names what to train; None takes the process's own.
+    Exit status, SystemExit: see shared.run_command.
+    """
+    words = sys.argv[1:] if argv is None else list(argv)
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    parser = argparse.ArgumentParser(
+        prog="pcnn-train", description="Train the networks of pcnn.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"pcnn {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (summary, module) in _TRAININGS.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        if name == chosen:
+            training = import_module(f"pcnn.commands.{module}")
+            training.add_arguments(command)
+            command.set_defaults(run=training.run)
+    arguments = parser.parse_args(words)
+    return guarded(parser.prog, lambda: int(arguments.run(arguments)))

@@ -1,0 +1,75 @@
+"""`pcnn-train detector`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pcnn.training.detector.options import STARTS, DetectorTraining
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `pcnn-train detector` to a parser."""
+    parser.add_argument("--photographs", type=Path, required=True, help="tar of JPEG files")
+    parser.add_argument("--teacher", type=Path, required=True, help="weights to learn from")
+    parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")
+    parser.add_argument("--work", type=Path, help="folder for checkpoint and log")
+    for name, text in (
+        ("steps", "updates"),
+        ("early", "how many of these on smaller mosaics"),
+        ("polish", "updates after these, on photographs as they are"),
+        ("batch", "mosaics in each"),
+        ("side", "pixels along a mosaic"),
+        ("seed", "of all that is random"),
+        ("save-every", "steps between checkpoints"),
+    ):
+        default = getattr(DetectorTraining, name.replace("-", "_"))
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"{text} ({default})")
+    parser.add_argument(
+        "--start",
+        choices=STARTS,
+        default=DetectorTraining.start,
+        help="the teacher's own weights, or random ones (%(default)s)",
+    )
+    parser.add_argument("--init", type=Path, help="weights to begin with instead")
+    parser.add_argument("--device", default="cpu", help="where to compute (%(default)s)")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes that make mosaics ahead (%(default)s)"
+    )
+    for name, text in (
+        ("turned", "share of photographs at any angle"),
+        ("harsh", "share of pictures far too dark, too light, flat or tinted"),
+    ):
+        share = getattr(DetectorTraining, name)
+        parser.add_argument(f"--{name}", type=float, default=share, help=f"{text} ({share})")
+    rate = DetectorTraining.learning_rate
+    parser.add_argument("--learning-rate", type=float, default=rate, help=f"peak ({rate})")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the parsed arguments ask; returns the exit status."""
+    from pcnn.training.detector.run import train_detector
+
+    train_detector(
+        DetectorTraining(
+            photographs=arguments.photographs,
+            teacher=arguments.teacher,
+            output=arguments.output,
+            work=arguments.work,
+            steps=arguments.steps,
+            early=arguments.early,
+            polish=arguments.polish,
+            batch=arguments.batch,
+            side=arguments.side,
+            learning_rate=arguments.learning_rate,
+            save_every=arguments.save_every,
+            seed=arguments.seed,
+            start=arguments.start,
+            init=arguments.init,
+            turned=arguments.turned,
+            harsh=arguments.harsh,
+            device=arguments.device,
+            workers=arguments.workers,
+        )
+    )
+    return 0

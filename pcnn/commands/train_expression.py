@@ -1,0 +1,98 @@
+"""`pcnn-train expression`: the expression network, trained."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from pcnn.errors import InputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_common(parser, "96")
+
+
+def add_common(parser: argparse.ArgumentParser, size: str) -> None:
+    """Add the arguments of both expression trainings. size: the default, for the help."""
+    add = parser.add_argument
+    add("--data", required=True, help="a data set, see docs/data.md")
+    add("--output", required=True, help="the weights file to write")
+    add("--recipe", help="TOML file of options; those given here come before it")
+    add("--init", help="weights to start from: of a trunk, or of the same network")
+    add("--init-share", type=float, help="of --init, in the mean that is kept [0]")
+    add("--aligned", action="store_true", default=None, help="align faces by their landmarks")
+    add("--size", type=int, help=f"side of the face view [{size}]")
+    add("--width", type=int, help="channels of stage 1 [64]")
+    add("--epochs", type=float, help="[12]")
+    add("--batch", type=int, help="faces a step [64]")
+    add("--lr", type=float, help="peak learning rate [0.001]")
+    add("--seed", type=int, help="[0]")
+    add("--precision", choices=("float32", "bfloat16"), help="of the arithmetic [float32]")
+    add("--backbone", help="what the trunks are made of: resnet18, mobilenet [resnet18]")
+    add("--photographs", help="an archive of photographs whose faces the teachers label")
+    add("--teachers", nargs="+", help="weights whose answers are learnt, too")
+    add("--saliency", metavar="MODEL", help="multiply faces by its maps, see docs/saliency.md")
+    add("--detector", help="by which faces are aligned and the template is measured [mobilenet]")
+    add("--valid-split", default="valid", help="the split to score every epoch [%(default)s]")
+    add("--device", default="auto", help="auto, cpu, cuda, … [%(default)s]")
+    add("--threads", type=int, help="CPU threads [all cores]")
+
+
+# Options of the command line that are TrainOptions' own.
+_OPTIONS = (
+    "init",
+    "init_share",
+    "aligned",
+    "size",
+    "width",
+    "epochs",
+    "batch",
+    "lr",
+    "seed",
+    "precision",
+    "saliency",
+    "detector",
+    "backbone",
+    "photographs",
+    "teachers",
+)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the parsed arguments ask; returns the exit status."""
+    return run_training(arguments, "pcnn", 96)
+
+
+def run_training(arguments: argparse.Namespace, network: str, size: int) -> int:
+    """Train an expression network as the parsed arguments ask.
+
+    network: as TrainOptions has it. size: the side of the face view where nothing else is said.
+    Raises InputError: options or data that do not fit together.
+    """
+    import torch
+    from rich.console import Console
+
+    from pcnn.training.expression.options import TrainOptions
+    from pcnn.training.expression.recipes import read_recipe
+    from pcnn.training.expression.run import in_its_process, train_expression
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    chosen: dict[str, Any] = {"size": size}
+    if arguments.recipe:
+        chosen |= read_recipe(arguments.recipe)
+        if chosen.setdefault("network", network) != network:
+            raise InputError(f"recipe {arguments.recipe}: is for a {chosen['network']}")
+    given = {name: getattr(arguments, name) for name in _OPTIONS}
+    chosen |= {name: value for name, value in given.items() if value is not None}
+    if "teachers" in chosen:
+        chosen["teachers"] = tuple(chosen["teachers"])
+    chosen |= {"network": network, "data": arguments.data, "output": arguments.output}
+    options = TrainOptions(**chosen)
+    with in_its_process(arguments.device) as device:
+        path = train_expression(options, device=device, valid_split=arguments.valid_split)
+    if os.environ.get("RANK", "0") == "0":
+        Console(stderr=True).print(f"wrote {path}")
+    return 0

@@ -1,0 +1,17 @@
+"""`pcnn-train trunk`: one trunk alone, for all six to start from."""
+
+from __future__ import annotations
+
+import argparse
+
+from pcnn.commands.train_expression import add_common, run_training
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_common(parser, "64")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the parsed arguments ask; returns the exit status."""
+    return run_training(arguments, "trunk", 64)

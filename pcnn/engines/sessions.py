@@ -1,0 +1,98 @@
+"""Other engines: ONNX Runtime and OpenVINO behind one call."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pcnn.errors import InputError, WeightsError
+
+# What engines need, and the extra that brings it; "auto" takes the first that is there, in the
+# order of what a photograph costs (benchmarks/bench_engines.py).
+PACKAGES = {
+    "onnxruntime": ("onnx", ("onnxruntime", "onnx", "onnxscript")),
+    "openvino": ("openvino", ("openvino", "onnx", "onnxscript")),
+}
+
+
+_Arrays: TypeAlias = Mapping[str, NDArray[np.float32]]
+
+
+class Session(Protocol):
+    """A model file in an engine; several threads may call it."""
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> _Arrays:
+        """Named inputs to named outputs."""
+
+
+def require(what: str, packages: Sequence[str], extra: str) -> None:
+    """Raise InputError, naming the extra, where packages that `what` needs are not installed."""
+    lacking = missing(packages)
+    if lacking:
+        raise InputError(f"{what} needs {', '.join(lacking)}: pip install 'pcnn[{extra}]'")
+
+
+def missing(packages: Sequence[str]) -> list[str]:
+    """Those of the packages that are not installed."""
+    return [name for name in packages if importlib.util.find_spec(name) is None]
+
+
+def open_session(path: Path, engine: str, precision: str = "float32") -> Session:
+    """A model file in an engine, with as many threads as torch has now.
+
+    path: an ONNX file, for openvino also the .xml of its own format.
+    Raises WeightsError: the engine cannot read it.
+    """
+    try:
+        return _SESSIONS[engine](path, precision)
+    except Exception as error:  # each engine has exceptions of its own
+        raise WeightsError(f"{path}: {engine} cannot use it ({error})") from error
+
+
+class _OpenVino:
+    def __init__(self, path: Path, precision: str) -> None:
+        import openvino
+
+        options = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+        }
+        self._compiled = openvino.Core().compile_model(path, "CPU", options)
+        self._own = threading.local()  # a request serves one call at a time
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> _Arrays:
+        if not hasattr(self._own, "request"):
+            self._own.request = self._compiled.create_infer_request()
+        found = self._own.request.infer(dict(inputs), share_inputs=True)
+        return {output.get_any_name(): values for output, values in found.items()}
+
+
+class _OnnxRuntime:
+    def __init__(self, path: Path, precision: str) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        # Threads that wait by spinning would take the cores from what torch does meanwhile.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = onnxruntime.InferenceSession(
+            path, options, providers=["CPUExecutionProvider"]
+        )
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> _Arrays:
+        return dict(zip(self._outputs, self._session.run(None, dict(inputs)), strict=True))
+
+
+_SESSIONS: Mapping[str, Callable[[Path, str], Session]] = {
+    "openvino": _OpenVino,
+    "onnxruntime": _OnnxRuntime,
+}

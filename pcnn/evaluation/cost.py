@@ -1,0 +1,71 @@
+"""What a face costs a network: parameters, operations, time."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from pcnn.networks.pcnn import PCNN, FaceNet
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one face costs a network.
+
+    parameters: learnt numbers. macs: multiplications with addition of one forward pass, in
+    convolutions and linear layers. latency_ms: the median time of one pass with a single face,
+    None where it was not measured. device: where; threads: how many of the CPU's were used.
+    """
+
+    parameters: int
+    macs: int
+    latency_ms: float | None
+    device: str
+    threads: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name, as values that `json.dumps` takes."""
+        return dataclasses.asdict(self)
+
+
+@torch.no_grad()
+def measure_cost(network: PCNN | FaceNet, *, runs: int = 20) -> Cost:
+    """What a face costs on the device that the network is on, cropping not counted.
+
+    runs: passes that are timed, after three that are not; 0 leaves latency out.
+    """
+    config = network.eval().config
+    parameter = next(network.parameters())
+    face = torch.zeros(1, config.channels, config.size, config.size, device=parameter.device)
+    face = face.to(memory_format=torch.channels_last)
+    with FlopCounterMode(display=False) as counter:
+        network(face)
+    seconds = [_timed(network, face) for _ in range(3 + runs)][3:] if runs else []
+    return Cost(
+        parameters=sum(each.numel() for each in network.parameters()),
+        macs=counter.get_total_flops() // 2,  # it counts multiplications and additions apart
+        latency_ms=1000 * statistics.median(seconds) if seconds else None,
+        device=_device_name(parameter.device),
+        threads=torch.get_num_threads(),
+    )
+
+
+def _timed(network: PCNN | FaceNet, face: Tensor) -> float:
+    """Seconds of one forward pass."""
+    began = time.perf_counter()
+    network(face)
+    if face.is_cuda:
+        torch.cuda.synchronize(face.device)
+    return time.perf_counter() - began
+
+
+def _device_name(device: torch.device) -> str:
+    """cpu, or the name of the GPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

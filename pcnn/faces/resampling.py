@@ -1,0 +1,36 @@
+"""Pictures at another size."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pcnn.ops.reference import LUMA
+
+
+def pictures(faces: Tensor, channels: int | None = None) -> Tensor:
+    """A FaceSet's faces, (B, H, W) or (B, H, W, 3) uint8, as (B, C, H, W) float of 0…1.
+
+    channels: 1 for grey (Rec. 601 luma of RGB), 3 for RGB, None for what they are.
+    """
+    planes = (faces[:, None] if faces.dim() == 3 else faces.permute(0, 3, 1, 2)).float() / 255
+    if channels == 1 and planes.shape[1] == 3:
+        return (planes * planes.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    return planes if channels is None else planes.expand(-1, channels, -1, -1)
+
+
+def resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """(H, W, 3) uint8 or float32 → another height and width: averaged to shrink, bilinear."""
+    if size == pixels.shape[:2]:
+        return pixels
+    images = pixels.permute(2, 0, 1)[None]
+    return F.interpolate(images, size, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+
+
+def resample(faces: Tensor, size: int) -> Tensor:
+    """(B, C, h, w) → (B, C, size, size), bilinear about half-pixel centres, edges replicated."""
+    batch, channels = faces.shape[:2]
+    theta = torch.eye(2, 3, device=faces.device).expand(batch, 2, 3)
+    grid = F.affine_grid(theta, [batch, channels, size, size], align_corners=False)
+    return F.grid_sample(faces, grid, padding_mode="border", align_corners=False)

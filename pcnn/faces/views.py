@@ -1,0 +1,96 @@
+"""Faces cut into the views that a network takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pcnn.devices import upload
+from pcnn.faces.geometry import picture_transforms
+from pcnn.faces.resampling import pictures, resample
+from pcnn.faces.shrinking import Source, shrink_face
+from pcnn.networks.pcnn import PCNN, FaceNet, ModelConfig, normalise
+from pcnn.networks.regions import VIEWS
+from pcnn.networks.saliency import weigh
+from pcnn.ops import crop_regions
+
+
+def cut_views(  # noqa: PLR0913
+    pictures: Sequence[NDArray[np.uint8]],
+    transforms: Sequence[NDArray[np.float32]],
+    config: ModelConfig,
+    *,
+    native_size: int,
+    device: torch.device,
+    names: Sequence[str] = VIEWS,
+) -> list[Tensor]:
+    """The faces of pictures as a network takes them, weighed by saliency if it asks for that.
+
+    pictures: (H, W, 3) each. transforms: for each picture (faces, 6, 2, 3), see geometry.
+    native_size: the side in pixels of the faces that the network was trained on.
+    names: the first of VIEWS that are wanted, at least "face".
+    Returns the views in the order of VIEWS, each (faces, C, h, w), across pictures; without any
+    face, faces is 0.
+    """
+    boxes = config.layout.boxes(config.size)
+    sizes = [boxes[name].size for name in names]
+    # Trained on coarser faces than the view could hold, the network expects pixels that average as
+    # much of the face as theirs do.
+    footprint = config.size / native_size
+    crops: list[list[Tensor]] = []
+    for pixels, maps in zip(pictures, transforms, strict=True):
+        image, wanted = torch.from_numpy(pixels), maps[:, : len(names)]
+        sources = [shrink_face(Source(image, one, footprint), config.size) for one in wanted]
+        if sources and all(source.pixels is image for source in sources):
+            sources = [Source(image, wanted, footprint)]  # all faces at once
+        crops += [
+            crop_regions(
+                upload(source.pixels, device),
+                upload(torch.from_numpy(source.transforms.reshape(-1, len(names), 2, 3)), device),
+                sizes,
+                mean=config.mean,
+                std=config.std,
+                footprint=source.footprint,
+            )
+            for source in sources
+        ]
+    if not crops:
+        return [torch.empty(0, config.channels, *size, device=device) for size in sizes]
+    return weigh([torch.cat(parts) for parts in zip(*crops, strict=True)], config)
+
+
+def face_views(network: PCNN | FaceNet, faces: Tensor, native_size: int) -> list[Tensor]:
+    """Faces that are already cut out, as `Recognizer.predict_crops` shows them to a network.
+
+    faces: (N, H, W) grey or (N, H, W, 3) RGB, uint8, N ≥ 1.
+    native_size: see ExpressionWeights. Returns the views in the order of VIEWS, each
+    (N, C, h, w), normalised, on the network's device; for a FaceNet the face alone.
+    """
+    config = network.config
+    height, width = faces.shape[1:3]
+    transforms = picture_transforms(width, height, config.size, config.layout)
+    planes = faces if faces.dim() == 4 else faces[..., None].expand(-1, -1, -1, 3)
+    return cut_views(
+        list(planes.cpu().numpy()),
+        [transforms] * len(faces),
+        config,
+        native_size=native_size,
+        device=next(network.parameters()).device,
+        names=VIEWS if isinstance(network, PCNN) else VIEWS[:1],
+    )
+
+
+def network_views(network: PCNN | FaceNet, faces: Tensor, native_size: int | None) -> list[Tensor]:
+    """Faces as a FaceSet has them → what the network sees of them, each (B, C, h, w) normalised.
+
+    Six views in the order of VIEWS; the whole face alone for a FaceNet.
+    """
+    config = network.config
+    if native_size is None:
+        whole = normalise(resample(pictures(faces, config.channels), config.size), config)
+        return weigh(network.cut(whole), config)
+    return face_views(network, faces, native_size)
