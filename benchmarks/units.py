@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pcnn.commands import units as units_command
+from pcnn.commands import deconvnet as deconvnet_command
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -329,7 +329,7 @@ def _draw(
     """All pictures of the page. faces: what suited_faces gave."""
     face = folder / "deconvnet-face.png"
     photo = str(folder / "astronaut.png")
-    cli.deconvnet([photo, "--weights", str(loaded.path), "-o", str(face)])
+    deconvnet_command.main([photo, "--weights", str(loaded.path), "-o", str(face)])
     with Image.open(face) as drawn:
         _save(drawn.convert("RGB"), face)
     wanted = (("mouth", 12), ("right_eye", 2), ("face", 12), ("face", 2))

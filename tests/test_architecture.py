@@ -1,65 +1,67 @@
-"""The modules import only what stands before them in docs/architecture.md."""
+"""The folders import only from the layers above their own in docs/architecture.md."""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "pcnn"
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path != PACKAGE / "__init__.py"  # which gives all public names
+}
 
 
-def _order() -> list[set[str]]:
-    """The layers of docs/architecture.md: one line each, below the heading "Order of imports"."""
+def layers() -> list[set[str]]:
+    """The lines of the block below the heading "Layers": folders, and modules of the ground."""
     text = (ROOT / "docs" / "architecture.md").read_text()
-    block = text.split("## Order of imports", 1)[1].split("```")[1]
-    return [set(line.split("#")[0].split()) for line in block.strip().splitlines()]
+    block = text.split("## Layers", 1)[1].split("```")[1]
+    return [set(line.split()[1:]) for line in block.strip().splitlines()]
 
 
-def _modules() -> dict[str, Path]:
-    names = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
-        names[".".join(parts)] = path
-    return names
-
-
-def _imported(path: Path) -> set[str]:
-    """All modules of this package that a file imports, at its top or within functions."""
-    modules = _modules()
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def rooms(module: str) -> Iterator[str]:
+    """What a module imports of this package, at its top or within functions: the rooms."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Import):
-            names = {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            assert node.level == 0, f"{path}: import by the full name"
-            below = {f"{node.module}.{alias.name}" for alias in node.names}
-            names = {name for name in below if name.removeprefix("pcnn.") in modules}
-            # A name that is no module of its own comes from the module itself.
-            names |= {node.module} if names != below else set()
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: import by the full name"
+            names = [node.module or ""]
         else:
             continue
         for name in names:
-            module = name.removeprefix("pcnn.")
-            found |= {known for known in (module, f"{module}.__init__") if known in modules}
-    return found
+            package, _, below = name.partition(".")
+            if package == "pcnn":
+                assert below, f"{module} imports from pcnn itself"
+                yield below.split(".")[0]
 
 
-def test_every_module_is_in_the_picture() -> None:
-    listed = [name for layer in _order() for name in layer]
-    assert sorted(listed) == sorted(_modules())
+def test_every_room_is_in_the_picture() -> None:
+    listed = [room for layer in layers() for room in layer]
+    assert sorted(listed) == sorted({name.split(".")[0] for name in MODULES})
 
 
-@pytest.mark.parametrize("name", sorted(_modules()))
-def test_imports_go_one_way(name: str) -> None:
-    layers = _order()
-    mine = next(i for i, layer in enumerate(layers) if name in layer)
-    later = _imported(_modules()[name]) - set().union(*layers[:mine])
-    assert not later, f"{name} imports {sorted(later)}"
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_one_way(module: str) -> None:
+    order = layers()
+    own = module.split(".")[0]
+    mine = next(i for i, layer in enumerate(order) if own in layer)
+    allowed = set().union(*order[:mine], {own}, order[0])
+    wrong = set(rooms(module)) - allowed
+    assert not wrong, f"{module} imports from {sorted(wrong)}, which do not stand above it"
 
 
 def test_modules_fit_in_a_head() -> None:
-    long = {name: len(path.read_text().splitlines()) for name, path in _modules().items()}
+    long = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
     assert not {name: count for name, count in long.items() if count > 360}
+
+
+def test_rooms_fit_on_a_card() -> None:
+    folders = {path.parent for path in MODULES.values()} - {PACKAGE}
+    crowded = {folder.name: len(list(folder.glob("*.py"))) for folder in folders}
+    assert not {name: count for name, count in crowded.items() if count > 15}
