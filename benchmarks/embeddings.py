@@ -37,8 +37,8 @@ from pcnn.evaluation.logits import predict_logits
 from pcnn.faces.alignment import suited_faces
 from pcnn.faces.resampling import pictures, resample
 from pcnn.networks.pcnn import PCNN, FaceNet, normalise
-from pcnn.training.expression.loop import Training
-from pcnn.training.expression.options import TrainOptions
+from pcnn.training.expression.loop import ExpressionTraining
+from pcnn.training.expression.options import ExpressionOptions
 from pcnn.weights.expression import ExpressionWeights
 
 ROOT = Path(__file__).parent.parent
@@ -145,13 +145,13 @@ def _without_contempt(train: FaceSet, arguments: argparse.Namespace) -> FaceNet:
 
     What votes for contempt those have are left out too. Trained where the cache lacks it.
     """
-    options = TrainOptions(
+    options = ExpressionOptions(
         network="trunk", data="", output="", size=48, width=32, epochs=arguments.epochs, lr=2e-3
     )
     others = (train.votes.argmax(1) != CONTEMPT).nonzero()[:, 0].tolist()
     faces = relabel(train.subset(others), train.classes[:CONTEMPT])
     checkpoint = arguments.cache / f"unaware-{arguments.epochs:g}.pt"
-    training = Training(options, faces)
+    training = ExpressionTraining(options, faces)
     if checkpoint.is_file():
         training.resume(checkpoint)
     rest = range(training.step, training.steps)

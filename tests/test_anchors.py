@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import pcnn.networks.anchors
+import pcnn.networks.boxes
 from pcnn.errors import InputError
 from pcnn.networks.anchors import (
     anchor_grid,
@@ -164,7 +164,7 @@ def test_suppression_is_its_definition(seed: int, count: int, iou: float) -> Non
 
 @pytest.mark.parametrize("block", [1, 3, 40])
 def test_suppression_across_blocks(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pcnn.anchors, "_NMS_BLOCK", block)
+    monkeypatch.setattr(pcnn.networks.boxes, "_NMS_BLOCK", block)
     generator = torch.Generator().manual_seed(block)
     boxes, scores = _boxes(generator, 41), torch.rand(41, generator=generator)
     assert nms(boxes, scores, iou=0.1).tolist() == _plain_nms(boxes, scores, 0.1)

@@ -147,7 +147,7 @@ def test_it_is_autograd_with_rectified_gradients(
     views = torch.randn(5, 3, *size, generator=torch.Generator().manual_seed(3))
     channels = torch.tensor([0, 1, 3, 2, 1])
     found = project(trunk, views, stage, channels)
-    monkeypatch.setattr(pcnn.trunk, "F", _Functional)
+    monkeypatch.setattr(pcnn.networks.trunk, "F", _Functional)
     kept: list[Tensor] = []
     if stage != "conv1":
         trunk.get_submodule(stage).register_forward_hook(lambda *given: kept.append(given[2]))

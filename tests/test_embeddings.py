@@ -14,6 +14,7 @@ import cli
 import numpy as np
 import pytest
 import torch
+from cli import help_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -499,5 +500,5 @@ def test_the_examples_of_the_page_run(
 def test_every_option_of_the_page_exists() -> None:
     shown = re.findall(r"^pcnn-embed.*", PAGE.read_text(), re.MULTILINE)
     assert shown
-    known = cli._embed_parser().format_help()
+    known = help_of(cli.embed)
     assert all(option in known for line in shown for option in re.findall(r"--[a-z-]+", line))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pcnn import Recognizer, load_image
 from pcnn.engines import cache as kept_graphs
 from pcnn.engines import select as engines
+from pcnn.engines import sessions
 from pcnn.engines.cache import write_onnx
 from pcnn.engines.classifier import prepare
 from pcnn.engines.portable import Graph, ViewsGraph, patterns
@@ -94,7 +95,7 @@ def test_torch_is_always_there() -> None:
 def test_auto_takes_the_quickest_that_is_there_and_waits_for_no_compiler(
     lacking: Sequence[str], chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "missing", lambda names: [n for n in names if n in lacking])
+    monkeypatch.setattr(sessions, "missing", lambda names: [n for n in names if n in lacking])
     assert choose_engine("auto", CPU) == chosen
     assert choose_engine("auto", CUDA) == "torch"
 
@@ -109,7 +110,7 @@ def test_auto_takes_the_quickest_that_is_there_and_waits_for_no_compiler(
 def test_engines_that_cannot_be_had(
     engine: str, device: torch.device, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "missing", lambda _: [])
+    monkeypatch.setattr(sessions, "missing", lambda _: [])
     with pytest.raises(InputError, match=message):
         choose_engine(engine, device)
 
@@ -129,7 +130,7 @@ def test_a_missing_extra_is_named(
     astronaut: Path,
 ) -> None:
     lacking = ("openvino", "onnxscript")
-    monkeypatch.setattr(engines, "missing", lambda names: [n for n in names if n in lacking])
+    monkeypatch.setattr(sessions, "missing", lambda names: [n for n in names if n in lacking])
     with pytest.raises(InputError, match=message):
         Recognizer(device="cpu", engine=engine)
     assert cli.predict([str(astronaut), "--engine", engine]) == 2
@@ -137,7 +138,7 @@ def test_a_missing_extra_is_named(
 
 
 def test_missing_names_what_is_not_installed() -> None:
-    assert engines.missing(["torch", "no_such_package", "numpy"]) == ["no_such_package"]
+    assert sessions.missing(["torch", "no_such_package", "numpy"]) == ["no_such_package"]
 
 
 @pytest.mark.parametrize(

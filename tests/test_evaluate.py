@@ -5,9 +5,6 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -460,18 +457,3 @@ def test_usage_errors(options: list[str], message: str, capsys: Captured) -> Non
     last = capsys.readouterr().err.splitlines()[-1]
     # Python 3.12 and later leave out the quotes about choices.
     assert last.replace("'", "") == f"pcnn-evaluate: error: {message}".replace("'", "")
-
-
-def test_help_comes_without_torch() -> None:
-    code = (
-        "import sys; from pcnn import cli\n"
-        "try: cli.evaluate(['--help'])\n"
-        "except SystemExit as error: assert error.code == 0\n"
-        "print([name for name in ('torch', 'numpy', 'sklearn') if name in sys.modules])"
-    )
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(
-        command, cwd=tempfile.gettempdir(), capture_output=True, text=True, check=True
-    )
-    assert done.stdout.splitlines()[-1] == "[]"
-    assert "usage: pcnn-evaluate" in done.stdout

@@ -23,7 +23,7 @@ from pcnn import Recognizer
 from pcnn.commands import export as export_command
 from pcnn.commands.export import _evenly, _size
 from pcnn.engines import export as exporting
-from pcnn.engines import select as engines
+from pcnn.engines import sessions
 from pcnn.engines.export import export, open_file
 from pcnn.engines.portable import FaceGraph, ImageGraph, patterns
 from pcnn.errors import InputError, WeightsError
@@ -158,7 +158,7 @@ def test_what_cannot_be_exported(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(engines, "missing", lambda _: [])
+    monkeypatch.setattr(sessions, "missing", lambda _: [])
     chosen = {"target": "a.onnx", **options}
     target = tmp_path / chosen.pop("target")
     with pytest.raises(InputError, match=message):
@@ -181,7 +181,7 @@ def test_a_missing_extra_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     lacking = "onnxruntime" if kind == "onnx" else "openvino"
-    monkeypatch.setattr(engines, "missing", lambda names: [n for n in names if n == lacking])
+    monkeypatch.setattr(sessions, "missing", lambda names: [n for n in names if n == lacking])
     target = tmp_path / f"a{exporting.FORMATS[kind]}"
     with pytest.raises(InputError, match=message):
         export(FaceGraph(_face_net(loaded)), target, kind=kind, samples=_pixels(2))

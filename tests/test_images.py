@@ -341,7 +341,8 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "damaged png": (file_with(DAMAGED_PNG, "a.png"), "the PNG data are damaged or cut short"),
     "bomb": (
         file_with(png_claiming(50_000, 50_000), "a.png"),
-        "50000 × 50000 pixels are more than the 200,000,000 allowed (pcnn.images.MAX_PIXELS)",
+        "50000 × 50000 pixels are more than the 200,000,000 allowed "
+        "(pcnn.images.loading.MAX_PIXELS)",
     ),
     "no width": (file_with(b"P6 0 5 255\n", "a.ppm"), "the PPM data are damaged or cut short"),
 }

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from pcnn.errors import NativeError
-from pcnn.ops import build, native, recipe
+from pcnn.ops import build, compiler, native
 
 ROOT = Path(__file__).parent.parent
 # Logs that it was called, waits a little, and "compiles" what -o names.
@@ -127,7 +127,7 @@ def test_a_cache_that_cannot_be_written(log: Path, tmp_path: Path) -> None:
 
 
 def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipe, "nvcc", lambda: None)
+    monkeypatch.setattr(compiler, "nvcc", lambda: None)
     with pytest.raises(
         NativeError, match=r"no CUDA compiler \(nvcc\) found; pip install 'pcnn\[cuda\]'"
     ):
@@ -170,7 +170,7 @@ def test_failure_falls_back_with_one_warning(
         native._serving("warp_add", OnGpu(), torch.float32)
 
 
-@pytest.mark.skipif(recipe.nvcc() is None, reason="needs the CUDA compiler nvcc")
+@pytest.mark.skipif(compiler.nvcc() is None, reason="needs the CUDA compiler nvcc")
 def test_the_true_compiler_makes_a_module_that_loads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

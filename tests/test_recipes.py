@@ -8,7 +8,7 @@ pytest.importorskip("tomllib", reason="recipes need Python 3.11")
 
 from pcnn.errors import InputError
 from pcnn.training.expression.augmentation import Augmentation
-from pcnn.training.expression.options import TrainOptions
+from pcnn.training.expression.options import ExpressionOptions
 from pcnn.training.expression.recipes import read_recipe
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
@@ -18,7 +18,7 @@ def test_every_recipe_in_the_repository_is_one() -> None:
     recipes = sorted(WEIGHTS.glob("*.toml"))
     assert recipes
     for path in recipes:
-        TrainOptions(data="faces", output="file", **read_recipe(path))
+        ExpressionOptions(data="faces", output="file", **read_recipe(path))
 
 
 def test_what_is_written_and_what_is_left_out(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_what_is_written_and_what_is_left_out(tmp_path: Path) -> None:
         'network = "pcnn"\nepochs = 3\ninit = "trunk.safetensors"\nteachers = ["a", "b"]\n'
         "[augmentation]\nerase = 0.5\n"
     )
-    options = TrainOptions(data="faces", output="file", **read_recipe(recipe))
+    options = ExpressionOptions(data="faces", output="file", **read_recipe(recipe))
     assert (options.epochs, options.init) == (3.0, "trunk.safetensors")
     assert options.teachers == ("a", "b")
     assert options.augmentation == Augmentation(erase=0.5)

@@ -32,7 +32,7 @@ from pcnn.networks.regions import REGIONS, VIEWS
 from pcnn.networks.saliency import blur, centre, saliency_maps, weigh
 from pcnn.training.expression import run as train_expression
 from pcnn.training.expression.loop import Training
-from pcnn.training.expression.options import TrainOptions
+from pcnn.training.expression.options import ExpressionOptions
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.75], [0.65, 0.75]]
@@ -333,7 +333,9 @@ def _set(count: int = 16) -> FaceSet:
     return FaceSet((255 * _faces(count, size=48)[:, 0]).byte(), votes, names)
 
 
-OPTIONS = TrainOptions(network="trunk", data="", output="", size=32, width=8, epochs=1, batch=8)
+OPTIONS = ExpressionOptions(
+    network="trunk", data="", output="", size=32, width=8, epochs=1, batch=8
+)
 
 
 @pytest.mark.train
@@ -374,9 +376,9 @@ def test_teachers_are_given_what_they_learnt_from(tmp_path: Path) -> None:
 
 @pytest.mark.train
 def test_the_commands_option(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
-    chosen: list[TrainOptions] = []
+    chosen: list[ExpressionOptions] = []
 
-    def pretend(options: TrainOptions, **_: Any) -> Path:
+    def pretend(options: ExpressionOptions, **_: Any) -> Path:
         chosen.append(options)
         return Path("x")
 

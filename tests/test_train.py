@@ -19,16 +19,16 @@ from pcnn.faces.alignment import measure_template
 from pcnn.faces.detector import Detector
 from pcnn.faces.resampling import resample
 from pcnn.training.expression import run as train_expression
-from pcnn.training.expression.loop import Training, _generator
-from pcnn.training.expression.options import TrainOptions
+from pcnn.training.expression.loop import ExpressionTraining, _generator
+from pcnn.training.expression.options import ExpressionOptions
 from pcnn.training.expression.run import train_expression as train
 
 pytestmark = pytest.mark.train
 
-OPTIONS = TrainOptions(
+OPTIONS = ExpressionOptions(
     network="pcnn", data="", output="", size=32, width=8, epochs=15, batch=8, lr=3e-3, ema=0.9
 )
-TRUNK = TrainOptions(network="trunk", data="", output="", size=32, width=8, epochs=1, batch=8)
+TRUNK = ExpressionOptions(network="trunk", data="", output="", size=32, width=8, epochs=1, batch=8)
 
 
 def _faces(count: int = 48) -> FaceSet:
@@ -41,7 +41,7 @@ def _faces(count: int = 48) -> FaceSet:
 
 def test_it_learns() -> None:
     faces = _faces()
-    training = Training(dataclasses.replace(OPTIONS, epochs=5), faces)
+    training = ExpressionTraining(dataclasses.replace(OPTIONS, epochs=5), faces)
     losses = [training.advance() for _ in range(training.steps)]
     assert sum(losses[-3:]) < 0.6 * sum(losses[:3])
     logits, regions = predict_logits(training.network, faces.faces)
@@ -53,7 +53,7 @@ def test_hard_labels_and_the_papers_optimizer() -> None:
     faces = _faces()
     doubtful = FaceSet(faces.faces, 0.9 * faces.votes + 0.1 / 8, faces.names)
     options = dataclasses.replace(TRUNK, labels="majority", optimizer="sgd", epochs=16)
-    training = Training(options, doubtful)
+    training = ExpressionTraining(options, doubtful)
     _, targets = training._batch()
     assert set(targets.flatten().tolist()) == {0.0, 1.0}
     assert isinstance(training.optimizer, torch.optim.SGD)
@@ -70,7 +70,7 @@ def test_balance_draws_rare_classes_as_often() -> None:
     rare = FaceSet(faces, torch.eye(8)[labels], tuple(str(i) for i in range(100)))
 
     def share(balance: float) -> float:
-        training = Training(dataclasses.replace(TRUNK, balance=balance), rare)
+        training = ExpressionTraining(dataclasses.replace(TRUNK, balance=balance), rare)
         orders = [training._order(torch.Generator().manual_seed(i)) for i in range(20)]
         return float((labels[torch.cat(orders)] == 1).double().mean())
 
@@ -80,12 +80,12 @@ def test_balance_draws_rare_classes_as_often() -> None:
 
 def test_teachers_are_mixed_into_the_labels(tmp_path: Path) -> None:
     faces = _faces(16)
-    teacher = Training(TRUNK, faces)
+    teacher = ExpressionTraining(TRUNK, faces)
     metadata = {"architecture": "trunk", "config": dataclasses.asdict(teacher.network.config)}
     path = tmp_path / "teacher.safetensors"
     weights.write(path, teacher.network.state_dict(), metadata)
     options = dataclasses.replace(TRUNK, teachers=(str(path),), teaching=0.25, size=40)
-    pupil = Training(options, faces)
+    pupil = ExpressionTraining(options, faces)
     logits, _ = predict_logits(teacher.network, faces.faces, mirror=True)
     _, targets = pupil._batch()
     chosen = pupil._order(_generator(0, 1, 0))[:8]
@@ -94,23 +94,27 @@ def test_teachers_are_mixed_into_the_labels(tmp_path: Path) -> None:
     pupil.save(tmp_path / "checkpoint")
     path.unlink()
     weights.write(
-        path, Training(dataclasses.replace(TRUNK, seed=5), faces).network.state_dict(), metadata
+        path,
+        ExpressionTraining(dataclasses.replace(TRUNK, seed=5), faces).network.state_dict(),
+        metadata,
     )
-    resumed = Training(options, faces)
+    resumed = ExpressionTraining(options, faces)
     resumed.resume(tmp_path / "checkpoint")
     torch.testing.assert_close(resumed._batch()[1], expected)  # as they were taught at first
     other = FaceSet(faces.faces, faces.votes[:, :7], faces.names, faces.classes[:7])
     with pytest.raises(InputError, match=r"teacher .* has the classes .* the data neutral"):
-        Training(options, other)
+        ExpressionTraining(options, other)
 
 
 def test_a_pcnn_goes_on_from_a_pcnn_of_another_size(tmp_path: Path) -> None:
     faces = _faces()
-    first = Training(OPTIONS, faces)
+    first = ExpressionTraining(OPTIONS, faces)
     metadata = {"architecture": "pcnn", "config": dataclasses.asdict(first.network.config)}
     path = tmp_path / "pcnn.safetensors"
     weights.write(path, first.network.state_dict(), metadata)
-    larger = Training(dataclasses.replace(OPTIONS, init=str(path), size=80, seed=1), faces)
+    larger = ExpressionTraining(
+        dataclasses.replace(OPTIONS, init=str(path), size=80, seed=1), faces
+    )
     ours, theirs = larger.network.state_dict(), first.network.state_dict()
     differing = [name for name in ours if not torch.equal(ours[name], theirs[name])]
     assert differing == ["interaction.localisation.0.weight"]
@@ -119,11 +123,13 @@ def test_a_pcnn_goes_on_from_a_pcnn_of_another_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_the_result_has_its_share_of_the_start(share: float, tmp_path: Path) -> None:
     faces = _faces(16)
-    first = Training(TRUNK, faces)
+    first = ExpressionTraining(TRUNK, faces)
     metadata = {"architecture": "trunk", "config": dataclasses.asdict(first.network.config)}
     path = tmp_path / "start.safetensors"
     weights.write(path, first.network.state_dict(), metadata)
-    training = Training(dataclasses.replace(TRUNK, init=str(path), init_share=share), faces)
+    training = ExpressionTraining(
+        dataclasses.replace(TRUNK, init=str(path), init_share=share), faces
+    )
     training.advance()
     learnt, start = training.average.state_dict(), first.network.state_dict()
     kept = training.result().state_dict()
@@ -136,31 +142,33 @@ def test_the_result_has_its_share_of_the_start(share: float, tmp_path: Path) -> 
 
 def test_a_share_of_another_kind_of_network_is_refused(tmp_path: Path) -> None:
     faces = _faces(16)
-    trunk = Training(TRUNK, faces).network
+    trunk = ExpressionTraining(TRUNK, faces).network
     path = tmp_path / "trunk.safetensors"
     metadata = {"architecture": "trunk", "config": dataclasses.asdict(trunk.config)}
     weights.write(path, trunk.state_dict(), metadata)
     with pytest.raises(InputError, match=r"init_share needs an init that is a pcnn of size"):
-        Training(dataclasses.replace(OPTIONS, init=str(path), init_share=0.5), faces)
+        ExpressionTraining(dataclasses.replace(OPTIONS, init=str(path), init_share=0.5), faces)
     with pytest.raises(InputError, match=r"init_share needs an init that is a trunk of size 80"):
-        Training(dataclasses.replace(TRUNK, init=str(path), init_share=0.5, size=80), faces)
+        ExpressionTraining(
+            dataclasses.replace(TRUNK, init=str(path), init_share=0.5, size=80), faces
+        )
     with pytest.raises(InputError, match=r"init_share needs an init$"):
-        Training(dataclasses.replace(OPTIONS, init_share=0.5), faces)
+        ExpressionTraining(dataclasses.replace(OPTIONS, init_share=0.5), faces)
 
 
 @pytest.mark.parametrize("network", ["trunk", "pcnn"])
 def test_a_killed_training_goes_on_to_the_same_result(network: str, tmp_path: Path) -> None:
-    options = TrainOptions(
+    options = ExpressionOptions(
         network=network, data="", output="", size=32, width=8, epochs=1, batch=8, lr=1e-3
     )
     faces = _faces()
-    whole = Training(options, faces)
+    whole = ExpressionTraining(options, faces)
     expected = [whole.advance() for _ in range(6)]
-    killed = Training(options, faces)
+    killed = ExpressionTraining(options, faces)
     found = [killed.advance() for _ in range(2)]
     killed.save(tmp_path / "checkpoint")
     killed.advance()  # lost with the process
-    again = Training(options, faces)
+    again = ExpressionTraining(options, faces)
     again.resume(tmp_path / "checkpoint")
     found += [again.advance() for _ in range(4)]
     assert found == expected
@@ -169,45 +177,47 @@ def test_a_killed_training_goes_on_to_the_same_result(network: str, tmp_path: Pa
 
 
 def test_a_checkpoint_of_other_options_is_refused(tmp_path: Path) -> None:
-    Training(OPTIONS, _faces()).save(tmp_path / "checkpoint")
-    other = Training(TrainOptions("trunk", "", "", size=32, width=8, batch=8), _faces())
+    ExpressionTraining(OPTIONS, _faces()).save(tmp_path / "checkpoint")
+    other = ExpressionTraining(
+        ExpressionOptions("trunk", "", "", size=32, width=8, batch=8), _faces()
+    )
     with pytest.raises(InputError, match="begun with another network, epochs, lr, ema"):
         other.resume(tmp_path / "checkpoint")
 
 
 def test_a_checkpoint_of_an_earlier_version_is_taken_up(tmp_path: Path) -> None:
     """Options that it does not know were as they are by default."""
-    Training(TRUNK, _faces()).save(tmp_path / "checkpoint")
+    ExpressionTraining(TRUNK, _faces()).save(tmp_path / "checkpoint")
     state = torch.load(tmp_path / "checkpoint", weights_only=True)
     del state["options"]["aligned"]
     torch.save(state, tmp_path / "checkpoint")
-    Training(TRUNK, _faces()).resume(tmp_path / "checkpoint")
-    aligned = Training(dataclasses.replace(TRUNK, aligned=True), _faces())
+    ExpressionTraining(TRUNK, _faces()).resume(tmp_path / "checkpoint")
+    aligned = ExpressionTraining(dataclasses.replace(TRUNK, aligned=True), _faces())
     with pytest.raises(InputError, match="was begun with another aligned"):
         aligned.resume(tmp_path / "checkpoint")
     aligned.save(tmp_path / "checkpoint")
     other = dataclasses.replace(TRUNK, aligned=True, detector="resnet50")
     with pytest.raises(InputError, match="was begun with another detector"):
-        Training(other, _faces()).resume(tmp_path / "checkpoint")
+        ExpressionTraining(other, _faces()).resume(tmp_path / "checkpoint")
 
 
 def test_options_that_cannot_be() -> None:
     with pytest.raises(InputError, match="network must be trunk or pcnn, got 'vgg'"):
-        Training(TrainOptions("vgg", "", "", width=8, batch=8), _faces())
+        ExpressionTraining(ExpressionOptions("vgg", "", "", width=8, batch=8), _faces())
     with pytest.raises(InputError, match="batch must be at least 1, got 0"):
-        TrainOptions("trunk", "", "", batch=0)
+        ExpressionOptions("trunk", "", "", batch=0)
     with pytest.raises(
         InputError, match=r"epochs, lr and clip must be above 0, got -3, 0.001 and 50.0"
     ):
-        TrainOptions("trunk", "", "", epochs=-3)
+        ExpressionOptions("trunk", "", "", epochs=-3)
     with pytest.raises(InputError, match=r"balance must lie in 0…1, got 2"):
-        TrainOptions("trunk", "", "", balance=2)
+        ExpressionOptions("trunk", "", "", balance=2)
     with pytest.raises(InputError, match="labels must be votes or majority, got 'hard'"):
-        TrainOptions("trunk", "", "", labels="hard")
+        ExpressionOptions("trunk", "", "", labels="hard")
     with pytest.raises(InputError, match=r"must be at least 0 and below 1, got 1 and 0.995"):
-        TrainOptions("trunk", "", "", warm_up=1)
+        ExpressionOptions("trunk", "", "", warm_up=1)
     with pytest.raises(InputError, match="batch 64 is larger than the 48 training faces"):
-        Training(TrainOptions("trunk", "", "", size=32, width=8), _faces())
+        ExpressionTraining(ExpressionOptions("trunk", "", "", size=32, width=8), _faces())
 
 
 class _EyesAt(Detector):
@@ -271,12 +281,12 @@ def test_aligned_faces_are_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(train_expression, "predict_logits", predict)
 
-    class Watched(Training):
-        def __init__(self, options: TrainOptions, train: FaceSet, device: str) -> None:
+    class Watched(ExpressionTraining):
+        def __init__(self, options: ExpressionOptions, train: FaceSet, device: str) -> None:
             seen.append(train)
             super().__init__(options, train, device)
 
-    monkeypatch.setattr(train_expression, "Training", Watched)
+    monkeypatch.setattr(train_expression, "ExpressionTraining", Watched)
     monkeypatch.setattr(train_expression, "load_faces", lambda *_, **__: _faces())
     monkeypatch.setattr(train_expression.Detector, "load", lambda *_: _EyesAt())
     options = dataclasses.replace(TRUNK, data="faces", output=str(tmp_path / "trunk.safetensors"))
@@ -308,4 +318,4 @@ def test_a_template_needs_faces() -> None:
 
 def test_missing_data_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has none of the known layouts"):
-        train(TrainOptions("trunk", str(tmp_path), str(tmp_path / "x.safetensors")))
+        train(ExpressionOptions("trunk", str(tmp_path), str(tmp_path / "x.safetensors")))

@@ -20,11 +20,11 @@ from pcnn.faces.detector import Detector
 from pcnn.networks.anchors import anchor_grid, decode_boxes, decode_landmarks
 from pcnn.networks.retinaface import RetinaFace
 from pcnn.results.values import Detection
-from pcnn.training.detector import loop as course_module
+from pcnn.training.detector import loop as loop_module
 from pcnn.training.detector import run as module
-from pcnn.training.detector.loop import Course
+from pcnn.training.detector.loop import DetectorTraining
 from pcnn.training.detector.mosaics import Mosaic, degrade, mosaic
-from pcnn.training.detector.options import DetectorTraining
+from pcnn.training.detector.options import DetectorOptions
 from pcnn.training.detector.photographs import Faces, Photograph, is_held_out, read_photographs
 from pcnn.training.detector.run import train_detector
 from pcnn.training.detector.scores import score_photographs, score_small_faces
@@ -81,8 +81,8 @@ def _teacher(path: Path) -> Path:
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> DetectorTraining:
-    return DetectorTraining(
+def options(tmp_path: Path) -> DetectorOptions:
+    return DetectorOptions(
         photographs=_archive(tmp_path / "photographs.tar"),
         teacher=_teacher(tmp_path / "teacher.safetensors"),
         output=tmp_path / "out" / "detector.safetensors",
@@ -378,7 +378,7 @@ def test_small_faces_are_placed_where_they_are_looked_for() -> None:
 # Training
 
 
-def test_training_writes_a_detector_that_loads(options: DetectorTraining) -> None:
+def test_training_writes_a_detector_that_loads(options: DetectorOptions) -> None:
     path = train_detector(options)
     state, metadata = weights.read(path)
     assert metadata["kind"] == "detector"
@@ -397,11 +397,11 @@ class _KilledError(Exception):
 
 
 def test_a_killed_run_goes_on_as_if_it_had_not_been(
-    options: DetectorTraining, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    options: DetectorOptions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     whole, _ = weights.read(train_detector(options))
     cut = replace(options, work=tmp_path / "work", output=tmp_path / "cut.safetensors")
-    update, calls = Course._update, []
+    update, calls = DetectorTraining._update, []
 
     def dies_in_the_fourth_step(*arguments: object) -> float:
         calls.append(None)
@@ -410,7 +410,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
         return update(*arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(Course, "_update", dies_in_the_fourth_step)
+        patch.setattr(DetectorTraining, "_update", dies_in_the_fourth_step)
         with pytest.raises(_KilledError):
             train_detector(cut)
     assert not cut.output.exists()
@@ -418,25 +418,27 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_a_checkpoint_of_other_options_is_refused(options: DetectorTraining) -> None:
+def test_a_checkpoint_of_other_options_is_refused(options: DetectorOptions) -> None:
     train_detector(replace(options, steps=1, polish=0))
     with pytest.raises(InputError, match=r"was made with other options .*remove it to start anew"):
         train_detector(options)
 
 
-def test_training_lowers_the_loss(options: DetectorTraining) -> None:
+def test_training_lowers_the_loss(options: DetectorOptions) -> None:
     torch.manual_seed(0)
     teacher = Detector.load(options.teacher)
-    course = Course(replace(options, steps=16, polish=0, side=64, learning_rate=0.01), teacher)
-    losses = list(course.run([_photograph()]))
+    training = DetectorTraining(
+        replace(options, steps=16, polish=0, side=64, learning_rate=0.01), teacher
+    )
+    losses = list(training.run([_photograph()]))
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
 
 
-def test_a_run_starts_where_it_is_told(options: DetectorTraining) -> None:
+def test_a_run_starts_where_it_is_told(options: DetectorOptions) -> None:
     teacher = Detector.load(options.teacher)
     wanted, _ = weights.read(options.teacher)
-    begun = Course(replace(options, start="teacher"), teacher).network.state_dict()
-    fresh = Course(options, teacher).network.state_dict()
+    begun = DetectorTraining(replace(options, start="teacher"), teacher).network.state_dict()
+    fresh = DetectorTraining(options, teacher).network.state_dict()
     name = "body.stage1.0.0.weight"
     assert torch.equal(begun[name], wanted[name].float())
     assert not torch.equal(fresh[name], wanted[name].float())
@@ -444,9 +446,9 @@ def test_a_run_starts_where_it_is_told(options: DetectorTraining) -> None:
         replace(options, start="afresh")
 
 
-def test_the_learning_rate_rises_falls_and_polishes(options: DetectorTraining) -> None:
+def test_the_learning_rate_rises_falls_and_polishes(options: DetectorOptions) -> None:
     schedule = replace(options, steps=150, polish=50, learning_rate=0.3)
-    rates = [course_module._learning_rate(schedule, step) for step in range(200)]
+    rates = [loop_module._learning_rate(schedule, step) for step in range(200)]
     assert rates[0] == 0 and max(rates) == rates[10] == pytest.approx(0.3)
     assert rates[2] == pytest.approx(0.06)  # a fifth of the way up
     # Half-way down to polishing: half of 14/19 of the cosine.
@@ -456,7 +458,7 @@ def test_the_learning_rate_rises_falls_and_polishes(options: DetectorTraining) -
 
 
 def test_training_refuses_an_archive_without_photographs_to_learn_from(
-    options: DetectorTraining, monkeypatch: pytest.MonkeyPatch
+    options: DetectorOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "is_held_out", lambda name: True)
     with pytest.raises(InputError, match=r"train_detector: every photograph of .* is held out"):
@@ -466,27 +468,27 @@ def test_training_refuses_an_archive_without_photographs_to_learn_from(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 0}, "DetectorTraining: steps must be at least 1, got 0"),
-        ({"batch": -1}, "DetectorTraining: batch must be at least 1, got -1"),
-        ({"polish": -1}, "DetectorTraining: polish must be at least 0, got -1"),
-        ({"side": 100}, "DetectorTraining: side must be a multiple of 32, at least 64, got 100"),
-        ({"early_side": 32}, "DetectorTraining: early_side must be a multiple of 32"),
-        ({"early": -2}, "DetectorTraining: early must be at least 0, got -2"),
-        ({"average": -0.1}, "DetectorTraining: average must be at least 0 and below 1"),
+        ({"steps": 0}, "DetectorOptions: steps must be at least 1, got 0"),
+        ({"batch": -1}, "DetectorOptions: batch must be at least 1, got -1"),
+        ({"polish": -1}, "DetectorOptions: polish must be at least 0, got -1"),
+        ({"side": 100}, "DetectorOptions: side must be a multiple of 32, at least 64, got 100"),
+        ({"early_side": 32}, "DetectorOptions: early_side must be a multiple of 32"),
+        ({"early": -2}, "DetectorOptions: early must be at least 0, got -2"),
+        ({"average": -0.1}, "DetectorOptions: average must be at least 0 and below 1"),
     ],
 )
 def test_options_out_of_range_are_refused(changes: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        DetectorTraining(Path("a"), Path("b"), Path("c"), **changes)  # type: ignore[arg-type]
+        DetectorOptions(Path("a"), Path("b"), Path("c"), **changes)  # type: ignore[arg-type]
 
 
 def test_the_command_line_reaches_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
     parser = argparse.ArgumentParser()
     module.add_arguments(parser)
-    taken: list[DetectorTraining] = []
+    taken: list[DetectorOptions] = []
     monkeypatch.setattr(module, "train_detector", taken.append)
     paths = ["--photographs", "a.tar", "--teacher", "t.pth", "--output", "o.safetensors"]
     assert module.run(parser.parse_args(paths)) == 0
     assert module.run(parser.parse_args([*paths, "--work", "w", "--steps", "7"])) == 0
-    expected = DetectorTraining(Path("a.tar"), Path("t.pth"), Path("o.safetensors"))
+    expected = DetectorOptions(Path("a.tar"), Path("t.pth"), Path("o.safetensors"))
     assert taken == [expected, replace(expected, work=Path("w"), steps=7)]

@@ -24,13 +24,13 @@ _COMMAND = """
 import os, sys, torch
 import cli
 from pcnn.training.expression import run as train_expression
-from pcnn.training.expression.loop import Training
-class Watched(Training):
+from pcnn.training.expression.loop import ExpressionTraining
+class Watched(ExpressionTraining):
     def advance(self):
         loss = super().advance()
         torch.save(self.network.state_dict(), f"rank{self.rank}.pt")
         return loss
-train_expression.Training = Watched
+train_expression.ExpressionTraining = Watched
 # No detector finds a face in these.
 train_expression.measure_template = lambda *_: [[0.5, 0.5]] * 5
 sys.exit(cli.train(sys.argv[1:]))

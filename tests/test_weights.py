@@ -10,6 +10,7 @@ import torch
 
 from pcnn import weights
 from pcnn.errors import WeightsError
+from pcnn.weights import files
 from pcnn.weights.files import SPECS, WeightSpec
 
 
@@ -44,7 +45,7 @@ def _publish(folder: Path, url: str, content: bytes, monkeypatch: pytest.MonkeyP
     (folder / "new.bin").write_bytes(content)
     checksum = weights.sha256(folder / "new.bin")
     spec = WeightSpec("detector", "new.bin", checksum, f"{url}/new.bin")
-    monkeypatch.setattr(weights, "SPECS", {"new": spec})
+    monkeypatch.setattr(files, "SPECS", {"new": spec})
     return checksum
 
 
@@ -106,7 +107,7 @@ def test_a_download_that_is_not_what_was_published(
 
 
 def test_a_name_without_file_or_url(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "SPECS", {"lost": WeightSpec("expression", "lost.bin", "00")})
+    monkeypatch.setattr(files, "SPECS", {"lost": WeightSpec("expression", "lost.bin", "00")})
     with pytest.raises(WeightsError, match=r"lost: lost.bin is in none of .*; reinstall pcnn"):
         weights.locate("lost")
 

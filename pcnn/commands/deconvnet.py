@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pcnn.commands.shared import run_command
-from pcnn.weights.expression import load_expression
+from pcnn.terminal import track
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pcnn.analysis.deconvnet import parse_map
     from pcnn.devices import choose_device
     from pcnn.errors import InputError
+    from pcnn.weights.expression import load_expression
     from pcnn.weights.files import DEFAULT_WEIGHTS
 
     if bool(arguments.paths) == bool(arguments.data):
@@ -167,9 +168,6 @@ def _read(
 
     failed: gets the files that cannot be read, after a complaint.
     """
-    from rich.console import Console
-    from rich.progress import track
-
     from pcnn.analysis.deconvnet import trunks_of
     from pcnn.errors import InputError
     from pcnn.faces.alignment import framing
@@ -185,9 +183,7 @@ def _read(
     network, config = loaded.network, loaded.network.config
     device = next(network.parameters()).device
     transforms_of = framing(loaded, arguments.detector, faces=arguments.faces)
-    console = Console(stderr=True)
-    quiet = not console.is_terminal or len(files) < _LONG
-    for file in track(files, "pictures", console=console, disable=quiet, transient=True):
+    for file in track(files, "pictures", shown=len(files) >= _LONG):
         try:
             picture = load_image(file)
         except InputError as error:

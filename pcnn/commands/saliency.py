@@ -8,17 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
-from rich.console import Console
-from rich.progress import track
-
 from pcnn.commands.shared import DONE, NOTHING_DONE, SOME_FAILED, photograph_hint, run_command
 from pcnn.errors import InputError, counted
 from pcnn.images.files import annotated_names, find_images, shown
-from pcnn.results.style import stack
+from pcnn.terminal import track
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
 
 _SIDE, _GAP, _CAPTION = 256, 8, 30  # pixels of a drawn face, of what lies between and below
@@ -43,6 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
     arguments: as `pcnn-saliency` parses them. A picture without faces gives no drawing.
     Raises InputError, WeightsError, OSError: nothing can be done at all.
     """
+    from pcnn.results.style import stack
+
     files, errors = find_images(arguments.paths)
     for error in errors:
         _complain(error)
@@ -54,8 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.faces and (hint := photograph_hint(files)):
         _complain(hint)
     faces, failed = 0, 0
-    console = Console(stderr=True)
-    for file in track(files, "drawing", console=console, disable=not console.is_terminal):
+    for file in track(files, "drawing"):
         try:
             rows = draw(file)
         except InputError as error:
@@ -88,6 +85,9 @@ def draw_row(face: Tensor, saliency: Tensor, name: str) -> Image.Image:
     face: (1 or 3, S, S) of 0…1. saliency: (1, S, S) of 0…1, by the model `name`.
     Returns an RGB image of 784 × 294 pixels.
     """
+    import numpy as np
+    from PIL import Image, ImageDraw, ImageFont
+
     row = Image.new("RGB", (3 * _SIDE + 2 * _GAP, _SIDE + _GAP + _CAPTION), _GROUND)
     draw = ImageDraw.Draw(row)
     titles = ("face", f"saliency: {name}", "their product")

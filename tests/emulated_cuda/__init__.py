@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from types import ModuleType
 
-from pcnn.ops import build, native, recipe
+from pcnn.ops import build, compiler, native
 
 HERE = Path(__file__).parent
 # A launch becomes a call; where device code has a line of machine code, the host's C++ is taken.
@@ -34,12 +34,12 @@ def load() -> ModuleType:
     import pybind11
 
     digest = hashlib.sha256(repr((FLAGS, pybind11.__version__)).encode())
-    digest.update(recipe.run([COMPILER, "--version"]).encode())
+    digest.update(compiler.run([COMPILER, "--version"]).encode())
     for file in (Path(__file__), HERE / "cuda_runtime.h", *sorted(build.sources().iterdir())):
         digest.update(file.read_bytes())
     folder = build.cache()
     folder.mkdir(parents=True, exist_ok=True)
-    out = folder / f"_emulated-{digest.hexdigest()[:16]}{recipe.module_suffix()}"
+    out = folder / f"_emulated-{digest.hexdigest()[:16]}{compiler.module_suffix()}"
     with build._lock(out.with_suffix(".lock")):
         if not out.exists():
             with tempfile.TemporaryDirectory(dir=folder) as workplace:
@@ -58,5 +58,5 @@ def _compile(folder: Path, include: tuple[str, ...]) -> Path:
     out = folder / "module.so"
     sources = [str(folder / "bindings.cpp"), *map(str, folder.glob("*_cuda.cpp"))]
     folders = [f"-I{path}" for path in (HERE, *include)]
-    recipe.run([COMPILER, *FLAGS, *folders, *sources, "-o", str(out)])
+    compiler.run([COMPILER, *FLAGS, *folders, *sources, "-o", str(out)])
     return out
