@@ -180,7 +180,7 @@ def test_what_cannot_be_compiled_is_named_and_announced(
 def test_it_is_an_engine_that_nobody_gets_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert choose_engine("compile", cpu) == choose_engine("compile", cuda) == "compile"
-    monkeypatch.setattr(engines, "missing", list)
+    monkeypatch.setattr(engines, "installed", list)
     assert choose_engine("auto", cpu) == choose_engine("auto", cuda) == "torch"
 
 

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pcnn import Recognizer, load_image, ops
-from pcnn.faces import shrinking
+from pcnn.faces import shrinking, views
 from pcnn.faces.geometry import face_transforms, picture_transforms
 from pcnn.faces.resampling import resized
 from pcnn.faces.shrinking import Source, shrink_face
 from pcnn.faces.views import cut_views
 from pcnn.networks.pcnn import ModelConfig
-from pcnn.recognition import batches as pictures
 
 CONFIG = ModelConfig(size=48, mean=(0.0,), std=(1.0,))
 TEMPLATE = [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.75], [0.65, 0.75]]
@@ -143,7 +142,7 @@ def test_views_of_a_large_face_change_little(
     small = cut_views(*arguments, **options)
     recognizer = Recognizer(device="cpu")
     face = recognizer.predict_crops(pixels[200:900, 600:1300])
-    monkeypatch.setattr(pictures, "shrink_face", lambda source, _: source)
+    monkeypatch.setattr(views, "shrink_face", lambda source, _: source)
     whole = cut_views(*arguments, **options)
     for one, other in zip(small, whole, strict=True):
         assert not torch.equal(one, other)

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from pcnn import weights
+from pcnn.commands import train_detector as command
 from pcnn.errors import InputError
 from pcnn.faces.detector import Detector
 from pcnn.networks.anchors import anchor_grid, decode_boxes, decode_landmarks
@@ -23,7 +24,7 @@ from pcnn.results.values import Detection
 from pcnn.training.detector import loop as loop_module
 from pcnn.training.detector import run as module
 from pcnn.training.detector.loop import DetectorTraining
-from pcnn.training.detector.mosaics import Mosaic, degrade, mosaic
+from pcnn.training.detector.mosaics import Mosaic, View, degrade, mosaic, turned_box
 from pcnn.training.detector.options import DetectorOptions
 from pcnn.training.detector.photographs import Faces, Photograph, is_held_out, read_photographs
 from pcnn.training.detector.run import train_detector
@@ -162,7 +163,8 @@ def test_labels_move_with_their_photographs(side: int) -> None:
         assert picture.pixels.shape == (side, side, 3) and picture.pixels.dtype == np.uint8
         for box, points in zip(picture.boxes, picture.landmarks.reshape(-1, 5, 2), strict=True):
             width, height = box[2:] - box[:2]
-            assert width >= 10 and height / width == pytest.approx(100 / 80, rel=1e-3)
+            # The box of the turned ellipse: as slim as the photograph's, or less.
+            assert min(width, height) >= 10 and 80 / 100 <= height / width <= 100 / 80 + 1e-3
             if width < 30:  # dots too small to keep their colour
                 continue
             seen += 1
@@ -173,6 +175,48 @@ def test_labels_move_with_their_photographs(side: int) -> None:
                 found = _colour_at(picture.pixels, point)
                 assert np.abs(found - COLOURS[index]).max() < 90
     assert seen > 5
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_boxes_turn_with_their_ellipse(mirrored: bool) -> None:
+    sign = -1.0 if mirrored else 1.0
+    for angle, half in ((0, (40, 50)), (90, (50, 40)), (45, (45.28, 45.28)), (180, (40, 50))):
+        cosine, sine = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
+        matrix = np.array([[sign * cosine, -sine], [sign * sine, cosine]])
+        view = View(matrix, np.array([7.0, 9.0]), 1.0, mirrored, np.deg2rad(angle))
+        centre, found = turned_box(np.array([60.0, 50, 140, 150]), view)
+        assert centre == pytest.approx(matrix @ (100, 100) + (7, 9))
+        assert found == pytest.approx(half, abs=0.01)
+
+
+def test_photographs_lie_at_any_angle_when_asked() -> None:
+    angles = []
+    for seed in range(60):
+        picture = mosaic([_photograph()], 128, np.random.default_rng(seed), turned=1.0)
+        points = picture.landmarks.reshape(-1, 5, 2)
+        across = points[:, 1] - points[:, 0]
+        angles.extend(np.rad2deg(np.arctan2(across[:, 1], across[:, 0])).tolist())
+        # The teacher is not believed where a photograph lies further than it knows.
+        assert len(picture.turned) <= 9
+    for low in range(-180, 180, 60):
+        assert any(low <= angle < low + 60 for angle in angles)
+
+
+def test_turned_cells_and_doubtful_faces_ask_nothing_of_the_teacher() -> None:
+    nowhere = np.empty((0, 4), np.float32)
+    corner = np.array([[0, 0, 128, 128]], np.float32)
+    doubtful = np.array([[30, 30, 90, 90]], np.float32)
+    points = np.empty((0, 10), np.float32)
+    picture = Mosaic(np.zeros((256, 256, 3), np.uint8), nowhere, points, corner, doubtful)
+    targets = _targets(picture, face=4.0)
+    inside = (GRID[:, :2] < 128).all(dim=1)
+    unasked = targets.faces[0].isnan()
+    assert unasked.any() and inside[unasked].all()
+    assert (targets.faces[0, inside & ~unasked] == 0).all()
+    assert (targets.faces[0, ~inside] > 0.9).all()
+    outputs = _outputs(len(GRID), face=0.0)
+    loss = distillation_loss(outputs, targets)  # type: ignore[arg-type]
+    assert loss.isfinite()
 
 
 def test_faces_come_in_all_sizes() -> None:
@@ -238,7 +282,8 @@ def _outputs(count: int, *, face: float = -4.0) -> tuple[torch.Tensor, ...]:
 def _picture(*boxes: tuple[float, float, float, float]) -> Mosaic:
     corners = np.array(boxes, np.float32).reshape(-1, 4)
     points = np.arange(10 * len(corners), dtype=np.float32).reshape(-1, 10)
-    return Mosaic(np.zeros((256, 256, 3), np.uint8), corners, points)
+    nowhere = np.empty((0, 4), np.float32)
+    return Mosaic(np.zeros((256, 256, 3), np.uint8), corners, points, nowhere, nowhere)
 
 
 GRID = anchor_grid(256, 256, min_sizes=SETTINGS.min_sizes, steps=SETTINGS.steps)
@@ -384,7 +429,8 @@ def test_training_writes_a_detector_that_loads(options: DetectorOptions) -> None
     assert metadata["kind"] == "detector"
     assert metadata["architecture"] == "retinaface-mobilenet0.25"
     assert metadata["licence"] and "teacher.safetensors" in metadata["provenance"]
-    assert set(metadata["scores"]) == {"held_out", "held_out_small_faces"}
+    names = {"held_out", "held_out_small_faces", "held_out_turned"}
+    assert set(metadata["scores"]) == names
     assert {value.dtype for value in state.values() if value.dim() > 1} == {torch.float16}
     assert Detector.load(path).settings == SETTINGS
     lines = (options.folder / "detector.log.jsonl").read_text().splitlines()
@@ -484,11 +530,11 @@ def test_options_out_of_range_are_refused(changes: dict[str, float], message: st
 
 def test_the_command_line_reaches_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
     parser = argparse.ArgumentParser()
-    module.add_arguments(parser)
+    command.add_arguments(parser)
     taken: list[DetectorOptions] = []
     monkeypatch.setattr(module, "train_detector", taken.append)
     paths = ["--photographs", "a.tar", "--teacher", "t.pth", "--output", "o.safetensors"]
-    assert module.run(parser.parse_args(paths)) == 0
-    assert module.run(parser.parse_args([*paths, "--work", "w", "--steps", "7"])) == 0
+    assert command.run(parser.parse_args(paths)) == 0
+    assert command.run(parser.parse_args([*paths, "--work", "w", "--steps", "7"])) == 0
     expected = DetectorOptions(Path("a.tar"), Path("t.pth"), Path("o.safetensors"))
     assert taken == [expected, replace(expected, work=Path("w"), steps=7)]
