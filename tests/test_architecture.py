@@ -65,3 +65,10 @@ def test_rooms_fit_on_a_card() -> None:
     folders = {path.parent for path in MODULES.values()} - {PACKAGE}
     crowded = {folder.name: len(list(folder.glob("*.py"))) for folder in folders}
     assert not {name: count for name, count in crowded.items() if count > 15}
+
+
+def test_tests_lie_in_folders_like_those_of_the_package() -> None:
+    tests = ROOT / "tests"
+    for path in tests.rglob("test_*.py"):
+        folder = path.parent.relative_to(tests)
+        assert (PACKAGE / folder).is_dir() or folder.name == "attacks", path

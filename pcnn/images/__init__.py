@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pcnn.images.loading import ImageSource, load_image
+    from pcnn.images.loading import load_image
 
-__all__ = ["ImageSource", "load_image"]
+__all__ = ["load_image"]
 
 
 def __getattr__(name: str) -> Any:

@@ -444,7 +444,7 @@ def test_the_examples_of_the_page_run(monkeypatch: pytest.MonkeyPatch, capsys: C
     given = face_set(10 * list(FERPLUS_CLASSES))
     faces = FaceSet(noise.to(torch.uint8), given.votes, given.names)
     monkeypatch.setattr("pcnn.datasets.load_faces", lambda *_: faces)
-    page = (Path(__file__).parent.parent / "docs" / "deconvnet.md").read_text()
+    page = (Path(__file__).parent.parent.parent / "docs" / "deconvnet.md").read_text()
     examples = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(examples) == 2
     scope: dict[str, object] = {}

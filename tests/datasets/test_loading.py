@@ -21,7 +21,7 @@ from pcnn.networks.pcnn import FERPLUS_CLASSES
 
 Size: TypeAlias = tuple[int, int]
 
-DOCS = Path(__file__).parent.parent / "docs" / "data.md"
+DOCS = Path(__file__).parent.parent.parent / "docs" / "data.md"
 HEADER = (
     "image,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,"
     "unknown,NF,fer2013,duplicate\n"

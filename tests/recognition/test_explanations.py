@@ -28,7 +28,7 @@ from pcnn.recognition.explanations import CASCADE, attributions, heat_maps, heat
 from pcnn.results import explanation_picture as explanation_panels
 from pcnn.results.values import Detection, Explanation, Expression
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 CONFIG = ModelConfig(size=32, mean=(0.5,), std=(0.25,), width=8)
 TEMPLATE = [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.75], [0.65, 0.75]]
 

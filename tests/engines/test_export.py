@@ -33,7 +33,7 @@ from pcnn.networks.pcnn import PCNN, FaceNet, ModelConfig
 from pcnn.networks.regions import REGIONS
 from pcnn.weights.expression import ExpressionWeights, load_expression
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "export.md").read_text()
 CLASSIFIER, DETECTOR = (
     block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "sys.argv" in block

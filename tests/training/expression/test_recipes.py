@@ -11,7 +11,7 @@ from pcnn.training.expression.augmentation import Augmentation
 from pcnn.training.expression.options import ExpressionOptions
 from pcnn.training.expression.recipes import read_recipe
 
-WEIGHTS = Path(__file__).parent.parent / "weights"
+WEIGHTS = Path(__file__).parent.parent.parent.parent / "weights"
 
 
 def test_every_recipe_in_the_repository_is_one() -> None:

@@ -466,7 +466,7 @@ def test_what_cannot_be_embedded(photos: Path, capsys: Captured) -> None:
     assert "--min-score has no place" in capsys.readouterr().err
 
 
-PAGE = Path(__file__).parent.parent / "docs" / "embeddings.md"
+PAGE = Path(__file__).parent.parent.parent / "docs" / "embeddings.md"
 
 
 def test_the_examples_of_the_page_run(

@@ -30,7 +30,7 @@ from pcnn.results.values import Detection
 from pcnn.weights.detector import DetectorSettings, normalise_images, read_detector
 
 MOBILENET = "retinaface-mobilenet0.25"
-PACKAGED = Path(__file__).parent.parent / "weights" / "detector-mobilenet.safetensors"
+PACKAGED = Path(__file__).parent.parent.parent / "weights" / "detector-mobilenet.safetensors"
 # A face found again in a moved or differently batched image: float32 sums in another order,
 # seen through offsets of up to a hundred pixels.
 SAME_PLACE = 0.05

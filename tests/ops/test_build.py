@@ -21,7 +21,7 @@ import torch
 from pcnn.errors import NativeError
 from pcnn.ops import build, compiler, native
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 # Logs that it was called, waits a little, and "compiles" what -o names.
 STAND_IN = """#!/bin/sh
 if [ "$1" = --list-gpu-arch ]; then printf 'compute_90\\ncompute_75\\ncompute_130\\n'; exit; fi

@@ -413,13 +413,13 @@ def test_closed_pipe_is_quiet(
 @pytest.mark.usefixtures("photos")
 def test_closed_pipe_is_quiet_at_exit(closed_pipe: int) -> None:
     code = (
-        "import sys; sys.path.insert(0, sys.argv.pop(1)); import test_cli as t; "
+        "import sys; sys.path[:0] = [sys.argv.pop(1), sys.argv.pop(1)]; import test_commands as t; "
         "t.commands.load_recognizer = lambda _: t.FakeRecognizer(); "
         "sys.exit(t.cli.predict(sys.argv[1:]))"
     )
-    here = str(Path(__file__).parent)
+    here = Path(__file__).parent
     done = subprocess.run(
-        [sys.executable, "-c", code, here, "photos", "--format", "csv"],
+        [sys.executable, "-c", code, here, here.parent, "photos", "--format", "csv"],
         stdout=closed_pipe,
         stderr=subprocess.PIPE,
         text=True,

@@ -34,7 +34,7 @@ from pcnn.training.expression import run as train_expression
 from pcnn.training.expression.loop import Training
 from pcnn.training.expression.options import ExpressionOptions
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 TEMPLATE = [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.75], [0.65, 0.75]]
 CONFIG = ModelConfig(size=32, mean=(0.5,), std=(0.25,), width=8)
 Captured = pytest.CaptureFixture[str]
