@@ -35,7 +35,7 @@ from pcnn.embeddings.triplets import triplet_accuracy
 from pcnn.engines.folding import beheaded
 from pcnn.evaluation.logits import predict_logits
 from pcnn.faces.alignment import suited_faces
-from pcnn.faces.resampling import pictures, resample
+from pcnn.faces.resampling import resample, to_planes
 from pcnn.networks.pcnn import PCNN, FaceNet, normalise
 from pcnn.training.expression.loop import ExpressionTraining
 from pcnn.training.expression.options import ExpressionOptions
@@ -176,7 +176,7 @@ def _random_network(like: PCNN, faces: FaceSet) -> PCNN:
     drawn = np.random.default_rng(1).permutation(len(faces))[:320].reshape(10, 32)
     with torch.no_grad():
         for some in drawn:
-            planes = pictures(faces.faces[torch.from_numpy(some)], like.config.channels)
+            planes = to_planes(faces.faces[torch.from_numpy(some)], like.config.channels)
             network(normalise(resample(planes, like.config.size), like.config))
     return network.eval()
 

@@ -55,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pcnn.analysis.deconvnet import parse_map
     from pcnn.devices import choose_device
     from pcnn.errors import InputError
+    from pcnn.results.style import stack
     from pcnn.weights.expression import load_expression
     from pcnn.weights.files import DEFAULT_WEIGHTS
 
@@ -76,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         drawn = _of_pictures(arguments, loaded, failed)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    _below_each_other(drawn).save(arguments.output)
+    stack(drawn).save(arguments.output)
     return 1 if failed else 0
 
 
@@ -205,16 +206,3 @@ def _read(
 
 def _complain(error: Exception) -> None:
     print(f"pcnn-deconvnet: {error}", file=sys.stderr)
-
-
-def _below_each_other(pictures: Sequence[Image]) -> Image:
-    """Pictures of any width, on the ground that they are drawn on."""
-    from PIL import Image as Images
-
-    width = max(picture.width for picture in pictures)
-    whole = Images.new("RGB", (width, sum(each.height for each in pictures)), (24, 24, 24))
-    top = 0
-    for picture in pictures:
-        whole.paste(picture, (0, top))
-        top += picture.height
-    return whole

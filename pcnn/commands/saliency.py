@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SIDE, _GAP, _CAPTION = 256, 8, 30  # pixels of a drawn face, of what lies between and below
-_GROUND, _TEXT = (24, 24, 24), (255, 255, 255)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,9 +85,11 @@ def draw_row(face: Tensor, saliency: Tensor, name: str) -> Image.Image:
     Returns an RGB image of 784 × 294 pixels.
     """
     import numpy as np
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
-    row = Image.new("RGB", (3 * _SIDE + 2 * _GAP, _SIDE + _GAP + _CAPTION), _GROUND)
+    from pcnn.results.style import GROUND, TEXT, letters
+
+    row = Image.new("RGB", (3 * _SIDE + 2 * _GAP, _SIDE + _GAP + _CAPTION), GROUND)
     draw = ImageDraw.Draw(row)
     titles = ("face", f"saliency: {name}", "their product")
     for place, (title, planes) in enumerate(
@@ -99,7 +100,7 @@ def draw_row(face: Tensor, saliency: Tensor, name: str) -> Image.Image:
         left = place * (_SIDE + _GAP)
         row.paste(tile.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC), (left, 0))
         at = (left + _SIDE / 2, _SIDE + (_GAP + _CAPTION) / 2)
-        draw.text(at, title, font=ImageFont.load_default(17), fill=_TEXT, anchor="mm")
+        draw.text(at, title, font=letters(17), fill=TEXT, anchor="mm")
     return row
 
 

@@ -25,7 +25,7 @@ from pcnn.evaluation.cost import measure_cost
 from pcnn.evaluation.evaluate import evaluate, match_classes
 from pcnn.evaluation.logits import predict_logits
 from pcnn.evaluation.scores import score
-from pcnn.faces.resampling import pictures
+from pcnn.faces.resampling import to_planes
 from pcnn.networks.pcnn import FERPLUS_CLASSES, PCNN, FaceNet, ModelConfig
 from pcnn.networks.regions import REGIONS
 from pcnn.results.values import Detection
@@ -158,12 +158,12 @@ def test_a_facenet_has_no_regions() -> None:
 
 def test_pictures_by_hand() -> None:
     red = torch.tensor([[[[255, 0, 0]]]], dtype=torch.uint8)
-    assert pictures(red).flatten().tolist() == [1, 0, 0]
-    assert pictures(red, 1).flatten().tolist() == pytest.approx([0.299])
-    assert pictures(red, 3).shape == (1, 3, 1, 1)
+    assert to_planes(red).flatten().tolist() == [1, 0, 0]
+    assert to_planes(red, 1).flatten().tolist() == pytest.approx([0.299])
+    assert to_planes(red, 3).shape == (1, 3, 1, 1)
     dark = torch.tensor([[[51]]], dtype=torch.uint8)
-    assert pictures(dark).shape == pictures(dark, 1).shape == (1, 1, 1, 1)
-    assert pictures(dark, 3).flatten().tolist() == pytest.approx([0.2] * 3)
+    assert to_planes(dark).shape == to_planes(dark, 1).shape == (1, 1, 1, 1)
+    assert to_planes(dark, 3).flatten().tolist() == pytest.approx([0.2] * 3)
 
 
 # --- cost ---

@@ -25,7 +25,7 @@ from pcnn.datasets.labels import FaceSet
 from pcnn.embeddings.heads import unit_norm
 from pcnn.engines.folding import beheaded
 from pcnn.evaluation.logits import predict_logits
-from pcnn.faces.resampling import pictures, resample
+from pcnn.faces.resampling import resample, to_planes
 from pcnn.images.loading import load_image
 from pcnn.networks.pcnn import PCNN, ModelConfig, normalise
 from pcnn.networks.regions import REGIONS, VIEWS
@@ -366,7 +366,7 @@ def test_teachers_are_given_what_they_learnt_from(tmp_path: Path) -> None:
     options = dataclasses.replace(OPTIONS, teachers=(str(path),), teaching=1.0)
     pupil = Training(options, _set())
     pupil.teach()
-    faces = normalise(resample(pictures(_set().faces), config.size), config)
+    faces = normalise(resample(to_planes(_set().faces), config.size), config)
     products = [weigh([view], config, "centre")[0] for view in (faces, faces.flip(3))]
     network = weights.load_network(path).eval()
     with torch.no_grad():

@@ -26,6 +26,7 @@ from pcnn.networks.regions import REGIONS, VIEWS
 from pcnn.recognition import explanations
 from pcnn.recognition.explanations import CASCADE, attributions, heat_maps, heat_shares, hide
 from pcnn.results import explanation_picture as explanation_panels
+from pcnn.results.style import letters
 from pcnn.results.values import Detection, Explanation, Expression
 
 ROOT = Path(__file__).parent.parent.parent
@@ -440,7 +441,7 @@ def test_the_letters_have_all_that_is_written(monkeypatch: pytest.MonkeyPatch) -
     texts = written(monkeypatch)
     for drop in (0.2, -0.05):
         planted_explanation(drop).draw(number=2)
-    font = explanation_panels._font(40)
+    font = letters(40)
     lacking = bytes(font.getmask("\ue000"))  # of private use: surely not there
     assert {"-20 points", "+5 points"} <= set(texts)
     assert not [sign for sign in set("".join(texts)) if bytes(font.getmask(sign)) == lacking]
@@ -497,8 +498,10 @@ def test_a_folder_that_cannot_be_made(
 
 
 def test_answers_of_a_head_are_not_explained(recognizer: Recognizer) -> None:
-    other = object.__new__(Recognizer)
-    other.__dict__ |= {**recognizer.__dict__, "_head": object()}
+    reader = copy.copy(recognizer._reader)
+    reader._head = object()
+    other = copy.copy(recognizer)
+    other._reader = reader
     with pytest.raises(InputError) as error:
         other.explain_crops(picture())
     assert str(error.value) == "Recognizer.explain: explains no answers of a head: leave out head="

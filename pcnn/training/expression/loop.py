@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pcnn.datasets.labels import FaceSet
 from pcnn.disk import whole_file
 from pcnn.errors import InputError, counted
-from pcnn.faces.resampling import pictures, resample
+from pcnn.faces.resampling import resample, to_planes
 from pcnn.networks.pcnn import (
     Learner,
     normalise,
@@ -203,11 +203,11 @@ class ExpressionTraining:
         order = self._order(_generator(options.seed, 1, epoch))
         first = position * options.batch + self.rank * self.share
         chosen = order[first : first + self.share].to(self.device)
-        faces = pictures(self._faces[chosen])
+        faces = to_planes(self._faces[chosen])
         if self._sharp is not None:
             among = self._draw_photographs(targets[0])
             chosen = torch.cat((chosen, len(self.train) + among))
-            faces = torch.cat((resample(faces, options.size), pictures(self._sharp[among])))
+            faces = torch.cat((resample(faces, options.size), to_planes(self._sharp[among])))
         seed = _seed(options.seed, 2 + 2 * self.rank, self.step)
         augment = self._augmenters[self.step >= (1 - options.calm) * self.steps]
         config = self.learner.network.config

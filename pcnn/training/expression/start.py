@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pcnn.datasets.labels import FaceSet
 from pcnn.errors import InputError
-from pcnn.faces.resampling import pictures, resample
+from pcnn.faces.resampling import resample, to_planes
 from pcnn.networks.mobilenet import start_from_published
 from pcnn.networks.pcnn import (
     IMAGENET_MEAN,
@@ -78,7 +78,7 @@ def _start_from_published(network: FaceNet, init: str, faces: Tensor) -> None:
             f"ExpressionTraining: {init} holds a MobileNet's weights; set backbone to 'mobilenet'"
         )
     chosen = faces[:: max(1, len(faces) // _CALIBRATION_FACES)][:_CALIBRATION_FACES]
-    views = normalise(resample(pictures(chosen), config.size), config)
+    views = normalise(resample(to_planes(chosen), config.size), config)
     network.eval()
     start_from_published(
         network.trunk,  # type: ignore[arg-type]
