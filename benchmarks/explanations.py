@@ -230,8 +230,10 @@ def check_randomised(
     before = measure_heat(loaded.network, faces, answers, "heat")
     rows = []
     print(f"{len(faces)} faces: rank correlation of the map with that of a network randomised")
-    for depth, part in enumerate(explanations.CASCADE, 1):
-        network = explanations.randomised(loaded.network, explanations.CASCADE[:depth], seed=0)
+    for depth, part in enumerate(explanations.cascade(loaded.network), 1):
+        network = explanations.randomised(
+            loaded.network, explanations.cascade(loaded.network)[:depth], seed=0
+        )
         after = measure_heat(network, faces, answers, f"randomised to {part}")
         values = explanations.rank_correlation(before, after).numpy()
         rows.append((part, mean_interval(values)))

@@ -117,7 +117,7 @@ def measure_randomised(
     left: dict[str, list[Tensor]] = {name: [] for name in heats}
     for i in watched(range(len(faces)), "random weights"):
         own = slice(i, i + 1)
-        fresh = explanations.randomised(network, explanations.CASCADE, seed=i)
+        fresh = explanations.randomised(network, explanations.cascade(network), seed=i)
         for name, heat in heats.items():
             after = KINDS[name](fresh, faces[own], answers[own])
             left[name].append(explanations.rank_correlation(heat[own], after))

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pcnn.engines.convolutions import rows_of
 from pcnn.engines.cuda_graphs import recorded, side_by_side
 from pcnn.engines.folding import beheaded
+from pcnn.engines.separable import fuse_blocks
 from pcnn.engines.trunks import Scratch, Size, Stage, Step, Trunks, empty, empty_rows
 from pcnn.errors import InputError
 from pcnn.networks.pcnn import PCNN, FaceNet
@@ -60,17 +61,19 @@ def prepare(network: PCNN | FaceNet, dtype: torch.dtype | None = None) -> Prepar
     with torch.no_grad():
         weight = next(network.parameters())
         dtype = dtype or weight.dtype
-        resnet = network.config.backbone == "resnet18"
-        if weight.device.type != "cpu" or dtype != torch.float32 or not resnet:
-            return _Folded(network, dtype)
+        plain_cpu = weight.device.type == "cpu" and dtype == torch.float32
+        if not plain_cpu or network.config.backbone != "resnet18":
+            return _Folded(network, dtype, fused=plain_cpu)
         return _PreparedPCNN(network) if isinstance(network, PCNN) else _PreparedFaceNet(network)
 
 
 class _Folded:
     """A network's own modules, norms folded in: for all but ResNets in float32 on a CPU."""
 
-    def __init__(self, network: PCNN | FaceNet, dtype: torch.dtype) -> None:
+    def __init__(self, network: PCNN | FaceNet, dtype: torch.dtype, *, fused: bool) -> None:
         body, head = beheaded(network)
+        if fused:
+            fuse_blocks(body)
         body.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._names = REGIONS if isinstance(network, PCNN) else ()
         compute = partial(_folded_pass, body, head.to(dtype), dtype)

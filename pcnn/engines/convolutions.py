@@ -29,6 +29,7 @@ class DirectConvolution:
     weight (N, C / groups, k, k), bias (N,): see `folded`.
     padding: on each side; None for half the kernel.
     leak: the rectifier's slope below zero, 0 for a plain one; None for no rectifier.
+    most: what a plain rectifier gives at most; None for no bound.
     """
 
     def __init__(  # noqa: PLR0913
@@ -40,7 +41,9 @@ class DirectConvolution:
         groups: int = 1,
         padding: int | None = None,
         leak: float | None = 0.0,
+        most: float | None = None,
     ) -> None:
+        self._most = most
         self._kernel, self._stride, self._groups = weight.shape[2], stride, groups
         self._padding = self._kernel // 2 if padding is None else padding
         self._bias, self._leak = bias, leak
@@ -72,12 +75,19 @@ class DirectConvolution:
         if not self._fused:
             padding, stride, dilation, groups = places
             maps = F.conv2d(maps, self._weight, self._bias, stride, padding, dilation, groups)
-            return rectify_(maps, self._leak)
-        after = "none" if self._leak is None else "leaky_relu" if self._leak else "relu"
+            return rectify_(maps, self._leak, self._most)
         found: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            maps, self._weight, self._bias, *places, after, [self._leak] if self._leak else [], ""
+            maps, self._weight, self._bias, *places, *self._after(), ""
         )
         return found
+
+    def _after(self) -> tuple[str, list[float]]:
+        """What oneDNN is to do with what it has computed, and the numbers for it."""
+        if self._leak is None:
+            return "none", []
+        if self._leak:
+            return "leaky_relu", [self._leak]
+        return ("relu", []) if self._most is None else ("hardtanh", [0.0, self._most])
 
 
 class Convolution(DirectConvolution):
@@ -87,9 +97,15 @@ class Convolution(DirectConvolution):
     """
 
     def __init__(
-        self, weight: Tensor, bias: Tensor, *, stride: int = 1, leak: float | None = 0.0
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        *,
+        stride: int = 1,
+        leak: float | None = 0.0,
+        most: float | None = None,
     ) -> None:
-        super().__init__(weight, bias, stride=stride, leak=leak)
+        super().__init__(weight, bias, stride=stride, leak=leak, most=most)
         self._matrix = as_matrix(weight)
         self._may_multiply = weight.device.type == "cpu"
 
@@ -109,7 +125,7 @@ class Convolution(DirectConvolution):
         if not pointwise:
             index = patch_index(batch, height, width, self._kernel, self._stride)
             patches = with_zeros(patches).index_select(0, index).view(pixels, -1)
-        rows = rectify_(torch.addmm(self._bias, patches, self._matrix), self._leak)
+        rows = rectify_(torch.addmm(self._bias, patches, self._matrix), self._leak, self._most)
         return rows.view(batch, *size, -1).permute(0, 3, 1, 2)
 
 
@@ -137,10 +153,15 @@ def has_fused_convolutions() -> bool:
     )
 
 
-def rectify_(maps: Tensor, leak: float | None) -> Tensor:
-    """Rectified in place, with a slope below zero; None leaves it as it is."""
+def rectify_(maps: Tensor, leak: float | None, most: float | None = None) -> Tensor:
+    """Rectified in place, with a slope below zero; None leaves it as it is.
+
+    most: the upper bound of a plain rectifier.
+    """
     if leak is None:
         return maps
+    if most is not None:
+        return maps.clamp_(0, most)
     return F.leaky_relu_(maps, leak) if leak else maps.relu_()
 
 

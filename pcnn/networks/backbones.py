@@ -19,17 +19,27 @@ class Backbone:
     trunk: (input channels, width) → the part before the cut.
     stage4: width → the part behind it, whose maps have stride 32.
     channels, features: of the maps of both parts, in units of the width.
+    parts: the trunk's modules, from the deepest to the pixels; conv1 has its norm bn1 beside it.
     """
 
     trunk: Callable[[int, int], nn.Module]
     stage4: Callable[[int], nn.Sequential]
     channels: int
     features: int
+    parts: tuple[str, ...]
 
 
 BACKBONES = {
-    "resnet18": Backbone(Trunk, resnet_stage4, channels=4, features=8),
-    "mobilenet": Backbone(MobileTrunk, mobile_stage4, channels=16, features=32),
+    "resnet18": Backbone(
+        Trunk,
+        resnet_stage4,
+        channels=4,
+        features=8,
+        parts=("layer3", "layer2", "layer1", "conv1"),
+    ),
+    "mobilenet": Backbone(
+        MobileTrunk, mobile_stage4, channels=16, features=32, parts=("blocks", "conv1")
+    ),
 }
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pcnn.errors import InputError
 from pcnn.faces.views import cut_views
+from pcnn.networks.backbones import find_backbone
 from pcnn.networks.pcnn import PCNN
 from pcnn.networks.regions import REGIONS, VIEWS, RegionLayout
 from pcnn.networks.saliency import blur
@@ -25,9 +26,6 @@ PICTURE_SIDE = 400  # pixels of a face that is drawn
 STEPS = 8  # gradients for each face
 _SMOOTH = 1 / 24  # of the face's side: finer than this the gradients are noise
 _FACES_AT_ONCE = 8  # gradients keep every map of the network in memory
-
-# The order of randomising: from the answer down to the pixels.
-CASCADE = ("expression_head", "layer4", "interaction", "layer3", "layer2", "layer1", "conv1")
 
 
 def explain_faces(
@@ -182,23 +180,29 @@ def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
     return F.cosine_similarity(_ranks(maps), _ranks(others))
 
 
+def cascade(network: PCNN) -> tuple[str, ...]:
+    """The parts of a network that can be randomised, from the answer down to the pixels."""
+    trunk = find_backbone(network.config.backbone).parts
+    return ("expression_head", "layer4", "interaction", *trunk)
+
+
 def randomised(network: PCNN, parts: Iterable[str], seed: int) -> PCNN:
     """A copy of a network of which some parts are as before any training.
 
-    parts: of CASCADE; the stages of the trunks are meant in all six.
+    parts: of `cascade(network)`; the stages of the trunks are meant in all six.
     This is the model randomisation test of Adebayo et al. 2018: a map that stays the same
     shows the face's edges, not the network's reasons.
     Raises InputError: no such part.
     """
-    parts = set(parts)
-    if not parts <= set(CASCADE):
-        unknown = ", ".join(sorted(parts - set(CASCADE)))
-        raise InputError(f"randomised: parts must be of {', '.join(CASCADE)}, got {unknown}")
+    parts, known = set(parts), cascade(network)
+    if not parts <= set(known):
+        unknown = ", ".join(sorted(parts - set(known)))
+        raise InputError(f"randomised: parts must be of {', '.join(known)}, got {unknown}")
     fresh = copy.deepcopy(network)
     devices = [parameter.device for parameter in network.parameters() if parameter.is_cuda][:1]
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
-        for name in CASCADE:
+        for name in known:
             if name in parts:
                 for module in _modules(fresh, name):
                     _start_again(module)
@@ -269,8 +273,8 @@ def _ranks(maps: Tensor) -> Tensor:
 
 
 def _modules(network: PCNN, part: str) -> list[nn.Module]:
-    """What a name of CASCADE stands for; a trunk's first convolution has its norm with it."""
-    if part not in ("layer3", "layer2", "layer1", "conv1"):
+    """What a name of `cascade` stands for; a trunk's first convolution has its norm with it."""
+    if part not in find_backbone(network.config.backbone).parts:
         return [network.get_submodule(part)]
     found = [trunk.get_submodule(part) for trunk in network.trunks.values()]
     if part == "conv1":

@@ -28,8 +28,11 @@ from pcnn.networks.regions import REGIONS
 SAME = {"rtol": 1e-4, "atol": 2e-5}
 
 
-def _config(size: int, width: int = 8, channels: int = 1) -> ModelConfig:
-    return ModelConfig(size=size, mean=(0.5,) * channels, std=(0.25,) * channels, width=width)
+def _config(
+    size: int, width: int = 8, channels: int = 1, backbone: str = "resnet18"
+) -> ModelConfig:
+    grey = (0.5,) * channels
+    return ModelConfig(size=size, mean=grey, std=(0.25,) * channels, width=width, backbone=backbone)
 
 
 def _settled(network: PCNN | FaceNet) -> PCNN | FaceNet:
@@ -84,6 +87,24 @@ def test_the_answers_are_the_plain_network_s(size: int, width: int, channels: in
     network = _pcnn(size, width, channels)
     for faces in (1, 5):
         _assert_same(network, _views(network, faces))
+
+
+@pytest.mark.parametrize("kind", [PCNN, FaceNet])
+@pytest.mark.parametrize(("size", "width", "channels"), [(64, 4, 3), (75, 8, 1), (96, 32, 3)])
+def test_mobilenet_has_the_same_answers(
+    kind: type[PCNN | FaceNet], size: int, width: int, channels: int
+) -> None:
+    torch.manual_seed(0)
+    network = _settled(kind(_config(size, width, channels, "mobilenet")))
+    for faces in (1, 3):
+        views = _views(network, faces)
+        _assert_same(network, views)
+    with torch.inference_mode():
+        vectors = prepare(network).embed_views(views)
+        head = network.expression_head if isinstance(network, PCNN) else network.head
+        logits = prepare(network).forward_views(views)[0]
+        torch.testing.assert_close(head(vectors), logits, **SAME)  # type: ignore[operator]
+        assert vectors.shape == (3, network.config.features)
 
 
 @pytest.mark.parametrize("size", [64, 71])

@@ -31,8 +31,9 @@ from pcnn.engines.select import (
 )
 from pcnn.errors import InputError, WeightsError
 from pcnn.faces.detector import Detector
-from pcnn.networks.pcnn import FaceNet, ModelConfig
+from pcnn.networks.pcnn import PCNN, FaceNet, ModelConfig
 from pcnn.networks.regions import REGIONS
+from pcnn.networks.trunk import initialise
 from pcnn.weights.expression import ExpressionWeights, load_expression
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -251,6 +252,26 @@ def test_classifiers_answer_as_torch_does(
     vectors = prepared.embed_views(views)
     wanted = prepare(loaded.network).embed_views(views)
     torch.testing.assert_close(vectors, wanted, **tolerances.ENGINE)
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize("engine", OTHERS)
+def test_mobilenet_answers_as_torch_does(
+    loaded: ExpressionWeights, engine: str, cache: Path
+) -> None:
+    torch.manual_seed(0)
+    network = PCNN(ModelConfig(size=48, mean=(0.5,), std=(0.25,), width=4, backbone="mobilenet"))
+    initialise(network)
+    network.eval().requires_grad_(False)
+    other = replace(loaded, network=network)
+    views = network.cut(patterns(3, 1, 48, 48))
+    prepared, _ = prepare_classifier(other, engine)
+    logits, regions = prepared.forward_views(views)
+    expected, own = prepare(network).forward_views(views)
+    assert expected.std() > 0
+    torch.testing.assert_close(logits, expected, **tolerances.ENGINE)
+    for name in REGIONS:
+        torch.testing.assert_close(regions[name], own[name], **tolerances.ENGINE)
 
 
 @pytest.mark.engines

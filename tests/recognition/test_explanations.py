@@ -24,7 +24,7 @@ from pcnn.errors import InputError
 from pcnn.networks.pcnn import FERPLUS_CLASSES, PCNN, FaceNet, ModelConfig
 from pcnn.networks.regions import REGIONS, VIEWS
 from pcnn.recognition import explanations
-from pcnn.recognition.explanations import CASCADE, attributions, heat_maps, heat_shares, hide
+from pcnn.recognition.explanations import attributions, cascade, heat_maps, heat_shares, hide
 from pcnn.results import explanation_picture as explanation_panels
 from pcnn.results.style import letters
 from pcnn.results.values import Detection, Explanation, Expression
@@ -240,7 +240,7 @@ def test_randomising_changes_the_parts_named_and_no_others() -> None:
 
 def test_all_of_the_cascade_leaves_no_weight_as_it_was() -> None:
     network = network_that_sees(*VIEWS)
-    fresh = explanations.randomised(network, CASCADE, seed=3).state_dict()
+    fresh = explanations.randomised(network, cascade(network), seed=3).state_dict()
     same = {
         name
         for name, value in network.state_dict().items()
@@ -257,7 +257,7 @@ def test_a_randomised_network_has_another_map() -> None:
     face = faces(4)
     chosen = answer(network, face)
     before = heat_maps(network, network.cut(face), chosen, steps=2)
-    other = explanations.randomised(network, CASCADE, seed=5)
+    other = explanations.randomised(network, cascade(network), seed=5)
     after = heat_maps(other, network.cut(face), chosen, steps=2)
     assert explanations.rank_correlation(before, before).min() == pytest.approx(1)
     assert abs(float(explanations.rank_correlation(before, after).mean())) < 0.3

@@ -1,0 +1,61 @@
+"""MobileNet's blocks made ready for a CPU: norms folded in, rectifiers fused, weights packed."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor, nn
+
+from pcnn.engines.convolutions import Convolution, DirectConvolution
+from pcnn.engines.folding import folded
+from pcnn.networks.mobilenet import MobileTrunk, SeparableBlock, pad_same
+from pcnn.networks.pcnn import PCNN, FaceNet
+
+_MOST = 6.0  # of ReLU6
+
+
+def fuse_blocks(body: PCNN | FaceNet) -> None:
+    """Put fused blocks in the place of a network's trunks and stage 4, in place.
+
+    body: of the backbone "mobilenet", in eval mode; float32 on a CPU.
+    """
+    if isinstance(body, PCNN):
+        for name, trunk in body.trunks.items():
+            body.trunks[name] = _FusedTrunk(trunk)  # type: ignore[arg-type]
+    else:
+        body.trunk = _FusedTrunk(body.trunk)  # type: ignore[arg-type]
+    body.layer4 = _fused(body.layer4)
+
+
+def _fused(blocks: nn.Sequential) -> nn.Sequential:
+    return nn.Sequential(*(_FusedBlock(cast("SeparableBlock", block)) for block in blocks))
+
+
+class _FusedBlock(nn.Module):
+    def __init__(self, block: SeparableBlock) -> None:
+        super().__init__()
+        self._stride = block.stride
+        self._depthwise = DirectConvolution(
+            *folded(block.depthwise, block.bn1),
+            stride=block.stride,
+            groups=block.depthwise.groups,
+            padding=1 if block.stride == 1 else 0,
+            most=_MOST,
+        )
+        self._pointwise = Convolution(*folded(block.pointwise, block.bn2), most=_MOST)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        padded = maps if self._stride == 1 else pad_same(maps, self._stride)
+        return self._pointwise(self._depthwise(padded))
+
+
+class _FusedTrunk(nn.Module):
+    def __init__(self, trunk: MobileTrunk) -> None:
+        super().__init__()
+        stem = folded(trunk.conv1, trunk.bn1)
+        self._stem = DirectConvolution(*stem, stride=2, padding=0, most=_MOST)
+        self._blocks = _fused(trunk.blocks)
+
+    def forward(self, view: Tensor) -> Tensor:
+        found: Tensor = self._blocks(self._stem(pad_same(view, 2)))
+        return found
