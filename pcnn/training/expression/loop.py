@@ -259,12 +259,13 @@ _TEACHERS_SIDE = 48
 
 
 def _shrink(faces: Tensor, side: int) -> Tensor:
-    """(M, S, S) uint8 → (M, side, side) uint8, each pixel the mean of what it covers."""
+    """(M, S, S) or (M, S, S, 3) uint8 → the same with sides of `side` pixels, averaged."""
     shrunk = [
-        F.interpolate(chunk[:, None].float(), size=(side, side), mode="bilinear", antialias=True)
+        F.interpolate(to_planes(chunk), size=(side, side), mode="bilinear", antialias=True)
         for chunk in faces.split(256)
     ]
-    return torch.cat(shrunk)[:, 0].round().clamp(0, 255).to(torch.uint8)
+    levels = (255 * torch.cat(shrunk)).round().clamp(0, 255).to(torch.uint8)
+    return levels[:, 0] if faces.dim() == 3 else levels.permute(0, 2, 3, 1).contiguous()
 
 
 def _optimizer(network: nn.Module, options: ExpressionOptions) -> torch.optim.Optimizer:

@@ -112,6 +112,74 @@ def test_teachers_are_mixed_into_the_labels(tmp_path: Path) -> None:
         ExpressionTraining(options, other)
 
 
+@pytest.mark.parametrize("colour", [False, True])
+def test_photographs_are_learnt_as_teachers_label_them(colour: bool, tmp_path: Path) -> None:
+    faces = _faces(16)
+    if colour:
+        faces = dataclasses.replace(faces, faces=faces.faces[..., None].expand(-1, -1, -1, 3))
+    teacher = ExpressionTraining(TRUNK, faces).learner.network
+    path = tmp_path / "teacher.safetensors"
+    metadata = {"architecture": "trunk", "config": dataclasses.asdict(teacher.config)}
+    weights.write(path, teacher.state_dict(), metadata)
+    photographs = torch.randint(
+        0, 255, (5, 96, 96, 3), generator=torch.Generator().manual_seed(3), dtype=torch.uint8
+    )
+    photographs = photographs if colour else photographs[..., 0]
+    options = dataclasses.replace(
+        TRUNK, size=96, teachers=(str(path),), photographs="a.tar", photographs_share=0.5
+    )
+    pupil = ExpressionTraining(options, faces, photographs=photographs)
+    (targets,) = pupil.teach()
+    assert targets.shape == (16 + 5, 8)
+    # They are labelled as coarse as the training faces: two by two pixels at a time.
+    if colour:
+        coarse = photographs.view(5, 48, 2, 48, 2, 3).float().mean((2, 4))
+    else:
+        coarse = photographs.view(5, 48, 2, 48, 2).float().mean((2, 4))
+    logits, _ = predict_logits(teacher, coarse.round().byte(), mirror=True)
+    torch.testing.assert_close(targets[16:], logits.softmax(1), atol=0.02, rtol=0)
+    seen, (wanted,) = pupil._batch()
+    assert seen.shape == (8 + 4, 3 if colour else 1, 96, 96) and wanted.shape == (12, 8)
+    assert all(any(torch.equal(row, other) for other in targets[16:]) for row in wanted[8:])
+    pupil.advance()
+    unsure = dataclasses.replace(options, photographs_confidence=float(targets[16:].amax()))
+    sure = ExpressionTraining(unsure, faces, photographs=photographs)
+    (targets,) = sure.teach()
+    likeliest = targets[16 + int(targets[16:].amax(1).argmax())]
+    assert all(torch.equal(row, likeliest) for row in sure._batch()[1][0][8:])
+
+
+def test_second_labels_have_heads_of_their_own(tmp_path: Path) -> None:
+    faces = _faces(16)
+    seven = FaceSet(faces.faces, torch.eye(7)[torch.arange(16) % 2], faces.names, faces.classes[:7])
+    options = dataclasses.replace(TRUNK, second=0.5, epochs=8)
+    training = ExpressionTraining(options, faces, second=seven)
+    losses = [training.advance() for _ in range(training.steps)]
+    assert losses[-1] < losses[0]
+    other = training.learner.relabelled()
+    assert other.config.classes == faces.classes[:7]
+    assert predict_logits(other, faces.faces)[0].shape == (16, 7)
+    with pytest.raises(InputError, match="second must hold the faces of train, in their order"):
+        ExpressionTraining(options, faces, second=seven.subset(list(range(15))))
+
+
+def test_a_teacher_without_second_labels_teaches_the_first_alone(tmp_path: Path) -> None:
+    faces = _faces(16)
+    seven = FaceSet(faces.faces, torch.eye(7)[torch.arange(16) % 2], faces.names, faces.classes[:7])
+    teacher = ExpressionTraining(TRUNK, faces).learner.network
+    path = tmp_path / "teacher.safetensors"
+    metadata = {"architecture": "trunk", "config": dataclasses.asdict(teacher.config)}
+    weights.write(path, teacher.state_dict(), metadata)
+    options = dataclasses.replace(TRUNK, second=0.5, teachers=(str(path),), teaching=0.5)
+    first, second = ExpressionTraining(options, faces, second=seven).teach()
+    assert not torch.equal(first, faces.votes) and torch.equal(second, seven.votes)
+    asked = dataclasses.replace(options, photographs="a.tar")
+    photographs = torch.zeros((2, 32, 32), dtype=torch.uint8)
+    training = ExpressionTraining(asked, faces, second=seven, photographs=photographs)
+    with pytest.raises(InputError, match="photographs have no labels; no teacher knows neutral"):
+        training.teach()
+
+
 def test_a_pcnn_goes_on_from_a_pcnn_of_another_size(tmp_path: Path) -> None:
     faces = _faces()
     first = ExpressionTraining(OPTIONS, faces)
