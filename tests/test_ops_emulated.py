@@ -21,7 +21,7 @@ import torch
 from test_ops_interaction import DTYPES, LAYOUTS, random_map, region_maps
 
 from pcnn import ops
-from pcnn.ops import native
+from pcnn.ops import modules, native
 
 pytestmark = pytest.mark.skipif(
     shutil.which(emulated_cuda.COMPILER) is None, reason="needs a C++ compiler"
@@ -61,8 +61,8 @@ def implementation(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_two_files_are_two_modules(emulated: ModuleType, tmp_path: Path) -> None:
     """As two kinds of GPUs in one machine need."""
     other = shutil.copy(str(emulated.__file__), tmp_path)
-    assert native.load(Path(other)).__file__ == other
-    assert native.load(Path(other)) is not emulated
+    assert modules.load(Path(other)).__file__ == other
+    assert modules.load(Path(other)) is not emulated
 
 
 @pytest.mark.skipif(CPU is None, reason="needs the compiled CPU ops")

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from types import ModuleType
 
-from pcnn.ops import build, native, recipe
+from pcnn.ops import build, compiler, modules
 
 HERE = Path(__file__).parent
 # A launch becomes a call; where device code has a line of machine code, the host's C++ is taken.
@@ -22,7 +22,8 @@ FLAGS = (
     *("-std=c++17", "-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"),
     *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-parameter"),
     # Packs as device code moves them, held to their alignment.
-    *("-D__CUDA_ARCH__=900", "-DPCNN_WITH_CUDA", '-DPCNN_BUILD="emulated"'),
+    *("-D__CUDA_ARCH__=900", "-DPCNN_WITH_CUDA"),
+    *('-DPCNN_BUILD="emulated"', '-DPCNN_SOURCES="emulated"'),
     *("-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"),
 )
 if os.environ.get("PCNN_SANITIZE") == "1":  # make sanitize, which preloads the runtimes
@@ -34,18 +35,18 @@ def load() -> ModuleType:
     import pybind11
 
     digest = hashlib.sha256(repr((FLAGS, pybind11.__version__)).encode())
-    digest.update(recipe.run([COMPILER, "--version"]).encode())
+    digest.update(compiler.run([COMPILER, "--version"]).encode())
     for file in (Path(__file__), HERE / "cuda_runtime.h", *sorted(build.sources().iterdir())):
         digest.update(file.read_bytes())
     folder = build.cache()
     folder.mkdir(parents=True, exist_ok=True)
-    out = folder / f"_emulated-{digest.hexdigest()[:16]}{recipe.module_suffix()}"
+    out = folder / f"_emulated-{digest.hexdigest()[:16]}{compiler.module_suffix()}"
     with build._lock(out.with_suffix(".lock")):
         if not out.exists():
             with tempfile.TemporaryDirectory(dir=folder) as workplace:
                 include = (pybind11.get_include(), sysconfig.get_paths()["include"])
                 _compile(Path(workplace), include).rename(out)
-    return native.load(out)
+    return modules.load(out)
 
 
 def _compile(folder: Path, include: tuple[str, ...]) -> Path:
@@ -58,5 +59,5 @@ def _compile(folder: Path, include: tuple[str, ...]) -> Path:
     out = folder / "module.so"
     sources = [str(folder / "bindings.cpp"), *map(str, folder.glob("*_cuda.cpp"))]
     folders = [f"-I{path}" for path in (HERE, *include)]
-    recipe.run([COMPILER, *FLAGS, *folders, *sources, "-o", str(out)])
+    compiler.run([COMPILER, *FLAGS, *folders, *sources, "-o", str(out)])
     return out
