@@ -145,7 +145,7 @@ def cuda_module(  # noqa: PLR0913
     flags = [*NVCC_FLAGS, *targets]
     if strict:
         flags += ["-Werror=all-warnings", "-Xcompiler=-Wall,-Wextra,-Werror"]
-    build = ", ".join(f"sm_{n}" for n in native) + (f" and PTX {ptx}" if ptx else "")
+    build = ", ".join([*(f"sm_{n}" for n in native), *([f"PTX {ptx}"] if ptx else [])])
     host = ["-std=c++17", "-O1", "-Xcompiler=-fPIC,-fvisibility=hidden", "-DPCNN_WITH_CUDA"]
     host += [f'-DPCNN_BUILD="{build}"', f'-DPCNN_SOURCES="{sources_hash(csrc)}"']
     host += [f"-I{folder}" for folder in include]
