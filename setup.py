@@ -144,6 +144,8 @@ class BuildOps(build_ext):
 
 def extensions():
     headers = [str(path.relative_to(ROOT)) for path in sorted(CSRC.glob("*.h"))]
+    # Their hash is compiled in, and covers what both modules are made of.
+    others = ["pcnn/ops/compiler.py", *(f"csrc/{path.name}" for path in sorted(CSRC.glob("*.cu")))]
     cpu = Pybind11Extension(
         "pcnn._C",
         ["csrc/bindings.cpp", *(f"csrc/{path.name}" for path in sorted(CSRC.glob("*_cpu.cpp")))],
@@ -152,7 +154,7 @@ def extensions():
             ("PCNN_BUILD", '"C++"'),
             ("PCNN_SOURCES", f'"{load_recipe().sources_hash(CSRC)}"'),
         ],
-        depends=headers,
+        depends=[*headers, *others],
         optional=True,
     )
     cuda = Extension(

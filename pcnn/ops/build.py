@@ -18,7 +18,8 @@ from pcnn.errors import NativeError
 from pcnn.ops import compiler
 
 HINT = "pip install 'pcnn[cuda]' brings the compiler"
-_PACKAGE = Path(__file__).resolve().parents[1]
+PACKAGE = Path(__file__).resolve().parents[1]
+ROOT = PACKAGE.parent  # a checkout, or where packages are installed
 Used = TypeVar("Used")
 
 
@@ -97,8 +98,13 @@ def _include() -> list[str]:
 
 def sources() -> Path:
     """The folder of the C++ and CUDA sources: in the package, or csrc/ of a checkout."""
-    packaged = _PACKAGE / "_csrc"
-    return packaged if packaged.is_dir() else _PACKAGE.parent / "csrc"
+    packaged = PACKAGE / "_csrc"
+    return packaged if packaged.is_dir() else ROOT / "csrc"
+
+
+def is_checkout() -> bool:
+    """Whether this package lies beside its sources, as in a clone, and was not installed."""
+    return sources().parent == ROOT and sources().is_dir()
 
 
 def sources_hash() -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.machinery
 import importlib.util
 import os
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -26,11 +28,38 @@ _search = threading.Lock()
 
 
 def packaged(name: str) -> tuple[ModuleType | None, str]:
-    """A compiled module of this package, or None and why it is not here."""
+    """A compiled module of this package (_C or _cuda), or None and why it is not here.
+
+    A checkout in which none was built takes that of an installed pcnn with the same sources.
+    """
+    full_name = f"pcnn.{name}"
+    own = Path(build.PACKAGE, name + compiler.module_suffix())
+    if build.is_checkout() and not own.is_file() and full_name not in sys.modules:
+        return _installed(name)
     try:
-        return importlib.import_module(f"pcnn.{name}"), ""
+        return importlib.import_module(full_name), ""
     except ImportError as error:
         return None, str(error)
+
+
+@functools.cache
+def _installed(name: str) -> tuple[ModuleType | None, str]:
+    """See packaged: the module of a pcnn that this checkout hides."""
+    files = [Path(folder, "pcnn", name + compiler.module_suffix()) for folder in sys.path]
+    # What an import would find is that of another checkout, where one is installed in place.
+    found = importlib.util.find_spec(f"pcnn.{name}")
+    files += [Path(found.origin)] if found and found.origin else []
+    missing = f"{build.ROOT} has none built"
+    for path in dict.fromkeys(file.resolve() for file in files if file.is_file()):
+        # The hash that the file carries, read without running what was compiled from other sources.
+        if build.sources_hash().encode() not in path.read_bytes():
+            missing += f", and {path} is of other sources"
+            continue
+        try:
+            return load(path, name), ""
+        except NativeError as error:
+            missing += f", and {error}"
+    return None, f"{missing}; build them there: python setup.py build_ext --inplace"
 
 
 def cuda_module(device: torch.device) -> ModuleType | str:
@@ -118,13 +147,16 @@ def try_out(module: ModuleType, device: torch.device) -> ModuleType:
     )
 
 
-def load(path: os.PathLike[str]) -> ModuleType:
-    """The module in a file that build.cuda_module made. Raises NativeError: it won't load."""
+def load(path: os.PathLike[str], name: str = "_cuda") -> ModuleType:
+    """The module in a file of its own. Raises NativeError: it won't load.
+
+    name: under which it was compiled, _C or _cuda.
+    """
     # A name for each file: pybind11 gives a name that it knows the module that it knows, which may
     # be another kind of GPU's. Only what follows the last dot has to be as in bindings.cpp.
-    name = f"{os.fspath(path)}._cuda"
-    loader = importlib.machinery.ExtensionFileLoader(name, os.fspath(path))
-    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
+    own_name = f"{os.fspath(path)}.{name}"
+    loader = importlib.machinery.ExtensionFileLoader(own_name, os.fspath(path))
+    spec = importlib.util.spec_from_file_location(own_name, path, loader=loader)
     try:
         assert spec is not None  # for mypy: a loader was given
         module = importlib.util.module_from_spec(spec)

@@ -101,6 +101,15 @@ def _describe_cuda() -> str:
 # What serves a call.
 
 
+def compiled(device: torch.device) -> ModuleType | str:
+    """The compiled ops for a device, built and tried if need be; or why there are none."""
+    if device.type == "cuda":
+        return modules.cuda_module(device)
+    if device.type == "cpu":
+        return _C or _C_missing
+    return f"there are no compiled ops for {device.type}"
+
+
 def _serving(function: str, tensor: Tensor, dtype: torch.dtype) -> ModuleType | None:
     """The compiled module for tensors like this one, or None where the reference must serve.
 
