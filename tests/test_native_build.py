@@ -30,7 +30,7 @@ if [ "$1" = --list-gpu-arch ]; then printf 'compute_90\\ncompute_75\\ncompute_13
 if [ "$1" = --version ]; then echo 'Cuda compilation tools, release {cuda}, V{cuda}.7'; exit; fi
 echo "$@" >> "{log}"
 sleep 0.1
-while [ $# -gt 1 ]; do [ "$1" = -o ] && echo compiled > "$2"; shift; done
+while [ $# -gt 1 ]; do [ "$1" != -o ] || echo compiled > "$2" || exit 1; shift; done
 {end}
 """
 Paths: TypeAlias = Sequence[Path]
@@ -407,10 +407,12 @@ def test_setup_tries_one_compiler_after_the_other(log: Path, tmp_path: Path) -> 
         "CUDACXX": str(tmp_path / "old" / "nvcc"),
         "CUDA_HOME": str(tmp_path / "home"),
     }
-    command = [sys.executable, "setup.py", "build_ext", "--inplace"]
+    command = [sys.executable, "setup.py", "build_ext", "--build-lib", "built"]
     done = subprocess.run(
         command, cwd=checkout, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "pcnn: built the CUDA ops (compute capability 75)" in done.stdout
-    assert [path.read_text() for path in (checkout / "pcnn").glob("_cuda*")] == ["compiled\n"]
+    assert [path.read_text() for path in (checkout / "built" / "pcnn").glob("_cuda*")] == [
+        "compiled\n"
+    ]

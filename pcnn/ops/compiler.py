@@ -137,6 +137,8 @@ def cuda_module(  # noqa: PLR0913
     strict: warnings are errors.
     Raises subprocess.CalledProcessError with the compiler's words in `.output`.
     """
+    # Commands may run in another folder.
+    out, csrc, nvcc = out.absolute(), csrc.absolute(), str(compiler.absolute())
     objects = out.parent / f"{out.name}.objects"
     objects.mkdir(parents=True, exist_ok=True)
     targets = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in native]
@@ -148,8 +150,7 @@ def cuda_module(  # noqa: PLR0913
     build = ", ".join([*(f"sm_{n}" for n in native), *([f"PTX {ptx}"] if ptx else [])])
     host = ["-std=c++17", "-O1", "-Xcompiler=-fPIC,-fvisibility=hidden", "-DPCNN_WITH_CUDA"]
     host += [f'-DPCNN_BUILD="{build}"', f'-DPCNN_SOURCES="{sources_hash(csrc)}"']
-    host += [f"-I{folder}" for folder in include]
-    nvcc = str(compiler)
+    host += [f"-I{Path(folder).absolute()}" for folder in include]
     commands = [[nvcc, *host, "-c", str(csrc / "bindings.cpp"), "-o", str(objects / "bindings.o")]]
     for source in sorted(csrc.glob("*_cuda.cu")):
         target = objects / f"{source.stem}.o"
