@@ -5,9 +5,9 @@
 
 Small plain networks (`pcnn-train trunk`, width 16, 48 pixels) are trained on a part of FER+ train
 and tested on valid without duplicates. Each differs from a base, which has the defaults of
-TrainOptions, in one option. Every arm has the same seeds as the base, and gains are compared face
-by face. The answers of each training are kept in the cache, so that a run that was stopped goes
-on. Writes the figures as JSON and their table into the page. Needs pcnn[train].
+ExpressionOptions, in one option. Every arm has the same seeds as the base, and gains are compared
+face by face. The answers of each training are kept in the cache, so that a run that was stopped
+goes on. Writes the figures as JSON and their table into the page. Needs pcnn[train].
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from pcnn.evaluation.logits import predict_logits
 from pcnn.faces.alignment import align_faces
 from pcnn.faces.detector import Detector
 from pcnn.training.expression.augmentation import Augmentation
-from pcnn.training.expression.loop import Training
-from pcnn.training.expression.options import TrainOptions
+from pcnn.training.expression.loop import ExpressionTraining
+from pcnn.training.expression.options import ExpressionOptions
 from pcnn.weights.expression import load_expression, load_network
 from pcnn.weights.files import DEFAULT_DETECTOR, SPECS
 
 BASE, TAUGHT, MIXED = "base", "teachers `pcnn-ferplus`, teaching 0.5", "mixup"
 ALIGNED = "aligned"
 TEACHER = "pcnn-ferplus"
-# Rate and memory as short trainings want them; all else as TrainOptions has it.
+# Rate and memory as short trainings want them; all else as ExpressionOptions has it.
 COMMON: dict[str, Any] = {
     "network": "trunk",
     "data": "ferplus",
@@ -81,7 +81,7 @@ ROUNDS = 2000  # of the bootstrap
 SCORES = ("accuracy", "mean_recall")
 
 
-class MixedTraining(Training):
+class MixedTraining(ExpressionTraining):
     """A training on faces mixed in pairs, and on their targets mixed alike.
 
     mixup (Zhang et al., ICLR 2018) as kornia has it: shares uniform in 0…1.
@@ -138,7 +138,7 @@ def _answers(train: FaceSet, valid: FaceSet, arguments: argparse.Namespace) -> d
                     for name in (READINGS if arm == BASE else (arm,))
                 }
                 if not all(file.is_file() for file in files.values()):
-                    kind = MixedTraining if arm == MIXED else Training
+                    kind = MixedTraining if arm == MIXED else ExpressionTraining
                     if arm == ALIGNED and arm not in sets:
                         sets[arm] = _aligned(train), _aligned(valid)
                     faces, tested = sets.get(arm, (train, valid))
@@ -152,9 +152,9 @@ def _answers(train: FaceSet, valid: FaceSet, arguments: argparse.Namespace) -> d
     return {name: np.stack(rows) for name, rows in found.items()}
 
 
-def _options(arm: str, seed: int, epochs: float) -> TrainOptions:
+def _options(arm: str, seed: int, epochs: float) -> ExpressionOptions:
     epochs *= 2 if arm == "epochs × 2" else 1
-    return TrainOptions(**{**COMMON, **ARMS[arm], "seed": seed, "epochs": epochs})
+    return ExpressionOptions(**{**COMMON, **ARMS[arm], "seed": seed, "epochs": epochs})
 
 
 def _stem(name: str, seed: int, arguments: argparse.Namespace) -> str:
@@ -166,7 +166,7 @@ def _stem(name: str, seed: int, arguments: argparse.Namespace) -> str:
     return "-".join([*parts, f"seed-{seed}.npy"])
 
 
-def _read(training: Training, valid: FaceSet, name: str) -> Array:
+def _read(training: ExpressionTraining, valid: FaceSet, name: str) -> Array:
     """The answers (N,) of a trained network, in the reading of that name."""
     averaged, mirror = READINGS.get(name, READINGS[BASE])
     network = training.average if averaged else training.network
@@ -175,14 +175,14 @@ def _read(training: Training, valid: FaceSet, name: str) -> Array:
 
 
 def _taught(train: FaceSet, arguments: argparse.Namespace) -> FaceSet:
-    """The faces with votes that are half the teacher's, as Training mixes them, for all seeds."""
+    """The faces with votes that are half the teacher's, as ExpressionTraining mixes them."""
     file = arguments.cache / f"teacher-{arguments.every}-{SPECS[TEACHER].sha256[:8]}.npy"
     if not file.is_file():
         teacher = load_network(TEACHER)
         chunks = track(train.faces.split(512), "teacher")
         logits = [predict_logits(teacher, chunk, mirror=True)[0] for chunk in chunks]
         np.save(file, torch.cat(logits).softmax(1).numpy())
-    share = TrainOptions(**COMMON).teaching
+    share = ExpressionOptions(**COMMON).teaching
     votes = torch.lerp(train.votes, torch.from_numpy(np.load(file)), share)
     return dataclasses.replace(train, votes=votes)
 

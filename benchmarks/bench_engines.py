@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from pcnn.commands import export as export_command
 import numpy as np
 import torch
 from bench_networks import _plain_detector
@@ -34,6 +33,7 @@ from shared import Stages, medians, processor, require_native
 from torch import Tensor
 
 from pcnn import Recognizer, load_image
+from pcnn.commands import export as export_command
 from pcnn.datasets.loading import load_faces
 from pcnn.engines.classifier import prepare
 from pcnn.engines.select import ENGINES, movement, prepare_classifier, prepare_detector

@@ -35,10 +35,10 @@ from pcnn.embeddings.triplets import triplet_accuracy
 from pcnn.engines.folding import beheaded
 from pcnn.evaluation.logits import predict_logits
 from pcnn.faces.alignment import suited_faces
-from pcnn.faces.resampling import pictures, resample
+from pcnn.faces.resampling import resample, to_planes
 from pcnn.networks.pcnn import PCNN, FaceNet, normalise
-from pcnn.training.expression.loop import Training
-from pcnn.training.expression.options import TrainOptions
+from pcnn.training.expression.loop import ExpressionTraining
+from pcnn.training.expression.options import ExpressionOptions
 from pcnn.weights.expression import ExpressionWeights
 
 ROOT = Path(__file__).parent.parent
@@ -145,13 +145,13 @@ def _without_contempt(train: FaceSet, arguments: argparse.Namespace) -> FaceNet:
 
     What votes for contempt those have are left out too. Trained where the cache lacks it.
     """
-    options = TrainOptions(
+    options = ExpressionOptions(
         network="trunk", data="", output="", size=48, width=32, epochs=arguments.epochs, lr=2e-3
     )
     others = (train.votes.argmax(1) != CONTEMPT).nonzero()[:, 0].tolist()
     faces = relabel(train.subset(others), train.classes[:CONTEMPT])
     checkpoint = arguments.cache / f"unaware-{arguments.epochs:g}.pt"
-    training = Training(options, faces)
+    training = ExpressionTraining(options, faces)
     if checkpoint.is_file():
         training.resume(checkpoint)
     rest = range(training.step, training.steps)
@@ -176,7 +176,7 @@ def _random_network(like: PCNN, faces: FaceSet) -> PCNN:
     drawn = np.random.default_rng(1).permutation(len(faces))[:320].reshape(10, 32)
     with torch.no_grad():
         for some in drawn:
-            planes = pictures(faces.faces[torch.from_numpy(some)], like.config.channels)
+            planes = to_planes(faces.faces[torch.from_numpy(some)], like.config.channels)
             network(normalise(resample(planes, like.config.size), like.config))
     return network.eval()
 

@@ -28,7 +28,7 @@ from torch import Tensor
 from pcnn import weights
 from pcnn.datasets.loading import load_ferplus
 from pcnn.faces.alignment import suited_faces
-from pcnn.faces.resampling import pictures, resample
+from pcnn.faces.resampling import resample, to_planes
 from pcnn.networks.pcnn import PCNN, normalise
 from pcnn.networks.regions import REGIONS
 from pcnn.recognition import explanations
@@ -51,7 +51,7 @@ def drawn_faces(folder: Path, loaded: ExpressionWeights, count: int, seed: int) 
     order = np.random.default_rng(seed).permutation(len(valid))
     chosen = valid.subset(order[: count or None].tolist())
     faces, _ = suited_faces(loaded, chosen.faces)
-    return normalise(resample(pictures(faces, config.channels), config.size), config)
+    return normalise(resample(to_planes(faces, config.channels), config.size), config)
 
 
 def probability(loaded: ExpressionWeights, logits: Tensor, classes: Tensor) -> Tensor:

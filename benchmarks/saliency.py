@@ -37,8 +37,8 @@ from pcnn.datasets.loading import load_faces
 from pcnn.evaluation.logits import predict_logits
 from pcnn.networks.pcnn import FERPLUS_CLASSES
 from pcnn.recognition.explanations import rank_correlation
-from pcnn.training.expression.loop import Training
-from pcnn.training.expression.options import TrainOptions
+from pcnn.training.expression.loop import ExpressionTraining
+from pcnn.training.expression.options import ExpressionOptions
 
 CLASSES = FERPLUS_CLASSES[:7]  # those that both kinds of labels have
 LABELS = {"ferplus": "FER+", "fer2013": "FER2013"}
@@ -135,7 +135,7 @@ def _answers(
         whole = progress.add_task("networks", total=len(found) * arguments.seeds)
         for seed in range(arguments.seeds):
             for (arm, kind), rows in found.items():
-                options = TrainOptions(
+                options = ExpressionOptions(
                     network="trunk",
                     data=kind,
                     output="",
@@ -158,10 +158,10 @@ def _answers(
 
 
 def _train(
-    options: TrainOptions, faces: FaceSet, valid: FaceSet, progress: Progress, name: str
+    options: ExpressionOptions, faces: FaceSet, valid: FaceSet, progress: Progress, name: str
 ) -> Array:
     """The answers (N,) of a network trained as the options say."""
-    training = Training(options, faces)
+    training = ExpressionTraining(options, faces)
     finish(training, progress, name)
     logits, _ = predict_logits(training.average, valid.faces)
     return logits.argmax(1).numpy()

@@ -20,7 +20,7 @@ from pcnn.ops import build, native
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from pcnn.training.expression.loop import Training
+    from pcnn.training.expression.loop import ExpressionTraining
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data" / "ferplus"
@@ -110,7 +110,7 @@ def training_parser(doc: str, name: str, *, seeds: int, epochs: float, page: str
     return parser
 
 
-def finish(training: Training, progress: Progress, name: str) -> None:
+def finish(training: ExpressionTraining, progress: Progress, name: str) -> None:
     """Take a training to its last step, with a bar of that name while it lasts."""
     task = progress.add_task(name, total=training.steps)
     while training.step < training.steps:

@@ -19,7 +19,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pcnn.commands import deconvnet as deconvnet_command
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -40,6 +39,7 @@ from pcnn.analysis.deconvnet import (
 from pcnn.analysis.deconvnet_pictures import draw_mosaic
 from pcnn.analysis.unit_charts import draw_heat
 from pcnn.analysis.units import Sensitivity, measure, untrained_like
+from pcnn.commands import deconvnet as deconvnet_command
 from pcnn.datasets.action_units import PARTS, UNITS, UnitFaces, balanced, chimeras, from_prototypes
 from pcnn.datasets.loading import load_faces
 from pcnn.faces.alignment import suited_faces

@@ -49,7 +49,7 @@ def test_every_room_is_in_the_picture() -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_go_one_way(module: str) -> None:
     order = layers()
-    own = module.split(".")[0]
+    own = module.split(".", maxsplit=1)[0]
     mine = next(i for i, layer in enumerate(order) if own in layer)
     allowed = set().union(*order[:mine], {own}, order[0])
     wrong = set(rooms(module)) - allowed
@@ -65,3 +65,10 @@ def test_rooms_fit_on_a_card() -> None:
     folders = {path.parent for path in MODULES.values()} - {PACKAGE}
     crowded = {folder.name: len(list(folder.glob("*.py"))) for folder in folders}
     assert not {name: count for name, count in crowded.items() if count > 15}
+
+
+def test_tests_lie_in_folders_like_those_of_the_package() -> None:
+    tests = ROOT / "tests"
+    for path in tests.rglob("test_*.py"):
+        folder = path.parent.relative_to(tests)
+        assert (PACKAGE / folder).is_dir() or folder.name == "attacks", path

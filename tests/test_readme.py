@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cli
 import pytest
+from cli import help_of
 from PIL import Image
 
 import pcnn
@@ -57,7 +58,7 @@ def test_every_option_it_shows_exists() -> None:
         for option in re.findall(r"(--[a-z-]+)", line.split("#")[0])
     }
     assert {"--annotate", "--format", "--output", "--info"} <= shown
-    known = cli._predict_parser().format_help()
+    known = help_of(cli.predict)
     assert all(option in known for option in shown)
 
 

@@ -12,8 +12,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 
 from pcnn.errors import InputError, check_shape
@@ -21,6 +19,7 @@ from pcnn.faces.views import face_views
 from pcnn.networks.pcnn import PCNN, FaceNet
 from pcnn.networks.regions import VIEWS
 from pcnn.networks.trunk import BasicBlock, Trunk
+from pcnn.terminal import track
 
 # The stages of a trunk whose maps can be asked for, from the pixels up.
 STAGES = ("conv1", "layer1", "layer2", "layer3")
@@ -53,10 +52,21 @@ class Projection:
 
 
 def trunks_of(network: PCNN | FaceNet) -> Mapping[str, Trunk]:
-    """The trunks by the view that each sees; a FaceNet has "face" alone."""
+    """The trunks by the view that each sees; a FaceNet has "face" alone.
+
+    Raises InputError: they are of a backbone without the pooling that a deconvnet undoes.
+    """
     if isinstance(network, FaceNet):
-        return {"face": network.trunk}
-    return {name: network.trunks[name] for name in VIEWS}  # type: ignore[misc]
+        found = {"face": network.trunk}
+    else:
+        found = {name: network.trunks[name] for name in VIEWS}
+    trunks = {name: trunk for name, trunk in found.items() if isinstance(trunk, Trunk)}
+    if len(trunks) < len(found):
+        raise InputError(
+            "deconvnet: the weights must have resnet18 trunks (pcnn-ferplus-only), "
+            f"got {network.config.backbone}"
+        )
+    return trunks
 
 
 def feature_maps(
@@ -108,17 +118,9 @@ def maximal_responses(
     Returns (N, maps) float32 on the CPU, ≥ 0, columns in the order of feature_maps.
     """
     network.eval()
-    console = Console(stderr=True)
     chunks = faces.split(batch)
-    watched = track(
-        chunks,
-        "responses",
-        console=console,
-        transient=True,
-        disable=not console.is_terminal or len(chunks) < _LONG,
-    )
     rows = []
-    for chunk in watched:
+    for chunk in track(chunks, "responses", shown=len(chunks) >= _LONG):
         views = face_views(network, chunk, native_size)
         found = [
             maps.amax((2, 3))

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from pcnn.analysis.deconvnet import STAGES, FeatureMap, Projection
 from pcnn.errors import InputError, counted
 from pcnn.networks.regions import RegionLayout
+from pcnn.results.style import DIM, GROUND, TEXT, letters
 
-_GROUND, _TEXT, _DIM = (24, 24, 24), (255, 255, 255), (190, 190, 190)
 _MARGIN, _GAP = 24, 6
 _CELL = 150  # width of a view; its height follows from its shape
 _LEFT = 120  # width of the names of trunks
@@ -54,9 +53,9 @@ def draw_mosaic(  # noqa: PLR0913
     rows, across = -(-len(views) // _ACROSS), min(len(views), _ACROSS)
     cell = _fitted(back[0])
     width, height = _extent(cell, across, rows)
-    picture = Image.new("RGB", (max(2 * width + 3 * _MARGIN, 560), height + 150), _GROUND)
+    picture = Image.new("RGB", (max(2 * width + 3 * _MARGIN, 560), height + 150), GROUND)
     draw = ImageDraw.Draw(picture)
-    draw.text((_MARGIN, 16), str(chosen), font=_font(26), fill=_TEXT)
+    draw.text((_MARGIN, 16), str(chosen), font=letters(26), fill=TEXT)
     low, high = float(projection.strengths.min()), float(projection.strengths.max())
     text = f"its response: {high:.2f}"
     if len(views) > 1:
@@ -64,7 +63,7 @@ def draw_mosaic(  # noqa: PLR0913
             f"its {len(views)} strongest responses, of {counted(faces, 'face')}: "
             f"{high:.2f} … {low:.2f}"
         )
-    draw.text((_MARGIN, 54), text, font=_font(16), fill=_DIM)
+    draw.text((_MARGIN, 54), text, font=letters(16), fill=DIM)
     left, right, top = _MARGIN, 2 * _MARGIN + width, 110
     if show_faces:
         _paste(picture, views, cell, (left, top))
@@ -75,10 +74,10 @@ def draw_mosaic(  # noqa: PLR0913
     draw.text(
         (left, 84),
         "seen" if show_faces else "mean of what was seen",
-        font=_font(16),
-        fill=_TEXT,
+        font=letters(16),
+        fill=TEXT,
     )
-    draw.text((right, 84), "projected back", font=_font(16), fill=_TEXT)
+    draw.text((right, 84), "projected back", font=letters(16), fill=TEXT)
     _paste(picture, back, cell, (right, top))
     return picture
 
@@ -103,14 +102,14 @@ def draw_face(
     ]
     columns = 1 + len(STAGES)
     width = 2 * _MARGIN + _LEFT + columns * _CELL + (columns - 1) * 2 * _GAP
-    picture = Image.new("RGB", (width, 64 + sum(heights) + _MARGIN), _GROUND)
+    picture = Image.new("RGB", (width, 64 + sum(heights) + _MARGIN), GROUND)
     draw = ImageDraw.Draw(picture)
     lefts = [_MARGIN + _LEFT + place * (_CELL + 2 * _GAP) for place in range(columns)]
     for left, text in zip(lefts, ("seen", *STAGES), strict=True):
-        draw.text((left, 24), text, font=_font(18), fill=_TEXT)
+        draw.text((left, 24), text, font=letters(18), fill=TEXT)
     top = 58
     for name, height in zip(trunks, heights, strict=True):
-        draw.text((_MARGIN, top), name.replace("_", " "), font=_font(18), fill=_TEXT)
+        draw.text((_MARGIN, top), name.replace("_", " "), font=letters(18), fill=TEXT)
         own = {each: tile for each, tile in tiles.items() if each.trunk == name}
         cell = _fitted(next(iter(own.values())))
         picture.paste(views[name].resize(cell, _SMOOTH), (lefts[0], top))
@@ -118,7 +117,7 @@ def draw_face(
             left = lefts[1 + STAGES.index(each.stage)]
             picture.paste(tile.resize(cell, _SMOOTH), (left, top))
             text = f"map {each.channel}: {float(projections[each].strengths[0]):.2f}"
-            draw.text((left, top + cell[1] + 3), text, font=_font(14), fill=_DIM)
+            draw.text((left, top + cell[1] + 3), text, font=letters(14), fill=DIM)
         top += height
     return picture
 
@@ -162,8 +161,3 @@ def _paste(
         row, column = divmod(place, _ACROSS)
         at = (corner[0] + column * (cell[0] + _GAP), corner[1] + row * (cell[1] + _GAP))
         picture.paste(image.resize(cell, _SMOOTH), at)
-
-
-def _font(size: int) -> Any:
-    """Pillow's own letters."""
-    return ImageFont.load_default(size)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from rich import box
 from rich.table import Table
 
 from pcnn.analysis.units import Sensitivity
 from pcnn.datasets.action_units import PARTS, UNITS
 from pcnn.errors import InputError
+from pcnn.results.style import DIM, GROUND, TEXT, letters
 
-_GROUND, _TEXT, _DIM, _CHANCE = (24, 24, 24), (255, 255, 255), (190, 190, 190), (70, 70, 70)
+_CHANCE = (70, 70, 70)
 # Blue against orange and yellow is told apart by everybody (Okabe and Ito 2008).
 _MORE = np.array(((130, 60, 0), (240, 228, 66)))
 _LESS = np.array(((0, 50, 90), (86, 180, 233)))
@@ -42,13 +42,13 @@ def draw_heat(sensitivity: Sensitivity, *, stage: str = "layer3", title: str = "
     width = _LEFT + sum(widths) + _GAP * (len(trunks) - 1) + _MARGIN
     top = 84
     bottom = top + _ROW * len(rows) + _GAP * (len(_parts(sensitivity.units)) - 1)
-    picture = Image.new("RGB", (max(width, 700), bottom + 56), _GROUND)
+    picture = Image.new("RGB", (max(width, 700), bottom + 56), GROUND)
     draw = ImageDraw.Draw(picture)
-    draw.text((_MARGIN, 16), title or stage, font=_font(22), fill=_TEXT)
+    draw.text((_MARGIN, 16), title or stage, font=letters(22), fill=TEXT)
     colours = _coloured(sensitivity)  # (M, K, 3)
     left = _LEFT
     for (name, maps), span in zip(places.items(), widths, strict=True):
-        draw.text((left, top - 24), name.replace("_", " "), font=_font(15), fill=_TEXT)
+        draw.text((left, top - 24), name.replace("_", " "), font=letters(15), fill=TEXT)
         for unit, y in _rows(sensitivity.units, top):
             strip = colours[maps, sensitivity.units.index(unit)][None]
             image = Image.fromarray(strip).resize((span, _ROW - 2), Image.Resampling.NEAREST)
@@ -56,7 +56,7 @@ def draw_heat(sensitivity: Sensitivity, *, stage: str = "layer3", title: str = "
         left += span + _GAP
     for unit, y in _rows(sensitivity.units, top):
         text = f"{unit:>2} {UNITS[unit][0]}"
-        draw.text((_MARGIN, y + _ROW / 2 - 1), text, font=_font(15), fill=_TEXT, anchor="lm")
+        draw.text((_MARGIN, y + _ROW / 2 - 1), text, font=letters(15), fill=TEXT, anchor="lm")
     _legend(picture, draw, bottom + 28)
     return picture
 
@@ -164,18 +164,13 @@ def _coloured(sensitivity: Sensitivity) -> NDArray[np.uint8]:
 
 def _legend(picture: Image.Image, draw: ImageDraw.ImageDraw, y: int) -> None:
     """What the colours mean."""
-    font, left = _font(15), _MARGIN
+    font, left = letters(15), _MARGIN
     ramp = np.linspace(0, 1, 80)[None, :, None]
     for ends, text in ((_MORE, "more"), (_LESS, "less")):
         strip = (ends[0] + ramp * (ends[1] - ends[0])).round().astype(np.uint8)
         picture.paste(Image.fromarray(strip).resize((80, 12)), (left, y - 6))
         label = f"{text} with the unit: 0 … {_FULL:g} standard deviations"
-        draw.text((left + 88, y), label, font=font, fill=_DIM, anchor="lm")
+        draw.text((left + 88, y), label, font=font, fill=DIM, anchor="lm")
         left += 88 + round(draw.textlength(label, font=font)) + 20
     draw.rectangle((left, y - 6, left + 12, y + 6), fill=_CHANCE)
-    draw.text((left + 20, y), "chance", font=font, fill=_DIM, anchor="lm")
-
-
-def _font(size: int) -> Any:
-    """Pillow's own letters."""
-    return ImageFont.load_default(size)
+    draw.text((left + 20, y), "chance", font=font, fill=DIM, anchor="lm")

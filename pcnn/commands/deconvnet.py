@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pcnn.commands.shared import run_command
-from pcnn.weights.expression import load_expression
+from pcnn.terminal import track
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,6 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
     from pcnn.analysis.deconvnet import parse_map
     from pcnn.devices import choose_device
     from pcnn.errors import InputError
+    from pcnn.results.style import stack
+    from pcnn.weights.expression import load_expression
     from pcnn.weights.files import DEFAULT_WEIGHTS
 
     if bool(arguments.paths) == bool(arguments.data):
@@ -75,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         drawn = _of_pictures(arguments, loaded, failed)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    _below_each_other(drawn).save(arguments.output)
+    stack(drawn).save(arguments.output)
     return 1 if failed else 0
 
 
@@ -167,9 +169,6 @@ def _read(
 
     failed: gets the files that cannot be read, after a complaint.
     """
-    from rich.console import Console
-    from rich.progress import track
-
     from pcnn.analysis.deconvnet import trunks_of
     from pcnn.errors import InputError
     from pcnn.faces.alignment import framing
@@ -185,9 +184,7 @@ def _read(
     network, config = loaded.network, loaded.network.config
     device = next(network.parameters()).device
     transforms_of = framing(loaded, arguments.detector, faces=arguments.faces)
-    console = Console(stderr=True)
-    quiet = not console.is_terminal or len(files) < _LONG
-    for file in track(files, "pictures", console=console, disable=quiet, transient=True):
+    for file in track(files, "pictures", shown=len(files) >= _LONG):
         try:
             picture = load_image(file)
         except InputError as error:
@@ -209,16 +206,3 @@ def _read(
 
 def _complain(error: Exception) -> None:
     print(f"pcnn-deconvnet: {error}", file=sys.stderr)
-
-
-def _below_each_other(pictures: Sequence[Image]) -> Image:
-    """Pictures of any width, on the ground that they are drawn on."""
-    from PIL import Image as Images
-
-    width = max(picture.width for picture in pictures)
-    whole = Images.new("RGB", (width, sum(each.height for each in pictures)), (24, 24, 24))
-    top = 0
-    for picture in pictures:
-        whole.paste(picture, (0, top))
-        top += picture.height
-    return whole

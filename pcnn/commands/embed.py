@@ -8,11 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
-
 from pcnn.commands.shared import (
     DONE,
     NOTHING_DONE,
@@ -24,14 +19,17 @@ from pcnn.commands.shared import (
     probability,
     run_command,
 )
-from pcnn.embeddings.files import Embeddings, check_suffix
 from pcnn.errors import InputError, counted
 from pcnn.images.files import find_images, shown
+from pcnn.terminal import track
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from pcnn.recognition.recognizer import Recognizer
 
-_Found = tuple[NDArray[np.float32], NDArray[np.float32]]  # features (F, D), boxes (F, 4)
+    _Found = tuple[NDArray[np.float32], NDArray[np.float32]]  # features (F, D), boxes (F, 4)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
     arguments: as `pcnn-embed` parses them. Nothing is written where every file failed.
     Raises InputError, WeightsError, NativeError: nothing can be done at all.
     """
+    import numpy as np
+
+    from pcnn.embeddings.files import Embeddings, check_suffix
+
     check_suffix("--output", arguments.output)
     files, errors = find_images(arguments.paths)
     for error in errors:
@@ -115,6 +117,8 @@ def _found(
     recognizer: Recognizer, files: Sequence[Path], arguments: argparse.Namespace
 ) -> Iterator[tuple[Path, _Found | InputError]]:
     """What each file gives, in order, with progress on stderr."""
+    import numpy as np
+
     if arguments.faces:
         crops = recognizer.embed_crops(iter(files), on_error="return")
         nowhere = np.full((1, 4), np.nan, np.float32)
@@ -123,14 +127,11 @@ def _found(
         found = recognizer.embed(
             iter(files), min_score=arguments.min_score, on_error="return", boxes=True
         )
-    console = Console(stderr=True)
     yield from track(
         zip(files, found, strict=True),
         "embedding",
         total=len(files),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal or len(files) <= recognizer.batch_size,
+        shown=len(files) > recognizer.batch_size,
     )
 
 

@@ -11,10 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-from pcnn.commands.reports import STREAMED, open_report
 from pcnn.commands.shared import (
     DONE,
     NOTHING_DONE,
@@ -28,14 +24,15 @@ from pcnn.commands.shared import (
 )
 from pcnn.errors import InputError, NativeError, WeightsError, counted
 from pcnn.images.files import annotated_names, find_images, shown
-from pcnn.results.style import stack
-from pcnn.results.values import Expression, Prediction
+from pcnn.terminal import stderr_console
 from pcnn.version import __version__
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from rich.progress import Progress
 
     from pcnn.recognition.recognizer import Recognizer
+    from pcnn.results.values import Expression, Prediction
 
 
 _PROGRESS_FROM = 5  # files
@@ -107,6 +104,9 @@ def predict_files(arguments: argparse.Namespace) -> int:
     arguments: as `pcnn-predict` parses them.
     Raises InputError, WeightsError, NativeError: nothing can be done at all.
     """
+    from pcnn.commands.reports import open_report
+    from pcnn.results.values import Prediction
+
     files, errors = find_images(arguments.paths)
     for error in errors:
         _tell(error)
@@ -203,6 +203,8 @@ def _explain(
 
     Raises InputError: the file cannot be read any more, or the picture not be written.
     """
+    from pcnn.results.style import stack
+
     found = (
         [recognizer.explain_crops(file)]
         if arguments.faces
@@ -265,12 +267,16 @@ def _progress(arguments: argparse.Namespace, count: int) -> Iterator[Progress | 
     It is, for few files, where stderr is no terminal, and where stdout is one on which
     lines of data appear meanwhile.
     """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from pcnn.commands.reports import STREAMED
+
     streaming = arguments.output is None and arguments.format in STREAMED
     if count < _PROGRESS_FROM or not sys.stderr.isatty() or (streaming and sys.stdout.isatty()):
         yield None
         return
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
+    console = stderr_console()
     with Progress(
         *columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False
     ) as bar:

@@ -8,21 +8,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
-from rich.console import Console
-from rich.progress import track
-
 from pcnn.commands.shared import DONE, NOTHING_DONE, SOME_FAILED, photograph_hint, run_command
 from pcnn.errors import InputError, counted
 from pcnn.images.files import annotated_names, find_images, shown
-from pcnn.results.style import stack
+from pcnn.terminal import track
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
 
 _SIDE, _GAP, _CAPTION = 256, 8, 30  # pixels of a drawn face, of what lies between and below
-_GROUND, _TEXT = (24, 24, 24), (255, 255, 255)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     arguments: as `pcnn-saliency` parses them. A picture without faces gives no drawing.
     Raises InputError, WeightsError, OSError: nothing can be done at all.
     """
+    from pcnn.results.style import stack
+
     files, errors = find_images(arguments.paths)
     for error in errors:
         _complain(error)
@@ -54,8 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.faces and (hint := photograph_hint(files)):
         _complain(hint)
     faces, failed = 0, 0
-    console = Console(stderr=True)
-    for file in track(files, "drawing", console=console, disable=not console.is_terminal):
+    for file in track(files, "drawing"):
         try:
             rows = draw(file)
         except InputError as error:
@@ -88,7 +84,12 @@ def draw_row(face: Tensor, saliency: Tensor, name: str) -> Image.Image:
     face: (1 or 3, S, S) of 0…1. saliency: (1, S, S) of 0…1, by the model `name`.
     Returns an RGB image of 784 × 294 pixels.
     """
-    row = Image.new("RGB", (3 * _SIDE + 2 * _GAP, _SIDE + _GAP + _CAPTION), _GROUND)
+    import numpy as np
+    from PIL import Image, ImageDraw
+
+    from pcnn.results.style import GROUND, TEXT, letters
+
+    row = Image.new("RGB", (3 * _SIDE + 2 * _GAP, _SIDE + _GAP + _CAPTION), GROUND)
     draw = ImageDraw.Draw(row)
     titles = ("face", f"saliency: {name}", "their product")
     for place, (title, planes) in enumerate(
@@ -99,7 +100,7 @@ def draw_row(face: Tensor, saliency: Tensor, name: str) -> Image.Image:
         left = place * (_SIDE + _GAP)
         row.paste(tile.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC), (left, 0))
         at = (left + _SIDE / 2, _SIDE + (_GAP + _CAPTION) / 2)
-        draw.text(at, title, font=ImageFont.load_default(17), fill=_TEXT, anchor="mm")
+        draw.text(at, title, font=letters(17), fill=TEXT, anchor="mm")
     return row
 
 

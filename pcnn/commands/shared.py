@@ -9,11 +9,22 @@ from typing import TYPE_CHECKING
 
 from pcnn.commands.process import few_collections, guarded
 from pcnn.images.files import shown
-from pcnn.images.loading import stored_size
 from pcnn.version import __version__
 
 if TYPE_CHECKING:
     from pcnn.recognition.recognizer import Recognizer
+
+DONE, SOME_FAILED, NOTHING_DONE = 0, 1, 2  # exit statuses
+
+# What `engines` offers, without importing it: a test holds both together.
+ENGINES = ("auto", "torch", "compile", "openvino", "onnxruntime")
+PRECISIONS = ("float32", "bfloat16", "float16", "auto")
+
+_BATCH_SIZE, _CROPS_BATCH_SIZE = 8, 64
+
+# A cut-out face is seldom longer or larger than this, a photograph often is.
+_FACE_RATIO, _FACE_PIXELS = 1.6, 1024 * 1024
+_HINT_FILES = 100
 
 
 def run_command(  # noqa: PLR0913
@@ -54,19 +65,6 @@ def run_command(  # noqa: PLR0913
         return guarded(program, lambda: run(arguments))
 
 
-DONE, SOME_FAILED, NOTHING_DONE = 0, 1, 2  # exit statuses
-
-
-_BATCH_SIZE, _CROPS_BATCH_SIZE = 8, 64
-
-
-# A cut-out face is seldom longer or larger than this, a photograph often is.
-_FACE_RATIO, _FACE_PIXELS = 1.6, 1024 * 1024
-
-
-_HINT_FILES = 100
-
-
 def load_recognizer(arguments: argparse.Namespace) -> Recognizer:
     """The recognizer that the arguments ask for.
 
@@ -88,6 +86,8 @@ def photograph_hint(files: Sequence[Path]) -> str:
 
     Only the first hundred are looked at.
     """
+    from pcnn.images.loading import stored_size
+
     for file in files[:_HINT_FILES]:
         size = stored_size(file)
         if size and (max(size) > _FACE_RATIO * min(size) or size[0] * size[1] > _FACE_PIXELS):
@@ -106,8 +106,8 @@ def step_size(arguments: argparse.Namespace) -> int:
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--engine", choices=_ENGINES, default="torch", help="what runs the networks [%(default)s]")
-    add("--precision", choices=_PRECISIONS, default="float32", help="of expressions [%(default)s]")
+    add("--engine", choices=ENGINES, default="torch", help="what runs the networks [%(default)s]")
+    add("--precision", choices=PRECISIONS, default="float32", help="of expressions [%(default)s]")
 
 
 def probability(text: str) -> float:
@@ -140,9 +140,3 @@ def whole(text: str, *, least: int) -> int:
     if value < least:
         raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
     return value
-
-
-_ENGINES = ("auto", "torch", "compile", "openvino", "onnxruntime")
-
-
-_PRECISIONS = ("float32", "bfloat16", "float16", "auto")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pcnn.training.detector.options import STARTS, DetectorTraining
+from pcnn.training.detector.options import STARTS, DetectorOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,12 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("seed", "of all that is random"),
         ("save-every", "steps between checkpoints"),
     ):
-        default = getattr(DetectorTraining, name.replace("-", "_"))
+        default = getattr(DetectorOptions, name.replace("-", "_"))
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{text} ({default})")
     parser.add_argument(
         "--start",
         choices=STARTS,
-        default=DetectorTraining.start,
+        default=DetectorOptions.start,
         help="the teacher's own weights, or random ones (%(default)s)",
     )
     parser.add_argument("--init", type=Path, help="weights to begin with instead")
@@ -40,9 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("turned", "share of photographs at any angle"),
         ("harsh", "share of pictures far too dark, too light, flat or tinted"),
     ):
-        share = getattr(DetectorTraining, name)
+        share = getattr(DetectorOptions, name)
         parser.add_argument(f"--{name}", type=float, default=share, help=f"{text} ({share})")
-    rate = DetectorTraining.learning_rate
+    rate = DetectorOptions.learning_rate
     parser.add_argument("--learning-rate", type=float, default=rate, help=f"peak ({rate})")
 
 
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pcnn.training.detector.run import train_detector
 
     train_detector(
-        DetectorTraining(
+        DetectorOptions(
             photographs=arguments.photographs,
             teacher=arguments.teacher,
             output=arguments.output,

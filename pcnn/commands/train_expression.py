@@ -40,7 +40,7 @@ def add_common(parser: argparse.ArgumentParser, size: str) -> None:
     add("--threads", type=int, help="CPU threads [all cores]")
 
 
-# Options of the command line that are TrainOptions' own.
+# Options of the command line that are ExpressionOptions' own.
 _OPTIONS = (
     "init",
     "init_share",
@@ -68,13 +68,13 @@ def run(arguments: argparse.Namespace) -> int:
 def run_training(arguments: argparse.Namespace, network: str, size: int) -> int:
     """Train an expression network as the parsed arguments ask.
 
-    network: as TrainOptions has it. size: the side of the face view where nothing else is said.
+    network: see ExpressionOptions. size: the side of the face view where nothing else is said.
     Raises InputError: options or data that do not fit together.
     """
     import torch
     from rich.console import Console
 
-    from pcnn.training.expression.options import TrainOptions
+    from pcnn.training.expression.options import ExpressionOptions
     from pcnn.training.expression.recipes import read_recipe
     from pcnn.training.expression.run import in_its_process, train_expression
 
@@ -90,7 +90,7 @@ def run_training(arguments: argparse.Namespace, network: str, size: int) -> int:
     if "teachers" in chosen:
         chosen["teachers"] = tuple(chosen["teachers"])
     chosen |= {"network": network, "data": arguments.data, "output": arguments.output}
-    options = TrainOptions(**chosen)
+    options = ExpressionOptions(**chosen)
     with in_its_process(arguments.device) as device:
         path = train_expression(options, device=device, valid_split=arguments.valid_split)
     if os.environ.get("RANK", "0") == "0":

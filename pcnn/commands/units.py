@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pcnn.commands.shared import run_command
-from pcnn.weights.expression import load_expression
-from pcnn.weights.files import sha256
 
 if TYPE_CHECKING:
     from pcnn.analysis.units import Sensitivity
@@ -45,7 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
     from pcnn.analysis.deconvnet import feature_maps, maximal_responses
     from pcnn.analysis.units import measure, untrained_like
     from pcnn.devices import choose_device
-    from pcnn.weights.files import DEFAULT_WEIGHTS
+    from pcnn.weights.expression import load_expression
+    from pcnn.weights.files import DEFAULT_WEIGHTS, sha256
 
     if arguments.output:
         arguments.output.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,5 @@
+"""Published layouts become faces with labels."""
+
+from pcnn.datasets.loading import FaceSet, load_faces
+
+__all__ = ["FaceSet", "load_faces"]

@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from rich import progress
-from rich.console import Console
 from torch import Tensor
 
 from pcnn.datasets.labels import FER2013_CLASSES, FaceSet, canonical, one_hot
 from pcnn.errors import InputError, counted
 from pcnn.images.loading import load_image
 from pcnn.networks.pcnn import FERPLUS_CLASSES
+from pcnn.terminal import stderr_console
 
 SHEETS_TREE = """\
 folder/
@@ -231,7 +231,7 @@ def _read_table(
 
 def _rows(table: Path, columns: Sequence[str]) -> Iterator[Row]:
     """The lines of a table as column → text, with a progress bar where somebody watches."""
-    console = Console(stderr=True)
+    console = stderr_console()
     try:
         with progress.open(
             table,

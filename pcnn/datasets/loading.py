@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from pcnn.datasets.ferplus import FER2013_TREE, SHEETS_TREE, read_fer2013, read_sheets, sheet_splits
@@ -32,6 +30,7 @@ from pcnn.datasets.layouts import (
 )
 from pcnn.errors import InputError, counted
 from pcnn.images.loading import load_image
+from pcnn.terminal import track
 
 __all__ = ["FaceSet", "load_faces", "load_ferplus"]
 
@@ -240,14 +239,11 @@ def _read_pictures(
     pictures: Sequence[Picture], options: _Options
 ) -> tuple[Tensor, dict[int, InputError]]:
     """The pictures that can be read, in one size; and by index what is wrong with the others."""
-    console = Console(stderr=True)
-    quiet = not console.is_terminal or len(pictures) < _LONG
     side = options.side
     faces: list[Image.Image] = []
     broken: dict[int, InputError] = {}
-    for index, picture in enumerate(
-        track(pictures, "reading faces", console=console, disable=quiet, transient=True)
-    ):
+    watched = track(pictures, "reading faces", shown=len(pictures) >= _LONG)
+    for index, picture in enumerate(watched):
         try:
             face = Image.fromarray(load_image(picture))
         except InputError as error:

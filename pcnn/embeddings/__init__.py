@@ -1,0 +1,14 @@
+"""Vectors of faces: files of them, heads on them, triplets."""
+
+from pcnn.embeddings.files import Embeddings, nearest
+from pcnn.embeddings.heads import Head
+from pcnn.embeddings.triplets import embed_triplets, read_triplets, triplet_accuracy
+
+__all__ = [
+    "Embeddings",
+    "Head",
+    "embed_triplets",
+    "nearest",
+    "read_triplets",
+    "triplet_accuracy",
+]

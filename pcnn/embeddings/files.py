@@ -12,6 +12,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pcnn.disk import whole_file
 from pcnn.embeddings.heads import Head, unit_norm
 from pcnn.embeddings.triplets import (
     Triplets,
@@ -75,13 +76,12 @@ class Embeddings:
         """
         path = Path(path)
         check_suffix("Embeddings.save", path)
-        temporary = path.with_name(path.name + ".part")
         try:
-            if path.suffix.lower() == ".npz":
-                self._write_npz(temporary)
-            else:
-                self._write_parquet(temporary)
-            temporary.replace(path)
+            with whole_file(path) as temporary:
+                if path.suffix.lower() == ".npz":
+                    self._write_npz(temporary)
+                else:
+                    self._write_parquet(temporary)
         except OSError as error:
             reason = error.strerror or error
             raise InputError(f"{path}: cannot be written ({reason})") from error

@@ -12,11 +12,10 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from rich.console import Console
-from rich.progress import track
 
 from pcnn.errors import InputError, counted
 from pcnn.images.loading import load_image
+from pcnn.terminal import track
 
 # Columns before the annotations: three times (URL, left, right, top, bottom), and the kind.
 _CROP_COLUMNS = 5
@@ -174,10 +173,8 @@ def embed_triplets(
     by_file: dict[str, list[int]] = defaultdict(list)
     for place, crop in enumerate(triplets.crops):
         by_file[crop.file_name].append(place)
-    console = Console(stderr=True)
-    shown = track(by_file.items(), "pictures", console=console, disable=not console.is_terminal)
     found: dict[int, NDArray[np.float32]] = {}
-    for name, places in shown:
+    for name, places in track(by_file.items(), "pictures", total=len(by_file)):
         try:
             pixels = load_image(files[name])
         except (KeyError, InputError):

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from rich.console import Console
-
-from pcnn.disk import cache_folder
+from pcnn.disk import cache_folder, whole_file
 from pcnn.engines.portable import Graph
 from pcnn.errors import WeightsError
+from pcnn.terminal import stderr_console
 
-# The code that makes a graph.
-_SOURCES = (
-    *("compiled.py", "graphs.py", "inference.py", "interaction.py", "model.py"),
-    *("prepared_retinaface.py", "regions.py", "retinaface.py", "trunk.py", "ops/reference.py"),
-)
+# The code that makes a graph: these files, and all in these folders, of the package.
+_SOURCES = ("engines", "networks", "ops/reference.py")
 
 
 def kept(
@@ -41,21 +37,15 @@ def kept(
     path = plain.with_stem(f"{plain.stem}-{_fingerprint(graph, options)}")
     if path.is_file():
         return path
-    # A name of its own for each process: two may convert at once, the later rename wins.
-    temporary = path.with_name(f"part-{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _announced(announced):
+        with _announced(announced), whole_file(path) as temporary:
             write(graph, temporary)
-        temporary.replace(path)
     except OSError as error:
         raise WeightsError(
             f"{path}: cannot be written ({error.strerror or error}); "
             "set $XDG_CACHE_HOME to a folder that can"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
     return path
 
 
@@ -67,7 +57,7 @@ def write_onnx(graph: Graph, path: Path) -> None:
 @contextlib.contextmanager
 def _announced(told: str) -> Iterator[None]:
     """What is done within takes long: say so on stderr."""
-    console = Console(stderr=True)
+    console = stderr_console()
     if not console.is_terminal:
         console.print(f"pcnn: {told}", highlight=False)
     with console.status(f"pcnn: {told}") if console.is_terminal else contextlib.nullcontext():
@@ -81,7 +71,18 @@ def _fingerprint(graph: Graph, options: Sequence[str]) -> str:
         digest.update(str(tuple(example.shape)).encode())
     for name, values in graph.state_dict().items():
         digest.update(name.encode() + values.cpu().float().contiguous().numpy().tobytes())
-    for source in _SOURCES:
-        digest.update((Path(__file__).parent / source).read_bytes())
+    digest.update(_sources_digest())
     digest.update(importlib.metadata.version("torch").encode())
     return digest.hexdigest()[:32]
+
+
+@functools.cache
+def _sources_digest() -> bytes:
+    """A digest of the code that makes a graph."""
+    digest = hashlib.sha256()
+    package = Path(__file__).parent.parent
+    for source in _SOURCES:
+        place = package / source
+        for path in sorted(place.glob("*.py")) if place.is_dir() else [place]:
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.digest()

@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from pcnn.engines.trunks import Scratch, Size, Stage, Step, Trunks, empty, empty
 from pcnn.errors import InputError
 from pcnn.networks.pcnn import PCNN, FaceNet
 from pcnn.networks.regions import REGIONS, VIEWS
+from pcnn.networks.trunk import Trunk
 from pcnn.ops import stitch_regions, warp_add
 
 # Bounds the memory of a pass; the weights are read once for all of its faces.
@@ -59,13 +60,14 @@ def prepare(network: PCNN | FaceNet, dtype: torch.dtype | None = None) -> Prepar
     with torch.no_grad():
         weight = next(network.parameters())
         dtype = dtype or weight.dtype
-        if weight.device.type != "cpu" or dtype != torch.float32:
+        resnet = network.config.backbone == "resnet18"
+        if weight.device.type != "cpu" or dtype != torch.float32 or not resnet:
             return _Folded(network, dtype)
         return _PreparedPCNN(network) if isinstance(network, PCNN) else _PreparedFaceNet(network)
 
 
 class _Folded:
-    """A network's own modules, norms folded in: for all but float32 on a CPU."""
+    """A network's own modules, norms folded in: for all but ResNets in float32 on a CPU."""
 
     def __init__(self, network: PCNN | FaceNet, dtype: torch.dtype) -> None:
         body, head = beheaded(network)
@@ -174,7 +176,7 @@ class _Runner:
 class _PreparedFaceNet:
     def __init__(self, network: FaceNet) -> None:
         size = network.config.size
-        trunks = Trunks([network.trunk], (size, size))
+        trunks = Trunks([cast("Trunk", network.trunk)], (size, size))
         stage4 = Stage([network.layer4], trunks.out)
         self._run = _Runner(partial(_face_program, trunks, stage4), [[0]])
         self._head = _Linear(network.head)

@@ -12,7 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pcnn.networks.pcnn import PCNN, FaceNet
 from pcnn.networks.retinaface import RetinaFace
-from pcnn.networks.trunk import BasicBlock, Trunk
+from pcnn.networks.trunk import BasicBlock
 
 
 def folded(convolution: nn.Conv2d, norm: nn.Module | None = None) -> tuple[Tensor, Tensor]:
@@ -34,12 +34,10 @@ def beheaded(network: PCNN | FaceNet) -> tuple[PCNN | FaceNet, nn.Module]:
     """A copy with its norms folded in, which gives what its expression head is given; the head."""
     network = copy.deepcopy(network)
     for module in network.modules():
-        if isinstance(module, (Trunk, BasicBlock)):
-            _fold(module, "conv1", "bn1")
-        if isinstance(module, BasicBlock):
-            _fold(module, "conv2", "bn2")
-            if module.downsample is not None:
-                _fold(module.downsample, "0", "1")
+        for convolution, norm in getattr(module, "NORMS", ()):
+            _fold(module, convolution, norm)
+        if isinstance(module, BasicBlock) and module.downsample is not None:
+            _fold(module.downsample, "0", "1")
     name = "expression_head" if isinstance(network, PCNN) else "head"
     head: nn.Module = getattr(network, name)
     setattr(network, name, nn.Identity())

@@ -23,7 +23,7 @@ from pcnn.engines.cuda_graphs import Compute, recorded
 from pcnn.engines.detector import PreparedRetinaFace
 from pcnn.engines.inductor import Compiled, machine, write_compiled
 from pcnn.engines.portable import Graph, LevelsGraph, ViewsGraph, patterns, rows
-from pcnn.engines.sessions import PACKAGES, Session, missing, open_session, require
+from pcnn.engines.sessions import PACKAGES, Session, installed, open_session, require
 from pcnn.errors import InputError, counted
 from pcnn.networks.regions import REGIONS
 from pcnn.networks.retinaface import RetinaFace
@@ -52,8 +52,7 @@ def choose_engine(engine: str, device: torch.device) -> str:
     Raises InputError: an unknown one, one that is not installed, or one that has no way to a GPU.
     """
     if engine == "auto":
-        there = (name for name in PACKAGES if not missing(PACKAGES[name][1]))
-        return next(there, "torch") if device.type == "cpu" else "torch"
+        return next(iter(installed()), "torch") if device.type == "cpu" else "torch"
     if engine not in ENGINES:
         raise InputError(f"engine must be auto, {', '.join(ENGINES)}, got {engine!r}")
     if engine in PACKAGES:

@@ -39,6 +39,11 @@ def require(what: str, packages: Sequence[str], extra: str) -> None:
         raise InputError(f"{what} needs {', '.join(lacking)}: pip install 'pcnn[{extra}]'")
 
 
+def installed() -> list[str]:
+    """Those of PACKAGES' engines that can be used, the quickest first."""
+    return [engine for engine, (_, packages) in PACKAGES.items() if not missing(packages)]
+
+
 def missing(packages: Sequence[str]) -> list[str]:
     """Those of the packages that are not installed."""
     return [name for name in packages if importlib.util.find_spec(name) is None]

@@ -4,6 +4,19 @@ The *rows* of maps are (1 + trunks · images · height · width, C): a row of ze
 what lies outside, then the maps of several trunks that see views of one size, trunk after trunk,
 image after image, pixel after pixel. A convolution gathers them into patches and multiplies these
 with the weights of each trunk, as one batched product. A step is a call with all its arguments.
+
+An example: one trunk, one image of 2 × 2 pixels and one channel, a 3 × 3 convolution to N channels.
+
+    maps     1 2     rows  0 1 2 3 4     (row 0 lies outside; then pixel after pixel)
+             3 4
+
+    patches of the four pixels, each nine rows by index (`patch_index`):
+        pixel 1:  0 0 0  0 1 2  0 3 4
+        pixel 2:  0 0 0  1 2 0  3 4 0
+        pixel 3:  0 1 2  0 3 4  0 0 0
+        pixel 4:  1 2 0  3 4 0  0 0 0
+
+    product: patches (4, 9 · C) × weights (9 · C, N) + bias = the rows (4, N) of the next maps.
 """
 
 from __future__ import annotations

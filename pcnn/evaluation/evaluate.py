@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from pcnn.datasets.labels import FaceSet, canonical, one_hot, relabel
@@ -20,6 +17,7 @@ from pcnn.evaluation.scores import Scores, score
 from pcnn.faces.alignment import suited_faces
 from pcnn.faces.detector import FaceDetector
 from pcnn.networks.pcnn import PCNN, FaceNet
+from pcnn.terminal import track
 from pcnn.weights.expression import ExpressionWeights
 from pcnn.weights.files import DEFAULT_DETECTOR
 
@@ -150,13 +148,7 @@ def _logits(
 ) -> tuple[Tensor, Tensor]:
     """(N, classes) of the faces, and the mean with their mirror images (if not `mirror`: again)."""
     parts: list[list[Tensor]] = []
-    chunks = track(
-        faces.split(batch),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )
-    for chunk in chunks:
+    for chunk in track(faces.split(batch), "evaluating"):
         seen = (chunk, chunk.flip(2)) if mirror else (chunk,)
         parts.append([predict_logits(network, each, native_size=native_size)[0] for each in seen])
     logits = [torch.cat(each) for each in zip(*parts, strict=True)]

@@ -8,7 +8,6 @@ the detector finds in photographs always are.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -18,17 +17,16 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
-from pcnn.disk import cache_folder
+from pcnn.disk import cache_folder, whole_file
 from pcnn.errors import InputError
 from pcnn.faces.detector import Detector, FaceDetector
 from pcnn.faces.geometry import face_transforms, picture_transforms
 from pcnn.networks.pcnn import ModelConfig
 from pcnn.ops.reference import taps
 from pcnn.results.values import Detection
+from pcnn.terminal import track
 from pcnn.weights.expression import ExpressionWeights
 from pcnn.weights.files import DEFAULT_DETECTOR
 
@@ -97,17 +95,9 @@ def dataset_landmarks(faces: Tensor, detector: FaceDetector) -> _Points:
         found: _Points = np.load(kept)
         return found
     grey = faces.dim() == 3
-    console = Console(stderr=True)
-    watched = track(
-        faces.split(_FACES_AT_ONCE),
-        "finding landmarks",
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
     places = np.full((len(faces), 5, 2), np.nan, np.float32)
     at = 0
-    for chunk in watched:
+    for chunk in track(faces.split(_FACES_AT_ONCE), "finding landmarks"):
         planes = chunk[..., None].expand(-1, -1, -1, 3) if grey else chunk
         for points in find_landmarks(list(planes.cpu().contiguous().numpy()), detector):
             if points is not None:
@@ -115,10 +105,8 @@ def dataset_landmarks(faces: Tensor, detector: FaceDetector) -> _Points:
             at += 1
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        temporary = kept.with_name(f"{kept.name}.{os.getpid()}.part")
-        with temporary.open("wb") as file:
-            np.save(file, places)
-        temporary.replace(kept)
+        with whole_file(kept) as temporary:
+            np.save(temporary, places)
     return places
 
 
@@ -209,17 +197,9 @@ def align_faces(
     grey = faces.dim() == 3
     channels = 1 if grey else 3
     levels = ModelConfig(size=size, mean=(0.0,) * channels, std=(1 / 255,) * channels)
-    console = Console(stderr=True)
-    watched = track(
-        faces.split(_FACES_AT_ONCE),
-        "aligning",
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
     aligned = []
     landmarks = iter(dataset_landmarks(faces, detector))
-    for chunk in watched:
+    for chunk in track(faces.split(_FACES_AT_ONCE), "aligning"):
         planes = chunk[..., None].expand(-1, -1, -1, 3) if grey else chunk
         pictures = list(planes.cpu().contiguous().numpy())
         transforms = [

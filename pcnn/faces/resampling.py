@@ -9,7 +9,7 @@ from torch import Tensor
 from pcnn.ops.reference import LUMA
 
 
-def pictures(faces: Tensor, channels: int | None = None) -> Tensor:
+def to_planes(faces: Tensor, channels: int | None = None) -> Tensor:
     """A FaceSet's faces, (B, H, W) or (B, H, W, 3) uint8, as (B, C, H, W) float of 0…1.
 
     channels: 1 for grey (Rec. 601 luma of RGB), 3 for RGB, None for what they are.

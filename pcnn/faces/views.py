@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pcnn.devices import upload
 from pcnn.faces.geometry import picture_transforms
-from pcnn.faces.resampling import pictures, resample
+from pcnn.faces.resampling import resample, to_planes
 from pcnn.faces.shrinking import Source, shrink_face
 from pcnn.networks.pcnn import PCNN, FaceNet, ModelConfig, normalise
 from pcnn.networks.regions import VIEWS
@@ -91,6 +91,6 @@ def network_views(network: PCNN | FaceNet, faces: Tensor, native_size: int | Non
     """
     config = network.config
     if native_size is None:
-        whole = normalise(resample(pictures(faces, config.channels), config.size), config)
+        whole = normalise(resample(to_planes(faces, config.channels), config.size), config)
         return weigh(network.cut(whole), config)
     return face_views(network, faces, native_size)

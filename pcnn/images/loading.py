@@ -182,7 +182,7 @@ def _to_pixels(picture: Image.Image, name: str) -> Pixels:
     if width * height > MAX_PIXELS:
         raise InputError(
             f"{name}: {width} × {height} pixels are more than the {MAX_PIXELS:,} allowed "
-            "(pcnn.images.MAX_PIXELS)"
+            "(pcnn.images.loading.MAX_PIXELS)"
         )
     if width < 1 or height < 1:
         raise InputError(f"{name}: the picture has no pixels ({width} × {height})")

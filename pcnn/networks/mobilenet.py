@@ -37,11 +37,16 @@ _PUBLISHED_MEAN = (103.939, 116.779, 123.68)
 class SeparableBlock(nn.Module):
     """A depthwise 3 × 3 convolution and a pointwise one, each with its norm and ReLU6."""
 
+    NORMS = (("depthwise", "bn1"), ("pointwise", "bn2"))  # convolutions and what follows them
+
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
         self.stride = stride
+        # Without a stride the same padding is that of any convolution.
         self.depthwise = nn.Conv2d(
-            in_channels, in_channels, 3, stride, groups=in_channels, bias=False
+            *(in_channels, in_channels, 3, stride, 1 if stride == 1 else 0),
+            groups=in_channels,
+            bias=False,
         )
         self.bn1 = nn.BatchNorm2d(in_channels)
         self.pointwise = Convolution(in_channels, out_channels, 1)
@@ -49,9 +54,13 @@ class SeparableBlock(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, in, H, W) → (B, out, ⌈H / stride⌉, ⌈W / stride⌉)."""
-        maps = self.depthwise(pad_same(maps, self.stride))
+        maps = self.depthwise(self.padded(maps))
         maps = F.relu6(self.bn1(maps), inplace=True)
         return F.relu6(self.bn2(self.pointwise(maps)), inplace=True)
+
+    def padded(self, maps: Tensor) -> Tensor:
+        """What the depthwise convolution takes for these maps."""
+        return maps if self.stride == 1 else pad_same(maps, self.stride)
 
 
 class MobileTrunk(nn.Module):
@@ -59,6 +68,8 @@ class MobileTrunk(nn.Module):
 
     width: channels of the first convolution; MobileNet has 32.
     """
+
+    NORMS = (("conv1", "bn1"),)
 
     def __init__(self, in_channels: int = 3, width: int = 32) -> None:
         super().__init__()
@@ -133,7 +144,7 @@ def start_from_published(  # noqa: PLR0913
             name = f"block{number}"
             block.depthwise.weight.copy_(tensors[f"{name}.depthwise.weight"])
             block.pointwise.weight.copy_(tensors[f"{name}.pointwise.weight"])
-            maps = pad_same(maps, block.stride)
+            maps = block.padded(maps)
             maps = _calibrate(block.depthwise, block.bn1, tensors[f"{name}.depthwise.bias"], maps)
             maps = _calibrate(block.pointwise, block.bn2, tensors[f"{name}.pointwise.bias"], maps)
     except (KeyError, RuntimeError) as error:

@@ -69,6 +69,11 @@ class ModelConfig:
         """3 for RGB input, 1 for grey."""
         return len(self.mean)
 
+    @property
+    def features(self) -> int:
+        """Channels of the stage-4 maps, whose mean the logits are read from."""
+        return find_backbone(self.backbone).features * self.width
+
 
 class FaceNet(nn.Module):
     """The plain backbone over the whole face: what the trunks are pretrained as.

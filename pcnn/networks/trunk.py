@@ -24,6 +24,8 @@ class Convolution(nn.Conv2d):
 class BasicBlock(nn.Module):
     """Two 3 × 3 convolutions and a shortcut; names as in torchvision, so its weights fit."""
 
+    NORMS = (("conv1", "bn1"), ("conv2", "bn2"))  # convolutions and what follows them
+
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
         self.conv1 = Convolution(in_channels, out_channels, 3, stride, 1)
@@ -61,6 +63,8 @@ class Trunk(nn.Module):
 
     width: channels of the first stage; ResNet-18 has 64.
     """
+
+    NORMS = (("conv1", "bn1"),)
 
     def __init__(self, in_channels: int = 3, width: int = 64) -> None:
         super().__init__()

@@ -3,43 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from pcnn.devices import choose_device
-from pcnn.embeddings.heads import Head, Vectors, unit_norm
-from pcnn.engines.select import check_precision, choose_engine, prepare_classifier
+from pcnn.embeddings.heads import Head, Vectors
+from pcnn.engines.select import check_precision, choose_engine
 from pcnn.errors import InputError
 from pcnn.faces.alignment import crop_transforms
 from pcnn.faces.detector import Detector, FaceDetector, OneAtATime
 from pcnn.faces.geometry import face_transforms
-from pcnn.faces.views import cut_views
-from pcnn.networks.regions import VIEWS
 from pcnn.ops import describe
 from pcnn.recognition.batches import OnError, Picture, process_each
-from pcnn.recognition.explanations import explain_faces
+from pcnn.recognition.reader import FaceReader, Transforms
 from pcnn.results.values import (
     Detection,
     Explanation,
     Expression,
+    Face,
     Prediction,
-    expression_of,
     face_of,
 )
 from pcnn.weights.expression import load_expression
 from pcnn.weights.files import DEFAULT_DETECTOR, DEFAULT_WEIGHTS, sha256
 
-_FACES_AT_ONCE = 64  # bounds the memory of one forward pass
-
-_Result = TypeVar("_Result")
 _Many: TypeAlias = list[Any] | tuple[Any, ...]
-_Transforms: TypeAlias = NDArray[np.float32]  # (faces, 6, 2, 3), view pixel → image pixel
 
 
 class Recognizer:
@@ -88,11 +80,11 @@ class Recognizer:
         self.device = choose_device(device, "Recognizer: device")
         self.batch_size = batch_size
         self._weights = load_expression(weights or DEFAULT_WEIGHTS)
-        self._network = self._weights.network.to(self.device)
-        self._head = Head.load(head) if isinstance(head, (str, Path)) else head
-        if self._head is not None:
+        self._weights.network.to(self.device)
+        own_head = Head.load(head) if isinstance(head, (str, Path)) else head
+        if own_head is not None:
             name = str(head) if isinstance(head, (str, Path)) else "Recognizer: head"
-            self._head.check_weights(self.weights_sha256, name)
+            own_head.check_weights(self.weights_sha256, name)
         engine = choose_engine(engine, self.device)
         check_precision(precision, engine, self.device)
         if detector is None or isinstance(detector, (str, Path)):
@@ -101,14 +93,13 @@ class Recognizer:
         self._detector: Detector | OneAtATime = (
             detector if isinstance(detector, Detector) else OneAtATime(detector)
         )
-        self._prepared, self._engine = prepare_classifier(self._weights, engine, precision)
+        self._reader = FaceReader(self._weights, own_head, self.device, engine, precision)
         self._align_crops = self._weights.aligned if align_crops is None else align_crops
-        self._each = partial(process_each, step=batch_size, device=self.device)
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The expressions' names, in the order of every `scores`."""
-        return self._head.labels if self._head else self._weights.network.config.classes
+        return self._reader.classes
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -117,8 +108,8 @@ class Recognizer:
 
     @property
     def embedding_size(self) -> int:
-        """D: the values of a face's vector, 8 · the network's width."""
-        return 8 * int(self._network.config.width)
+        """D: the values of a face's vector."""
+        return self._reader.embedding_size
 
     @overload
     def predict(
@@ -165,7 +156,15 @@ class Recognizer:
         an iterator an iterator, which reads ahead by a few times `batch_size` pictures.
         Raises InputError: a picture that cannot be read, unless on_error is "return".
         """
-        predict_batch = partial(self._predict_batch, min_score=min_score)
+
+        def predict_batch(pictures: list[Picture]) -> list[Prediction]:
+            found, transforms = self._find(pictures, min_score)
+            expressions = iter(self._reader.expressions(pictures, transforms))
+            return [
+                _prediction(picture, [face_of(face, next(expressions)) for face in faces])
+                for picture, faces in zip(pictures, found, strict=True)
+            ]
+
         return self._each(images, predict_batch, bgr=bgr, on_error=on_error)
 
     def predict_crops(self, images: Any, *, bgr: bool = False, on_error: OnError = "raise") -> Any:
@@ -176,7 +175,11 @@ class Recognizer:
         Returns an Expression for one picture, for many as `predict` does.
         Raises InputError: as `predict`.
         """
-        return self._each(images, self._crop_batch, bgr=bgr, on_error=on_error)
+
+        def read_batch(pictures: list[Picture]) -> list[Expression]:
+            return self._reader.expressions(pictures, self._whole(pictures))
+
+        return self._each(images, read_batch, bgr=bgr, on_error=on_error)
 
     def embed(
         self,
@@ -199,7 +202,7 @@ class Recognizer:
 
         def embed_batch(pictures: list[Picture]) -> list[Any]:
             found, transforms = self._find(pictures, min_score)
-            rows = self._embed_faces(pictures, transforms)
+            rows = self._reader.vectors(pictures, transforms)
             ends = np.cumsum([len(faces) for faces in found])[:-1]
             vectors = np.split(rows, ends)
             if not boxes:
@@ -221,7 +224,7 @@ class Recognizer:
         """
 
         def embed_batch(pictures: list[Picture]) -> list[Vectors]:
-            return list(self._embed_faces(pictures, self._whole(pictures)))
+            return list(self._reader.vectors(pictures, self._whole(pictures)))
 
         found = self._each(images, embed_batch, bgr=bgr, on_error=on_error)
         if isinstance(found, list) and on_error == "raise":
@@ -246,7 +249,7 @@ class Recognizer:
 
         def explain_batch(pictures: list[Picture]) -> list[list[Explanation]]:
             found, transforms = self._find(pictures, min_score)
-            explained = iter(self._explain(pictures, transforms))
+            explained = iter(self._reader.explanations(pictures, transforms))
             return [[next(explained).placed(face) for face in faces] for faces in found]
 
         return self._each(images, explain_batch, bgr=bgr, on_error=on_error)
@@ -258,58 +261,45 @@ class Recognizer:
         """
 
         def explain_batch(pictures: list[Picture]) -> list[Explanation]:
-            return self._explain(pictures, self._whole(pictures))
+            return self._reader.explanations(pictures, self._whole(pictures))
 
         return self._each(images, explain_batch, bgr=bgr, on_error=on_error)
 
     def info(self) -> list[tuple[str, str]]:
         """What this recognizer is made of, as (name, text) pairs."""
-        scores = self._weights.metadata.get("scores", {})
+        scores, size = self._weights.metadata.get("scores", {}), self._weights.network.config.size
         described = "; ".join(f"{100 * value:.2f} % on {name}" for name, value in scores.items())
         pairs = [
             ("device", str(self.device)),
-            ("engine", self._engine),
+            ("engine", self._reader.engine),
             ("weights", str(self._weights.path)),
             ("weights sha256", self.weights_sha256),
             ("weights accuracy", described or "not recorded"),
-            ("input", f"{self._network.config.size} × {self._network.config.size} pixels"),
+            ("input", f"{size} × {size} pixels"),
             ("detector", self._detector.description),
             ("pictures of faces", "aligned first" if self._align_crops else "taken as they are"),
         ]
         return pairs + [(f"op {name}", text) for name, text in describe()]
 
-    def _predict_batch(self, pictures: list[Picture], min_score: float | None) -> list[Prediction]:
-        found, transforms = self._find(pictures, min_score)
-        expressions = iter(self._read_faces(pictures, transforms, self._read_views))
-        return [
-            Prediction(
-                faces=tuple(face_of(detection, next(expressions)) for detection in faces),
-                source=picture.source,
-                width=picture.pixels.shape[1],
-                height=picture.pixels.shape[0],
-            )
-            for picture, faces in zip(pictures, found, strict=True)
-        ]
-
-    def _crop_batch(self, pictures: list[Picture]) -> list[Expression]:
-        return self._read_faces(pictures, self._whole(pictures), self._read_views)
-
-    def _explain(self, pictures: list[Picture], transforms: list[_Transforms]) -> list[Explanation]:
-        if self._head is not None:
-            raise InputError("Recognizer.explain: explains no answers of a head: leave out head=")
-        return explain_faces(self._weights, [p.pixels for p in pictures], transforms, self.device)
-
-    def _embed_faces(self, pictures: list[Picture], transforms: list[_Transforms]) -> Vectors:
-        """(faces, D), in order, across pictures."""
-        rows = self._read_faces(pictures, transforms, lambda views: list(self._embed_views(views)))
-        return np.array(rows, np.float32).reshape(-1, self.embedding_size)
+    def _each(
+        self,
+        images: Any,
+        work: Callable[[list[Picture]], list[Any]],
+        *,
+        bgr: bool,
+        on_error: OnError,
+    ) -> Any:
+        """What `work` makes of the pictures, see batches.process_each."""
+        return process_each(
+            images, work, step=self.batch_size, device=self.device, bgr=bgr, on_error=on_error
+        )
 
     def _find(
         self, pictures: list[Picture], min_score: float | None
-    ) -> tuple[Sequence[Sequence[Detection]], list[_Transforms]]:
+    ) -> tuple[Sequence[Sequence[Detection]], list[Transforms]]:
         """The faces of each picture, and the transforms of their views."""
         found = self._detector.detect([p.pixels for p in pictures], min_score=min_score)
-        config, template = self._network.config, self._weights.template
+        config, template = self._weights.network.config, self._weights.template
         return found, [
             face_transforms(
                 [face.landmarks for face in faces], template, config.size, config.layout
@@ -317,51 +307,13 @@ class Recognizer:
             for faces in found
         ]
 
-    def _whole(self, pictures: list[Picture]) -> list[_Transforms]:
+    def _whole(self, pictures: list[Picture]) -> list[Transforms]:
         """The transforms of the views of pictures that are faces."""
-        template, config = self._weights.template, self._network.config
+        template, config = self._weights.template, self._weights.network.config
         detector = self._detector if self._align_crops else None
         return crop_transforms([p.pixels for p in pictures], template, config, detector)
 
-    @torch.inference_mode()
-    def _read_faces(
-        self,
-        pictures: list[Picture],
-        transforms: list[_Transforms],
-        read: Callable[[Sequence[Tensor]], list[_Result]],
-    ) -> list[_Result]:
-        """What `read` makes of the views of each transform of each picture, across pictures."""
-        views = cut_views(
-            [picture.pixels for picture in pictures],
-            transforms,
-            self._network.config,
-            native_size=self._weights.native_size,
-            device=self.device,
-            names=VIEWS if self._weights.region_temperatures else VIEWS[:1],
-        )
-        results: list[_Result] = []
-        if not len(views[0]):
-            return results
-        for chunk in zip(*(view.split(_FACES_AT_ONCE) for view in views), strict=True):
-            results += read(chunk)
-        return results
 
-    def _embed_views(self, views: Sequence[Tensor]) -> Vectors:
-        return unit_norm(self._prepared.embed_views(views).cpu().numpy())
-
-    def _read_views(self, views: Sequence[Tensor]) -> list[Expression]:
-        if self._head is not None:
-            own = torch.from_numpy(self._head.predict_proba(self._embed_views(views)))
-            return [expression_of(self.classes, row, {}) for row in own]
-        loaded = self._weights
-        logits, region_logits = loaded.answer(self._prepared.forward_views, views)
-        calibrated = [logits / loaded.temperature]
-        calibrated += [
-            own / loaded.region_temperatures[name] for name, own in region_logits.items()
-        ]
-        scores, *every = torch.stack(calibrated).softmax(2).cpu()  # fetched together
-        regions = dict(zip(region_logits, every, strict=True))
-        return [
-            expression_of(self.classes, row, {name: own[i] for name, own in regions.items()})
-            for i, row in enumerate(scores)
-        ]
+def _prediction(picture: Picture, faces: Sequence[Face]) -> Prediction:
+    height, width = picture.pixels.shape[:2]
+    return Prediction(tuple(faces), source=picture.source, width=width, height=height)

@@ -19,22 +19,13 @@ from pcnn.results.placement import (
     subjects,
     visible,
 )
+from pcnn.results.style import GREEN, GROUND, ORANGE, PURPLE, SKY, TEXT, VERMILION, YELLOW
 
-# Okabe and Ito, "Color Universal Design" (2008), less black and the blue that is lost on black.
-_COLOURS = (
-    (86, 180, 233),
-    (230, 159, 0),
-    (0, 158, 115),
-    (240, 228, 66),
-    (204, 121, 167),
-    (213, 94, 0),
-)
+_COLOURS = (SKY, ORANGE, GREEN, YELLOW, PURPLE, VERMILION)  # of one face after another
 _PANEL = (16, 16, 16, 208)
 _TRACK = (255, 255, 255, 48)
 _HALO = (0, 0, 0, 200)
-_TEXT = (255, 255, 255)
 _DIM = (205, 205, 205)
-_GROUND = (24, 24, 24)  # where a picture has not the width or height of a label
 
 _LARGE_ENOUGH = 512  # pixels of the longer side, up to which pictures are enlarged
 _NO_FACE = "no face found"
@@ -61,7 +52,7 @@ def annotate(pixels: NDArray[np.uint8], faces: Sequence[DrawnFace]) -> Image.Ima
     )
     drawn = subjects(faces, scale)
     style = Style(enlarged.size, [face.title for face in drawn] or [_NO_FACE])
-    picture = Image.new("RGB", style.size, _GROUND)
+    picture = Image.new("RGB", style.size, GROUND)
     picture.paste(enlarged)
     draw = ImageDraw.Draw(picture, "RGBA")
     if not drawn:
@@ -91,14 +82,14 @@ def _draw_face(draw: ImageDraw.ImageDraw, face: Subject, colour: Any, style: Sty
     radius = min(style.title_px / 5, max(1.0, side / 50))
     for x, y in face.landmarks.tolist():
         _dot(draw, x, y, radius + rim, _HALO)
-        _dot(draw, x, y, radius, _TEXT)
+        _dot(draw, x, y, radius, TEXT)
     last = style.size[0] - style.title.getlength(face.number)
     corner = (min(box.x1, last), max(box.y1 - 2 * line, style.title_px))  # above, in the picture
     draw.text(
         corner,
         face.number,
         font=style.title,
-        fill=_TEXT,
+        fill=TEXT,
         anchor="lb",
         stroke_width=max(1, style.title_px // 8),
         stroke_fill=_HALO,
@@ -139,11 +130,11 @@ def _draw_panel(draw: ImageDraw.ImageDraw, place: Placed, colour: Any, style: St
     draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=_PANEL)
     draw.rectangle((x1, y1, x1 + max(1, pad // 3), y2 - 1), fill=colour)
     left, y = x1 + pad, y1 + pad / 2 + 0.625 * style.title_px
-    draw.text((left, y), panel.title, font=style.title, fill=_TEXT, anchor="lm")
+    draw.text((left, y), panel.title, font=style.title, fill=TEXT, anchor="lm")
     y += 0.625 * (style.title_px + style.row_px) + pad / 2
     names, bars, percent = panel.columns
     for index, (name, score) in enumerate(panel.rows):
-        fill = _TEXT if index == 0 else _DIM
+        fill = TEXT if index == 0 else _DIM
         bar = left + names + pad
         half = 0.3 * style.row_px
         draw.text((left, y), name, font=style.row, fill=fill, anchor="lm")
@@ -162,4 +153,4 @@ def _draw_note(draw: ImageDraw.ImageDraw, style: Style, text: str) -> None:
     top = bottom - 1.25 * style.row_px - style.pad
     draw.rectangle((0, top, right, bottom), fill=_PANEL)
     middle = (top + bottom) / 2
-    draw.text((style.pad, middle), text, font=style.row, fill=_TEXT, anchor="lm")
+    draw.text((style.pad, middle), text, font=style.row, fill=TEXT, anchor="lm")

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from pcnn.errors import counted
+from pcnn.results.style import DIM, GROUND, SKY, TEXT, VERMILION, YELLOW, letters
 
 # Okabe and Ito, "Color Universal Design" (2008): blue against orange and yellow is told apart
 # by everybody, and yellow is lighter than vermilion in print without colours.
-_ANSWER = (86, 180, 233)
-_HEAT_LOW = (213, 94, 0)
-_HEAT_HIGH = (240, 228, 66)
 
-_GROUND = (24, 24, 24)
 _ROW = (40, 44, 48)
 _TRACK = (72, 72, 72)
 _HIDDEN = (128, 128, 128)
-_TEXT = (255, 255, 255)
-_DIM = (190, 190, 190)
 _HALO = (0, 0, 0)
 
 _WIDTH, _MARGIN = 1000, 24
@@ -68,11 +63,11 @@ def draw_explanation(explained: DrawnExplanation, *, number: int | None = None) 
     remains of the answer's probability without it, with a tick where the whole face has it.
     Returns an RGB image of 1000 × 562 pixels.
     """
-    picture = Image.new("RGB", (_WIDTH, _HEIGHT), _GROUND)
+    picture = Image.new("RGB", (_WIDTH, _HEIGHT), GROUND)
     draw = ImageDraw.Draw(picture)
     title = "" if number is None else f"{number}: "
     title += f"{explained.label} {explained.confidence:.0%}"
-    draw.text((_MARGIN, 18), title, font=_font(36), fill=_ANSWER)
+    draw.text((_MARGIN, 18), title, font=letters(36), fill=SKY)
     _fitted(draw, (_MARGIN, 68), summary(explained), _WIDTH - 2 * _MARGIN)
     picture.paste(_heated(explained), (_MARGIN, _TOP))
     _outline(draw, explained)
@@ -104,7 +99,7 @@ def _heated(explained: DrawnExplanation) -> Image.Image:
     face = _resized(Image.fromarray(explained.picture), _FACE).convert("L").convert("RGB")
     heat = Image.fromarray((255 * explained.heat.clip(0, 1)).astype(np.uint8))
     share = np.asarray(_resized(heat, _FACE), np.float32)[..., None] / 255  # (side, side, 1)
-    glow = np.array(_HEAT_LOW) + share * (np.array(_HEAT_HIGH) - np.array(_HEAT_LOW))
+    glow = np.array(VERMILION) + share * (np.array(YELLOW) - np.array(VERMILION))
     alpha = _OPAQUE * share**_RISE
     mixed = np.asarray(face) * (1 - alpha) + glow * alpha
     return Image.fromarray(mixed.round().astype(np.uint8))
@@ -116,12 +111,12 @@ def _outline(draw: ImageDraw.ImageDraw, explained: DrawnExplanation) -> None:
         decisive = region == explained.decisive
         x1, y1, x2, y2 = (edge * _FACE for edge in explained.boxes[region])
         box = (_MARGIN + x1, _TOP + y1, _MARGIN + x2 - 1, _TOP + y2 - 1)
-        draw.rectangle(box, outline=_ANSWER if decisive else _DIM, width=4 if decisive else 1)
+        draw.rectangle(box, outline=SKY if decisive else DIM, width=4 if decisive else 1)
         draw.text(
             (box[0] + 8, box[1] + 6),
             _spoken(region),
-            font=_font(15),
-            fill=_ANSWER if decisive else _TEXT,
+            font=letters(15),
+            fill=SKY if decisive else TEXT,
             stroke_width=2,
             stroke_fill=_HALO,
         )
@@ -129,28 +124,28 @@ def _outline(draw: ImageDraw.ImageDraw, explained: DrawnExplanation) -> None:
 
 def _legend(picture: Image.Image, draw: ImageDraw.ImageDraw, label: str) -> None:
     """What the glow means, below the face."""
-    y, font = _TOP + _FACE + 22, _font(15)
-    draw.text((_MARGIN, y), f"speaks for {label}:  little", font=font, fill=_DIM, anchor="lm")
+    y, font = _TOP + _FACE + 22, letters(15)
+    draw.text((_MARGIN, y), f"speaks for {label}:  little", font=font, fill=DIM, anchor="lm")
     left = round(_MARGIN + draw.textlength(f"speaks for {label}:  little", font=font)) + 8
     share = np.linspace(0, 1, 90)[None, :, None]
-    glow = np.array(_HEAT_LOW) + share * (np.array(_HEAT_HIGH) - np.array(_HEAT_LOW))
+    glow = np.array(VERMILION) + share * (np.array(YELLOW) - np.array(VERMILION))
     alpha = _OPAQUE * share**_RISE
     ramp = alpha * glow + (1 - alpha) * np.array(_HIDDEN)
     strip = Image.fromarray(ramp.round().astype(np.uint8)).resize((90, 12))
     picture.paste(strip, (left, y - 6))
-    draw.text((left + 98, y), "much", font=font, fill=_DIM, anchor="lm")
+    draw.text((left + 98, y), "much", font=font, fill=DIM, anchor="lm")
     note = "White tick: the whole face. Left and right as in the picture."
-    draw.text((_WIDTH - _MARGIN, y), note, font=font, fill=_DIM, anchor="rm")
+    draw.text((_WIDTH - _MARGIN, y), note, font=font, fill=DIM, anchor="rm")
 
 
 def _header(draw: ImageDraw.ImageDraw, explained: DrawnExplanation) -> None:
     """What the columns of the table are."""
-    y, font = _TOP + 12, _font(15)
-    draw.text((_TABLE, y), "hidden", font=font, fill=_DIM, anchor="lm")
-    draw.text((_TABLE + 86, y), "on its own it says", font=font, fill=_DIM, anchor="lm")
+    y, font = _TOP + 12, letters(15)
+    draw.text((_TABLE, y), "hidden", font=font, fill=DIM, anchor="lm")
+    draw.text((_TABLE + 86, y), "on its own it says", font=font, fill=DIM, anchor="lm")
     right = _WIDTH - _MARGIN - 8
     text = f"{explained.label} with it hidden"
-    draw.text((right, y), text, font=font, fill=_DIM, anchor="rm")
+    draw.text((right, y), text, font=font, fill=DIM, anchor="rm")
 
 
 def _row(
@@ -166,23 +161,25 @@ def _row(
     right, middle = _WIDTH - _MARGIN, top + height / 2
     if decisive:
         draw.rectangle((_TABLE - 8, top - 3, right, top + height + 2), fill=_ROW)
-        draw.rectangle((_TABLE - 8, top - 3, _TABLE - 4, top + height + 2), fill=_ANSWER)
+        draw.rectangle((_TABLE - 8, top - 3, _TABLE - 4, top + height + 2), fill=SKY)
     picture.paste(_without(explained, region, height), (_TABLE + 4, top))
     left = _TABLE + 86
-    fill = _ANSWER if decisive else _TEXT
-    draw.text((left, middle - 13), _spoken(region), font=_font(19), fill=fill, anchor="lm")
+    fill = SKY if decisive else TEXT
+    draw.text((left, middle - 13), _spoken(region), font=letters(19), fill=fill, anchor="lm")
     own, own_share = _best(explained.regions[region])
-    draw.text((left, middle + 13), f"{own} {own_share:.0%}", font=_font(16), fill=_DIM, anchor="lm")
+    draw.text(
+        (left, middle + 13), f"{own} {own_share:.0%}", font=letters(16), fill=DIM, anchor="lm"
+    )
     remaining = explained.without[region][explained.label]
     x, half = right - 8 - _BAR, 7
     bar = (x, middle - 13 - half, x + _BAR * remaining, middle - 13 + half)
     draw.rectangle((x, bar[1], x + _BAR, bar[3]), fill=_TRACK)
     if _BAR * remaining >= 1:
-        draw.rectangle(bar, fill=_ANSWER)
+        draw.rectangle(bar, fill=SKY)
     tick = x + _BAR * explained.confidence
-    draw.line((tick, bar[1] - 4, tick, bar[3] + 4), fill=_TEXT, width=2)
-    draw.text((x - 10, middle - 13), f"{remaining:.0%}", font=_font(19), fill=fill, anchor="rm")
-    draw.text((x, middle + 13), _change(explained, region), font=_font(16), fill=_DIM, anchor="lm")
+    draw.line((tick, bar[1] - 4, tick, bar[3] + 4), fill=TEXT, width=2)
+    draw.text((x - 10, middle - 13), f"{remaining:.0%}", font=letters(19), fill=fill, anchor="rm")
+    draw.text((x, middle + 13), _change(explained, region), font=letters(16), fill=DIM, anchor="lm")
 
 
 def _change(explained: DrawnExplanation, region: str) -> str:
@@ -202,9 +199,9 @@ def _without(explained: DrawnExplanation, region: str, side: int) -> Image.Image
     face = _resized(Image.fromarray(explained.picture), side)
     x1, y1, x2, y2 = (round(edge * side) for edge in explained.boxes[region])
     draw = ImageDraw.Draw(face)
-    draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=_HIDDEN, outline=_DIM)
-    draw.line((x1, y1, x2 - 1, y2 - 1), fill=_DIM)  # grey on a grey face would go unnoticed
-    draw.line((x1, y2 - 1, x2 - 1, y1), fill=_DIM)
+    draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=_HIDDEN, outline=DIM)
+    draw.line((x1, y1, x2 - 1, y2 - 1), fill=DIM)  # grey on a grey face would go unnoticed
+    draw.line((x1, y2 - 1, x2 - 1, y1), fill=DIM)
     return face
 
 
@@ -216,8 +213,8 @@ def _resized(image: Image.Image, side: int) -> Image.Image:
 def _fitted(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int) -> None:
     """Text in the largest letters that fit."""
     sizes = (21, 19, 17, 15)
-    fitting = [size for size in sizes if draw.textlength(text, font=_font(size)) <= width]
-    draw.text(place, text, font=_font((fitting or sizes)[0 if fitting else -1]), fill=_TEXT)
+    fitting = [size for size in sizes if draw.textlength(text, font=letters(size)) <= width]
+    draw.text(place, text, font=letters((fitting or sizes)[0 if fitting else -1]), fill=TEXT)
 
 
 def _best(scores: Scores) -> tuple[str, float]:
@@ -228,8 +225,3 @@ def _best(scores: Scores) -> tuple[str, float]:
 def _spoken(region: str) -> str:
     """left_eye → left eye."""
     return region.replace("_", " ")
-
-
-def _font(size: int) -> Any:
-    """Pillow's own letters, which have no arrows and no typographic minus."""
-    return ImageFont.load_default(size)

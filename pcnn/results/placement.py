@@ -9,7 +9,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ImageFont
+
+from pcnn.results.style import letters
 
 _TOP = 3  # bars in the shorter chart
 _GRID = 21  # places tried in each direction where those around the head are taken
@@ -86,8 +87,8 @@ class Style:
         crowding = sqrt(_CROWD / len(titles)) if len(titles) > _CROWD else 1.0
         self.title_px = max(12, round((7 + 0.011 * max(picture)) * crowding))
         self.row_px = max(10, round(0.8 * self.title_px))
-        self.title = ImageFont.load_default(self.title_px)
-        self.row = ImageFont.load_default(self.row_px)
+        self.title = letters(self.title_px)
+        self.row = letters(self.row_px)
         self.pad = max(3, self.title_px // 3)
         self.bar_px = 4 * self.title_px
         self.reach = 6 * self.title_px
@@ -97,7 +98,7 @@ class Style:
 
     def title_width(self, title: str) -> float:
         """Of a panel with this title alone, in pixels."""
-        return self.title.getlength(title) + 2 * self.pad
+        return float(self.title.getlength(title)) + 2 * self.pad
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,30 @@
-"""What drawn pictures share."""
+"""What drawn pictures share: colours, letters, and how pictures are put below each other."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageFont
+
+GROUND = (24, 24, 24)
+TEXT = (255, 255, 255)
+DIM = (190, 190, 190)
+# Okabe and Ito, "Color Universal Design" (2008): told apart by everybody. Without black, and
+# without the blue that is lost on black.
+SKY, ORANGE, GREEN = (86, 180, 233), (230, 159, 0), (0, 158, 115)
+YELLOW, PURPLE, VERMILION = (240, 228, 66), (204, 121, 167), (213, 94, 0)
+
+
+def letters(size: float) -> Any:
+    """Pillow's own letters, which have no arrows and no typographic minus. size: in pixels."""
+    return ImageFont.load_default(size)
 
 
 def stack(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Pictures of equal width below each other; at least one."""
-    whole = Image.new("RGB", (pictures[0].width, sum(each.height for each in pictures)))
+    """Pictures below each other, at the left of the ground; at least one."""
+    width = max(picture.width for picture in pictures)
+    whole = Image.new("RGB", (width, sum(each.height for each in pictures)), GROUND)
     top = 0
     for each in pictures:
         whole.paste(each, (0, top))

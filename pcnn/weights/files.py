@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import http.client
 import json
@@ -17,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from pcnn.disk import cache_folder
+from pcnn.disk import cache_folder, whole_file
 from pcnn.errors import WeightsError
 
 _METADATA_KEY = "pcnn"
@@ -39,6 +38,9 @@ class WeightSpec:
     sha256: str
     url: str | None = None
 
+
+DEFAULT_WEIGHTS = "pcnn-ferplus"
+DEFAULT_DETECTOR = "mobilenet"
 
 SPECS: Mapping[str, WeightSpec] = {
     "pcnn-ferplus": WeightSpec(
@@ -124,11 +126,11 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def write(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
     """Write tensors and JSON-able metadata as safetensors, in one atomic step."""
     path = Path(path)
-    temporary = path.with_name(path.name + ".part")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # save_file would make a file that its owner alone may read.
-    temporary.write_bytes(save(contiguous, metadata={_METADATA_KEY: json.dumps(metadata)}))
-    temporary.replace(path)
+    content = save(contiguous, metadata={_METADATA_KEY: json.dumps(metadata)})
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def sha256(path: str | Path) -> str:
@@ -178,26 +180,15 @@ def _verify(path: Path, spec: WeightSpec, name: str) -> None:
 
 
 def _download(spec: WeightSpec, url: str, path: Path) -> Path:
-    # A name of its own for each process: two may download at once, the later rename wins.
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file, urllib.request.urlopen(url, timeout=30) as reply:
-            while block := reply.read(1 << 20):
-                file.write(block)
-        _verify(temporary, spec, url)
-        temporary.replace(path)
+        with whole_file(path) as temporary:
+            with temporary.open("wb") as file, urllib.request.urlopen(url, timeout=30) as reply:
+                while block := reply.read(1 << 20):
+                    file.write(block)
+            _verify(temporary, spec, url)
     except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
         raise WeightsError(
             f"{url}: download failed ({error}); fetch it by other means and put it at {path}"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
     return path
-
-
-DEFAULT_WEIGHTS = "pcnn-ferplus"
-
-
-DEFAULT_DETECTOR = "mobilenet"

@@ -13,15 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from pcnn.disk import whole_file
 from pcnn.errors import InputError
 from pcnn.faces.detector import Detector
 from pcnn.networks.anchors import anchor_grid
 from pcnn.networks.retinaface import RetinaFace, load_state
 from pcnn.training.detector.mosaics import Mosaic, degrade, mosaic
-from pcnn.training.detector.options import DetectorTraining, fingerprint
+from pcnn.training.detector.options import DetectorOptions, fingerprint
 from pcnn.training.detector.photographs import Photograph
 from pcnn.training.detector.targets import Targets, distillation_loss, targets_of
-from pcnn.training.optimiser import _parameter_groups
+from pcnn.training.optimiser import average_decay, parameter_groups
 from pcnn.weights.detector import DetectorSettings, normalise_images, read_detector
 
 ARCHITECTURE = "retinaface-mobilenet0.25"
@@ -39,10 +40,10 @@ _LEARN, _POLISH = (0.35, 0.6), (0.75, 0.25)
 _Step: TypeAlias = tuple[list[Mosaic], list[np.ndarray], int]
 
 
-class Course:
+class DetectorTraining:
     """A training run at some step: the networks, the optimiser, and how to go on."""
 
-    def __init__(self, options: DetectorTraining, teacher: Detector) -> None:
+    def __init__(self, options: DetectorOptions, teacher: Detector) -> None:
         self.options, self.teacher, self.step = options, teacher, 0
         torch.manual_seed(options.seed)
         if options.init is not None or options.start == "teacher":
@@ -64,7 +65,7 @@ class Course:
         self.network.to(options.device)
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
         self.optimizer = torch.optim.AdamW(
-            _parameter_groups(self.network, options.weight_decay),
+            parameter_groups(self.network, options.weight_decay),
             lr=options.learning_rate,
             fused=True,
         )
@@ -107,8 +108,7 @@ class Course:
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), _GRADIENT_NORM)
         self.optimizer.step()
-        # Early weights should not linger: the average's memory grows with the steps.
-        decay = min(self.options.average, (1 + self.step) / (10 + self.step))
+        decay = average_decay(self.step, self.options.average)
         for name, value in self.network.state_dict().items():
             if value.is_floating_point():
                 self.average[name].lerp_(value, 1 - decay)
@@ -121,18 +121,15 @@ class Course:
 
     def save(self) -> None:
         """Write the checkpoint in one atomic step."""
-        temporary = self.path.with_name(self.path.name + ".part")
-        torch.save(
-            {
-                "options": fingerprint(self.options),
-                "step": self.step,
-                "network": self.network.state_dict(),
-                "average": self.average,
-                "optimizer": self.optimizer.state_dict(),
-            },
-            temporary,
-        )
-        temporary.replace(self.path)
+        state = {
+            "options": fingerprint(self.options),
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+        }
+        with whole_file(self.path) as temporary:
+            torch.save(state, temporary)
 
     def resume(self) -> None:
         """Go on from the checkpoint, where there is one.
@@ -156,7 +153,7 @@ class Course:
 class _Steps(Dataset[_Step]):
     """The pictures of each step that is left: mosaics, what the student sees of them, the side."""
 
-    def __init__(self, options: DetectorTraining, photographs: list[Photograph], done: int) -> None:
+    def __init__(self, options: DetectorOptions, photographs: list[Photograph], done: int) -> None:
         self._options, self._photographs, self._done = options, photographs, done
 
     def __len__(self) -> int:
@@ -207,7 +204,7 @@ def _trainable(network: RetinaFace) -> RetinaFace:
     return network.train().requires_grad_(True)
 
 
-def _learning_rate(options: DetectorTraining, step: int) -> float:
+def _learning_rate(options: DetectorOptions, step: int) -> float:
     """Up in a line, down along a cosine; then down once more from a third, to polish."""
     if step >= options.steps:
         return options.learning_rate / 3 * _fall((step - options.steps) / options.polish)

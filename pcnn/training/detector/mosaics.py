@@ -149,7 +149,7 @@ def degrade(
 
 
 @dataclass(frozen=True, eq=False)
-class _View:
+class View:
     """How a photograph lies in its cell: cell = matrix · photograph + offset."""
 
     matrix: NDArray[np.float64]
@@ -167,7 +167,7 @@ def _cell_side(side: int, random: np.random.Generator) -> int:
 
 def _random_view(
     photograph: Photograph, cell: int, random: np.random.Generator, chances: tuple[float, float]
-) -> _View:
+) -> View:
     untouched, turned = chances
     confident = np.flatnonzero(photograph.faces.confident())
     low, high = _FACE_FRACTION
@@ -193,11 +193,11 @@ def _random_view(
     matrix = np.array([[sign * cosine, -sine], [sign * sine, cosine]])
     slack = max(0.0, cell - 1.2 * size) / 2
     offset = cell / 2 + random.uniform(-slack, slack, 2) - matrix @ focus
-    return _View(matrix, np.rint(offset) if as_it_is else offset, scale, mirrored, float(angle))
+    return View(matrix, np.rint(offset) if as_it_is else offset, scale, mirrored, float(angle))
 
 
 def _render(
-    photograph: Photograph, view: _View, size: tuple[int, int], random: np.random.Generator
+    photograph: Photograph, view: View, size: tuple[int, int], random: np.random.Generator
 ) -> NDArray[np.uint8]:
     with Image.open(io.BytesIO(photograph.encoded)) as image:
         whole = np.array(image.size, np.float64)
@@ -223,7 +223,7 @@ def _render(
 
 
 def _visible_faces(
-    photograph: Photograph, view: _View, size: tuple[int, int]
+    photograph: Photograph, view: View, size: tuple[int, int]
 ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Boxes (4,) and landmarks (10,) in the cell of faces that lie inside it."""
     faces = []
@@ -232,15 +232,15 @@ def _visible_faces(
         points = photograph.faces.landmarks[index].reshape(5, 2) @ view.matrix.T + view.offset
         if view.mirrored:
             points = points[list(_MIRRORED_POINTS)]
-        centre, half = _turned_box(box, view)
+        centre, half = turned_box(box, view)
         if min(half) * 2 >= _SMALLEST_FACE and ((points >= 0) & (points < size)).all():
             corners = np.concatenate([centre - half, centre + half])
             faces.append((corners.astype(np.float32), points.reshape(10).astype(np.float32)))
     return faces
 
 
-def _turned_box(
-    box: NDArray[np.float64], view: _View
+def turned_box(
+    box: NDArray[np.float64], view: View
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Centre and half sides of the box around the turned ellipse that a box inscribes."""
     centre = view.matrix @ ((box[:2] + box[2:]) / 2) + view.offset
@@ -248,7 +248,7 @@ def _turned_box(
 
 
 def _doubtful_faces(
-    photograph: Photograph, view: _View, size: tuple[int, int]
+    photograph: Photograph, view: View, size: tuple[int, int]
 ) -> list[NDArray[np.float32]]:
     """Boxes (4,) in the cell of faces that are unsure, or of which some lies outside."""
     found = []
@@ -256,7 +256,7 @@ def _doubtful_faces(
         points = photograph.faces.landmarks[index].reshape(5, 2) @ view.matrix.T + view.offset
         if sure and ((points >= 0) & (points < size)).all():
             continue
-        centre, half = _turned_box(photograph.faces.boxes[index].astype(np.float64), view)
+        centre, half = turned_box(photograph.faces.boxes[index].astype(np.float64), view)
         if ((centre + half > 0) & (centre - half < size)).all():
             found.append(np.concatenate([centre - half, centre + half]).astype(np.float32))
     return found

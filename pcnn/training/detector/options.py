@@ -12,7 +12,7 @@ STARTS = ("teacher", "scratch")
 
 
 @dataclass(frozen=True)
-class DetectorTraining:
+class DetectorOptions:
     """Options of `train_detector`.
 
     photographs: tar archive of JPEG or PNG files. teacher: weights that `Detector.load` reads.
@@ -61,31 +61,31 @@ class DetectorTraining:
         for name in ("steps", "batch", "save_every"):
             if getattr(self, name) < 1:
                 raise InputError(
-                    f"DetectorTraining: {name} must be at least 1, got {getattr(self, name)}"
+                    f"DetectorOptions: {name} must be at least 1, got {getattr(self, name)}"
                 )
         for name in ("early", "polish"):
             if getattr(self, name) < 0:
                 raise InputError(
-                    f"DetectorTraining: {name} must be at least 0, got {getattr(self, name)}"
+                    f"DetectorOptions: {name} must be at least 0, got {getattr(self, name)}"
                 )
         for name in ("side", "early_side"):
             if getattr(self, name) < 64 or getattr(self, name) % 32:
                 raise InputError(
-                    f"DetectorTraining: {name} must be a multiple of 32, at least 64, "
+                    f"DetectorOptions: {name} must be a multiple of 32, at least 64, "
                     f"got {getattr(self, name)}"
                 )
         if self.start not in STARTS:
             raise InputError(
-                f"DetectorTraining: start must be {' or '.join(STARTS)}, got {self.start!r}"
+                f"DetectorOptions: start must be {' or '.join(STARTS)}, got {self.start!r}"
             )
         for name in ("turned", "harsh"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(
-                    f"DetectorTraining: {name} must lie in 0…1, got {getattr(self, name)}"
+                    f"DetectorOptions: {name} must lie in 0…1, got {getattr(self, name)}"
                 )
         if not 0 <= self.average < 1:
             raise InputError(
-                f"DetectorTraining: average must be at least 0 and below 1, got {self.average}"
+                f"DetectorOptions: average must be at least 0 and below 1, got {self.average}"
             )
 
     @property
@@ -99,7 +99,7 @@ class DetectorTraining:
         return self.output.parent if self.work is None else self.work
 
 
-def fingerprint(options: DetectorTraining) -> str:
+def fingerprint(options: DetectorOptions) -> str:
     """The options that decide the weights, as JSON; paths do not."""
     elsewhere = ("photographs", "teacher", "output", "work", "save_every", "device", "workers")
     decisive = {key: value for key, value in asdict(options).items() if key not in elsewhere}

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from pcnn.disk import whole_file
 from pcnn.errors import InputError
 from pcnn.faces.detector import Detector
 from pcnn.results.values import Detection
@@ -151,7 +152,5 @@ def _cached_faces(cache: Path, fingerprint: str) -> dict[str, NDArray[np.float32
 
 def _write_cache(cache: Path, fingerprint: str, found: dict[str, NDArray[np.float32]]) -> None:
     cache.parent.mkdir(parents=True, exist_ok=True)
-    temporary = cache.with_name(cache.name + ".part")
-    with temporary.open("wb") as file:
-        np.savez(file, fingerprint=np.array(fingerprint), **found)  # type: ignore[arg-type]
-    temporary.replace(cache)
+    with whole_file(cache) as temporary:
+        np.savez(temporary, fingerprint=np.array(fingerprint), **found)  # type: ignore[arg-type]

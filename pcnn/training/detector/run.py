@@ -8,13 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from pcnn.errors import InputError
 from pcnn.faces.detector import Detector
-from pcnn.training.detector.loop import ARCHITECTURE, Course
-from pcnn.training.detector.options import DetectorTraining, fingerprint
+from pcnn.terminal import training_progress
+from pcnn.training.detector.loop import ARCHITECTURE, DetectorTraining
+from pcnn.training.detector.options import DetectorOptions, fingerprint
 from pcnn.training.detector.photographs import Photograph, is_held_out, read_photographs
 from pcnn.training.detector.scores import (
     DetectorScores,
@@ -28,7 +26,7 @@ from pcnn.weights.files import locate, sha256, write
 _CHECKED = 100
 
 
-def train_detector(options: DetectorTraining) -> Path:
+def train_detector(options: DetectorOptions) -> Path:
     """Train, or go on from the checkpoint of the same options; returns the output.
 
     One in ten photographs (`is_held_out`) is only used for the scores in the file's metadata.
@@ -46,53 +44,45 @@ def train_detector(options: DetectorTraining) -> Path:
     held_out = [photo for photo in photographs if is_held_out(photo.name)]
     if not learning:
         raise InputError(f"train_detector: every photograph of {options.photographs} is held out")
-    course = Course(options, teacher)
-    course.resume()
-    with _progress() as progress:
-        task = progress.add_task("detector", total=options.total, completed=course.step, loss="")
-        for loss in course.run(learning):
-            progress.update(task, completed=course.step, loss=f"loss {loss:.3f}")
-            if course.step % options.save_every == 0 or course.step == options.total:
-                course.save()
-                checked = score_photographs(course.detector(), held_out[:_CHECKED])
-                entry = {"step": course.step, "loss": loss, **asdict(checked)}
+    training = DetectorTraining(options, teacher)
+    training.resume()
+    with training_progress("detector", total=options.total, done=training.step) as progress:
+        (task,) = progress.task_ids
+        for loss in training.run(learning):
+            progress.update(task, completed=training.step, note=f"loss {loss:.3f}")
+            if training.step % options.save_every == 0 or training.step == options.total:
+                training.save()
+                checked = score_photographs(training.detector(), held_out[:_CHECKED])
+                entry = {"step": training.step, "loss": loss, **asdict(checked)}
                 if options.turned:
-                    turned = score_turned(course.detector(), held_out[:_CHECKED])
+                    turned = score_turned(training.detector(), held_out[:_CHECKED])
                     entry["turned_recall"] = turned.recall
                     entry["turned_landmark_error"] = turned.landmark_error
                 _log(options, entry)
-    _write_output(options, course, held_out)
+    _write_output(options, training, held_out)
     return options.output
 
 
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(
-        *columns,
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[loss]}"),
-        console=Console(stderr=True),
-    )
-
-
-def _log(options: DetectorTraining, entry: dict[str, Any]) -> None:
+def _log(options: DetectorOptions, entry: dict[str, Any]) -> None:
     """Append one line of JSON to the log."""
     with (options.folder / "detector.log.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps({**entry, "time": round(time.time())}) + "\n")
 
 
-def _write_output(options: DetectorTraining, course: Course, held_out: list[Photograph]) -> None:
+def _write_output(
+    options: DetectorOptions, training: DetectorTraining, held_out: list[Photograph]
+) -> None:
     """Write the averaged weights in half precision, then the scores of just that file."""
     state = {
         name: value.half() if value.dim() > 1 else value
-        for name, value in course.detector().network.state_dict().items()
+        for name, value in training.detector().network.state_dict().items()
         if "num_batches_tracked" not in name
     }
     teacher = locate(options.teacher)
     metadata = {
         "kind": "detector",
         "architecture": ARCHITECTURE,
-        **course.settings.to_metadata(),
+        **training.settings.to_metadata(),
         "licence": "Apache-2.0" if options.start == "scratch" else f"that of {teacher.name}",
         "provenance": (
             f"Started from {options.start} and trained by pcnn-train detector on "

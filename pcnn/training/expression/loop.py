@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,36 +14,27 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pcnn.datasets.labels import FaceSet
+from pcnn.disk import whole_file
 from pcnn.errors import InputError, counted
-from pcnn.faces.resampling import pictures, resample
-from pcnn.networks.mobilenet import start_from_published
+from pcnn.faces.resampling import resample, to_planes
 from pcnn.networks.pcnn import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    PCNN,
-    FaceNet,
     Learner,
-    ModelConfig,
     normalise,
     pull,
 )
 from pcnn.networks.saliency import weigh
 from pcnn.training.expression.augmentation import Augmenter
 from pcnn.training.expression.losses import two_phase_loss
-from pcnn.training.expression.options import TrainOptions
+from pcnn.training.expression.options import ExpressionOptions
+from pcnn.training.expression.start import new_learner
 from pcnn.training.expression.teachers import load_teachers, mean_answers
-from pcnn.weights.expression import load_learner
-from pcnn.weights.files import is_published, read_published
+from pcnn.training.optimiser import average_decay, parameter_groups
 
 # Options that a training may be gone on with after they changed.
 _NO_PART_IN_STEPS = ("data", "output", "detector", "mirror", "storage", "init_share")
 
-# Mean and standard deviation of the FER+ training faces, computed from the sheets.
-FERPLUS_MEAN = (0.507,)
-FERPLUS_STD = (0.254,)
 
-
-class Training:
+class ExpressionTraining:
     """A training that can be stopped at any step and gone on with, to the same result.
 
     Every random choice is a function of the seed and the step, so the state is the step
@@ -57,7 +48,7 @@ class Training:
 
     def __init__(
         self,
-        options: TrainOptions,
+        options: ExpressionOptions,
         train: FaceSet,
         device: str | torch.device = "cpu",
         *,
@@ -73,13 +64,15 @@ class Training:
         )
         if options.batch % world:
             raise InputError(
-                f"Training: batch {options.batch} cannot be shared by {world} processes"
+                f"ExpressionTraining: batch {options.batch} cannot be shared by {world} processes"
             )
         self.share = options.batch // world
         torch.manual_seed(options.seed)
         if second is not None and second.names != train.names:
-            raise InputError("Training: second must hold the faces of train, in their order")
-        self.learner = _build(options, train, second, self.device)
+            raise InputError(
+                "ExpressionTraining: second must hold the faces of train, in their order"
+            )
+        self.learner = new_learner(options, train, second, self.device)
         self._model = DistributedDataParallel(self.learner) if spread else self.learner
         self.average = copy.deepcopy(self.learner).requires_grad_(False)
         self.optimizer = _optimizer(self.learner, options)
@@ -88,16 +81,14 @@ class Training:
         self._second, self._photographs = second, photographs
         self._sharp = None if photographs is None else photographs.to(self.device)
         self._drawn_by = _drawn_by(train.votes, options.balance)
-        self._teachers = load_teachers(
-            options.teachers, train.classes, None if second is None else second.classes
-        )
+        self._teachers = load_teachers(options.teachers, train.classes)
         # For each kind of labels (N + M, classes), photographs last; made with the first batch.
         self._targets: list[Tensor] | None = None
         self.step = 0
         self.epoch_steps = len(train) // options.batch
         if self.epoch_steps < 1:
             raise InputError(
-                f"Training: batch {options.batch} is larger than the "
+                f"ExpressionTraining: batch {options.batch} is larger than the "
                 f"{counted(len(train), 'training face')}"
             )
         self.steps = max(1, round(self.epoch_steps * options.epochs))
@@ -114,20 +105,26 @@ class Training:
         self._targets = []
         for place, kind in enumerate(kinds):
             labels = _targets(kind.votes, options.labels)
-            if self._teachers:
-                labels = torch.lerp(
-                    labels, self._answers(self.train.faces, place), options.teaching
-                )
+            # Teachers who do not know the second labels teach only the first.
+            teachers = [t for t in self._teachers if place == 0 or t.classes == kind.classes]
+            if teachers:
+                answers = self._answers(teachers, self.train.faces, place)
+                labels = torch.lerp(labels, answers, options.teaching)
             if self._photographs is not None:
+                if not teachers:
+                    raise InputError(
+                        "ExpressionTraining: photographs have no labels; no teacher knows "
+                        f"{', '.join(kind.classes)}"
+                    )
                 coarse = _shrink(self._photographs, _TEACHERS_SIDE)
-                labels = torch.cat((labels, self._answers(coarse, place)))
+                labels = torch.cat((labels, self._answers(teachers, coarse, place)))
             self._targets.append(labels.to(self.device))
         self._teachers = []
         return self._targets
 
-    def _answers(self, faces: Tensor, kind: int) -> Tensor:
+    def _answers(self, teachers: Sequence[Learner], faces: Tensor, kind: int) -> Tensor:
         return mean_answers(
-            self._teachers, faces, second=kind == 1, device=self.device, shown=self.rank == 0
+            teachers, faces, second=kind == 1, device=self.device, shown=self.rank == 0
         )
 
     def advance(self) -> float:
@@ -145,8 +142,7 @@ class Training:
         nn.utils.clip_grad_norm_(self.learner.parameters(), self.options.clip)
         self.optimizer.step()
         self.step += 1
-        # A short memory at first, else the average would long remember the random start.
-        decay = min(self.options.ema, (1 + self.step) / (10 + self.step))
+        decay = average_decay(self.step, self.options.ema)
         pull(self.average, self.learner, 1 - decay)
         return float(loss.detach())
 
@@ -154,13 +150,12 @@ class Training:
         """What the training has come to: the average, with `init_share` of what it began with."""
         learner = copy.deepcopy(self.average)
         if self.options.init_share:
-            begun = _build(self.options, self.train, self._second, self.device)
+            begun = new_learner(self.options, self.train, self._second, self.device)
             pull(learner, begun, self.options.init_share)
         return learner.cpu()
 
     def save(self, path: Path) -> None:
         """Write the whole state in one atomic step."""
-        temporary = path.with_name(path.name + ".part")
         state = {
             "options": dataclasses.asdict(self.options),
             "step": self.step,
@@ -169,8 +164,8 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "targets": self._targets if self.options.teachers else None,
         }
-        torch.save(state, temporary)
-        temporary.replace(path)
+        with whole_file(path) as temporary:
+            torch.save(state, temporary)
 
     def resume(self, path: Path) -> None:
         """Go on from a saved state. Raises InputError: it was made with other options."""
@@ -182,12 +177,12 @@ class Training:
         changed = [name for name in ours if name not in free and ours[name] != begun[name]]
         if changed:
             raise InputError(
-                f"Training: {path} was begun with another {', '.join(changed)}; "
+                f"ExpressionTraining: {path} was begun with another {', '.join(changed)}; "
                 "remove it to start afresh, or repeat the options"
             )
         if "learner" not in state:
             raise InputError(
-                f"Training: {path} was begun by an older pcnn; remove it to start afresh"
+                f"ExpressionTraining: {path} was begun by an older pcnn; remove it to start afresh"
             )
         self.learner.load_state_dict(state["learner"])
         self.average.load_state_dict(state["average"])
@@ -196,7 +191,7 @@ class Training:
         count = len(self.train) + (0 if self._photographs is None else len(self._photographs))
         if self._targets is not None and len(self._targets[0]) != count:
             raise InputError(
-                f"Training: {path} was begun with {len(self._targets[0])} faces, "
+                f"ExpressionTraining: {path} was begun with {len(self._targets[0])} faces, "
                 f"the data have {count}"
             )
         self.step = state["step"]
@@ -208,11 +203,11 @@ class Training:
         order = self._order(_generator(options.seed, 1, epoch))
         first = position * options.batch + self.rank * self.share
         chosen = order[first : first + self.share].to(self.device)
-        faces = pictures(self._faces[chosen])
+        faces = to_planes(self._faces[chosen])
         if self._sharp is not None:
             among = self._draw_photographs(targets[0])
             chosen = torch.cat((chosen, len(self.train) + among))
-            faces = torch.cat((resample(faces, options.size), pictures(self._sharp[among])))
+            faces = torch.cat((resample(faces, options.size), to_planes(self._sharp[among])))
         seed = _seed(options.seed, 2 + 2 * self.rank, self.step)
         augment = self._augmenters[self.step >= (1 - options.calm) * self.steps]
         config = self.learner.network.config
@@ -259,62 +254,6 @@ class Training:
         )
 
 
-def _build(
-    options: TrainOptions, train: FaceSet, second: FaceSet | None, device: torch.device
-) -> Learner:
-    grey = train.faces.dim() == 3
-    config = ModelConfig(
-        classes=train.classes,
-        size=options.size,
-        mean=FERPLUS_MEAN if grey else IMAGENET_MEAN,
-        std=FERPLUS_STD if grey else IMAGENET_STD,
-        width=options.width,
-        saliency=options.saliency,
-        backbone=options.backbone,
-    )
-    network = FaceNet(config) if options.network == "trunk" else PCNN(config)
-    learner = Learner(network, None if second is None else second.classes)
-    if options.init and is_published(options.init):
-        plain = network if isinstance(network, FaceNet) else FaceNet(config)
-        _start_from_published(plain, options.init, train.faces)
-        if network is not plain:
-            network.start_from(plain)
-    elif options.init:
-        start = load_learner(options.init)
-        given = type(start.network), start.network.config.size
-        if options.init_share and given != (type(network), config.size):
-            kind = f"{options.network} of size {config.size}"
-            raise InputError(f"Training: init_share needs an init that is a {kind}")
-        network.start_from(start.network)
-        if learner.second and start.second and start.classes == learner.classes:
-            learner.second.load_state_dict(start.second.state_dict(), strict=False)
-    elif options.init_share:
-        raise InputError("Training: init_share needs an init")
-    learner.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return learner
-
-
-def _start_from_published(network: FaceNet, init: str, faces: Tensor) -> None:
-    """Fill the network's trunk and stage 4; norms are measured on some of the training faces."""
-    config = network.config
-    if config.backbone != "mobilenet":
-        raise InputError(
-            f"Training: {init} holds a MobileNet's weights; set backbone to 'mobilenet'"
-        )
-    chosen = faces[:: max(1, len(faces) // _CALIBRATION_FACES)][:_CALIBRATION_FACES]
-    views = normalise(resample(pictures(chosen), config.size), config)
-    network.eval()
-    start_from_published(
-        network.trunk,  # type: ignore[arg-type]
-        network.layer4,
-        read_published(init),
-        views,
-        mean=config.mean,
-        std=config.std,
-    )
-
-
-_CALIBRATION_FACES = 256
 # Teachers learnt from faces of this side, and are shown photographs' faces no finer.
 _TEACHERS_SIDE = 48
 
@@ -328,14 +267,8 @@ def _shrink(faces: Tensor, side: int) -> Tensor:
     return torch.cat(shrunk)[:, 0].round().clamp(0, 255).to(torch.uint8)
 
 
-def _optimizer(network: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
-    # Weight decay for matrices and kernels only: it would merely shrink norms and biases.
-    matrices = [p for p in network.parameters() if p.dim() > 1]
-    others = [p for p in network.parameters() if p.dim() <= 1]
-    groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": options.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+def _optimizer(network: nn.Module, options: ExpressionOptions) -> torch.optim.Optimizer:
+    groups = parameter_groups(network, options.weight_decay)
     if options.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=options.lr, momentum=0.9)
     return torch.optim.AdamW(groups, lr=options.lr)

@@ -20,7 +20,7 @@ _CHOICES = {
 
 
 @dataclass(frozen=True)
-class TrainOptions:
+class ExpressionOptions:
     """What decides the outcome of a training, beside the data: a recipe.
 
     network: "trunk" (FaceNet) or "pcnn". init: weights to start from: of a trunk, which goes into
@@ -98,29 +98,31 @@ class TrainOptions:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise InputError(
-                    f"TrainOptions: {name} must be {' or '.join(choices)}, "
+                    f"ExpressionOptions: {name} must be {' or '.join(choices)}, "
                     f"got {getattr(self, name)!r}"
                 )
         for name, least in (("size", 8), ("width", 1), ("batch", 1)):
             if getattr(self, name) < least:
                 raise InputError(
-                    f"TrainOptions: {name} must be at least {least}, got {getattr(self, name)}"
+                    f"ExpressionOptions: {name} must be at least {least}, got {getattr(self, name)}"
                 )
         if not (self.epochs > 0 and self.lr > 0 and self.clip > 0):
             raise InputError(
-                "TrainOptions: epochs, lr and clip must be above 0, "
+                "ExpressionOptions: epochs, lr and clip must be above 0, "
                 f"got {self.epochs}, {self.lr} and {self.clip}"
             )
         if not (0 <= self.warm_up < 1 and 0 <= self.ema < 1):
             raise InputError(
-                "TrainOptions: warm_up and ema must be at least 0 and below 1, "
+                "ExpressionOptions: warm_up and ema must be at least 0 and below 1, "
                 f"got {self.warm_up} and {self.ema}"
             )
         for name in ("balance", "calm", "teaching", "init_share", "photographs_share"):
             if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"TrainOptions: {name} must lie in 0…1, got {getattr(self, name)}")
+                raise InputError(
+                    f"ExpressionOptions: {name} must lie in 0…1, got {getattr(self, name)}"
+                )
         if self.photographs and not self.teachers:
-            raise InputError("TrainOptions: photographs have no labels; they need teachers")
+            raise InputError("ExpressionOptions: photographs have no labels; they need teachers")
         find_backbone(self.backbone)
         if self.saliency is not None:
             find_model(self.saliency)

@@ -8,15 +8,15 @@ from typing import Any
 
 from pcnn.errors import InputError
 from pcnn.training.expression.augmentation import Augmentation
-from pcnn.training.expression.options import TrainOptions
+from pcnn.training.expression.options import ExpressionOptions
 
 _PLACES = ("data", "output")  # say where things lie on one machine: no part of a recipe
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
-    """The options in a recipe, as keywords for TrainOptions.
+    """The options in a recipe, as keywords for ExpressionOptions.
 
-    A recipe has the names of TrainOptions at its top, but for data and output, and those of
+    A recipe has the names of ExpressionOptions at its top, but for data and output, and those of
     Augmentation in a table [augmentation]; what it leaves out keeps its default.
     Raises InputError: no such file, no TOML, or a name or type that does not belong there.
     """
@@ -33,7 +33,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     if "augmentation" in options:
         varied = _checked(path, options["augmentation"], Augmentation, "[augmentation] ")
         options["augmentation"] = Augmentation(**varied)
-    return _checked(path, options, TrainOptions, "")
+    return _checked(path, options, ExpressionOptions, "")
 
 
 def _checked(path: str | Path, table: object, kind: type, place: str) -> dict[str, Any]:

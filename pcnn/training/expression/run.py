@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, distributed
 
 from pcnn.datasets.labels import FaceSet
@@ -25,9 +23,10 @@ from pcnn.evaluation.metrics import accuracy, fit_temperature
 from pcnn.faces.alignment import align_faces, measure_template
 from pcnn.faces.detector import Detector
 from pcnn.networks.pcnn import Learner
+from pcnn.terminal import training_progress
 from pcnn.training.expression.curves import draw_curves
-from pcnn.training.expression.loop import Training
-from pcnn.training.expression.options import TrainOptions
+from pcnn.training.expression.loop import ExpressionTraining
+from pcnn.training.expression.options import ExpressionOptions
 from pcnn.training.expression.photographs import photograph_faces
 from pcnn.weights.compression import narrow, widen
 from pcnn.weights.expression import SECOND_PREFIX
@@ -39,7 +38,7 @@ SECOND = "fer2013"
 
 
 def train_expression(
-    options: TrainOptions, *, device: str = "cpu", valid_split: str = "valid"
+    options: ExpressionOptions, *, device: str = "cpu", valid_split: str = "valid"
 ) -> Path:
     """Train to the end, going on from a checkpoint beside `output` if there is one.
 
@@ -72,7 +71,7 @@ def train_expression(
         photographs = photograph_faces(
             options.photographs, detector, template, options.size, grey=not options.colour
         )
-    training = Training(options, train, device, second=second, photographs=photographs)
+    training = ExpressionTraining(options, train, device, second=second, photographs=photographs)
     if options.aligned and training.rank == 0:  # the one that scores
         valid = aligned(valid)
     if checkpoint.exists():
@@ -90,11 +89,13 @@ def train_expression(
     return output
 
 
-def _run(training: Training, valid: FaceSet, checkpoint: Path, log: Path) -> None:
+def _run(training: ExpressionTraining, valid: FaceSet, checkpoint: Path, log: Path) -> None:
     began = saved = time.monotonic()
     running = math.nan
-    with _progress(training.rank == 0) as progress:
-        task = progress.add_task("training", total=training.steps, completed=training.step, note="")
+    with training_progress(
+        "training", total=training.steps, done=training.step, shown=training.rank == 0
+    ) as progress:
+        (task,) = progress.task_ids
         while training.step < training.steps:
             loss = training.advance()
             running = loss if math.isnan(running) else 0.98 * running + 0.02 * loss
@@ -121,20 +122,8 @@ def _run(training: Training, valid: FaceSet, checkpoint: Path, log: Path) -> Non
                 )
 
 
-def _progress(shown: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
-        disable=not shown,
-    )
-
-
 def _write_weights(
-    training: Training,
+    training: ExpressionTraining,
     valid: FaceSet,
     output: Path,
     template: list[list[float]],
@@ -190,7 +179,7 @@ def _stored(learner: Learner, tensors: Mapping[str, Tensor]) -> Learner:
     return learner
 
 
-def _second_labels(options: TrainOptions, train: FaceSet) -> FaceSet:
+def _second_labels(options: ExpressionOptions, train: FaceSet) -> FaceSet:
     """Those of the training faces that have a label of FER2013, with it."""
     others = load_faces(options.data, "train", grey=not options.colour, labels=SECOND)
     places = {name: index for index, name in enumerate(others.names)}
@@ -200,7 +189,9 @@ def _second_labels(options: TrainOptions, train: FaceSet) -> FaceSet:
     return FaceSet(train.faces[kept], votes, names, others.classes)
 
 
-def _describe_second(learner: Learner, options: TrainOptions, valid: FaceSet) -> dict[str, Any]:
+def _describe_second(
+    learner: Learner, options: ExpressionOptions, valid: FaceSet
+) -> dict[str, Any]:
     """What a file says of its heads for second labels: classes, temperatures, scores.
 
     valid: the faces that are scored, as the network reads them.
@@ -220,7 +211,7 @@ def _describe_second(learner: Learner, options: TrainOptions, valid: FaceSet) ->
     }
 
 
-def _portable(options: TrainOptions) -> dict[str, Any]:
+def _portable(options: ExpressionOptions) -> dict[str, Any]:
     """The options as they may be published: files by their names, wherever they lay."""
     published = dataclasses.asdict(options)
     for name in ("data", "output", "init", "detector", "photographs"):

@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from pcnn.errors import InputError
 from pcnn.evaluation.logits import predict_logits
 from pcnn.networks.pcnn import Learner
+from pcnn.terminal import track
 from pcnn.weights.expression import load_learner
 
 _FACES_AT_ONCE = 1024  # between two steps of the progress bar
 
 
-def load_teachers(
-    paths: Sequence[str], classes: tuple[str, ...], second: tuple[str, ...] | None
-) -> list[Learner]:
+def load_teachers(paths: Sequence[str], classes: tuple[str, ...]) -> list[Learner]:
     """Networks by weights' names or paths.
 
-    classes: of the labels; second: of the second kind of labels, None where there is none.
+    classes: of the labels that they are to know; their second labels may differ.
     Raises InputError: one that knows other classes than these. WeightsError: see read.
     """
     teachers = []
@@ -31,11 +28,9 @@ def load_teachers(
         known = teacher.network.config.classes
         if known != classes:
             raise InputError(
-                f"Training: the teacher {path} has the classes "
+                f"ExpressionTraining: the teacher {path} has the classes "
                 f"{', '.join(known)}, the data {', '.join(classes)}"
             )
-        if second is not None and teacher.classes != second:
-            raise InputError(f"Training: the teacher {path} knows no {', '.join(second)}")
         teachers.append(teacher)
     return teachers
 
@@ -54,20 +49,15 @@ def mean_answers(
     second: the answers in their second labels. device: where they are computed.
     shown: whether progress is shown on a terminal's stderr. Returns (N, classes) on the CPU.
     """
-    console = Console(stderr=True)
-    hidden = not (shown and console.is_terminal)
     chunks = faces.split(_FACES_AT_ONCE)
     answers = []
     for place, teacher in enumerate(teachers, 1):
         network = teacher.relabelled() if second else teacher.network
         network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        watched = track(
-            chunks,
-            f"teacher {place} of {len(teachers)}",
-            console=console,
-            transient=True,
-            disable=hidden,
-        )
-        logits = [predict_logits(network, chunk, mirror=True)[0] for chunk in watched]
+        title = f"teacher {place} of {len(teachers)}"
+        logits = [
+            predict_logits(network, chunk, mirror=True)[0]
+            for chunk in track(chunks, title, shown=shown)
+        ]
         answers.append(torch.cat(logits).softmax(1))
     return torch.stack(answers).mean(0)

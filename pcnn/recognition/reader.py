@@ -1,0 +1,127 @@
+"""Faces that are found already, read: their expressions, vectors and explanations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pcnn.embeddings.heads import Head, Vectors, unit_norm
+from pcnn.engines.select import prepare_classifier
+from pcnn.errors import InputError
+from pcnn.faces.views import cut_views
+from pcnn.networks.regions import VIEWS
+from pcnn.recognition.batches import Picture
+from pcnn.recognition.explanations import explain_faces
+from pcnn.results.values import Explanation, Expression, expression_of
+from pcnn.weights.expression import ExpressionWeights
+
+Transforms: TypeAlias = NDArray[np.float32]  # (faces, 6, 2, 3), view pixel → image pixel
+
+_FACES_AT_ONCE = 64  # bounds the memory of one forward pass
+_Result = TypeVar("_Result")
+
+
+class FaceReader:
+    """The expression network, ready for inference, and all that is needed to understand it.
+
+    loaded: its network on `device`. head: gives labels and scores in place of the network's own.
+    engine: see engines.choose_engine; the attribute also says what it computes in.
+    precision: see engines.prepare_classifier.
+    Safe to use from several threads.
+    """
+
+    def __init__(
+        self,
+        loaded: ExpressionWeights,
+        head: Head | None,
+        device: torch.device,
+        engine: str,
+        precision: str,
+    ) -> None:
+        self._loaded, self._head, self._device = loaded, head, device
+        self._prepared, self.engine = prepare_classifier(loaded, engine, precision)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The expressions' names, in the order of every `scores`."""
+        return self._head.labels if self._head else self._loaded.network.config.classes
+
+    @property
+    def embedding_size(self) -> int:
+        """D: the values of a face's vector."""
+        return self._loaded.network.config.features
+
+    def expressions(
+        self, pictures: Sequence[Picture], transforms: Sequence[Transforms]
+    ) -> list[Expression]:
+        """The expressions of all faces, across pictures.
+
+        transforms: of each picture's faces.
+        """
+        return self._read(pictures, transforms, self._read_views)
+
+    def vectors(self, pictures: Sequence[Picture], transforms: Sequence[Transforms]) -> Vectors:
+        """The vectors of all faces, (faces, D) float32 of unit norm, across pictures."""
+        rows = self._read(pictures, transforms, lambda views: list(self._embed_views(views)))
+        return np.array(rows, np.float32).reshape(-1, self.embedding_size)
+
+    def explanations(
+        self, pictures: Sequence[Picture], transforms: Sequence[Transforms]
+    ) -> list[Explanation]:
+        """Why all faces are read as they are, across pictures.
+
+        Raises InputError: there is a head.
+        """
+        if self._head is not None:
+            raise InputError("Recognizer.explain: explains no answers of a head: leave out head=")
+        pixels = [picture.pixels for picture in pictures]
+        return explain_faces(self._loaded, pixels, transforms, self._device)
+
+    @torch.inference_mode()
+    def _read(
+        self,
+        pictures: Sequence[Picture],
+        transforms: Sequence[Transforms],
+        read: Callable[[Sequence[Tensor]], list[_Result]],
+    ) -> list[_Result]:
+        """What `read` makes of the views of all faces, some at a time."""
+        loaded = self._loaded
+        views = cut_views(
+            [picture.pixels for picture in pictures],
+            transforms,
+            loaded.network.config,
+            native_size=loaded.native_size,
+            device=self._device,
+            names=VIEWS if loaded.region_temperatures else VIEWS[:1],
+        )
+        results: list[_Result] = []
+        if not len(views[0]):
+            return results
+        for chunk in zip(*(view.split(_FACES_AT_ONCE) for view in views), strict=True):
+            results += read(chunk)
+        return results
+
+    def _embed_views(self, views: Sequence[Tensor]) -> Vectors:
+        return unit_norm(self._prepared.embed_views(views).cpu().numpy())
+
+    def _read_views(self, views: Sequence[Tensor]) -> list[Expression]:
+        if self._head is not None:
+            own = torch.from_numpy(self._head.predict_proba(self._embed_views(views)))
+            return [expression_of(self.classes, row, {}) for row in own]
+        loaded = self._loaded
+        logits, region_logits = loaded.answer(self._prepared.forward_views, views)
+        calibrated = [logits / loaded.temperature]
+        calibrated += [
+            own / loaded.region_temperatures[name] for name, own in region_logits.items()
+        ]
+        scores, *every = torch.stack(calibrated).softmax(2).cpu()  # fetched together
+        regions = dict(zip(region_logits, every, strict=True))
+        return [
+            expression_of(self.classes, row, {name: own[i] for name, own in regions.items()})
+            for i, row in enumerate(scores)
+        ]

@@ -1,0 +1,90 @@
+"""What a training begins with: networks at random, from weights, or from a published network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pcnn.datasets.labels import FaceSet
+from pcnn.errors import InputError
+from pcnn.faces.resampling import resample, to_planes
+from pcnn.networks.mobilenet import start_from_published
+from pcnn.networks.pcnn import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    PCNN,
+    FaceNet,
+    Learner,
+    ModelConfig,
+    normalise,
+)
+from pcnn.training.expression.options import ExpressionOptions
+from pcnn.weights.expression import load_learner
+from pcnn.weights.files import is_published, read_published
+
+# Mean and standard deviation of the FER+ training faces, computed from the sheets.
+FERPLUS_MEAN = (0.507,)
+FERPLUS_STD = (0.254,)
+
+_CALIBRATION_FACES = 256
+
+
+def new_learner(
+    options: ExpressionOptions, train: FaceSet, second: FaceSet | None, device: torch.device
+) -> Learner:
+    """The networks as a training begins with them: at random, or from `options.init`.
+
+    train: gives the classes and grey or RGB; a published network's norms are measured on its
+    faces. second: gives the classes of second heads, None for none.
+    Raises InputError: `init` does not fit the options. WeightsError: see weights.read.
+    """
+    grey = train.faces.dim() == 3
+    config = ModelConfig(
+        classes=train.classes,
+        size=options.size,
+        mean=FERPLUS_MEAN if grey else IMAGENET_MEAN,
+        std=FERPLUS_STD if grey else IMAGENET_STD,
+        width=options.width,
+        saliency=options.saliency,
+        backbone=options.backbone,
+    )
+    network = FaceNet(config) if options.network == "trunk" else PCNN(config)
+    learner = Learner(network, None if second is None else second.classes)
+    if options.init and is_published(options.init):
+        plain = network if isinstance(network, FaceNet) else FaceNet(config)
+        _start_from_published(plain, options.init, train.faces)
+        if network is not plain:
+            network.start_from(plain)
+    elif options.init:
+        start = load_learner(options.init)
+        given = type(start.network), start.network.config.size
+        if options.init_share and given != (type(network), config.size):
+            kind = f"{options.network} of size {config.size}"
+            raise InputError(f"ExpressionTraining: init_share needs an init that is a {kind}")
+        network.start_from(start.network)
+        if learner.second and start.second and start.classes == learner.classes:
+            learner.second.load_state_dict(start.second.state_dict(), strict=False)
+    elif options.init_share:
+        raise InputError("ExpressionTraining: init_share needs an init")
+    learner.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return learner
+
+
+def _start_from_published(network: FaceNet, init: str, faces: Tensor) -> None:
+    """Fill the network's trunk and stage 4; norms are measured on some of the training faces."""
+    config = network.config
+    if config.backbone != "mobilenet":
+        raise InputError(
+            f"ExpressionTraining: {init} holds a MobileNet's weights; set backbone to 'mobilenet'"
+        )
+    chosen = faces[:: max(1, len(faces) // _CALIBRATION_FACES)][:_CALIBRATION_FACES]
+    views = normalise(resample(to_planes(chosen), config.size), config)
+    network.eval()
+    start_from_published(
+        network.trunk,  # type: ignore[arg-type]
+        network.layer4,
+        read_published(init),
+        views,
+        mean=config.mean,
+        std=config.std,
+    )

@@ -1,0 +1,321 @@
+"""Training itself, on faces that are quick to learn: a bright half says the class."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from pcnn import weights
+from pcnn.datasets.labels import FaceSet
+from pcnn.errors import InputError
+from pcnn.evaluation.logits import predict_logits
+from pcnn.evaluation.metrics import accuracy
+from pcnn.faces.alignment import measure_template
+from pcnn.faces.detector import Detector
+from pcnn.faces.resampling import resample
+from pcnn.training.expression import run as train_expression
+from pcnn.training.expression.loop import ExpressionTraining, _generator
+from pcnn.training.expression.options import ExpressionOptions
+from pcnn.training.expression.run import train_expression as train
+
+pytestmark = pytest.mark.train
+
+OPTIONS = ExpressionOptions(
+    network="pcnn", data="", output="", size=32, width=8, epochs=15, batch=8, lr=3e-3, ema=0.9
+)
+TRUNK = ExpressionOptions(network="trunk", data="", output="", size=32, width=8, epochs=1, batch=8)
+
+
+def _faces(count: int = 48) -> FaceSet:
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.arange(count) % 2
+    faces = torch.randint(60, 120, (count, 48, 48), generator=draw, dtype=torch.uint8)
+    faces[labels == 1, :24] += 120
+    return FaceSet(faces, torch.eye(8)[labels], tuple(str(i) for i in range(count)))
+
+
+def test_it_learns() -> None:
+    faces = _faces()
+    training = ExpressionTraining(dataclasses.replace(OPTIONS, epochs=5), faces)
+    losses = [training.advance() for _ in range(training.steps)]
+    assert sum(losses[-3:]) < 0.6 * sum(losses[:3])
+    logits, regions = predict_logits(training.network, faces.faces)
+    assert accuracy(logits, faces.votes) > 0.9
+    assert regions["mouth"].shape == (48, 8)
+
+
+def test_hard_labels_and_the_papers_optimizer() -> None:
+    faces = _faces()
+    doubtful = FaceSet(faces.faces, 0.9 * faces.votes + 0.1 / 8, faces.names)
+    options = dataclasses.replace(TRUNK, labels="majority", optimizer="sgd", epochs=16)
+    training = ExpressionTraining(options, doubtful)
+    _, targets = training._batch()
+    assert set(targets.flatten().tolist()) == {0.0, 1.0}
+    assert isinstance(training.optimizer, torch.optim.SGD)
+    training.advance()
+    assert training.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3)
+    training.step = 15 * training.epoch_steps  # the rate halves after 15 epochs
+    training.advance()
+    assert training.optimizer.param_groups[0]["lr"] == pytest.approx(5e-4)
+
+
+def test_balance_draws_rare_classes_as_often() -> None:
+    labels = torch.tensor([0] * 90 + [1] * 10)
+    faces = torch.zeros((100, 48, 48), dtype=torch.uint8)
+    rare = FaceSet(faces, torch.eye(8)[labels], tuple(str(i) for i in range(100)))
+
+    def share(balance: float) -> float:
+        training = ExpressionTraining(dataclasses.replace(TRUNK, balance=balance), rare)
+        orders = [training._order(torch.Generator().manual_seed(i)) for i in range(20)]
+        return float((labels[torch.cat(orders)] == 1).double().mean())
+
+    assert share(0) == pytest.approx(0.1)
+    assert share(1) == pytest.approx(0.5, abs=0.05)
+
+
+def test_teachers_are_mixed_into_the_labels(tmp_path: Path) -> None:
+    faces = _faces(16)
+    teacher = ExpressionTraining(TRUNK, faces)
+    metadata = {"architecture": "trunk", "config": dataclasses.asdict(teacher.network.config)}
+    path = tmp_path / "teacher.safetensors"
+    weights.write(path, teacher.network.state_dict(), metadata)
+    options = dataclasses.replace(TRUNK, teachers=(str(path),), teaching=0.25, size=40)
+    pupil = ExpressionTraining(options, faces)
+    logits, _ = predict_logits(teacher.network, faces.faces, mirror=True)
+    _, targets = pupil._batch()
+    chosen = pupil._order(_generator(0, 1, 0))[:8]
+    expected = 0.75 * faces.votes[chosen] + 0.25 * logits.softmax(1)[chosen]
+    torch.testing.assert_close(targets, expected)
+    pupil.save(tmp_path / "checkpoint")
+    path.unlink()
+    weights.write(
+        path,
+        ExpressionTraining(dataclasses.replace(TRUNK, seed=5), faces).network.state_dict(),
+        metadata,
+    )
+    resumed = ExpressionTraining(options, faces)
+    resumed.resume(tmp_path / "checkpoint")
+    torch.testing.assert_close(resumed._batch()[1], expected)  # as they were taught at first
+    other = FaceSet(faces.faces, faces.votes[:, :7], faces.names, faces.classes[:7])
+    with pytest.raises(InputError, match=r"teacher .* has the classes .* the data neutral"):
+        ExpressionTraining(options, other)
+
+
+def test_a_pcnn_goes_on_from_a_pcnn_of_another_size(tmp_path: Path) -> None:
+    faces = _faces()
+    first = ExpressionTraining(OPTIONS, faces)
+    metadata = {"architecture": "pcnn", "config": dataclasses.asdict(first.network.config)}
+    path = tmp_path / "pcnn.safetensors"
+    weights.write(path, first.network.state_dict(), metadata)
+    larger = ExpressionTraining(
+        dataclasses.replace(OPTIONS, init=str(path), size=80, seed=1), faces
+    )
+    ours, theirs = larger.network.state_dict(), first.network.state_dict()
+    differing = [name for name in ours if not torch.equal(ours[name], theirs[name])]
+    assert differing == ["interaction.localisation.0.weight"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_the_result_has_its_share_of_the_start(share: float, tmp_path: Path) -> None:
+    faces = _faces(16)
+    first = ExpressionTraining(TRUNK, faces)
+    metadata = {"architecture": "trunk", "config": dataclasses.asdict(first.network.config)}
+    path = tmp_path / "start.safetensors"
+    weights.write(path, first.network.state_dict(), metadata)
+    training = ExpressionTraining(
+        dataclasses.replace(TRUNK, init=str(path), init_share=share), faces
+    )
+    training.advance()
+    learnt, start = training.average.state_dict(), first.network.state_dict()
+    kept = training.result().state_dict()
+    assert not torch.equal(learnt["trunk.conv1.weight"], start["trunk.conv1.weight"])
+    for name, value in kept.items():
+        if value.is_floating_point():
+            expected = (1 - share) * learnt[name] + share * start[name]
+            torch.testing.assert_close(value, expected, msg=name)
+
+
+def test_a_share_of_another_kind_of_network_is_refused(tmp_path: Path) -> None:
+    faces = _faces(16)
+    trunk = ExpressionTraining(TRUNK, faces).network
+    path = tmp_path / "trunk.safetensors"
+    metadata = {"architecture": "trunk", "config": dataclasses.asdict(trunk.config)}
+    weights.write(path, trunk.state_dict(), metadata)
+    with pytest.raises(InputError, match=r"init_share needs an init that is a pcnn of size"):
+        ExpressionTraining(dataclasses.replace(OPTIONS, init=str(path), init_share=0.5), faces)
+    with pytest.raises(InputError, match=r"init_share needs an init that is a trunk of size 80"):
+        ExpressionTraining(
+            dataclasses.replace(TRUNK, init=str(path), init_share=0.5, size=80), faces
+        )
+    with pytest.raises(InputError, match=r"init_share needs an init$"):
+        ExpressionTraining(dataclasses.replace(OPTIONS, init_share=0.5), faces)
+
+
+@pytest.mark.parametrize("network", ["trunk", "pcnn"])
+def test_a_killed_training_goes_on_to_the_same_result(network: str, tmp_path: Path) -> None:
+    options = ExpressionOptions(
+        network=network, data="", output="", size=32, width=8, epochs=1, batch=8, lr=1e-3
+    )
+    faces = _faces()
+    whole = ExpressionTraining(options, faces)
+    expected = [whole.advance() for _ in range(6)]
+    killed = ExpressionTraining(options, faces)
+    found = [killed.advance() for _ in range(2)]
+    killed.save(tmp_path / "checkpoint")
+    killed.advance()  # lost with the process
+    again = ExpressionTraining(options, faces)
+    again.resume(tmp_path / "checkpoint")
+    found += [again.advance() for _ in range(4)]
+    assert found == expected
+    for name, value in whole.average.state_dict().items():
+        assert torch.equal(value, again.average.state_dict()[name]), name
+
+
+def test_a_checkpoint_of_other_options_is_refused(tmp_path: Path) -> None:
+    ExpressionTraining(OPTIONS, _faces()).save(tmp_path / "checkpoint")
+    other = ExpressionTraining(
+        ExpressionOptions("trunk", "", "", size=32, width=8, batch=8), _faces()
+    )
+    with pytest.raises(InputError, match="begun with another network, epochs, lr, ema"):
+        other.resume(tmp_path / "checkpoint")
+
+
+def test_a_checkpoint_of_an_earlier_version_is_taken_up(tmp_path: Path) -> None:
+    """Options that it does not know were as they are by default."""
+    ExpressionTraining(TRUNK, _faces()).save(tmp_path / "checkpoint")
+    state = torch.load(tmp_path / "checkpoint", weights_only=True)
+    del state["options"]["aligned"]
+    torch.save(state, tmp_path / "checkpoint")
+    ExpressionTraining(TRUNK, _faces()).resume(tmp_path / "checkpoint")
+    aligned = ExpressionTraining(dataclasses.replace(TRUNK, aligned=True), _faces())
+    with pytest.raises(InputError, match="was begun with another aligned"):
+        aligned.resume(tmp_path / "checkpoint")
+    aligned.save(tmp_path / "checkpoint")
+    other = dataclasses.replace(TRUNK, aligned=True, detector="resnet50")
+    with pytest.raises(InputError, match="was begun with another detector"):
+        ExpressionTraining(other, _faces()).resume(tmp_path / "checkpoint")
+
+
+def test_options_that_cannot_be() -> None:
+    with pytest.raises(InputError, match="network must be trunk or pcnn, got 'vgg'"):
+        ExpressionTraining(ExpressionOptions("vgg", "", "", width=8, batch=8), _faces())
+    with pytest.raises(InputError, match="batch must be at least 1, got 0"):
+        ExpressionOptions("trunk", "", "", batch=0)
+    with pytest.raises(
+        InputError, match=r"epochs, lr and clip must be above 0, got -3, 0.001 and 50.0"
+    ):
+        ExpressionOptions("trunk", "", "", epochs=-3)
+    with pytest.raises(InputError, match=r"balance must lie in 0…1, got 2"):
+        ExpressionOptions("trunk", "", "", balance=2)
+    with pytest.raises(InputError, match="labels must be votes or majority, got 'hard'"):
+        ExpressionOptions("trunk", "", "", labels="hard")
+    with pytest.raises(InputError, match=r"must be at least 0 and below 1, got 1 and 0.995"):
+        ExpressionOptions("trunk", "", "", warm_up=1)
+    with pytest.raises(InputError, match="batch 64 is larger than the 48 training faces"):
+        ExpressionTraining(ExpressionOptions("trunk", "", "", size=32, width=8), _faces())
+
+
+class _EyesAt(Detector):
+    """A detector that finds one face, its five landmarks at given places."""
+
+    def __init__(self) -> None: ...
+
+    def detect(self, images, *, min_score=None):  # type: ignore[no-untyped-def]
+        from pcnn.results.values import Detection
+
+        # In a frame of 48 pixels, whether it is asked to measure a template or to align.
+        side = images[0].shape[0] - 96
+        points = torch.tensor([[0.25, 0.4], [0.75, 0.4], [0.5, 0.6], [0.3, 0.8], [0.7, 0.8]])
+        box = (48.0, 48.0, 48.0 + side, 48.0 + side)
+        if side == 96:  # to align: the face lies a tenth of its side further right
+            points = points + torch.tensor([0.1, 0.0])
+        face = Detection(box, 0.99, (points * side + 48).numpy())
+        return [(face,) for _ in images]
+
+
+def test_both_commands_end_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(train_expression, "load_faces", lambda *_, **__: _faces())
+    monkeypatch.setattr(train_expression.Detector, "load", lambda *_: _EyesAt())
+    parser = argparse.ArgumentParser()
+    train_expression.add_trunk_arguments(parser)
+    trunk = tmp_path / "trunk.safetensors"
+    common = ["--data", "faces", "--epochs", "1", "--batch", "8", "--size", "32", "--width", "8"]
+    common += ["--device", "cpu"]
+    train_expression.run_trunk(parser.parse_args([*common, "--output", str(trunk)]))
+    parser = argparse.ArgumentParser()
+    train_expression.add_arguments(parser)
+    output = tmp_path / "sub" / "pcnn.safetensors"
+    chosen = parser.parse_args([*common, "--output", str(output), "--init", str(trunk)])
+    assert train_expression.run(chosen) == 0
+    assert "wrote" in capsys.readouterr().err
+    loaded = weights.load_expression(output)
+    assert loaded.network.config.size == 32 and loaded.native_size == 48
+    assert loaded.template[1] == pytest.approx((0.75, 0.4), abs=1e-3)
+    assert 0.05 < loaded.temperature < 20
+    lines = (tmp_path / "sub" / "pcnn.safetensors.log.jsonl").read_text().splitlines()
+    log = [json.loads(line) for line in lines]
+    assert log[-1]["epoch"] == 1.0 and 0 <= log[-1]["valid_accuracy"] <= 1
+    assert sorted(path.name for path in (tmp_path / "sub").iterdir()) == [
+        "pcnn.safetensors",
+        "pcnn.safetensors.log.jsonl",
+        "pcnn.safetensors.png",
+    ]
+    alone = weights.load_expression(trunk)  # a trunk by itself is an expression network, too
+    assert alone.network.config.size == 32 and alone.region_temperatures == {}
+
+
+def test_aligned_faces_are_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training and its score see faces that are aligned to the template, of the network's size."""
+    seen, scored = [], []
+
+    def predict(network: torch.nn.Module, faces: torch.Tensor, **options: object) -> object:
+        scored.append(faces)
+        return predict_logits(network, faces, **options)
+
+    monkeypatch.setattr(train_expression, "predict_logits", predict)
+
+    class Watched(ExpressionTraining):
+        def __init__(self, options: ExpressionOptions, train: FaceSet, device: str) -> None:
+            seen.append(train)
+            super().__init__(options, train, device)
+
+    monkeypatch.setattr(train_expression, "ExpressionTraining", Watched)
+    monkeypatch.setattr(train_expression, "load_faces", lambda *_, **__: _faces())
+    monkeypatch.setattr(train_expression.Detector, "load", lambda *_: _EyesAt())
+    options = dataclasses.replace(TRUNK, data="faces", output=str(tmp_path / "trunk.safetensors"))
+    for aligned in (True, False):
+        output = train(dataclasses.replace(options, aligned=aligned))
+        loaded = weights.load_expression(output)
+        assert loaded.aligned == aligned
+        assert loaded.native_size == 48
+    as_they_were, votes = _faces().faces, _faces().votes
+    assert torch.equal(seen[1].faces, as_they_were)
+    assert torch.equal(seen[0].votes, votes)
+    plain = resample(as_they_were[:, None].float(), 32)[:, 0]
+    moved = plain.roll(-3, 2)[:, :, :-5]  # by a tenth of 32 pixels, and as if cut there
+    close, far = (
+        (other - seen[0].faces[:, :, :27]).abs().mean() for other in (moved, plain[:, :, :27])
+    )
+    assert close < 0.6 * far
+    assert all(torch.equal(faces, seen[0].faces) for faces in scored[: len(scored) // 2])
+
+
+def test_a_template_needs_faces() -> None:
+    class Blind(_EyesAt):
+        def detect(self, images, *, min_score=None):  # type: ignore[no-untyped-def]
+            return [() for _ in images]
+
+    with pytest.raises(InputError, match="found no face in the training faces"):
+        measure_template(Blind(), _faces())
+
+
+def test_missing_data_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has none of the known layouts"):
+        train(ExpressionOptions("trunk", str(tmp_path), str(tmp_path / "x.safetensors")))
