@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pcnn import Recognizer, __version__, weights
+from pcnn.datasets import loading
 from pcnn.datasets.labels import FaceSet, one_hot
 from pcnn.errors import InputError
-from pcnn.evaluation import evaluate as evaluate_expression
 from pcnn.evaluation.cost import measure_cost
 from pcnn.evaluation.evaluate import evaluate, match_classes
 from pcnn.evaluation.logits import predict_logits
@@ -374,7 +374,7 @@ def test_it_says_what_is_not_in_common(
     sheets: Path, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     faces = face_set(["sad", "happy", "bored", "sad"], ("sad", "happy", "bored"))
-    monkeypatch.setattr(evaluate_expression, "load_faces", lambda *_, **__: faces)
+    monkeypatch.setattr(loading, "load_faces", lambda *_, **__: faces)
     assert cli.evaluate(words(sheets, file)) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("tiny, valid (argmax): 3 faces")
@@ -406,7 +406,7 @@ def test_the_network_decides_between_grey_and_rgb(
         asked.append(options["grey"])
         raise InputError("enough")
 
-    monkeypatch.setattr(evaluate_expression, "load_faces", stop)
+    monkeypatch.setattr(loading, "load_faces", stop)
     _, metadata = weights.read(file)
     rgb = tmp_path / "rgb.safetensors"
     network = PCNN(RGB)

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from pcnn import InputError, Recognizer, WeightsError, saliency, weights
+from pcnn.commands import train_expression as expression_command
 from pcnn.commands.saliency import draw_row
 from pcnn.datasets.labels import FaceSet
 from pcnn.embeddings.heads import unit_norm
@@ -31,7 +32,7 @@ from pcnn.networks.pcnn import PCNN, ModelConfig, normalise
 from pcnn.networks.regions import REGIONS, VIEWS
 from pcnn.networks.saliency import blur, centre, saliency_maps, weigh
 from pcnn.training.expression import run as train_expression
-from pcnn.training.expression.loop import Training
+from pcnn.training.expression.loop import ExpressionTraining
 from pcnn.training.expression.options import ExpressionOptions
 
 ROOT = Path(__file__).parent.parent.parent
@@ -341,14 +342,14 @@ OPTIONS = ExpressionOptions(
 @pytest.mark.train
 def test_training_gives_the_network_products(tmp_path: Path) -> None:
     options = dataclasses.replace(OPTIONS, saliency="spectral_residual")
-    training, without = Training(options, _set()), Training(OPTIONS, _set())
-    products, targets = training._batch()
-    faces, same = without._batch()
+    training, without = ExpressionTraining(options, _set()), ExpressionTraining(OPTIONS, _set())
+    products, (targets,) = training._batch()
+    faces, (same,) = without._batch()
     assert torch.equal(targets, same)
     pixels = (faces * 0.254 + 0.507).clamp(0, 1)  # normalised as FER+ is
     expected = (pixels * saliency_maps(pixels) - 0.507) / 0.254
     torch.testing.assert_close(products, expected, atol=1e-3, rtol=1e-3)
-    assert dataclasses.asdict(training.average.config)["saliency"] == "spectral_residual"
+    assert dataclasses.asdict(training.average.network.config)["saliency"] == "spectral_residual"
     training.save(tmp_path / "checkpoint")
     with pytest.raises(InputError, match="begun with another saliency"):
         without.resume(tmp_path / "checkpoint")
@@ -358,20 +359,20 @@ def test_training_gives_the_network_products(tmp_path: Path) -> None:
 
 @pytest.mark.train
 def test_teachers_are_given_what_they_learnt_from(tmp_path: Path) -> None:
-    teacher = Training(dataclasses.replace(OPTIONS, saliency="centre"), _set())
+    teacher = ExpressionTraining(dataclasses.replace(OPTIONS, saliency="centre"), _set())
     path = tmp_path / "teacher.safetensors"
-    config = teacher.network.config
+    config = teacher.learner.network.config
     metadata = {"architecture": "trunk", "config": dataclasses.asdict(config)}
-    weights.write(path, teacher.network.state_dict(), metadata)
+    weights.write(path, teacher.learner.network.state_dict(), metadata)
     options = dataclasses.replace(OPTIONS, teachers=(str(path),), teaching=1.0)
-    pupil = Training(options, _set())
+    pupil = ExpressionTraining(options, _set())
     pupil.teach()
     faces = normalise(resample(to_planes(_set().faces), config.size), config)
     products = [weigh([view], config, "centre")[0] for view in (faces, faces.flip(3))]
     network = weights.load_network(path).eval()
     with torch.no_grad():
         expected = ((network(products[0]) + network(products[1])) / 2).softmax(1)  # type: ignore[operator]
-    torch.testing.assert_close(pupil._targets, expected)
+    torch.testing.assert_close(pupil._targets, [expected])
 
 
 @pytest.mark.train
@@ -384,10 +385,10 @@ def test_the_commands_option(monkeypatch: pytest.MonkeyPatch, capsys: Captured) 
 
     monkeypatch.setattr(train_expression, "train_expression", pretend)
     parser = argparse.ArgumentParser()
-    train_expression.add_arguments(parser)
+    expression_command.add_arguments(parser)
     for extra in ([], ["--saliency", "centre"]):
         given = ["--data", "d", "--output", "o", "--device", "cpu", *extra]
-        assert train_expression.run(parser.parse_args(given)) == 0
+        assert expression_command.run(parser.parse_args(given)) == 0
     assert [options.saliency for options in chosen] == [None, "centre"]
 
 

@@ -65,8 +65,33 @@ def test_erasing_covers_part_of_some_faces() -> None:
     assert grey.max() <= 0.15
 
 
-def test_options_out_of_range() -> None:
-    with pytest.raises(
-        InputError, match=r"must lie in 0…1 and scale below 1, got 0.08, 2 and 0.15"
-    ):
-        Augmenter(Augmentation(erase=2))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"erase": 2}, "Augmentation: erase must lie in 0…1, got 2"),
+        ({"shift": -0.1}, "Augmentation: shift must lie in 0…1, got -0.1"),
+        ({"scale": 1.5}, "Augmentation: scale must lie in 0…1, got 1.5"),
+        ({"gamma": 0.5}, "Augmentation: gamma and coarsest must be at least 1, got 0.5 and 24"),
+        ({"coarsest": 0}, "Augmentation: gamma and coarsest must be at least 1, got 1.0 and 0"),
+    ],
+)
+def test_options_out_of_range(options: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        Augmenter(Augmentation(**options))  # type: ignore[arg-type]
+    assert str(error.value) == message
+
+
+def test_blur_noise_and_gamma_leave_faces_in_place() -> None:
+    faces = _faces(64, 48)
+    blurred = Augmenter(dataclasses.replace(STILL, blur=1.0, coarsest=12))(faces, 48, 0)
+    assert blurred.shape == faces.shape
+    # The finest detail is gone from most, the mean of each face stays.
+    torch.testing.assert_close(blurred.mean((1, 2, 3)), faces.mean((1, 2, 3)), atol=0.02, rtol=0)
+    assert (blurred - faces).abs().amax((1, 2, 3)).gt(0.02).float().mean() > 0.5
+    grey = torch.full((64, 1, 16, 16), 0.5)
+    noisy = Augmenter(dataclasses.replace(STILL, noise=0.1))(grey, 16, 0)
+    deviations = noisy.std((1, 2, 3))
+    assert deviations.max() < 0.12 and deviations.max() > 0.08 and deviations.min() < 0.03
+    lighter = Augmenter(dataclasses.replace(STILL, gamma=2.0))(grey, 16, 0).mean((1, 2, 3))
+    assert lighter.min() < 0.35 and lighter.max() > 0.6 and lighter.min() >= 0.25 - 1e-3
+    assert lighter.max() <= 0.5**0.5 + 1e-3

@@ -17,18 +17,20 @@ from PIL import Image
 from pcnn import weights
 from pcnn.networks.pcnn import FERPLUS_CLASSES
 
+TESTS = Path(__file__).parent.parent.parent
+
 pytestmark = pytest.mark.train
 
 # What `pcnn-train` does; saves each process's network, to be compared.
 _COMMAND = """
 import os, sys, torch
-import cli
+import sys; sys.path.append(os.environ["TESTS"]); import cli
 from pcnn.training.expression import run as train_expression
 from pcnn.training.expression.loop import ExpressionTraining
 class Watched(ExpressionTraining):
     def advance(self):
         loss = super().advance()
-        torch.save(self.network.state_dict(), f"rank{self.rank}.pt")
+        torch.save(self.learner.network.state_dict(), f"rank{self.rank}.pt")
         return loss
 train_expression.ExpressionTraining = Watched
 # No detector finds a face in these.
@@ -64,7 +66,7 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
     done = subprocess.run(
         [*torchrun, "--nproc-per-node", "2", sys.executable, "-c", _COMMAND, *words],
         cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TESTS": str(TESTS)},
         capture_output=True,
         text=True,
         check=False,
