@@ -40,6 +40,25 @@ def load_recipe():
     return module
 
 
+def compile_cuda(recipe, compiler, out, include):
+    """The CUDA module by one compiler, and the compute capabilities it is for, as words."""
+    native = recipe.architectures(compiler)
+    if not native:
+        raise ValueError(f"knows none of compute capability {recipe.OLDEST} to {recipe.NEWEST}")
+    chosen = os.environ.get("PCNN_CUDA_ARCHS", "").split()
+    unknown = [name for name in chosen if not name.isdigit() or int(name) not in native]
+    if unknown:
+        raise ValueError(
+            f"PCNN_CUDA_ARCHS must be of {' '.join(map(str, native))}, as this compiler knows "
+            f"them, got {' '.join(unknown)}"
+        )
+    native = [int(name) for name in chosen] or native
+    recipe.cuda_module(
+        out, CSRC, include, compiler=compiler, native=native, ptx=max(native), strict=STRICT
+    )
+    return list(map(str, native))
+
+
 class BuildOps(build_ext):
     """Builds what this machine can build, and says in one line what that was."""
 
@@ -83,43 +102,39 @@ class BuildOps(build_ext):
         if wanted == "0":
             return
         recipe = load_recipe()
-        compiler = recipe.nvcc()
-        if compiler is None:
-            if wanted == "1":
-                raise SystemExit("PCNN_CUDA=1, but no nvcc was found: set CUDACXX or CUDA_HOME")
-            return
+        compilers = recipe.nvccs()
+        if not compilers and wanted == "1":
+            raise SystemExit("PCNN_CUDA=1, but no nvcc was found: set CUDACXX or CUDA_HOME")
         out = Path(self.get_ext_fullpath(ext.name))
-        sources = [compiler, Path(__file__), ROOT / "pcnn" / "ops" / "compiler.py", *CSRC.iterdir()]
+        sources = [Path(__file__), ROOT / "pcnn" / "ops" / "compiler.py", *CSRC.iterdir()]
+        sources += compilers[:1]
         if out.exists() and all(out.stat().st_mtime > path.stat().st_mtime for path in sources):
             # Compiled by an earlier build in this folder; minutes are not spent on it again.
             self.built.append("the CUDA ops (before)")
             return
         out.parent.mkdir(parents=True, exist_ok=True)
         include = [*self.include_dirs, *ext.include_dirs]
-        native = recipe.architectures(compiler)
-        chosen = os.environ.get("PCNN_CUDA_ARCHS", "").split()
-        if chosen:
-            unknown = [name for name in chosen if not name.isdigit() or int(name) not in native]
-            if unknown:
-                raise SystemExit(
-                    f"PCNN_CUDA_ARCHS must be of {' '.join(map(str, native))}, as {compiler} "
-                    f"knows them, got {' '.join(unknown)}"
-                )
-            native = [int(name) for name in chosen]
-        try:
-            recipe.cuda_module(
-                out, CSRC, include, compiler=compiler, native=native, ptx=native[-1], strict=STRICT
-            )
-        except subprocess.CalledProcessError as error:
-            if wanted == "1":
-                raise SystemExit(f"PCNN_CUDA=1, but compiling failed:\n{error.output}") from error
+        failures = []
+        for compiler in compilers:
+            try:
+                native = compile_cuda(recipe, compiler, out, include)
+            except (OSError, ValueError) as error:
+                failures.append(f"{compiler}: {error}")
+            except subprocess.CalledProcessError as error:
+                failures.append(f"{compiler}:\n{error.output}")
+            else:
+                self.built.append(f"the CUDA ops (compute capability {', '.join(native)})")
+                return
+        if failures and (wanted == "1" or os.environ.get("PCNN_CUDA_ARCHS")):
+            raise SystemExit("\n".join(["pcnn: the CUDA ops could not be compiled:", *failures]))
+        if failures:
             print(
-                f"warning: pcnn: the CUDA ops could not be compiled with {compiler}; they will be "
-                f"tried again at their first use.\n{error.output}",
+                "warning: pcnn: the CUDA ops could not be compiled; they will be tried again at "
+                "their first use.",
+                *failures,
+                sep="\n",
                 file=sys.stderr,
             )
-            return
-        self.built.append(f"the CUDA ops (compute capability {', '.join(map(str, native))})")
 
     def get_outputs(self):
         """What was built, of what was wanted, and the sources that go with it."""
@@ -129,12 +144,17 @@ class BuildOps(build_ext):
 
 def extensions():
     headers = [str(path.relative_to(ROOT)) for path in sorted(CSRC.glob("*.h"))]
+    # Their hash is compiled in, and covers what both modules are made of.
+    others = ["pcnn/ops/compiler.py", *(f"csrc/{path.name}" for path in sorted(CSRC.glob("*.cu")))]
     cpu = Pybind11Extension(
         "pcnn._C",
         ["csrc/bindings.cpp", *(f"csrc/{path.name}" for path in sorted(CSRC.glob("*_cpu.cpp")))],
         cxx_std=17,
-        define_macros=[("PCNN_BUILD", '"C++"')],
-        depends=headers,
+        define_macros=[
+            ("PCNN_BUILD", '"C++"'),
+            ("PCNN_SOURCES", f'"{load_recipe().sources_hash(CSRC)}"'),
+        ],
+        depends=[*headers, *others],
         optional=True,
     )
     cuda = Extension(

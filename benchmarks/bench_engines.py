@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from bench_networks import _plain_detector
 from bench_predict import photograph
-from shared import Stages, medians, processor
+from shared import Stages, medians, processor, require_native
 from torch import Tensor
 
 from pcnn import Recognizer, load_image
@@ -61,6 +61,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--json", type=Path, help="note the figures in this file")
     arguments = parser.parse_args()
+    require_native()
     torch.set_num_threads(arguments.threads)
     noted: dict[str, Any] = {}
     if arguments.json and arguments.json.is_file():

@@ -23,7 +23,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from shared import Stages, medians, processor
+from shared import Stages, medians, processor, require_native
 from torch import Tensor
 
 from pcnn import Recognizer
@@ -47,6 +47,7 @@ _PHOTOGRAPH = Path(__file__).parent.parent / "docs" / "images" / "astronaut.png"
 def main() -> None:
     arguments = _parse()
     device = torch.device(arguments.device)
+    require_native(device)
     loaded = None if arguments.weights == _AUTHORS else load_expression(arguments.weights)
     network = (loaded.network if loaded else PCNN(ModelConfig()).eval()).to(device)
     rate = matrix_rate(device, 8192 if device.type == "cuda" else 512)

@@ -23,7 +23,7 @@ from unittest import mock
 
 import torch
 from bench_predict import photograph
-from shared import Stages, medians, processor
+from shared import Stages, medians, processor, require_native
 from torch import Tensor
 
 import pcnn
@@ -47,6 +47,7 @@ LEVELS = ((480, 640), (256, 320), (128, 160))
 def main() -> int:
     """Measure and print; returns the exit status."""
     arguments = _parse()
+    require_native()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     clock = time.process_time if arguments.clock == "cpu" else time.perf_counter

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from shared import keep, processor
+from shared import keep, processor, require_native
 from torch import Tensor
 
 from pcnn import ops
@@ -74,6 +74,7 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device)
+    require_native(device)
     print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} CPU threads")
     print(native.describe())
     if device.type == "cpu":

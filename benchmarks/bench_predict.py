@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from shared import Stages, medians, processor
+from shared import Stages, medians, processor, require_native
 
 import pcnn
 from pcnn import Recognizer, load_image
@@ -62,6 +62,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     arguments = parser.parse_args()
+    require_native()
     with tempfile.TemporaryDirectory() as folder:
         path = photograph(Path(folder))
         starts = [command(path) for _ in range(5)]

@@ -25,7 +25,7 @@ from bench_predict import photograph
 from detector_parts import measure_call, measure_parts, parts_table
 from matplotlib.figure import Figure
 from PIL import Image
-from shared import Stages, medians, processor, put_into_page
+from shared import Stages, medians, processor, put_into_page, require_native
 
 from pcnn import InputError, Recognizer, load_image
 from pcnn.engines.select import prepare_classifier
@@ -46,6 +46,7 @@ COPIED = 2**26  # numbers of 4 bytes that are copied
 def main() -> int:
     """Measure, print, write; returns the exit status."""
     arguments = _arguments()
+    require_native()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     with torch.inference_mode():

@@ -27,6 +27,7 @@ from typing import TypeVar
 
 import torch
 from PIL import Image
+from shared import require_native
 
 from pcnn import Recognizer
 from pcnn.recognition.batches import Picture
@@ -45,6 +46,7 @@ def main() -> int:
     parser.add_argument("--timed", type=int, default=96, help="how many of them are timed")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     arguments = parser.parse_args()
+    require_native()
     with tempfile.TemporaryDirectory() as folder:
         paths = photographs(arguments.photographs, Path(folder), arguments.count)
         recognizer = Recognizer(device="cpu")

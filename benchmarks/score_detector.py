@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from shared import require_native
 
 from pcnn.faces.detector import Detector
 from pcnn.training.detector.photographs import is_held_out, read_photographs
@@ -39,6 +40,7 @@ _ROUNDS, _FRAMES_PER_ROUND = 7, 5
 def main() -> int:
     """Print the figures; exit status 1 where a criterion is missed."""
     arguments = _parse()
+    require_native()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     teacher = Detector.load(arguments.teacher)

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+
+from pcnn.ops import build, native
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -37,6 +40,26 @@ def medians(
             if number >= 2:
                 times[name].append(1000 * (clock() - began))
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def require_native(device: torch.device | str = "cpu") -> None:
+    """Refuse to measure ops that are not compiled, or compiled from other sources than these.
+
+    PCNN_OPS=reference measures plain PyTorch all the same. Raises SystemExit: refused, and why.
+    """
+    if native.choice == "reference":
+        return
+    module = native.compiled(torch.device(device))
+    if isinstance(module, str):
+        reason = module
+    elif getattr(module, "SOURCES", "") != build.sources_hash():
+        reason = f"{module.__file__} was compiled from other sources than those here"
+    else:
+        return
+    raise SystemExit(
+        f"this benchmark measures compiled ops, and those for {device} are not: {reason}\n"
+        "`python setup.py build_ext --inplace` builds them; PCNN_OPS=reference measures without"
+    )
 
 
 def processor() -> str:

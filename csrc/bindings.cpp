@@ -157,4 +157,5 @@ PYBIND11_MODULE(PCNN_MODULE, module) {
   module.def("stitch_regions", &pcnn::stitch_regions);
   module.def("warp_add", &pcnn::warp_add);
   module.attr("BUILD") = PCNN_BUILD;
+  module.attr("SOURCES") = PCNN_SOURCES;  // what it was compiled from: compiler.py, sources_hash
 }

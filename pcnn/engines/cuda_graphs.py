@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +38,8 @@ _recording = threading.Lock()
 # PyTorch before 2.12 never forgets that a failed capture was under way: each later one dies, or
 # its memory is never freed. So after the first failure a process records no more.
 _FORGETS_FAILURES = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 12)
-_failed = threading.Event()
+# The graphs of those captures, which that PyTorch's allocator goes on reading.
+_failures: list[Any] = []
 
 
 class Recorder(Protocol):
@@ -69,7 +71,7 @@ class CudaRecorder:
     ) -> tuple[Sequence[Tensor], Callable[[], None]]:
         """See Recorder. Raises RuntimeError: the work cannot be recorded."""
         with _recording, torch.cuda.device(self._device):
-            if _failed.is_set() and not _FORGETS_FAILURES:
+            if _failures:
                 raise RuntimeError(
                     "another recording failed before, from which PyTorch before "
                     "2.12 does not recover"
@@ -79,17 +81,20 @@ class CudaRecorder:
             self._pool = self._pool or torch.cuda.graph_pool_handle()
             now = torch.cuda.current_stream()
             self._stream.wait_stream(now)
-            with torch.cuda.stream(self._stream):
-                for _ in range(3):  # libraries settle, and kernels are built, before
-                    work()
-            now.wait_stream(self._stream)
+            try:
+                with torch.cuda.stream(self._stream):
+                    for _ in range(3):  # libraries settle, and kernels are built, before
+                        work()
+            finally:  # what the work reads may not be given to others before it is done
+                now.wait_stream(self._stream)
             graph = torch.cuda.CUDAGraph()
             try:
-                results = self._capture(graph, work)
+                with _random_numbers_apart(torch.cuda.current_device()):
+                    results = self._capture(graph, work)
             except BaseException:
-                _failed.set()
+                if not _FORGETS_FAILURES:
+                    _failures.append(graph)
                 self._pool = None  # whose memory the failed graph may hold
-                _free_generator(self._device)
                 raise
         return results, graph.replay
 
@@ -121,15 +126,22 @@ class CudaRecorder:
             self._last = stream.record_event()
 
 
-def _free_generator(device: torch.device) -> None:
-    """Let the device draw random numbers again, which a failed recording keeps it from.
+@contextlib.contextmanager
+def _random_numbers_apart(index: int) -> Iterator[None]:
+    """Have what is recorded on a GPU within belong to a copy of its random numbers' state.
 
-    PyTorch's generator goes on counting for the graph that never came about; one with a copy of
-    its state does not.
+    A PyTorch that lets each graph belong to that state leaves it unusable after a failed recording:
+    nobody can draw random numbers again, and graphs recorded before cannot be replayed.
     """
-    index = torch.cuda.current_device() if device.index is None else device.index
     generator = torch.cuda.default_generators[index]
+    own = generator.graphsafe_get_state()
     generator.graphsafe_set_state(generator.clone_state())
+    try:
+        yield
+    finally:
+        copy = generator.graphsafe_get_state()
+        generator.graphsafe_set_state(own)
+        generator.set_state(copy.get_state())  # what other threads drew meanwhile is drawn
 
 
 class Captured:
@@ -190,6 +202,7 @@ class Captured:
 
     def _made(self, size: int, views: Sequence[Tensor]) -> _Pass | None:
         """A graph for views like these; None: it is too large, or no graph can be made at all."""
+        handled = sys.exc_info()[1]  # by the caller, with which errors here have nothing to do
         # What is written again by later calls must be ordinary tensors.
         with torch.inference_mode(False), torch.no_grad():
             try:
@@ -203,7 +216,7 @@ class Captured:
             except torch.OutOfMemoryError:
                 return None
             except RuntimeError as error:
-                if _lacked_memory(error):
+                if _lacked_memory(error, handled):
                     return None
                 self._recordable = False
                 warnings.warn(
@@ -246,13 +259,14 @@ class _Pass:
         return [answer[:count].clone() for answer in self._answers]
 
 
-def _lacked_memory(error: BaseException) -> bool:
+def _lacked_memory(error: BaseException, handled: BaseException | None) -> bool:
     """Whether an error came about while one for want of memory was handled.
 
     Where memory runs out within a recording, its end raises an error of its own.
+    handled: what was being handled before the recording began.
     """
     seen: BaseException | None = error
-    while seen is not None:
+    while seen is not None and seen is not handled:
         if isinstance(seen, torch.OutOfMemoryError):
             return True
         seen = seen.__cause__ or seen.__context__
@@ -289,7 +303,8 @@ def side_by_side(calls: Sequence[Callable[[], Tensor]], device: torch.device) ->
     """
     if device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
         return [call() for call in calls]
-    now, streams = torch.cuda.current_stream(), _branches(torch.cuda.current_device(), len(calls))
+    now = torch.cuda.current_stream()
+    streams = _branches(now, len(calls))
     found = []
     begun = []
     try:
@@ -304,7 +319,11 @@ def side_by_side(calls: Sequence[Callable[[], Tensor]], device: torch.device) ->
     return found
 
 
-@functools.cache
-def _branches(device: int, count: int) -> tuple[torch.cuda.Stream, ...]:
-    """Streams to record branches on: always the same, as memory is shared by graphs of one."""
-    return tuple(torch.cuda.Stream(device) for _ in range(count))
+@functools.lru_cache(maxsize=64)
+def _branches(recorded: torch.cuda.Stream, count: int) -> tuple[torch.cuda.Stream, ...]:
+    """Streams to record a stream's branches on: the same each time, as graphs of one share memory.
+
+    Each recorded stream has its own. Two threads may record at once, the caller's graph and ours,
+    and a stream that took part in both would spoil both.
+    """
+    return tuple(torch.cuda.Stream(recorded.device) for _ in range(count))

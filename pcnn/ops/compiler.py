@@ -5,7 +5,10 @@ Standard library only: setup.py loads this file where neither torch nor pcnn is 
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,33 +19,104 @@ from pathlib import Path
 
 # The oldest and newest compute capability that kernels are compiled for natively.
 OLDEST, NEWEST = 75, 120
+# GPUs of boards with a processor (Orin, Thor): machine code is not shared with those of cards
+# (CUDA programming guide, binary compatibility).
+_BOARDS = (87, 88, 101, 110)
 
 # One rounding for each operation, as in the CPU code: a position that is rounded otherwise may
 # overflow otherwise. The kernels wait for memory, so fused multiply-adds would gain nothing.
 NVCC_FLAGS = ("-std=c++17", "-O3", "--fmad=false", "-Xcompiler=-fPIC,-fvisibility=hidden")
 
 
-def nvcc() -> Path | None:
-    """The CUDA compiler: $CUDACXX, $CUDA_HOME, the path, /usr/local/cuda, or pip's package."""
+def nvccs(major: int | None = None) -> list[Path]:
+    """The CUDA compilers of this machine, in the order to try them; none gives an empty list.
+
+    major: of the CUDA version to prefer, as an extension and PyTorch then need the same driver.
+    $CUDACXX comes first in any case, and a compiler that does not tell its version last.
+    """
+    named = os.environ.get("CUDACXX")
+
+    def rank(candidate: Path) -> int:
+        if named and candidate == Path(named):
+            return 0
+        try:
+            own = int(version(candidate).partition(".")[0])
+        except (OSError, ValueError, subprocess.CalledProcessError):
+            return 3
+        return 1 if major in (None, own) else 2
+
+    return sorted(_candidates(), key=rank)
+
+
+def _candidates() -> list[Path]:
+    """Executable files: $CUDACXX, $CUDA_HOME, the path, /usr/local/cuda*, pip's packages."""
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
-    candidates = [
+    places = [
         os.environ.get("CUDACXX"),
         f"{home}/bin/nvcc" if home else None,
         shutil.which("nvcc"),
         "/usr/local/cuda/bin/nvcc",
-        *(f"{folder}/nvidia/cu13/bin/nvcc" for folder in sys.path),
+        *map(str, sorted(Path("/usr/local").glob("cuda-*/bin/nvcc"), reverse=True)),
+        *(
+            str(path)
+            for folder in sys.path
+            for pattern in ("cu[0-9]*", "cuda_nvcc")
+            for path in sorted(Path(folder, "nvidia").glob(f"{pattern}/bin/nvcc"), reverse=True)
+        ),
     ]
-    for candidate in candidates:
-        if candidate and Path(candidate).is_file() and os.access(candidate, os.X_OK):
-            return Path(candidate)
-    return None
+    found: dict[Path, Path] = {}  # without links to one and the same
+    for place in places:
+        if place and Path(place).is_file() and os.access(place, os.X_OK):
+            found.setdefault(Path(place).resolve(), Path(place))
+    return list(found.values())
+
+
+def version(compiler: Path) -> str:
+    """An nvcc's version, such as 13.0.88.
+
+    Raises OSError, subprocess.CalledProcessError: it does not run; ValueError: it does not say.
+    """
+    said = run([str(compiler), "--version"])
+    found = re.search(r"\bV(\d+(?:\.\d+)+)", said) or re.search(r"release (\d+(?:\.\d+)+)", said)
+    if found is None:
+        raise ValueError(f"{compiler} --version tells no version: {said.strip()!r}")
+    return found[1]
 
 
 def architectures(compiler: Path) -> list[int]:
     """The compute capabilities (75 = 7.5) from OLDEST to NEWEST that this nvcc knows, ascending."""
     listed = run([str(compiler), "--list-gpu-arch"]).split()
-    known = sorted(int(name.removeprefix("compute_")) for name in listed)
+    numbers = (name.removeprefix("compute_") for name in listed)
+    known = sorted(int(number) for number in numbers if number.isdigit())
     return [number for number in known if OLDEST <= number <= NEWEST]
+
+
+def code_for(number: int, known: Sequence[int]) -> tuple[list[int], int | None]:
+    """What to compile for one GPU: (machine code, portable code) as for `cuda_module`.
+
+    number: the GPU's compute capability; known: those that the compiler knows.
+    Machine code of a lower minor version runs on a GPU of the same major, so PTX, which takes a
+    driver as new as the compiler, is for GPUs of a newer major alone. ([], None): neither can be.
+    """
+    if number in known:
+        return [number], None
+    older = [n for n in known if n < number and n not in _BOARDS]
+    alike = [n for n in older if n // 10 == number // 10]
+    if alike and number not in _BOARDS:
+        return [max(alike)], None
+    return [], max(older, default=None)
+
+
+def sources_hash(csrc: Path) -> str:
+    """A name for the sources in a folder and for how they are compiled, of 16 characters.
+
+    Each compiled module carries it (`SOURCES`), so that one is never taken for another's.
+    """
+    digest = hashlib.sha256()
+    sources = (path for path in csrc.iterdir() if path.suffix in (".h", ".cpp", ".cu"))
+    for path in (*sorted(sources), Path(__file__)):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def cuda_module(  # noqa: PLR0913
@@ -63,6 +137,8 @@ def cuda_module(  # noqa: PLR0913
     strict: warnings are errors.
     Raises subprocess.CalledProcessError with the compiler's words in `.output`.
     """
+    # Commands may run in another folder.
+    out, csrc, nvcc = out.absolute(), csrc.absolute(), str(compiler.absolute())
     objects = out.parent / f"{out.name}.objects"
     objects.mkdir(parents=True, exist_ok=True)
     targets = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in native]
@@ -71,18 +147,49 @@ def cuda_module(  # noqa: PLR0913
     flags = [*NVCC_FLAGS, *targets]
     if strict:
         flags += ["-Werror=all-warnings", "-Xcompiler=-Wall,-Wextra,-Werror"]
-    build = ", ".join(f"sm_{n}" for n in native) + (f" and PTX {ptx}" if ptx else "")
+    build = ", ".join([*(f"sm_{n}" for n in native), *([f"PTX {ptx}"] if ptx else [])])
     host = ["-std=c++17", "-O1", "-Xcompiler=-fPIC,-fvisibility=hidden", "-DPCNN_WITH_CUDA"]
-    host += [f'-DPCNN_BUILD="{build}"', *(f"-I{folder}" for folder in include)]
-    commands = [[*host, "-c", str(csrc / "bindings.cpp"), "-o", str(objects / "bindings.o")]]
+    host += [f'-DPCNN_BUILD="{build}"', f'-DPCNN_SOURCES="{sources_hash(csrc)}"']
+    host += [f"-I{Path(folder).absolute()}" for folder in include]
+    commands = [[nvcc, *host, "-c", str(csrc / "bindings.cpp"), "-o", str(objects / "bindings.o")]]
     for source in sorted(csrc.glob("*_cuda.cu")):
-        commands.append([*flags, "-c", str(source), "-o", str(objects / f"{source.stem}.o")])
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        list(pool.map(lambda arguments: run([str(compiler), *arguments]), commands))
+        target = objects / f"{source.stem}.o"
+        commands.append([nvcc, *flags, "-c", str(source), "-o", str(target)])
+    _run_side_by_side(commands, objects)
     # The runtime is linked in, so that the module needs no CUDA library but the driver's.
     link = ["-shared", "-cudart=static", *(command[-1] for command in commands)]
-    run([str(compiler), *link, "-o", str(out)])
+    run([nvcc, *link, "-o", str(out)])
     shutil.rmtree(objects)
+
+
+def _run_side_by_side(commands: Sequence[Sequence[str]], folder: Path) -> None:
+    """Run commands at once, by ninja where it is there, which minds the number of processors.
+
+    The last word of each command is the file in `folder` that it makes.
+    Raises subprocess.CalledProcessError: one failed.
+    """
+    ninja = _ninja()
+    if ninja is None:
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            list(pool.map(run, commands))
+        return
+    lines = ["rule run", "  command = $line", "  description = $out"]
+    for command in commands:
+        line = shlex.join(command).replace("$", "$$")
+        lines += [f"build {Path(command[-1]).name}: run", f"  line = {line}"]
+    (folder / "build.ninja").write_text("\n".join([*lines, ""]))
+    run([ninja, "-C", str(folder)])
+
+
+def _ninja() -> str | None:
+    """The build tool ninja, of the path or installed beside this Python, where it runs."""
+    for place in (shutil.which("ninja"), str(Path(sysconfig.get_path("scripts"), "ninja"))):
+        try:
+            run([place or "", "--version"])
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        return place
+    return None
 
 
 def run(command: Sequence[str]) -> str:

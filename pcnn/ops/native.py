@@ -8,9 +8,6 @@ exported on one machine runs on another, built or not.
 
 from __future__ import annotations
 
-import importlib
-import importlib.machinery
-import importlib.util
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,11 +18,10 @@ import torch
 from torch import Tensor
 
 from pcnn.errors import InputError, NativeError
-from pcnn.ops import build, reference
+from pcnn.ops import modules, reference
 from pcnn.ops.dispatch import unwatched
+from pcnn.ops.modules import DTYPES, call, numbers
 
-# The element types the compiled code knows, and its numbers for them (csrc/numeric.h).
-DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 CHOICES = ("auto", "native", "reference")
 
 _SCHEMAS = (
@@ -44,19 +40,9 @@ def _chosen() -> str:
     return choice
 
 
-def _packaged(name: str) -> tuple[ModuleType | None, str]:
-    """A compiled module of this package, or None and why it is not here."""
-    try:
-        return importlib.import_module(f"pcnn.{name}"), ""
-    except ImportError as error:
-        return None, str(error)
-
-
 # What PCNN_OPS said when pcnn was imported.
 choice = _chosen()
-_C, _C_missing = _packaged("_C")
-# Compute capability → the module with kernels for it, or why there is none.
-_cuda_modules: dict[tuple[int, int], ModuleType | str] = {}
+_C, _C_missing = modules.packaged("_C")
 _warned: set[str] = set()
 
 
@@ -104,15 +90,24 @@ def describe() -> str:
 def _describe_cuda() -> str:
     if not torch.cuda.is_available():
         return "none at hand"
-    known = _cuda_modules.get(torch.cuda.get_device_capability())
+    known = modules.known_cuda_module(torch.cuda.current_device())
     if isinstance(known, str):
         return f"reference ({known})"
-    packaged, _ = _packaged("_cuda")
+    packaged, _ = modules.packaged("_cuda")
     module = known or packaged
     return f"native ({module.BUILD})" if module else "native, compiled at the first use"
 
 
 # What serves a call.
+
+
+def compiled(device: torch.device) -> ModuleType | str:
+    """The compiled ops for a device, built and tried if need be; or why there are none."""
+    if device.type == "cuda":
+        return modules.cuda_module(device)
+    if device.type == "cpu":
+        return _C or _C_missing
+    return f"there are no compiled ops for {device.type}"
 
 
 def _serving(function: str, tensor: Tensor, dtype: torch.dtype) -> ModuleType | None:
@@ -128,7 +123,7 @@ def _serving(function: str, tensor: Tensor, dtype: torch.dtype) -> ModuleType | 
     elif dtype not in DTYPES:
         reason = f"{dtype} has no compiled version, only {', '.join(map(str, DTYPES))}"
     else:
-        module = _C_missing if tensor.is_cpu else _cuda_module(tensor.device)
+        module = _C_missing if tensor.is_cpu else modules.cuda_module(tensor.device)
         if not isinstance(module, str):
             return module
         reason = f"the compiled ops for {tensor.device.type} are not at hand: {module}"
@@ -146,53 +141,6 @@ def _warn(text: str) -> None:
     if text not in _warned:
         _warned.add(text)
         warnings.warn(text, RuntimeWarning, stacklevel=5)
-
-
-def _cuda_module(device: torch.device) -> ModuleType | str:
-    """The kernels for a GPU: packaged, else compiled on first use; or why there are none."""
-    capability = torch.cuda.get_device_capability(device)
-    if capability not in _cuda_modules:
-        packaged, _ = _packaged("_cuda")
-        try:
-            _cuda_modules[capability] = packaged or load(build.cuda_module(capability))
-        except NativeError as error:
-            _cuda_modules[capability] = str(error)
-    return _cuda_modules[capability]
-
-
-def load(path: os.PathLike[str]) -> ModuleType:
-    """The CUDA module in a file that build.cuda_module made. Raises NativeError: it won't load."""
-    # A name for each file: pybind11 gives a name that it knows the module that it knows, which may
-    # be another kind of GPU's. Only what follows the last dot has to be as in bindings.cpp.
-    name = f"{os.fspath(path)}._cuda"
-    loader = importlib.machinery.ExtensionFileLoader(name, os.fspath(path))
-    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
-    try:
-        assert spec is not None  # for mypy: a loader was given
-        module = importlib.util.module_from_spec(spec)
-        loader.exec_module(module)
-    except ImportError as error:
-        raise NativeError(f"cannot load the compiled {path}: {error}") from error
-    return module
-
-
-def _call(function: Callable[..., None], place: Tensor, *arguments: object) -> None:
-    """Run a compiled op on the tensor's device: the CPU's threads or the GPU's current stream."""
-    try:
-        if place.is_cpu:
-            function(*arguments, torch.get_num_threads(), 0)
-        else:
-            stream = torch.cuda.current_stream(place.device)
-            function(*arguments, stream.device_index, stream.cuda_stream)
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    except RuntimeError as error:
-        raise NativeError(str(error)) from error
-
-
-def _numbers(tensor: Tensor) -> tuple[int, ...]:
-    """Address, sizes, strides: a tensor as the compiled code takes it."""
-    return (tensor.data_ptr(), *tensor.shape, *tensor.stride())
 
 
 # crop_regions. It has no gradient: an image's pixels are whole numbers.
@@ -237,10 +185,10 @@ def _crop_regions(  # noqa: PLR0913, PLR0917
         (view.data_ptr(), height, width)
         for view, height, width in zip(views, heights, widths, strict=True)
     )
-    _call(
+    call(
         module.crop_regions,
         image,
-        _numbers(image),
+        numbers(image),
         *(transforms.data_ptr(), transforms.shape[0], outs),
         *(tuple(mean), tuple(std), footprint, DTYPES[dtype]),
     )
@@ -283,8 +231,8 @@ def _stitch_regions(  # noqa: PLR0913, PLR0917
     out = _empty_stitched(*regions, height, width)
     if module is None:
         return out.copy_(reference.stitch_regions(regions, (height, width)))
-    maps = tuple(map(_numbers, regions))
-    _call(module.stitch_regions, mouth, maps, _numbers(out), DTYPES[mouth.dtype])
+    maps = tuple(map(numbers, regions))
+    call(module.stitch_regions, mouth, maps, numbers(out), DTYPES[mouth.dtype])
     return out
 
 
@@ -315,8 +263,8 @@ def _warp_add(stitched: Tensor, theta: Tensor, face: Tensor) -> Tensor:
         return out.copy_(reference.warp_add(stitched, theta, face))
     if theta.dtype != torch.float32 or not theta.is_contiguous():
         theta = theta.to(torch.float32).contiguous()
-    maps = (_numbers(stitched), theta.data_ptr(), _numbers(face), _numbers(out))
-    _call(module.warp_add, face, *maps, DTYPES[face.dtype])
+    maps = (numbers(stitched), theta.data_ptr(), numbers(face), numbers(out))
+    call(module.warp_add, face, *maps, DTYPES[face.dtype])
     return out
 
 

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from types import ModuleType
 
-from pcnn.ops import build, compiler, native
+from pcnn.ops import build, compiler, modules
 
 HERE = Path(__file__).parent
 # A launch becomes a call; where device code has a line of machine code, the host's C++ is taken.
@@ -22,7 +22,8 @@ FLAGS = (
     *("-std=c++17", "-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"),
     *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-parameter"),
     # Packs as device code moves them, held to their alignment.
-    *("-D__CUDA_ARCH__=900", "-DPCNN_WITH_CUDA", '-DPCNN_BUILD="emulated"'),
+    *("-D__CUDA_ARCH__=900", "-DPCNN_WITH_CUDA"),
+    *('-DPCNN_BUILD="emulated"', '-DPCNN_SOURCES="emulated"'),
     *("-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"),
 )
 if os.environ.get("PCNN_SANITIZE") == "1":  # make sanitize, which preloads the runtimes
@@ -45,7 +46,7 @@ def load() -> ModuleType:
             with tempfile.TemporaryDirectory(dir=folder) as workplace:
                 include = (pybind11.get_include(), sysconfig.get_paths()["include"])
                 _compile(Path(workplace), include).rename(out)
-    return native.load(out)
+    return modules.load(out)
 
 
 def _compile(folder: Path, include: tuple[str, ...]) -> Path:

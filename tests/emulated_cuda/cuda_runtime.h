@@ -1,10 +1,12 @@
 // Stands in for CUDA's own header where there is no GPU: kernels run on the CPU, one thread after
 // the other. That is all that kernels need which share no memory and wait for nobody, as ours.
 // What it cannot show: speed, the compiler's own mistakes, the conversions in machine code.
+// With EMULATED_CUDA_ERROR in the environment every launch fails, and says so in its words.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 
 #define __global__
 #define __device__
@@ -18,7 +20,7 @@ struct dim3 {
 inline thread_local dim3 gridDim, blockIdx, threadIdx;
 
 using cudaStream_t = void*;
-enum cudaError_t { cudaSuccess, cudaErrorInvalidConfiguration };
+enum cudaError_t { cudaSuccess, cudaErrorInvalidConfiguration, cudaErrorAsTold };
 inline thread_local int current_device = 0;
 inline thread_local cudaError_t last_error = cudaSuccess;
 
@@ -31,11 +33,12 @@ inline cudaError_t cudaSetDevice(int device) {
   return cudaSuccess;
 }
 inline cudaError_t cudaGetLastError() {
-  const cudaError_t error = last_error;
+  const cudaError_t error = std::getenv("EMULATED_CUDA_ERROR") ? cudaErrorAsTold : last_error;
   last_error = cudaSuccess;
   return error;
 }
 inline const char* cudaGetErrorString(cudaError_t error) {
+  if (error == cudaErrorAsTold) return std::getenv("EMULATED_CUDA_ERROR");
   return error == cudaSuccess ? "no error" : "invalid configuration argument";
 }
 

@@ -366,14 +366,21 @@ def refuse_a_recording() -> None:
         return [views[0].sum((1, 2, 3)) + float(views[0].mean())]  # waits for the GPU
 
     before = torch.cuda.current_stream()
+    good = Captured(lambda views: [2 * views[0]], captured.CudaRecorder(torch.device("cuda", 0)))
     answer = Captured(waits, captured.CudaRecorder(torch.device("cuda", 0)))
     views = [torch.rand(2, 1, 4, 4).cuda()]
+    for _ in range(2):
+        good(views)
+    assert len(good._passes) == 1
+    state = torch.cuda.get_rng_state()
     answer(views)
     with pytest.warns(RuntimeWarning, match="not recorded"):
         found = answer(views)[0]
     assert torch.cuda.current_stream() == before
     torch.testing.assert_close(found, waits(views)[0])
+    assert torch.equal(torch.cuda.get_rng_state(), state)
     torch.rand(3, device="cuda").sum().item()
+    torch.testing.assert_close(good(views)[0], 2 * views[0])  # recorded before, replayed after
 
 
 @needs_gpu
@@ -412,6 +419,59 @@ def test_memory_that_runs_out_while_recording_refuses_that_size_alone() -> None:
     for _ in range(3):
         assert_same(answer(views_of(2)), compute(views_of(2)))
     assert answer._recordable and list(answer._passes.values()) == [None]
+
+
+def test_memory_that_ran_out_before_is_no_reason_of_a_refusal() -> None:
+    """A caller tries smaller batches while the error of a larger one is handled."""
+    answer = Captured(compute, Refusing())
+    try:
+        raise torch.OutOfMemoryError("the caller's")
+    except torch.OutOfMemoryError:
+        answer(views_of(2))
+        with pytest.warns(RuntimeWarning, match="not recorded as CUDA graphs"):
+            answer(views_of(2))
+    assert not answer._recordable
+
+
+class Numbers:
+    """Random numbers of a GPU as PyTorch 2.6 keeps them: a state that a recording belongs to."""
+
+    def __init__(self, state: dict[str, int]) -> None:
+        self.state = state
+
+    def graphsafe_get_state(self) -> Numbers:
+        return Numbers(self.state)
+
+    def graphsafe_set_state(self, other: Numbers) -> None:
+        self.state = other.state
+
+    def clone_state(self) -> Numbers:
+        return Numbers({**self.state, "recording": 0})
+
+    def get_state(self) -> int:
+        return self.state["drawn"]
+
+    def set_state(self, drawn: int) -> None:
+        self.state["drawn"] = drawn
+
+    def draw(self) -> int:
+        assert not self.state["recording"], "drawn outside of the recording that is under way"
+        self.state["drawn"] += 1
+        return self.state["drawn"]
+
+
+def test_a_refused_recording_leaves_random_numbers_as_they_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    numbers = Numbers({"drawn": 5, "recording": 0})
+    state = numbers.state  # which graphs of before belong to
+    monkeypatch.setattr(torch.cuda, "default_generators", (numbers,))
+    with pytest.raises(RuntimeError, match="refused"), captured._random_numbers_apart(0):
+        numbers.draw()  # by another thread
+        numbers.state["recording"] = 1
+        raise RuntimeError("refused")
+    assert numbers.state is state
+    assert numbers.draw() == 7
 
 
 @needs_gpu

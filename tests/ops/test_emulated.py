@@ -1,6 +1,6 @@
 """The CUDA kernels, run on the CPU: every test of the ops goes through them.
 
-What only a GPU can show is in test_ops_cuda.py. Here the C++ compiler compiles the kernels' own
+What only a GPU can show is in test_cuda.py. Here the C++ compiler compiles the kernels' own
 sources (emulated_cuda), and they take the place of the CPU code: their walk over the output, their
 choice of packs and their grids are held to the same examples and properties.
 """
@@ -15,13 +15,12 @@ from types import ModuleType
 
 import emulated_cuda
 import pytest
-import test_ops_crop
-import test_ops_interaction
 import torch
-from test_ops_interaction import DTYPES, LAYOUTS, random_map, region_maps
+from ops import test_crop, test_interaction
+from ops.test_interaction import DTYPES, LAYOUTS, random_map, region_maps
 
 from pcnn import ops
-from pcnn.ops import native
+from pcnn.ops import modules, native
 
 pytestmark = pytest.mark.skipif(
     shutil.which(emulated_cuda.COMPILER) is None, reason="needs a C++ compiler"
@@ -33,7 +32,7 @@ def _tests(module: ModuleType) -> dict[str, Callable[..., None]]:
     return {name: value for name, value in vars(module).items() if name.startswith("test_")}
 
 
-globals().update(_tests(test_ops_crop), **_tests(test_ops_interaction))
+globals().update(_tests(test_crop), **_tests(test_interaction))
 # Of the CPU code alone: the kernels copy no view out of another.
 del test_a_face_s_regions_are_its_own_pixels  # noqa: F821
 
@@ -61,8 +60,8 @@ def implementation(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_two_files_are_two_modules(emulated: ModuleType, tmp_path: Path) -> None:
     """As two kinds of GPUs in one machine need."""
     other = shutil.copy(str(emulated.__file__), tmp_path)
-    assert native.load(Path(other)).__file__ == other
-    assert native.load(Path(other)) is not emulated
+    assert modules.load(Path(other)).__file__ == other
+    assert modules.load(Path(other)) is not emulated
 
 
 @pytest.mark.skipif(CPU is None, reason="needs the compiled CPU ops")

@@ -1,0 +1,188 @@
+"""The compiled modules: found, tried on a GPU once, loaded and called."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.machinery
+import importlib.util
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from pcnn.errors import InputError, NativeError
+from pcnn.ops import build, compiler
+
+# The element types the compiled code knows, and its numbers for them (csrc/numeric.h).
+DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+
+# Index of a GPU → the module whose kernels have run on it, or why there is none.
+_cuda_modules: dict[int, ModuleType | str] = {}
+_search = threading.Lock()
+
+
+def packaged(name: str) -> tuple[ModuleType | None, str]:
+    """A compiled module of this package (_C or _cuda), or None and why it is not here.
+
+    A checkout in which none was built takes that of an installed pcnn with the same sources.
+    """
+    full_name = f"pcnn.{name}"
+    own = Path(build.PACKAGE, name + compiler.module_suffix())
+    if build.is_checkout() and not own.is_file() and full_name not in sys.modules:
+        return _installed(name)
+    try:
+        return importlib.import_module(full_name), ""
+    except ImportError as error:
+        return None, str(error)
+
+
+@functools.cache
+def _installed(name: str) -> tuple[ModuleType | None, str]:
+    """See packaged: the module of a pcnn that this checkout hides."""
+    files = [Path(folder, "pcnn", name + compiler.module_suffix()) for folder in sys.path]
+    # What an import would find is that of another checkout, where one is installed in place.
+    found = importlib.util.find_spec(f"pcnn.{name}")
+    files += [Path(found.origin)] if found and found.origin else []
+    missing = f"{build.ROOT} has none built"
+    for path in dict.fromkeys(file.resolve() for file in files if file.is_file()):
+        # The hash that the file carries, read without running what was compiled from other sources.
+        if build.sources_hash().encode() not in path.read_bytes():
+            missing += f", and {path} is of other sources"
+            continue
+        try:
+            return load(path, name), ""
+        except NativeError as error:
+            missing += f", and {error}"
+    return None, f"{missing}; build them there: python setup.py build_ext --inplace"
+
+
+def cuda_module(device: torch.device) -> ModuleType | str:
+    """The kernels for a GPU: packaged, else compiled on first use; or why there are none.
+
+    Each has to compute one element on the GPU first, which a driver older than the compiler, or
+    kernels for other GPUs, would refuse. A process does so once for each GPU.
+    """
+    found = _cuda_modules.get(device.index)
+    if found is not None:
+        return found
+    index = torch.cuda.current_device() if device.index is None else device.index
+    with _search:
+        if index in _cuda_modules:
+            return _cuda_modules[index]
+        device = torch.device(device.type, index)
+        with torch.cuda.device(device):
+            untried = torch.cuda.is_current_stream_capturing()
+        try:
+            found = _find_cuda_module(device, untried)
+        except NativeError as error:
+            found = str(error)
+        if not untried:
+            _cuda_modules[index] = found
+    return found
+
+
+def known_cuda_module(index: int) -> ModuleType | str | None:
+    """What `cuda_module` found before for the GPU of an index; None: it was not asked."""
+    return _cuda_modules.get(index)
+
+
+def _find_cuda_module(device: torch.device, untried: bool) -> ModuleType:
+    """See cuda_module. untried: a stream is recorded, so nothing may wait for the GPU.
+
+    Raises NativeError: there is none, and why.
+    """
+    major, minor = torch.cuda.get_device_capability(device)
+    if 10 * major + minor < compiler.OLDEST:
+        oldest = f"{compiler.OLDEST // 10}.{compiler.OLDEST % 10}"
+        raise NativeError(
+            f"the kernels need a GPU of compute capability {oldest} or more, {device} has "
+            f"{major}.{minor}"
+        )
+    failures = []
+    module, _ = packaged("_cuda")
+    try:
+        if module is not None:
+            return module if untried else try_out(module, device)
+    except NativeError as error:
+        failures.append(f"the packaged {error}")
+
+    def use(path: Path) -> ModuleType:
+        compiled = load(path)
+        return compiled if untried else try_out(compiled, device)
+
+    try:
+        return build.cuda_module((major, minor), use)
+    except NativeError as error:
+        raise NativeError("\n".join([*failures, str(error)])) from error
+
+
+def try_out(module: ModuleType, device: torch.device) -> ModuleType:
+    """The module, after `warp_add` of one element has run on the device and was waited for.
+
+    Raises NativeError: it failed, or gave another result than 2 + 2.
+    """
+    face = torch.full((1, 1, 1, 1), 2.0, dtype=torch.float32, device=device)
+    theta = torch.eye(2, 3, dtype=torch.float32, device=device)
+    fused = torch.full_like(face, torch.nan)
+    maps = (numbers(face), theta.data_ptr(), numbers(face), numbers(fused))
+    try:
+        call(module.warp_add, face, *maps, DTYPES[torch.float32])
+        found = float(fused)  # waits for the device
+    except RuntimeError as error:
+        reason = str(error).strip().partition("\n")[0]
+    else:
+        if found == 4.0:
+            return module
+        reason = f"2 + 2 is {found}"
+    raise NativeError(
+        f"{Path(str(module.__file__)).name} ({module.BUILD}) does not run on {device}: {reason}. A "
+        f"newer NVIDIA driver may help, or an nvcc of CUDA {torch.version.cuda or 'version'} that "
+        "$CUDACXX names, as PyTorch itself was built with"
+    )
+
+
+def load(path: os.PathLike[str], name: str = "_cuda") -> ModuleType:
+    """The module in a file of its own. Raises NativeError: it won't load.
+
+    name: under which it was compiled, _C or _cuda.
+    """
+    # A name for each file: pybind11 gives a name that it knows the module that it knows, which may
+    # be another kind of GPU's. Only what follows the last dot has to be as in bindings.cpp.
+    own_name = f"{os.fspath(path)}.{name}"
+    loader = importlib.machinery.ExtensionFileLoader(own_name, os.fspath(path))
+    spec = importlib.util.spec_from_file_location(own_name, path, loader=loader)
+    try:
+        assert spec is not None  # for mypy: a loader was given
+        module = importlib.util.module_from_spec(spec)
+        loader.exec_module(module)
+    except ImportError as error:
+        raise NativeError(f"cannot load the compiled {path}: {error}") from error
+    return module
+
+
+def call(function: Callable[..., None], place: Tensor, *arguments: object) -> None:
+    """Run a compiled op on the tensor's device: the CPU's threads or the GPU's current stream.
+
+    Raises InputError: it refuses its arguments; NativeError: it fails.
+    """
+    try:
+        if place.is_cpu:
+            function(*arguments, torch.get_num_threads(), 0)
+        else:
+            stream = torch.cuda.current_stream(place.device)
+            function(*arguments, stream.device_index, stream.cuda_stream)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    except RuntimeError as error:
+        raise NativeError(str(error)) from error
+
+
+def numbers(tensor: Tensor) -> tuple[int, ...]:
+    """Address, sizes, strides: a tensor as the compiled code takes it."""
+    return (tensor.data_ptr(), *tensor.shape, *tensor.stride())
