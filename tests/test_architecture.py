@@ -49,7 +49,7 @@ def test_every_room_is_in_the_picture() -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_go_one_way(module: str) -> None:
     order = layers()
-    own = module.split(".")[0]
+    own = module.split(".", maxsplit=1)[0]
     mine = next(i for i, layer in enumerate(order) if own in layer)
     allowed = set().union(*order[:mine], {own}, order[0])
     wrong = set(rooms(module)) - allowed
