@@ -11,14 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcnn.errors import WeightsError
+from pcnn.errors import InputError, WeightsError
 from pcnn.networks.mirror import Forward, read_both
 from pcnn.networks.pcnn import PCNN, FaceNet, Learner, ModelConfig
 from pcnn.networks.regions import RegionLayout
 from pcnn.networks.saliency import find_model
-from pcnn.weights.compression import widen
-from pcnn.weights.files import WeightsFile, check_finite, locate
-from pcnn.weights.kinds import EXPRESSION, NETWORK
+from pcnn.weights.files import WeightsFile, locate
+from pcnn.weights.kinds import NETWORK, expression
 from pcnn.weights.schema import Rule, shown
 
 
@@ -70,7 +69,7 @@ def load_expression(weights: str | Path) -> ExpressionWeights:
     names the field.
     """
     path = locate(weights, kind="expression")
-    learner, metadata = _load(path, EXPRESSION)
+    learner, metadata = _load(path, expression)
     network = learner.network
     own = metadata["region_temperatures"] if isinstance(network, PCNN) else {}
     return ExpressionWeights(
@@ -120,22 +119,19 @@ def _load(path: Path, rule: Rule) -> tuple[Learner, dict[str, Any]]:
         network = network_type(_config(metadata), initialised=False)
         learner = Learner(network, None if second is None else tuple(second[1]["classes"]))
     prefix = "" if second is None else f"{SECOND_PREFIX}{second[0]}."
-    wanted = _names(learner, prefix)
-    file.check_shapes({name: learner.state_dict()[own] for name, own in wanted.items()})
-    found = widen(file.tensors())
-    check_finite(path, found)  # factors of 8-bit numbers may be too large
+    state = learner.state_dict()
+    wanted = {_file_name(own, prefix): own for own in state}
+    file.check_shapes({name: state[own] for name, own in wanted.items()})
+    found = file.tensors()
     learner.load_state_dict({own: found[name] for name, own in wanted.items()}, assign=True)
     return learner, metadata
 
 
-def _names(learner: Learner, prefix: str) -> dict[str, str]:
-    """What a file calls a learner's tensors → what the learner does. prefix: of second heads."""
-    return {
-        own.removeprefix("network.")
-        if own.startswith("network.")
-        else prefix + own.removeprefix("second."): own
-        for own in learner.state_dict()
-    }
+def _file_name(own: str, prefix: str) -> str:
+    """What a file calls a learner's tensor. prefix: of the heads for second labels."""
+    if own.startswith("network."):
+        return own.removeprefix("network.")
+    return prefix + own.removeprefix("second.")
 
 
 @contextlib.contextmanager
@@ -153,7 +149,9 @@ def _config(metadata: Mapping[str, Any]) -> ModelConfig:
         for name, value in metadata["config"].items()
     }
     loaded = ModelConfig(**{**config, "layout": RegionLayout(**config["layout"])})
-    loaded.layout.boxes(loaded.size)
     if loaded.saliency is not None:
-        find_model(loaded.saliency)
+        try:
+            find_model(loaded.saliency)
+        except InputError as error:
+            raise InputError(f"config.saliency: {error}") from error
     return loaded

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pcnn.disk import cache_folder
 from pcnn.errors import WeightsError
-from pcnn.weights.compression import SCALE
+from pcnn.weights.compression import SCALE, widen
 from pcnn.weights.schema import Rule, RuleError, keep_to, parse
 
 _METADATA_KEY = "pcnn"
@@ -163,14 +163,24 @@ class WeightsFile:
             raise WeightsError(f"{self.path}: no tensor {unknown[0]} belongs there")
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors, as they lie in the file, on the CPU.
+        """All tensors on the CPU, floating ones and 8-bit ones with a factor widened to float32.
 
         Raises WeightsError: the file is gone, or one of them is not finite.
         """
         with self._opened() as file:
-            tensors = {name: file.get_tensor(name) for name in self.shapes}
-        check_finite(self.path, tensors)
-        return tensors
+            mapped = {name: file.get_tensor(name) for name in self.shapes}
+            widened = widen(mapped)
+            # safetensors maps the file: whoever overwrote it would change the network.
+            found = {n: t.clone() if t is mapped.get(n) else t for n, t in widened.items()}
+        check_finite(self.path, found)
+        return found
+
+    def stored(self) -> dict[str, Tensor]:
+        """All tensors as they lie in the file, on the CPU. Raises WeightsError: as `tensors`."""
+        with self._opened() as file:
+            found = {name: file.get_tensor(name).clone() for name in self.shapes}
+        check_finite(self.path, found)
+        return found
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[Any]:
@@ -189,7 +199,12 @@ def check_finite(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
     Nor may a norm's variance be below 0: its root would be none.
     """
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+        # Of what has no sum, or a sum too large, each number is looked at, which takes longer.
+        if (
+            tensor.is_floating_point()
+            and not tensor.sum().isfinite()
+            and not tensor.isfinite().all()
+        ):
             raise WeightsError(f"{path}: the tensor {name} holds NaN or infinity")
         if name.endswith("running_var") and bool((tensor < 0).any()):
             raise WeightsError(f"{path}: the tensor {name} holds variances below 0")
@@ -202,7 +217,7 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     are not finite.
     """
     file = WeightsFile(path)
-    return file.tensors(), file.metadata
+    return file.stored(), file.metadata
 
 
 def write(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from pcnn.errors import InputError
 from pcnn.networks.backbones import BACKBONES
-from pcnn.networks.regions import REGIONS
+from pcnn.networks.regions import REGIONS, RegionLayout
 from pcnn.networks.retinaface import ANCHORS_PER_CELL, ARCHITECTURES
 from pcnn.weights.schema import (
-    Rule,
     anything,
     broken,
     label,
@@ -40,7 +40,7 @@ _SHARE = number(0, 1)
 _LAYOUT = record(
     dict.fromkeys(("middle", "eyes_end", "cheeks_end"), number(0.01, 0.99)), closed=True
 )
-_CONFIG = record(
+_CONFIG_FIELDS = record(
     {
         "classes": _CLASSES,
         "size": whole(_LEAST_SIDE, _MOST_SIDE),
@@ -55,6 +55,19 @@ _CONFIG = record(
     },
     closed=True,
 )
+
+
+def _config(value: Any, name: str) -> None:
+    """A networks.pcnn.ModelConfig."""
+    _CONFIG_FIELDS(value, name)
+    if len(value["mean"]) not in (1, 3) or len(value["std"]) != len(value["mean"]):
+        raise broken(f"{name}.mean", "one number or three, as std", value["mean"])
+    try:
+        RegionLayout(**value["layout"]).boxes(value["size"])
+    except InputError as error:
+        raise broken(f"{name}.layout", "regions with pixels in them", value["layout"]) from error
+
+
 _TEMPERATURES = record({}, dict.fromkeys(REGIONS, _TEMPERATURE), closed=True)
 _SCORES = mapping(_SHARE)
 _SECOND = record(
@@ -64,7 +77,7 @@ _SECOND = record(
 
 # An expression network by itself, to go on training with.
 NETWORK = record(
-    {"architecture": one_of("pcnn", "trunk"), "config": _CONFIG},
+    {"architecture": one_of("pcnn", "trunk"), "config": _config},
     {
         "kind": one_of("expression"),
         "labels": null_or(mapping(_SECOND, most=1)),
@@ -138,6 +151,3 @@ def expression(value: Any, name: str) -> None:
     span = max(max(axis) - min(axis) for axis in zip(*points, strict=True))
     if span < _LEAST_SPAN:
         raise broken("template", f"points that span {_LEAST_SPAN} of the side or more", points)
-
-
-EXPRESSION: Rule = expression
