@@ -20,7 +20,7 @@ from torch import Tensor
 from pcnn.disk import cache_folder
 from pcnn.errors import WeightsError
 from pcnn.weights.compression import SCALE, widen
-from pcnn.weights.schema import Rule, RuleError, keep_to, parse
+from pcnn.weights.schema import Rule, keep_to, parse_metadata
 
 _METADATA_KEY = "pcnn"
 # What safetensors calls the kinds of numbers.
@@ -119,10 +119,7 @@ class WeightsFile:
             self._kinds = {name: str(own.get_dtype()) for name, own in slices.items()}
         if described is None:
             raise WeightsError(f"{path}: a safetensors file, but not one written by pcnn")
-        try:
-            metadata = parse(described)
-        except RuleError as error:
-            raise WeightsError(f"{path}: its contents do not fit together ({error})") from error
+        metadata = parse_metadata(described, str(path))
         if not isinstance(metadata, dict):
             raise WeightsError(f"{path}: a safetensors file, but not one written by pcnn")
         self.metadata: dict[str, Any] = metadata

@@ -23,8 +23,8 @@ from pcnn.weights.schema import (
     whole,
 )
 
-# Sides of faces in pixels; the authors' networks have 224.
-_LEAST_SIDE, _MOST_SIDE = 8, 1024
+# Sides of faces in pixels, and the widths of networks; the authors' have 224 and 64.
+_LEAST_SIDE, MOST = 8, 1024
 # A view's pixel averages at most so many times so many of the training faces' pixels.
 _MOST_FINER = 32
 # The landmarks of the template span at least this share of the face's side.
@@ -43,13 +43,13 @@ _LAYOUT = record(
 _CONFIG_FIELDS = record(
     {
         "classes": _CLASSES,
-        "size": whole(_LEAST_SIDE, _MOST_SIDE),
+        "size": whole(_LEAST_SIDE, MOST),
         "mean": row(number(-100, 100), 1, 3),
         "std": row(number(1e-4, 100), 1, 3),
         "layout": _LAYOUT,
     },
     {
-        "width": whole(1, 1024),
+        "width": whole(1, MOST),
         "saliency": null_or(text),
         "backbone": one_of(*BACKBONES),
     },
@@ -83,7 +83,7 @@ NETWORK = record(
         "labels": null_or(mapping(_SECOND, most=1)),
         "mirror": truth,
         "aligned": truth,
-        "native_size": whole(1, _MOST_SIDE),
+        "native_size": whole(1, MOST),
         "template": row(row(_COORDINATE, 2), 5),
         "temperature": _TEMPERATURE,
         "region_temperatures": _TEMPERATURES,
@@ -97,6 +97,9 @@ _NEEDED = record(
     dict.fromkeys(("template", "native_size", "temperature", "region_temperatures"), anything)
 )
 _ALL_TEMPERATURES = record({"region_temperatures": record(dict.fromkeys(REGIONS, _TEMPERATURE))})
+
+# What pcnn-export writes for PyTorch.
+EXPORTED = record({"outputs": row(label, 1, 16, different=True)})
 
 HEAD = record(
     {"architecture": one_of("head"), "labels": row(label, 2, 10_000, different=True)}

@@ -45,6 +45,17 @@ def keep_to(rule: Rule, metadata: object, subject: str) -> None:
         raise WeightsError(f"{subject}: its contents do not fit together ({error})") from error
 
 
+def parse_metadata(text: str, subject: str, rule: Rule | None = None) -> Any:
+    """What metadata say. Raises WeightsError, naming subject and field: as parse and keep_to."""
+    try:
+        metadata = parse(text)
+    except RuleError as error:
+        raise WeightsError(f"{subject}: its contents do not fit together ({error})") from error
+    if rule is not None:
+        keep_to(rule, metadata, subject)
+    return metadata
+
+
 def parse(text: str) -> Any:
     """JSON as its standard has it. Raises RuleError: it is none, or too long or deep to be ours."""
     if len(text) > _MOST_CHARACTERS:
