@@ -13,7 +13,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from pcnn.errors import InputError, WeightsError
-from pcnn.weights.files import read, write
+from pcnn.weights.files import WeightsFile, write
+from pcnn.weights.kinds import HEAD
+from pcnn.weights.schema import shown
 
 Vectors: TypeAlias = NDArray[np.float32]
 Method = Literal["logistic", "balanced", "means"]
@@ -139,19 +141,25 @@ class Head:
     @classmethod
     def load(cls, path: str | Path) -> Head:
         """Read what `save` wrote. Raises WeightsError: missing, damaged, or something else."""
-        tensors, metadata = read(path)
+        file = WeightsFile(path)
+        metadata, shape = file.metadata, file.shapes.get("matrix", ())
         if metadata.get("architecture") != _ARCHITECTURE:
-            found = metadata.get("architecture")
-            raise WeightsError(f"{path}: holds {found!r}, expected {_ARCHITECTURE!r}")
-        try:
-            return cls(
-                labels=tuple(map(str, metadata["labels"])),
-                matrix=tensors["matrix"].float().numpy(),
-                bias=tensors["bias"].float().numpy(),
-                weights_sha256=str(metadata["weights_sha256"]),
+            found = shown(metadata.get("architecture"))
+            raise WeightsError(f"{path}: holds {found}, expected {_ARCHITECTURE!r}")
+        file.check(HEAD)
+        labels = tuple(metadata["labels"])
+        size = shape[1] if len(shape) == 2 else 1
+        with torch.device("meta"):
+            file.check_shapes(
+                {"matrix": torch.empty(len(labels), size), "bias": torch.empty(len(labels))}
             )
-        except (KeyError, TypeError, InputError) as error:
-            raise WeightsError(f"{path}: does not fit the head it describes ({error})") from error
+        tensors = file.tensors()
+        return cls(
+            labels=labels,
+            matrix=tensors["matrix"].float().numpy(),
+            bias=tensors["bias"].float().numpy(),
+            weights_sha256=metadata["weights_sha256"],
+        )
 
     def check_weights(self, sha256: str, name: str) -> None:
         """Raise WeightsError, naming the head, unless it was fitted on these weights' vectors."""

@@ -18,6 +18,8 @@ from pcnn.engines.portable import FileGraph, quietly
 from pcnn.engines.sessions import Session, open_session, require
 from pcnn.errors import InputError, WeightsError
 from pcnn.version import __version__
+from pcnn.weights.kinds import EXPORTED
+from pcnn.weights.schema import parse_metadata
 
 # Formats and how their files' names end.
 FORMATS: Mapping[str, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
@@ -226,11 +228,15 @@ class _Program:
     """A file of torch.export."""
 
     def __init__(self, path: Path) -> None:
-        self._extra = {f"{_KEY}.json": ""}
-        self._module = torch.export.load(path, extra_files=self._extra).module()
+        extra = {f"{_KEY}.json": ""}
+        try:
+            self._module = torch.export.load(path, extra_files=extra).module()
+        except Exception as error:  # torch has no list of what it raises
+            raise WeightsError(f"{path}: PyTorch cannot use it ({error})") from error
+        described = parse_metadata(extra[f"{_KEY}.json"], str(path), EXPORTED)
+        self._outputs = list(described["outputs"])
 
     @torch.no_grad()
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         found = self._module(*(torch.from_numpy(values) for values in inputs.values()))
-        names = json.loads(self._extra[f"{_KEY}.json"])["outputs"]
-        return dict(zip(names, (values.numpy() for values in found), strict=True))
+        return dict(zip(self._outputs, (values.numpy() for values in found), strict=True))

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from pcnn.errors import WeightsError
+from pcnn.errors import InputError, WeightsError
 from pcnn.networks.mirror import Forward, read_both
 from pcnn.networks.pcnn import PCNN, FaceNet, Learner, ModelConfig
-from pcnn.networks.regions import REGIONS, RegionLayout
+from pcnn.networks.regions import RegionLayout
 from pcnn.networks.saliency import find_model
-from pcnn.weights.compression import widen
-from pcnn.weights.files import locate, read
-
-# What files call the networks.
-_NETWORKS: Mapping[object, type[PCNN | FaceNet]] = {"pcnn": PCNN, "trunk": FaceNet}
+from pcnn.weights.files import WeightsFile, locate
+from pcnn.weights.kinds import NETWORK, expression
+from pcnn.weights.schema import Rule, shown
 
 
 @dataclass(frozen=True)
@@ -67,36 +65,24 @@ class ExpressionWeights:
 def load_expression(weights: str | Path) -> ExpressionWeights:
     """An expression network by name or path, ready to use.
 
-    Raises WeightsError: see locate and read; a file of another kind, or one that does not fit.
+    Raises WeightsError: see locate and read; a file of another kind, or one that does not fit;
+    names the field.
     """
     path = locate(weights, kind="expression")
-    tensors, metadata = read(path)
-    network_type = _NETWORKS.get(metadata.get("architecture"))
-    if network_type is None:
-        raise WeightsError(f"{path}: holds {metadata.get('architecture')!r}, no expression network")
-    with _fitting(path):
-        network = network_type(_config(metadata), initialised=False)
-        network.load_state_dict(_own(widen(tensors)))
-        template = tuple((float(x), float(y)) for x, y in metadata["template"])
-        regions = REGIONS if network_type is PCNN else ()
-        own = {name: float(metadata["region_temperatures"][name]) for name in regions}
-        loaded = ExpressionWeights(
-            network=network.eval().requires_grad_(False),
-            template=template,
-            native_size=int(metadata["native_size"]),
-            temperature=float(metadata["temperature"]),
-            region_temperatures=own,
-            mirror=bool(metadata.get("mirror", False)),
-            aligned=bool(metadata.get("aligned", False)),
-            path=path,
-            metadata=metadata,
-        )
-        if len(template) != 5:
-            raise ValueError(f"template must be 5 points, got {len(template)}")
-        positive = (loaded.native_size, loaded.temperature, *own.values())
-        if not all(math.isfinite(value) and value > 0 for value in positive):
-            raise ValueError(f"sizes and temperatures must be above 0, got {positive}")
-    return loaded
+    learner, metadata = _load(path, expression)
+    network = learner.network
+    own = metadata["region_temperatures"] if isinstance(network, PCNN) else {}
+    return ExpressionWeights(
+        network=network.eval().requires_grad_(False),
+        template=tuple((float(x), float(y)) for x, y in metadata["template"]),
+        native_size=metadata["native_size"],
+        temperature=float(metadata["temperature"]),
+        region_temperatures={name: float(value) for name, value in own.items()},
+        mirror=metadata.get("mirror", False),
+        aligned=metadata.get("aligned", False),
+        path=path,
+        metadata=metadata,
+    )
 
 
 def load_network(weights: str | Path) -> PCNN | FaceNet:
@@ -104,15 +90,7 @@ def load_network(weights: str | Path) -> PCNN | FaceNet:
 
     Raises WeightsError: no such file or name, or a file of another kind.
     """
-    path = locate(weights)
-    tensors, metadata = read(path)
-    network_type = _NETWORKS.get(metadata.get("architecture"))
-    if network_type is None:
-        raise WeightsError(f"{path}: holds {metadata.get('architecture')!r}, no expression network")
-    with _fitting(path):
-        network = network_type(_config(metadata))
-        network.load_state_dict(_own(widen(tensors)))
-    return network
+    return load_learner(weights).network
 
 
 # Before the names of the tensors of heads for second labels.
@@ -124,29 +102,36 @@ def load_learner(weights: str | Path) -> Learner:
 
     Raises WeightsError: as load_network.
     """
-    network = load_network(weights)
-    path = locate(weights)
-    tensors, metadata = read(path)
-    labels = metadata.get("labels")
-    if not labels:
-        return Learner(network)
-    with _fitting(path):
-        ((name, about),) = labels.items()
-        learner = Learner(network, tuple(about["classes"]))
-        prefix = f"{SECOND_PREFIX}{name}."
-        found = {
-            key.removeprefix(prefix): tensor
-            for key, tensor in widen(tensors).items()
-            if key.startswith(prefix)
-        }
-        if learner.second is not None:
-            learner.second.load_state_dict(found)
-    return learner
+    return _load(locate(weights), NETWORK)[0]
 
 
-def _own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of the network itself, without those of heads for second labels."""
-    return {name: t for name, t in tensors.items() if not name.startswith(SECOND_PREFIX)}
+def _load(path: Path, rule: Rule) -> tuple[Learner, dict[str, Any]]:
+    """What a file holds and says. It is held against the rule before a tensor is read or made."""
+    file = WeightsFile(path)
+    metadata = file.metadata
+    architecture = metadata.get("architecture")
+    if architecture not in ("pcnn", "trunk"):
+        raise WeightsError(f"{path}: holds {shown(architecture)}, no expression network")
+    file.check(rule)
+    network_type = PCNN if architecture == "pcnn" else FaceNet
+    second = next(iter((metadata.get("labels") or {}).items()), None)
+    with _fitting(path), torch.device("meta"):  # shapes alone, however large
+        network = network_type(_config(metadata), initialised=False)
+        learner = Learner(network, None if second is None else tuple(second[1]["classes"]))
+    prefix = "" if second is None else f"{SECOND_PREFIX}{second[0]}."
+    state = learner.state_dict()
+    wanted = {_file_name(own, prefix): own for own in state}
+    file.check_shapes({name: state[own] for name, own in wanted.items()})
+    found = file.tensors()
+    learner.load_state_dict({own: found[name] for name, own in wanted.items()}, assign=True)
+    return learner, metadata
+
+
+def _file_name(own: str, prefix: str) -> str:
+    """What a file calls a learner's tensor. prefix: of the heads for second labels."""
+    if own.startswith("network."):
+        return own.removeprefix("network.")
+    return prefix + own.removeprefix("second.")
 
 
 @contextlib.contextmanager
@@ -154,7 +139,7 @@ def _fitting(path: str | Path) -> Iterator[None]:
     """Turn what building a network out of a file's contents raises into WeightsError."""
     try:
         yield
-    except (KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{path}: its contents do not fit together ({error})") from error
 
 
@@ -165,5 +150,8 @@ def _config(metadata: Mapping[str, Any]) -> ModelConfig:
     }
     loaded = ModelConfig(**{**config, "layout": RegionLayout(**config["layout"])})
     if loaded.saliency is not None:
-        find_model(loaded.saliency)
+        try:
+            find_model(loaded.saliency)
+        except InputError as error:
+            raise InputError(f"config.saliency: {error}") from error
     return loaded

@@ -20,6 +20,7 @@ from torch import Tensor
 from pcnn.errors import WeightsError, counted
 from pcnn.networks.pcnn import PCNN, ModelConfig
 from pcnn.networks.regions import REGIONS
+from pcnn.weights.checkpoints import check_tensors
 
 # View → (its features…, its resnet…, its head).
 _TRUNKS = {
@@ -129,12 +130,15 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict):
         raise WeightsError(f"{path}: holds no state_dict")
-    return {
-        str(name).removeprefix("module."): tensor.to(torch.float32)
-        if tensor.is_floating_point()
-        else tensor
+    tensors = {
+        str(name).removeprefix("module."): tensor
         for name, tensor in state.items()
         if isinstance(tensor, Tensor)
+    }
+    check_tensors(path, tensors)
+    return {
+        name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
     }
 
 

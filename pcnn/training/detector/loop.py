@@ -23,7 +23,9 @@ from pcnn.training.detector.options import DetectorOptions, fingerprint
 from pcnn.training.detector.photographs import Photograph
 from pcnn.training.detector.targets import Targets, distillation_loss, targets_of
 from pcnn.training.optimiser import average_decay, parameter_groups
+from pcnn.weights.checkpoints import check_state, fill, fill_optimizer, read_training
 from pcnn.weights.detector import DetectorSettings, normalise_images, read_detector
+from pcnn.weights.schema import text
 
 ARCHITECTURE = "retinaface-mobilenet0.25"
 # Share of the steps over which the learning rate rises; it falls along a cosine afterwards, of
@@ -134,20 +136,20 @@ class DetectorTraining:
     def resume(self) -> None:
         """Go on from the checkpoint, where there is one.
 
-        Raises InputError: it was made with other options.
+        Raises InputError: it was made with other options. WeightsError: it is damaged.
         """
         if not self.path.exists():
             return
-        stored = torch.load(self.path, map_location=self.options.device, weights_only=True)
+        stored = read_training(self.path, self.options.device, text)
         if stored["options"] != fingerprint(self.options):
             raise InputError(
                 f"train_detector: {self.path} was made with other options "
                 f"({stored['options']}); use those, or remove it to start anew"
             )
-        self.step = stored["step"]
-        self.network.load_state_dict(stored["network"])
-        self.average = stored["average"]
-        self.optimizer.load_state_dict(stored["optimizer"])
+        fill(self.path, "network", self.network, stored.get("network"))
+        average = check_state(self.path, "average", self.average, stored.get("average"))
+        fill_optimizer(self.path, self.optimizer, stored.get("optimizer"))
+        self.average, self.step = average, stored["step"]
 
 
 class _Steps(Dataset[_Step]):

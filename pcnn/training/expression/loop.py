@@ -29,6 +29,8 @@ from pcnn.training.expression.options import ExpressionOptions
 from pcnn.training.expression.start import new_learner
 from pcnn.training.expression.teachers import load_teachers, mean_answers
 from pcnn.training.optimiser import average_decay, parameter_groups
+from pcnn.weights.checkpoints import check_targets, fill, fill_optimizer, read_training
+from pcnn.weights.schema import anything, mapping
 
 # Options that a training may be gone on with after they changed.
 _NO_PART_IN_STEPS = ("data", "output", "detector", "mirror", "storage", "init_share")
@@ -168,8 +170,11 @@ class ExpressionTraining:
             torch.save(state, temporary)
 
     def resume(self, path: Path) -> None:
-        """Go on from a saved state. Raises InputError: it was made with other options."""
-        state = torch.load(path, weights_only=True, map_location=self.device)
+        """Go on from a saved state.
+
+        Raises InputError: it was made with other options. WeightsError: it is damaged.
+        """
+        state = read_training(path, self.device, mapping(anything))
         ours = dataclasses.asdict(self.options)
         defaults = {option.name: option.default for option in dataclasses.fields(self.options)}
         begun = {**defaults, **state["options"]}  # by a version that had fewer, perhaps
@@ -184,17 +189,20 @@ class ExpressionTraining:
             raise InputError(
                 f"ExpressionTraining: {path} was begun by an older pcnn; remove it to start afresh"
             )
-        self.learner.load_state_dict(state["learner"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self._targets = state.get("targets")
         count = len(self.train) + (0 if self._photographs is None else len(self._photographs))
-        if self._targets is not None and len(self._targets[0]) != count:
+        targets = state.get("targets")
+        if targets is not None:
+            kinds = 1 if self._second is None else 2
+            check_targets(path, targets, kinds, len(self.train.classes))
+        if targets is not None and len(targets[0]) != count:
             raise InputError(
-                f"ExpressionTraining: {path} was begun with {len(self._targets[0])} faces, "
+                f"ExpressionTraining: {path} was begun with {len(targets[0])} faces, "
                 f"the data have {count}"
             )
-        self.step = state["step"]
+        fill(path, "learner", self.learner, state["learner"])
+        fill(path, "average", self.average, state.get("average"))
+        fill_optimizer(path, self.optimizer, state.get("optimizer"))
+        self._targets, self.step = targets, state["step"]
 
     def _batch(self) -> tuple[Tensor, list[Tensor]]:
         options = self.options
