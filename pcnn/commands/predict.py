@@ -16,6 +16,7 @@ from pcnn.commands.shared import (
     NOTHING_DONE,
     SOME_FAILED,
     add_engine,
+    add_reading,
     load_recognizer,
     photograph_hint,
     positive,
@@ -67,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
     add_engine(parser)
     add("--min-score", type=probability, metavar="P", help="least detection score, 0…1")
+    add_reading(parser)
     add("--batch-size", type=positive, metavar="N", help="pictures in one pass")
     add("--info", action="store_true", help="show versions, device, weights, ops; then stop")
 

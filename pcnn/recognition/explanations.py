@@ -224,12 +224,9 @@ def _explain(
             name: weights.answer(network.forward_views, hide(views, name, layout))[0]
             for name in REGIONS
         }
-    scores = (logits / weights.temperature).softmax(1).cpu()
-    regions = {n: (own[n] / weights.region_temperatures[n]).softmax(1).cpu() for n in REGIONS}
-    without = {
-        name: (answers / weights.temperature).softmax(1).tolist()
-        for name, answers in hidden.items()
-    }
+    scores = weights.probabilities(logits).cpu()
+    regions = {name: weights.probabilities(own[name], name).cpu() for name in REGIONS}
+    without = {name: weights.probabilities(answers).tolist() for name, answers in hidden.items()}
     heat = heat_maps(network, views, logits.argmax(1), steps=STEPS).cpu().numpy()
     size = network.config.size
     places = {

@@ -12,7 +12,7 @@ import torch
 
 from pcnn.devices import choose_device
 from pcnn.embeddings.heads import Head, Vectors
-from pcnn.engines.select import check_precision, choose_engine
+from pcnn.engines.select import check_precision, choose_engine, prepare_classifier
 from pcnn.errors import InputError
 from pcnn.faces.alignment import crop_transforms
 from pcnn.faces.detector import Detector, FaceDetector, OneAtATime
@@ -30,6 +30,8 @@ from pcnn.results.values import (
 )
 from pcnn.weights.expression import load_expression
 from pcnn.weights.files import DEFAULT_DETECTOR, DEFAULT_WEIGHTS, sha256
+
+PRIORS = ("data", "uniform")
 
 _Many: TypeAlias = list[Any] | tuple[Any, ...]
 
@@ -52,6 +54,13 @@ class Recognizer:
     batch_size: how many pictures share a pass, when many are predicted; some more are in memory.
     align_crops: whether `predict_crops`, `embed_crops` and `explain_crops` turn and scale a face so
         that its landmarks lie as in training; None does it if the weights were taught so.
+    labels: "fer2013" answers in FER2013's seven labels, if the weights have heads for them; None
+        answers in the weights' first labels.
+    prior: how frequent the classes are taken to be. "data": as among the training faces, which
+        makes most faces right; "uniform": equally frequent, which finds more of the rare ones.
+        See docs/evaluation.md for what each is worth.
+    min_confidence: where the likeliest class has less, 0…1, the label is "uncertain"; the scores
+        stay as they are.
     Safe to use from several threads.
     Raises InputError: an engine or a precision that cannot be had; WeightsError: see
         weights.locate, weights.load_expression and Head.load; a head that was fitted on the
@@ -74,12 +83,23 @@ class Recognizer:
         precision: str = "float32",
         batch_size: int = 8,
         align_crops: bool | None = None,
+        labels: str | None = None,
+        prior: str = "data",
+        min_confidence: float = 0.0,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"Recognizer: batch_size must be at least 1, got {batch_size}")
         self.device = choose_device(device, "Recognizer: device")
         self.batch_size = batch_size
-        self._weights = load_expression(weights or DEFAULT_WEIGHTS)
+        if not 0 <= min_confidence <= 1:
+            raise InputError(f"Recognizer: min_confidence must lie in 0…1, got {min_confidence}")
+        if prior not in PRIORS:
+            raise InputError(f"Recognizer: prior must be {' or '.join(PRIORS)}, got {prior!r}")
+        if head is not None and (labels is not None or prior != "data"):
+            raise InputError("Recognizer: a head has labels of its own: leave out labels and prior")
+        self._weights = load_expression(weights or DEFAULT_WEIGHTS, labels)
+        if prior == "uniform":
+            self._weights = self._weights.for_equal_classes()
         self._weights.network.to(self.device)
         own_head = Head.load(head) if isinstance(head, (str, Path)) else head
         if own_head is not None:
@@ -93,7 +113,10 @@ class Recognizer:
         self._detector: Detector | OneAtATime = (
             detector if isinstance(detector, Detector) else OneAtATime(detector)
         )
-        self._reader = FaceReader(self._weights, own_head, self.device, engine, precision)
+        prepared, self._engine = prepare_classifier(self._weights, engine, precision)
+        self._reader = FaceReader(
+            self._weights, prepared, own_head, self.device, min_confidence=min_confidence
+        )
         self._align_crops = self._weights.aligned if align_crops is None else align_crops
 
     @property
@@ -271,7 +294,7 @@ class Recognizer:
         described = "; ".join(f"{100 * value:.2f} % on {name}" for name, value in scores.items())
         pairs = [
             ("device", str(self.device)),
-            ("engine", self._reader.engine),
+            ("engine", self._engine),
             ("weights", str(self._weights.path)),
             ("weights sha256", self.weights_sha256),
             ("weights accuracy", described or "not recorded"),

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from pcnn.images.loading import ImageSource
 
+# The label of a face whose likeliest class is not likely enough.
+UNCERTAIN = "uncertain"
+
 # Columns of a table of faces, before those of the classes.
 FACE_COLUMNS = (
     *("source", "face", "label", "confidence"),
@@ -44,7 +47,8 @@ class Detection:
 class Expression:
     """The expression of one face.
 
-    label: the likeliest class; confidence: its probability, 0…1.
+    label: the likeliest class, or "uncertain" where that has less than the `min_confidence` asked
+        for; confidence: the probability of the likeliest class, 0…1.
     scores: name → probability in class order; they sum to 1.
     regions: region name → scores of that region on its own, same form as `scores`.
     """
@@ -234,11 +238,19 @@ class Explanation:
         return draw_explanation(self, number=number)
 
 
-def expression_of(classes: Sequence[str], row: Tensor, regions: Mapping[str, Tensor]) -> Expression:
-    """An Expression from probabilities (classes,) of the face, and of each region."""
+def expression_of(
+    classes: Sequence[str],
+    row: Tensor,
+    regions: Mapping[str, Tensor],
+    min_confidence: float = 0.0,
+) -> Expression:
+    """An Expression from probabilities (classes,) of the face, and of each region.
+
+    min_confidence: below it the label is UNCERTAIN.
+    """
     best = int(row.argmax())
     return Expression(
-        label=classes[best],
+        label=classes[best] if float(row[best]) >= min_confidence else UNCERTAIN,
         confidence=float(row[best]),
         scores=dict(zip(classes, row.tolist(), strict=True)),
         regions={

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ class ExpressionWeights:
         temperatures and scores are those of the mean.
     aligned: the training faces were aligned by their landmarks, and pictures that already are
         faces are to be aligned, too, see alignment.
+    class_shares: how often each class was among the training faces; None where the file does not
+        say. uniform: probabilities are those for classes that are equally frequent.
     """
 
     network: PCNN | FaceNet
@@ -45,6 +47,8 @@ class ExpressionWeights:
     aligned: bool
     path: Path
     metadata: Mapping[str, Any]
+    class_shares: tuple[float, ...] | None = None
+    uniform: bool = False
 
     @property
     def saliency(self) -> str | None:
@@ -61,27 +65,56 @@ class ExpressionWeights:
         """
         return read_both(forward, views) if self.mirror else forward(views)
 
+    def probabilities(self, logits: Tensor, region: str | None = None) -> Tensor:
+        """Calibrated probabilities (…, classes) of logits.
 
-def load_expression(weights: str | Path) -> ExpressionWeights:
+        region: whose own logits they are; None: the network's.
+        Where `uniform` is set, each class's probability is divided by its share of the training
+        faces (Menon et al., Long-Tail Learning via Logit Adjustment, ICLR 2021).
+        """
+        temperature = self.temperature if region is None else self.region_temperatures[region]
+        scaled = logits / temperature
+        if self.uniform and self.class_shares is not None:
+            scaled = scaled - scaled.new_tensor(self.class_shares).log()
+        return scaled.softmax(-1)
+
+    def for_equal_classes(self) -> ExpressionWeights:
+        """The same with `uniform` set. Raises InputError: the file records no class shares."""
+        if self.class_shares is None:
+            raise InputError(f"prior 'uniform': {self.path} does not record its class shares")
+        return replace(self, uniform=True)
+
+
+def load_expression(weights: str | Path, labels: str | None = None) -> ExpressionWeights:
     """An expression network by name or path, ready to use.
 
+    labels: the name of the file's second labels, such as "fer2013", to answer in those; None
+        answers in the first.
     Raises WeightsError: see locate and read; a file of another kind, or one that does not fit;
-    names the field.
+        names the field. InputError: the file has no such labels.
     """
     path = locate(weights, kind="expression")
     learner, metadata = _load(path, expression)
-    network = learner.network
-    own = metadata["region_temperatures"] if isinstance(network, PCNN) else {}
+    network, answers = learner.network, metadata
+    if labels is not None:
+        others = metadata.get("labels") or {}
+        if labels not in others:
+            known = ", ".join(map(repr, others)) or "none"
+            raise InputError(f"labels {labels!r}: {path} has second labels: {known}")
+        network, answers = learner.relabelled(), {"temperature": 1.0, **others[labels]}
+    own = answers.get("region_temperatures", {}) if isinstance(network, PCNN) else {}
+    shares = answers.get("class_shares")
     return ExpressionWeights(
         network=network.eval().requires_grad_(False),
         template=tuple((float(x), float(y)) for x, y in metadata["template"]),
         native_size=metadata["native_size"],
-        temperature=float(metadata["temperature"]),
+        temperature=float(answers["temperature"]),
         region_temperatures={name: float(value) for name, value in own.items()},
         mirror=metadata.get("mirror", False),
         aligned=metadata.get("aligned", False),
         path=path,
         metadata=metadata,
+        class_shares=None if shares is None else tuple(map(float, shares)),
     )
 
 

@@ -70,9 +70,15 @@ def _config(value: Any, name: str) -> None:
 
 _TEMPERATURES = record({}, dict.fromkeys(REGIONS, _TEMPERATURE), closed=True)
 _SCORES = mapping(_SHARE)
+_CLASS_SHARES = row(number(1e-6, 1), 2, 1000)
 _SECOND = record(
     {"classes": _CLASSES},
-    {"temperature": _TEMPERATURE, "region_temperatures": _TEMPERATURES, "scores": _SCORES},
+    {
+        "temperature": _TEMPERATURE,
+        "region_temperatures": _TEMPERATURES,
+        "scores": _SCORES,
+        "class_shares": _CLASS_SHARES,
+    },
 )
 
 # An expression network by itself, to go on training with.
@@ -88,6 +94,7 @@ NETWORK = record(
         "temperature": _TEMPERATURE,
         "region_temperatures": _TEMPERATURES,
         "scores": _SCORES,
+        "class_shares": _CLASS_SHARES,
         "training": mapping(anything),
         "trained_on": text,
         "licence": text,

@@ -95,6 +95,11 @@ class ExpressionTraining:
             )
         self.steps = max(1, round(self.epoch_steps * options.epochs))
 
+    @property
+    def second_shares(self) -> list[float]:
+        """How often each of the second labels is among the faces."""
+        return [] if self._second is None else self._second.votes.mean(0).tolist()
+
     def teach(self) -> list[Tensor]:
         """Have the teachers answer to all faces, as the first step does where nobody did before.
 

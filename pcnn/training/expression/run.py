@@ -148,6 +148,7 @@ def _write_weights(
         "scores": {
             f"{name}, {counted(len(valid), 'validation face')}": accuracy(logits, valid.votes)
         },
+        "class_shares": training.train.votes.mean(0).tolist(),
         "template": template,
         "temperature": fit_temperature(logits, valid.votes),
         "region_temperatures": {
@@ -155,7 +156,12 @@ def _write_weights(
         },
     }
     if learner.classes is not None:
-        metadata["labels"] = {SECOND: _describe_second(learner, options, valid)}
+        metadata["labels"] = {
+            SECOND: {
+                **_describe_second(learner, options, valid),
+                "class_shares": training.second_shares,
+            }
+        }
     write(output, tensors, metadata)
 
 
