@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pcnn.errors import InputError
 from pcnn.networks.regions import RegionLayout
+from pcnn.results.angle import UPRIGHT
 
 
 def similarity(source: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
@@ -37,6 +38,22 @@ def similarity(source: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
     a = (centred.conj() * (z - z.mean())).sum() / spread if spread > 0 else 0j
     b = z.mean() - a * w.mean()
     return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+
+
+def misfit(landmarks: ArrayLike) -> float:
+    """How far landmarks lie from where those of a face seen from the front would.
+
+    landmarks: (5, 2), in the order of `Detection.landmarks`. They may lie turned anyhow.
+    Returns the mean distance after the best similarity, in distances between the eyes of the
+    face so placed; infinite where all landmarks coincide or one is not finite.
+    """
+    points = np.asarray(landmarks, np.float64)
+    if not np.isfinite(points).all():
+        return np.inf
+    linear, shift = np.split(similarity(UPRIGHT, points), [2], axis=1)
+    distances = np.linalg.norm(np.array(UPRIGHT) @ linear.T + shift[:, 0] - points, axis=1)
+    eyes = float(np.linalg.norm(linear[:, 0]))  # in UPRIGHT they are 1 apart
+    return float(distances.mean()) / eyes if eyes > 0 else np.inf
 
 
 def face_transforms(
