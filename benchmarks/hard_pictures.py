@@ -167,7 +167,8 @@ def _scored(
             best = prediction.faces[nearest]
             errors.append(float(own[nearest]) / eyes)
         faces.append(best)
-    same = [f is not None and u is not None and f.label == u.label for f, u in zip(faces, upright)]
+    pairs = zip(faces, upright, strict=True)
+    same = [own is not None and was is not None and own.label == was.label for own, was in pairs]
     counts = {"of": len(pictures), "found": sum(f is not None for f in faces), "same": sum(same)}
     if not errors:
         return counts
@@ -192,7 +193,7 @@ def _milliseconds(recognizer: Recognizer, pictures: Sequence[Image.Image]) -> fl
 
 def _as_markdown(record: dict[str, Any]) -> str:
     lines = [
-        "| turned by | of | found | same label | landmarks within 8 % | median error | mean error |",
+        "| turned by | of | found | same label | landmarks within 8 % | median error | mean |",
         "|---|---|---|---|---|---|---|",
     ]
     lines += [f"| {row['angle']}° {_cells(row)}" for row in record["turned"]]

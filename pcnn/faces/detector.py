@@ -21,7 +21,7 @@ from pcnn.engines.folding import fold_batch_norms
 from pcnn.engines.select import prepare_detector
 from pcnn.errors import InputError, WeightsError
 from pcnn.faces.orientation import look_again
-from pcnn.faces.resampling import resized
+from pcnn.faces.resampling import pixels_tensor, resized
 from pcnn.networks.anchors import anchor_grid, decode_boxes, decode_landmarks
 from pcnn.networks.boxes import nms
 from pcnn.networks.retinaface import RetinaFace, architecture_of, load_state
@@ -262,9 +262,7 @@ class Detector:
 
     def _pixels(self, image: NDArray[np.uint8]) -> Tensor:
         """(H, W, 3) uint8 RGB → the same on the device; float32 where that is resampled faster."""
-        if not image.flags.writeable or min(image.strides) < 0:
-            image = image.copy()  # PyTorch warns of the one and refuses the other
-        pixels = upload(torch.from_numpy(image), self.device)
+        pixels = upload(pixels_tensor(image), self.device)
         return pixels if self.device.type == "cpu" else pixels.float()
 
     def _faces(

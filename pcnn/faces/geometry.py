@@ -16,6 +16,10 @@ from pcnn.errors import InputError
 from pcnn.networks.regions import RegionLayout
 from pcnn.results.angle import UPRIGHT
 
+_UPRIGHT = np.array(UPRIGHT) @ (1, 1j)
+_UPRIGHT -= _UPRIGHT.mean()
+_UPRIGHT_SPREAD = float((abs(_UPRIGHT) ** 2).sum())
+
 
 def similarity(source: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
     """The rotation, scale and shift, never a reflection, that best takes source to target.
@@ -47,13 +51,13 @@ def misfit(landmarks: ArrayLike) -> float:
     Returns the mean distance after the best similarity, in distances between the eyes of the
     face so placed; infinite where all landmarks coincide or one is not finite.
     """
-    points = np.asarray(landmarks, np.float64)
-    if not np.isfinite(points).all():
+    points = np.asarray(landmarks, np.float64) @ (1, 1j)
+    points -= points.mean()
+    turned = (_UPRIGHT.conj() @ points) / _UPRIGHT_SPREAD  # the best similarity, as in similarity
+    eyes = abs(turned)  # in UPRIGHT they are 1 apart
+    if not 0 < eyes < np.inf:
         return np.inf
-    linear, shift = np.split(similarity(UPRIGHT, points), [2], axis=1)
-    distances = np.linalg.norm(np.array(UPRIGHT) @ linear.T + shift[:, 0] - points, axis=1)
-    eyes = float(np.linalg.norm(linear[:, 0]))  # in UPRIGHT they are 1 apart
-    return float(distances.mean()) / eyes if eyes > 0 else np.inf
+    return float(abs(_UPRIGHT * turned - points).mean() / eyes)
 
 
 def face_transforms(

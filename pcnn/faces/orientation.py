@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from pcnn.faces.geometry import misfit
 from pcnn.faces.light import stretched
+from pcnn.faces.resampling import pixels_tensor
 from pcnn.faces.shrinking import Source, shrink_face
 from pcnn.ops import crop_regions
 from pcnn.results.values import Detection
@@ -27,6 +29,8 @@ from pcnn.results.values import Detection
 # more. Of sixty photographs of lfw 58 have such a face upright, turned by 90°, 180° or 270° none
 # has (benchmarks/hard_pictures.py).
 _SURE_SCORE, _SURE_ANGLE, _SURE_MISFIT = 0.95, 10.0, 0.15
+# A face that seems tilted by more than this may be one that lies, or hangs upside down.
+_UNCLEAR = 25.0
 # A tilted face is looked at in a square of this side, and is in it between so large.
 _SIDE, _LEAST_FACE, _MOST_FACE = 160, 64.0, 96.0
 # In that square the face is the one whose middle lies so near to the square's, in face sides, and
@@ -51,7 +55,7 @@ class _Find:
     face: Detection
     turn: float = 0.0
 
-    @property
+    @cached_property
     def tilt(self) -> float:
         """Degrees by which the detector saw the face from upright, in (-180, 180]."""
         return 180 - (180 - self.face.angle + self.turn) % 360
@@ -61,12 +65,45 @@ class _Find:
         return abs(self.tilt) > _SURE_ANGLE
 
     @property
+    def further_turns(self) -> tuple[float, ...]:
+        """By how much more than `turn` and `tilt` the face may be turned, in degrees."""
+        return (0.0,) if abs(self.tilt) < _UNCLEAR else (0.0, 90.0, 180.0, -90.0)
+
+    @cached_property
     def plausible(self) -> bool:
         return misfit(self.face.landmarks) <= _SURE_MISFIT
 
     @property
+    def clear(self) -> bool:
+        """Whether this is a face that stands upright, but for a tilt that is easily undone."""
+        return self.face.score >= _SURE_SCORE and abs(self.tilt) < _UNCLEAR and self.plausible
+
+    @property
     def sure(self) -> bool:
-        return self.face.score >= _SURE_SCORE and not self.tilted and self.plausible
+        return self.clear and not self.tilted
+
+
+@dataclass(eq=False)
+class _Case:
+    """A picture, as it is looked at, and what was found in it."""
+
+    picture: _Picture
+    finds: list[_Find]
+
+    @property
+    def doubtful(self) -> bool:
+        return not any(find.sure for find in self.finds)
+
+    def add(self, finds: Sequence[_Find]) -> None:
+        """Keep the best find of each face, of equals the earlier one."""
+        every, self.finds = [*self.finds, *finds], []
+        for find in sorted(every, key=lambda find: (not find.plausible, -find.face.score)):
+            if not any(_same_face(find.face, other.face) for other in self.finds):
+                self.finds.append(find)
+
+    def faces(self) -> tuple[Detection, ...]:
+        """Best first."""
+        return tuple(sorted((find.face for find in self.finds), key=lambda face: -face.score))
 
 
 def look_again(
@@ -79,39 +116,61 @@ def look_again(
     A picture without a sure face is looked at with its light stretched, if that is unusual, and
     then turned by quarters. Tilted faces are looked at one by one, set upright.
     Returns for each picture its faces, best first: the very detections of `found` where these
-    are sure.
+    stand upright and one of them is sure.
     """
-    finds = [[_Find(face) for face in faces] for faces in found]
-    doubtful = [index for index, own in enumerate(finds) if not _any_sure(own)]
-    seen = {index: stretched(pictures[index]) for index in doubtful}
-    relit = [index for index in doubtful if seen[index] is not pictures[index]]
-    for index, faces in zip(relit, look([seen[index] for index in relit]), strict=True):
-        finds[index] = _best_of([*finds[index], *map(_Find, faces)])
-    doubtful = [index for index in doubtful if not _any_sure(finds[index])]
-    turned = [np.ascontiguousarray(np.rot90(seen[i], k)) for i in doubtful for k in (1, 2, 3)]
-    for place, faces in enumerate(look(turned) if turned else ()):
-        index, quarters = doubtful[place // 3], place % 3 + 1
-        height, width = pictures[index].shape[:2]
-        finds[index] += [_turned_back(face, quarters, width, height) for face in faces]
-    for index in doubtful:
-        finds[index] = _best_of(finds[index])
-    finds = _set_upright([seen.get(i, own) for i, own in enumerate(pictures)], finds, look)
-    return [
-        tuple(find.face for find in sorted(own, key=lambda find: -find.face.score)) for own in finds
+    cases = [
+        _Case(picture, [_Find(face) for face in faces])
+        for picture, faces in zip(pictures, found, strict=True)
     ]
+    _set_upright(cases, look, clear=True)
+    _relight([case for case in cases if case.doubtful], look)
+    _turn([case for case in cases if case.doubtful], look)
+    _set_upright(cases, look)
+    return [case.faces() for case in cases]
 
 
-def _any_sure(finds: Sequence[_Find]) -> bool:
-    return any(find.sure for find in finds)
+def _relight(cases: Sequence[_Case], look: Look) -> None:
+    """Look at pictures in unusual light with it stretched; they stay so."""
+    lit = [(case, stretched(case.picture)) for case in cases]
+    lit = [(case, picture) for case, picture in lit if picture is not case.picture]
+    if lit:
+        for (case, picture), faces in zip(lit, look([p for _, p in lit]), strict=True):
+            case.picture = picture
+            case.add([_Find(face) for face in faces])
 
 
-def _best_of(finds: Sequence[_Find]) -> list[_Find]:
-    """Of the finds of one picture the best for each face; the earlier one of equals."""
-    kept: list[_Find] = []
-    for find in sorted(finds, key=lambda find: (not find.plausible, -find.face.score)):
-        if not any(_same_face(find.face, other.face) for other in kept):
-            kept.append(find)
-    return kept
+def _turn(cases: Sequence[_Case], look: Look) -> None:
+    """Look at pictures turned by quarters."""
+    turns = [(case, quarters) for case in cases for quarters in (1, 2, 3)]
+    turned = [np.ascontiguousarray(np.rot90(case.picture, quarters)) for case, quarters in turns]
+    every = look(turned) if turned else []
+    for number, case in enumerate(cases):
+        own = range(3 * number, 3 * number + 3)
+        case.add([_turned_back(face, turns[i][1], case.picture) for i in own for face in every[i]])
+
+
+def _set_upright(cases: Sequence[_Case], look: Look, *, clear: bool = False) -> None:
+    """Find tilted faces anew, each cut out and set upright. clear: only such."""
+    tilted = [
+        (case, find)
+        for case in cases
+        for find in [f for f in case.finds if f.tilted and (f.clear or not clear)][:_MOST_FACES]
+    ]
+    for _ in range(_ROUNDS):
+        if not tilted:
+            break
+        squares = [
+            [_Square.about(case.picture, find.face, turn) for turn in find.further_turns]
+            for case, find in tilted
+        ]
+        seen = iter(look([square.pixels for own in squares for square in own]))
+        before, tilted = tilted, []
+        for (case, find), own in zip(before, squares, strict=True):
+            better = [new for square in own if (new := square.find(next(seen))) is not None]
+            if better:
+                best = max(better, key=lambda new: (new.plausible, new.face.score))
+                case.finds[case.finds.index(find)] = best
+                tilted += [(case, best)] if best.tilted else []
 
 
 def _same_face(one: Detection, other: Detection) -> bool:
@@ -122,8 +181,9 @@ def _same_face(one: Detection, other: Detection) -> bool:
     return bool(shared.min() > 0 and np.prod(shared) > least / 2)
 
 
-def _turned_back(face: Detection, quarters: int, width: int, height: int) -> _Find:
-    """What was found in `np.rot90(picture, quarters)`, in the picture of width × height."""
+def _turned_back(face: Detection, quarters: int, picture: _Picture) -> _Find:
+    """What was found in `np.rot90(picture, quarters)`, in the picture itself."""
+    height, width = picture.shape[:2]
     turn = {1: 90.0, 2: 180.0, 3: -90.0}[quarters]
     linear, shift = {
         1: ([[0, -1], [1, 0]], (width, 0)),
@@ -152,40 +212,6 @@ def _moved(face: Detection, back: _Map) -> Detection:
     )
 
 
-def _set_upright(
-    pictures: Sequence[_Picture], finds: list[list[_Find]], look: Look
-) -> list[list[_Find]]:
-    """The same with tilted and implausible faces found anew, each cut out and set upright."""
-    waiting = [
-        (index, place)
-        for index, own in enumerate(finds)
-        for place in [p for p, find in enumerate(own) if find.tilted or not find.plausible][
-            :_MOST_FACES
-        ]
-    ]
-    for number in range(_ROUNDS):
-        # A face of which nothing but the first look is known may lie anyhow.
-        turns = (0.0, 90.0, 180.0, -90.0) if number == 0 else (0.0,)
-        squares = [
-            _Square.about(pictures[index], finds[index][place].face, turn)
-            for index, place in waiting
-            for turn in turns
-        ]
-        seen = look([square.pixels for square in squares]) if squares else []
-        left = []
-        for at, (index, place) in enumerate(waiting):
-            own = range(at * len(turns), (at + 1) * len(turns))
-            better = [find for i in own if (find := squares[i].find(seen[i])) is not None]
-            if not better:
-                continue
-            best = max(better, key=lambda find: (find.plausible, find.face.score))
-            finds[index][place] = best
-            if best.tilted:
-                left.append((index, place))
-        waiting = left
-    return finds
-
-
 @dataclass(frozen=True, eq=False)
 class _Square:
     """A face cut out upright. back: (2, 3), its continuous coordinates → the picture's."""
@@ -210,7 +236,7 @@ class _Square:
         # Pixel centres count from 0, continuous coordinates from the first pixel's corner.
         to_pixels = np.column_stack((linear, linear @ (0.5, 0.5) + shift - 0.5))
         source = shrink_face(
-            Source(torch.from_numpy(picture), to_pixels[None].astype(np.float32), 1.0), _SIDE
+            Source(pixels_tensor(picture), to_pixels[None].astype(np.float32), 1.0), _SIDE
         )
         (view,) = crop_regions(
             source.pixels.contiguous(),

@@ -46,8 +46,8 @@ def cut_views(  # noqa: PLR0913
     footprint = config.size / native_size
     crops: list[list[Tensor]] = []
     for pixels, maps in zip(pictures, transforms, strict=True):
-        pixels = readable(pixels, maps, config.size)
-        image, wanted = torch.from_numpy(pixels), maps[:, : len(names)]
+        image = torch.from_numpy(readable(pixels, maps, config.size))
+        wanted = maps[:, : len(names)]
         sources = [shrink_face(Source(image, one, footprint), config.size) for one in wanted]
         if sources and all(source.pixels is image for source in sources):
             sources = [Source(image, wanted, footprint)]  # all faces at once
