@@ -7,6 +7,7 @@ The continuous coordinate of pixel centre p is p + ½.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,9 +17,9 @@ from pcnn.errors import InputError
 from pcnn.networks.regions import RegionLayout
 from pcnn.results.angle import UPRIGHT
 
-_UPRIGHT = np.array(UPRIGHT) @ (1, 1j)
-_UPRIGHT -= _UPRIGHT.mean()
-_UPRIGHT_SPREAD = float((abs(_UPRIGHT) ** 2).sum())
+_MIDDLE = sum(complex(x, y) for x, y in UPRIGHT) / len(UPRIGHT)
+_UPRIGHT = tuple(complex(x, y) - _MIDDLE for x, y in UPRIGHT)
+_UPRIGHT_SPREAD = sum(abs(point) ** 2 for point in _UPRIGHT)
 
 
 def similarity(source: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
@@ -51,13 +52,16 @@ def misfit(landmarks: ArrayLike) -> float:
     Returns the mean distance after the best similarity, in distances between the eyes of the
     face so placed; infinite where all landmarks coincide or one is not finite.
     """
-    points = np.asarray(landmarks, np.float64) @ (1, 1j)
-    points -= points.mean()
-    turned = (_UPRIGHT.conj() @ points) / _UPRIGHT_SPREAD  # the best similarity, as in similarity
+    # Five points are too few for arrays to be quick.
+    points = [complex(x, y) for x, y in np.asarray(landmarks).tolist()]
+    middle = sum(points) / len(points)
+    points = [point - middle for point in points]
+    pairs = list(zip(_UPRIGHT, points, strict=True))
+    turned = sum(w.conjugate() * z for w, z in pairs) / _UPRIGHT_SPREAD  # as in similarity
     eyes = abs(turned)  # in UPRIGHT they are 1 apart
-    if not 0 < eyes < np.inf:
-        return np.inf
-    return float(abs(_UPRIGHT * turned - points).mean() / eyes)
+    if not 0 < eyes < math.inf:
+        return math.inf
+    return sum(abs(w * turned - z) for w, z in pairs) / len(pairs) / eyes
 
 
 def face_transforms(
