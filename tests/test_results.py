@@ -80,7 +80,8 @@ def test_to_dict_by_hand() -> None:
     assert (told["source"], told["width"], told["height"]) == ("a.jpg", 640, 480)
     face = told["faces"][0]
     assert list(face) == [
-        *("label", "confidence", "scores", "regions", "box", "detection_score", "landmarks"),
+        *("label", "confidence", "scores", "regions", "box", "detection_score", "angle"),
+        "landmarks",
     ]
     told_scores = {**SCORES, "fear": 0.007812, "contempt": 0.007812}  # 6 decimals
     assert face["scores"] == told_scores

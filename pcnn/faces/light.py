@@ -31,7 +31,9 @@ _BRIGHT = 0.8
 # So many pixels along a side are enough to know a picture's light.
 _SAMPLES = 96
 # Where in a face, as shares of its view, its light is read: (2, n).
-_FACE_PLACES = np.stack(np.meshgrid(*[np.linspace(0.1, 0.9, 7)] * 2)).reshape(2, -1)
+_FACE_PLACES = np.stack(np.meshgrid(*[np.linspace(0.1, 0.9, 5, dtype=np.float32)] * 2)).reshape(
+    2, -1
+)
 # Every how many pixels of a view are enough for its mean and deviation.
 _FACE_STEP = 4
 # Less deviation, in normalised values, is no face but rounding.
@@ -68,9 +70,9 @@ def readable(
     Returns `picture` itself, or where its faces are nearly white the darkest channel of each
     pixel, stretched (see stretched).
     """
-    if not len(transforms) or not np.isfinite(transforms).all():
-        return picture
     places = transforms[:, 0, :, :2] @ (_FACE_PLACES * size) + transforms[:, 0, :, 2:]
+    if not len(places) or not np.isfinite(places).all():
+        return picture
     limits = np.array(picture.shape[1::-1])[:, None] - 1
     columns, rows = places.clip(0, limits).astype(int).swapaxes(0, 1)  # (faces, n) each
     return picture if picture[rows, columns].mean() < 255 * _BRIGHT else _darkest(picture)
