@@ -113,7 +113,7 @@ def test_what_is_written_is_rounded_and_the_result_is_not() -> None:
     assert told["box"] == [1.23, -2.35, 9.88, 8.0] and told["landmarks"] == [[3.14, 3.14]] * 5
     (row,) = Prediction((face,), None, 20, 20).rows()
     assert list(row.values()) == [
-        *(None, 1, "c", 0.52381, 1.23, -2.35, 9.88, 8.0, 0.987654),
+        *(None, 1, "c", 0.52381, 1.23, -2.35, 9.88, 8.0, 0.987654, 0.0),
         *(0.333333, 0.142857, 0.52381),
     ]
     assert face.scores["a"] == third and face.box == box and face.confidence == scores["c"]

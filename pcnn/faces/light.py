@@ -28,6 +28,8 @@ _FACE_MEAN, _FACE_DEVIATION = (0.08, 0.87), 0.06
 _USUAL_MEAN, _USUAL_DEVIATION = 0.51, 0.21
 # Faces brighter than this on average are read from the darkest channel where that says more.
 _BRIGHT = 0.8
+# It does in a face whose channels differ by so many levels on average, as no grey face's do.
+_COLOURED = 4
 # So many pixels along a side are enough to know a picture's light.
 _SAMPLES = 96
 # Where in a face, as shares of its view, its light is read: (2, n).
@@ -67,7 +69,7 @@ def readable(
 
     picture: (H, W, 3) uint8 RGB. transforms: (faces, 6, 2, 3), see geometry; of views of
     size × size pixels.
-    Returns `picture` itself, or where its faces are nearly white the darkest channel of each
+    Returns `picture` itself, or where its coloured faces are nearly white the darkest channel of each
     pixel, stretched (see stretched).
     """
     places = transforms[:, 0, :, :2] @ (_FACE_PLACES * size) + transforms[:, 0, :, 2:]
@@ -75,7 +77,10 @@ def readable(
         return picture
     limits = np.array(picture.shape[1::-1])[:, None] - 1
     columns, rows = places.clip(0, limits).astype(int).swapaxes(0, 1)  # (faces, n) each
-    return picture if picture[rows, columns].mean() < 255 * _BRIGHT else _darkest(picture)
+    values = picture[rows, columns]  # (faces, n, 3)
+    if values.mean() < 255 * _BRIGHT or np.ptp(values, axis=2).mean() < _COLOURED:
+        return picture
+    return _darkest(picture)
 
 
 def even_light(views: Sequence[Tensor], config: ModelConfig) -> list[Tensor]:

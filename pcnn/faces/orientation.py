@@ -117,6 +117,13 @@ class _Case:
             if not any(_same_face(find.face, other.face) for other in self.finds):
                 self.finds.append(find)
 
+    def keep_turn(self) -> None:
+        """Believe only sure faces where the picture turned otherwise shows the surest one."""
+        sure = [find for find in self.finds if find.sure]
+        if sure:
+            turn = max(sure, key=lambda find: find.face.score).turn
+            self.finds = [find for find in self.finds if find.sure or find.turn == turn]
+
     def faces(self) -> tuple[Detection, ...]:
         """Best first."""
         return tuple(sorted((find.face for find in self.finds), key=lambda face: -face.score))
@@ -178,6 +185,7 @@ def _turn(cases: Sequence[_Case], look: Look) -> None:
     for number, case in enumerate(cases):
         own = range(3 * number, 3 * number + 3)
         case.add([_turned_back(face, turns[i][1], case.picture) for i in own for face in every[i]])
+        case.keep_turn()
 
 
 def _set_upright(cases: Sequence[_Case], look: Look, *, clear: bool = False) -> None:

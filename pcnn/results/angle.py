@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 # between the eyes. Measured: the mean over the faces of FER+ train, made symmetric.
 UPRIGHT = ((-0.5, 0.0), (0.5, 0.0), (0.0, 0.61), (-0.4, 1.085), (0.4, 1.085))
 
+_NOTHING = 1e-9
+
 
 def angle_of(landmarks: Iterable[Sequence[float]]) -> float:
     """Degrees clockwise by which a face lies from upright, in (-180, 180].
@@ -26,7 +28,8 @@ def angle_of(landmarks: Iterable[Sequence[float]]) -> float:
     places = [complex(x, y) for x, y in UPRIGHT]
     middle = sum(places) / len(places)
     turned = sum(((w - middle).conjugate() * z for w, z in zip(places, points, strict=True)), 0j)
-    if not cmath.isfinite(turned) or turned == 0:
+    # Points that coincide leave what rounding leaves.
+    if not cmath.isfinite(turned) or abs(turned) <= _NOTHING * max(map(abs, points)):
         return 0.0
     angle = math.degrees(cmath.phase(turned))
     return 180.0 if angle == -180 else angle
