@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pcnn.devices import upload
 from pcnn.faces.geometry import picture_transforms
+from pcnn.faces.light import even_light, readable
 from pcnn.faces.resampling import resample, to_planes
 from pcnn.faces.shrinking import Source, shrink_face
 from pcnn.networks.pcnn import PCNN, FaceNet, ModelConfig, normalise
@@ -30,6 +31,8 @@ def cut_views(  # noqa: PLR0913
 ) -> list[Tensor]:
     """The faces of pictures as a network takes them, weighed by saliency if it asks for that.
 
+    Faces in poor light are brought into the usual one (see light).
+
     pictures: (H, W, 3) each. transforms: for each picture (faces, 6, 2, 3), see geometry.
     native_size: the side in pixels of the faces that the network was trained on.
     names: the first of VIEWS that are wanted, at least "face".
@@ -43,7 +46,8 @@ def cut_views(  # noqa: PLR0913
     footprint = config.size / native_size
     crops: list[list[Tensor]] = []
     for pixels, maps in zip(pictures, transforms, strict=True):
-        image, wanted = torch.from_numpy(pixels), maps[:, : len(names)]
+        image = torch.from_numpy(readable(pixels, maps, config.size))
+        wanted = maps[:, : len(names)]
         sources = [shrink_face(Source(image, one, footprint), config.size) for one in wanted]
         if sources and all(source.pixels is image for source in sources):
             sources = [Source(image, wanted, footprint)]  # all faces at once
@@ -60,7 +64,8 @@ def cut_views(  # noqa: PLR0913
         ]
     if not crops:
         return [torch.empty(0, config.channels, *size, device=device) for size in sizes]
-    return weigh([torch.cat(parts) for parts in zip(*crops, strict=True)], config)
+    views = [torch.cat(parts) for parts in zip(*crops, strict=True)]
+    return weigh(even_light(views, config), config)
 
 
 def face_views(network: PCNN | FaceNet, faces: Tensor, native_size: int) -> list[Tensor]:

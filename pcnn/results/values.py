@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pcnn.errors import InputError
+from pcnn.results.angle import angle_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +25,7 @@ UNCERTAIN = "uncertain"
 # Columns of a table of faces, before those of the classes.
 FACE_COLUMNS = (
     *("source", "face", "label", "confidence"),
-    *("x1", "y1", "x2", "y2", "detection_score"),
+    *("x1", "y1", "x2", "y2", "detection_score", "angle"),
 )
 
 
@@ -35,12 +36,17 @@ class Detection:
     box: x1, y1, x2, y2 in pixels of the upright image; may reach over its edges.
     score: 0…1.
     landmarks: (5, 2) float32, x y in pixels: left eye, right eye, nose, left and right
-        mouth corner, left and right as seen in the image.
+        mouth corner, left and right as seen in the image when the face is set upright.
     """
 
     box: tuple[float, float, float, float]
     score: float
     landmarks: NDArray[np.float32]
+
+    @property
+    def angle(self) -> float:
+        """As `Face.angle`."""
+        return angle_of(self.landmarks.tolist())
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,15 +82,26 @@ class Face(Expression):
     detection_score: float
     landmarks: NDArray[np.float32] = field(repr=False)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The fields by name, as values that `json.dumps` takes; landmarks as five [x, y].
+    @property
+    def angle(self) -> float:
+        """Degrees clockwise by which the face lies from upright, in (-180, 180].
 
-        Probabilities and the detection score have 6 decimals, pixels 2.
+        `image.rotate(face.angle)` of Pillow, which turns counterclockwise, sets it upright. 0
+        where the landmarks say nothing: all in one place, or not finite.
+        """
+        return angle_of(self.landmarks.tolist())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields and the angle by name, as values that `json.dumps` takes.
+
+        Landmarks are five [x, y]. Probabilities and the detection score have 6 decimals, pixels
+        and degrees 2.
         """
         return {
             **super().to_dict(),
             "box": [_pixels(edge) for edge in self.box],
             "detection_score": _probability(self.detection_score),
+            "angle": _pixels(self.angle),
             "landmarks": [[_pixels(x), _pixels(y)] for x, y in self.landmarks],
         }
 
@@ -283,7 +300,7 @@ def _probability(value: float) -> float:
 
 
 def _pixels(value: float) -> float:
-    """As it is written: a hundredth is finer than the detector."""
+    """As pixels and degrees are written: a hundredth is finer than the detector."""
     return round(float(value), 2)
 
 
@@ -291,5 +308,6 @@ def _row(source: str | None, number: int, face: Face) -> dict[str, Any]:
     """One face as a line of a table."""
     told = face.to_dict()
     values = (source, number, told["label"], told["confidence"], *told["box"])
-    named = zip(FACE_COLUMNS, (*values, told["detection_score"]), strict=True)
+    values += (told["detection_score"], told["angle"])
+    named = zip(FACE_COLUMNS, values, strict=True)
     return {**dict(named), **told["scores"]}

@@ -248,9 +248,9 @@ def test_the_most_likely_candidates_alone_are_weighed(
     untrained: Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)
-    best = untrained.detect([image], min_score=0)[0][0]
+    best = untrained.detect_upright([image], min_score=0)[0][0]
     monkeypatch.setattr("pcnn.faces.detector._MOST_CANDIDATES", 1)
-    (faces,) = untrained.detect([image], min_score=0)
+    (faces,) = untrained.detect_upright([image], min_score=0)
     assert [face.score for face in faces] == [best.score]
 
 
