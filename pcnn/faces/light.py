@@ -69,8 +69,8 @@ def readable(
 
     picture: (H, W, 3) uint8 RGB. transforms: (faces, 6, 2, 3), see geometry; of views of
     size × size pixels.
-    Returns `picture` itself, or where its coloured faces are nearly white the darkest channel of each
-    pixel, stretched (see stretched).
+    Returns `picture` itself, or where its coloured faces are nearly white the darkest channel of
+    each pixel, stretched (see stretched).
     """
     places = transforms[:, 0, :, :2] @ (_FACE_PLACES * size) + transforms[:, 0, :, 2:]
     if not len(places) or not np.isfinite(places).all():
