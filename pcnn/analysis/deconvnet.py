@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
+from pcnn.devices import own_settings
 from pcnn.errors import InputError, check_shape
 from pcnn.faces.views import face_views
 from pcnn.networks.pcnn import PCNN, FaceNet
@@ -91,6 +92,7 @@ def parse_map(text: str, network: PCNN | FaceNet) -> FeatureMap:
     return FeatureMap(name, stage, channel)
 
 
+@own_settings()
 @torch.no_grad()
 def maximal_responses(
     network: PCNN | FaceNet,
@@ -130,6 +132,7 @@ def maximal_responses(
     return torch.cat(rows)
 
 
+@own_settings()
 @torch.no_grad()
 def project(
     trunk: Trunk, views: Tensor, stage: str, channels: Sequence[int] | Tensor
@@ -163,6 +166,7 @@ def project(
     return Projection(pixels, strengths, places)
 
 
+@own_settings()
 def project_top(
     network: PCNN | FaceNet,
     faces: Tensor,
@@ -190,6 +194,7 @@ def project_top(
     return top.tolist(), project(trunks[chosen.trunk], views, chosen.stage, channels)
 
 
+@own_settings()
 def strongest_maps(
     network: PCNN | FaceNet, views: Sequence[Tensor]
 ) -> dict[FeatureMap, Projection]:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcnn.devices import upload
+from pcnn.devices import own_settings, upload
 from pcnn.faces.geometry import picture_transforms
 from pcnn.faces.resampling import pictures, resample
 from pcnn.faces.shrinking import Source, shrink_face
@@ -19,6 +19,7 @@ from pcnn.networks.saliency import weigh
 from pcnn.ops import crop_regions
 
 
+@own_settings()
 def cut_views(  # noqa: PLR0913
     pictures: Sequence[NDArray[np.uint8]],
     transforms: Sequence[NDArray[np.float32]],
@@ -63,6 +64,7 @@ def cut_views(  # noqa: PLR0913
     return weigh([torch.cat(parts) for parts in zip(*crops, strict=True)], config)
 
 
+@own_settings()
 def face_views(network: PCNN | FaceNet, faces: Tensor, native_size: int) -> list[Tensor]:
     """Faces that are already cut out, as `Recognizer.predict_crops` shows them to a network.
 

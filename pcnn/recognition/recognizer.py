@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcnn.devices import choose_device
+from pcnn.devices import choose_device, own_settings
 from pcnn.embeddings.heads import Head, Vectors, unit_norm
 from pcnn.engines.select import check_precision, choose_engine, prepare_classifier
 from pcnn.errors import InputError
@@ -71,6 +71,7 @@ class Recognizer:
     'happiness'
     """
 
+    @own_settings(gradients=True)
     def __init__(  # noqa: PLR0913 - the one entry, each of whose parts can be chosen
         self,
         weights: str | Path | None = None,

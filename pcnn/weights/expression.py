@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pcnn.devices import own_settings
 from pcnn.errors import InputError, WeightsError
 from pcnn.networks.mirror import Forward, read_both
 from pcnn.networks.pcnn import PCNN, FaceNet, Learner, ModelConfig
@@ -62,6 +63,7 @@ class ExpressionWeights:
         return read_both(forward, views) if self.mirror else forward(views)
 
 
+@own_settings(gradients=True)
 def load_expression(weights: str | Path) -> ExpressionWeights:
     """An expression network by name or path, ready to use.
 
@@ -97,6 +99,7 @@ def load_network(weights: str | Path) -> PCNN | FaceNet:
 SECOND_PREFIX = "labels."
 
 
+@own_settings(gradients=True)
 def load_learner(weights: str | Path) -> Learner:
     """The bare network of a file with its heads for second labels, where it has such.
 

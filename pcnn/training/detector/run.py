@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pcnn.devices import own_settings
 from pcnn.errors import InputError
 from pcnn.faces.detector import Detector
 from pcnn.training.detector.loop import ARCHITECTURE, Course
@@ -28,6 +29,7 @@ from pcnn.weights.files import locate, sha256, write
 _CHECKED = 100
 
 
+@own_settings(gradients=True)
 def train_detector(options: DetectorTraining) -> Path:
     """Train, or go on from the checkpoint of the same options; returns the output.
 

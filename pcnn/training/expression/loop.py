@@ -14,6 +14,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pcnn.datasets.labels import FaceSet
+from pcnn.devices import own_settings
 from pcnn.errors import InputError, counted
 from pcnn.faces.resampling import pictures, resample
 from pcnn.networks.mobilenet import start_from_published
@@ -57,6 +58,7 @@ class Training:
     Raises InputError: options and data that do not fit together.
     """
 
+    @own_settings(gradients=True)
     def __init__(
         self,
         options: TrainOptions,
@@ -104,6 +106,7 @@ class Training:
             )
         self.steps = max(1, round(self.epoch_steps * options.epochs))
 
+    @own_settings(gradients=True)
     def teach(self) -> list[Tensor]:
         """Have the teachers answer to all faces, as the first step does where nobody did before.
 
@@ -132,6 +135,7 @@ class Training:
             self._teachers, faces, second=kind == 1, device=self.device, shown=self.rank == 0
         )
 
+    @own_settings(gradients=True)
     def advance(self) -> float:
         """One step of optimisation; returns its loss."""
         self.learner.train()
@@ -152,6 +156,7 @@ class Training:
         pull(self.average, self.learner, 1 - decay)
         return float(loss.detach())
 
+    @own_settings(gradients=True)
     def result(self) -> Learner:
         """What the training has come to: the average, with `init_share` of what it began with."""
         learner = copy.deepcopy(self.average)
@@ -160,6 +165,7 @@ class Training:
             pull(learner, begun, self.options.init_share)
         return learner.cpu()
 
+    @own_settings(gradients=True)
     def save(self, path: Path) -> None:
         """Write the whole state in one atomic step."""
         temporary = path.with_name(path.name + ".part")
@@ -174,6 +180,7 @@ class Training:
         torch.save(state, temporary)
         temporary.replace(path)
 
+    @own_settings(gradients=True)
     def resume(self, path: Path) -> None:
         """Go on from a saved state.
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from pcnn.devices import own_settings
 from pcnn.errors import InputError
 from pcnn.evaluation.logits import predict_logits
 from pcnn.networks.pcnn import Learner
@@ -17,6 +18,7 @@ from pcnn.weights.expression import load_learner
 _FACES_AT_ONCE = 1024  # between two steps of the progress bar
 
 
+@own_settings(gradients=True)
 def load_teachers(
     paths: Sequence[str], classes: tuple[str, ...], second: tuple[str, ...] | None
 ) -> list[Learner]:
@@ -40,6 +42,7 @@ def load_teachers(
     return teachers
 
 
+@own_settings()
 def mean_answers(
     teachers: Sequence[Learner],
     faces: Tensor,
