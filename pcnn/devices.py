@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ def own_settings(*, gradients: bool = False) -> Iterator[None]:
     It holds in the calling thread alone: other threads keep what the caller chose, and threads
     started within must enter it themselves. Where the settings are PyTorch's own it does nothing.
     """
+    _use_one_thread_after_fork()
     with contextlib.ExitStack() as entered:
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
@@ -72,6 +74,36 @@ def own_settings(*, gradients: bool = False) -> Iterator[None]:
             entered.enter_context(torch.inference_mode(False))
             entered.enter_context(torch.enable_grad())
         yield
+
+
+# The process that first came in by a door; threads of PyTorch's live in it alone.
+_user: int | None = None
+
+
+def _use_one_thread_after_fork() -> None:
+    """Have PyTorch use one thread in a child that was forked after its parent had used this.
+
+    The parent's other threads do not exist there, and OpenMP would wait for them for ever.
+    """
+    global _user  # noqa: PLW0603 - a process has but one state of this kind
+    process = os.getpid()
+    if _user is None:
+        _user = process
+    elif _user != process:
+        torch.set_num_threads(1)
+        _user = process
+
+
+def check_process(made_in: int, what: str) -> None:
+    """Raise InputError where something that survives no fork is used in a forked child.
+
+    made_in: the number of the process that made it. what: its name in the message.
+    """
+    if os.getpid() != made_in:
+        raise InputError(
+            f"{what} was made before this process was forked, which its threads or its GPU do not "
+            "survive: make it in the child, or start children by 'spawn' or 'forkserver'"
+        )
 
 
 class _Float32(TorchFunctionMode):

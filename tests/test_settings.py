@@ -199,7 +199,7 @@ def test_training_steps(
 
 @pytest.mark.engines
 @pytest.mark.parametrize("form", ["torch-export", "onnx"])
-def test_export(setting: Callable[[], Any], form: str, files: Path, tmp_path: Path) -> None:
+def test_export(form: str, files: Path, tmp_path: Path) -> None:
     samples = (torch.arange(4 * 32 * 32) * 7).remainder(251).view(4, 1, 32, 32).to(torch.uint8)
     suffix = {"torch-export": ".pt2", "onnx": ".onnx"}[form]
 
@@ -210,11 +210,11 @@ def test_export(setting: Callable[[], Any], form: str, files: Path, tmp_path: Pa
         assert all(values.dtype == np.float32 for values in answered.values())
         return {name: np.array(values) for name, values in answered.items()}
 
-    unchanged(write, setting)
+    unchanged(write, everything)
 
 
 @pytest.mark.engines
-def test_exported_detectors(setting: Callable[[], Any], tmp_path: Path) -> None:
+def test_exported_detectors(tmp_path: Path) -> None:
     samples = (torch.arange(1 * 3 * 64 * 64) * 7).remainder(251).view(1, 3, 64, 64).to(torch.uint8)
 
     def write() -> dict[str, NDArray[np.float32]]:
@@ -223,7 +223,7 @@ def test_exported_detectors(setting: Callable[[], Any], tmp_path: Path) -> None:
         export(graph, tmp_path / "x.onnx", kind="onnx", samples=samples)
         return dict(open_file(tmp_path / "x.onnx", "onnx")({graph.inputs[0]: samples.numpy()}))
 
-    unchanged(write, setting)
+    unchanged(write, everything)
 
 
 def test_evaluation_heads_and_saliency(setting: Callable[[], Any], files: Path) -> None:

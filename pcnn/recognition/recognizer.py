@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcnn.devices import choose_device, own_settings
+from pcnn.devices import check_process, choose_device, own_settings
 from pcnn.embeddings.heads import Head, Vectors, unit_norm
 from pcnn.engines.select import check_precision, choose_engine, prepare_classifier
 from pcnn.errors import InputError
@@ -84,6 +85,11 @@ class Recognizer:
         batch_size: int = 8,
         align_crops: bool | None = None,
     ) -> None:
+        self._made_of = {
+            **{"weights": weights, "detector": detector, "device": device, "head": head},
+            **{"engine": engine, "precision": precision},
+            **{"batch_size": batch_size, "align_crops": align_crops},
+        }
         if batch_size < 1:
             raise InputError(f"Recognizer: batch_size must be at least 1, got {batch_size}")
         self.device = choose_device(device, "Recognizer: device")
@@ -104,7 +110,17 @@ class Recognizer:
         )
         self._prepared, self._engine = prepare_classifier(self._weights, engine, precision)
         self._align_crops = self._weights.aligned if align_crops is None else align_crops
-        self._each = partial(process_each, step=batch_size, device=self.device)
+        self._process = os.getpid()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travels to another process as what it was made from; that process loads the files."""
+        return partial(Recognizer, **self._made_of), ()
+
+    def _each(self, images: Any, process: Any, *, bgr: bool, on_error: OnError) -> Any:
+        if self.device.type != "cpu":
+            check_process(self._process, "Recognizer: what lies on a GPU")
+        step, device = self.batch_size, self.device
+        return process_each(images, process, step=step, device=device, bgr=bgr, on_error=on_error)
 
     @property
     def classes(self) -> tuple[str, ...]:
