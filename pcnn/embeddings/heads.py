@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from pcnn.devices import own_settings
 from pcnn.errors import InputError, WeightsError
 from pcnn.weights.files import WeightsFile, write
 from pcnn.weights.kinds import HEAD
@@ -113,6 +114,7 @@ class Head:
         """D: how many values a vector must have."""
         return int(self.matrix.shape[1])
 
+    @own_settings()
     def predict_proba(self, features: ArrayLike) -> Vectors:
         """(N, D) → (N, labels) float32 probabilities; rows sum to 1, N = 0 gives none.
 
@@ -139,6 +141,7 @@ class Head:
         )
 
     @classmethod
+    @own_settings()
     def load(cls, path: str | Path) -> Head:
         """Read what `save` wrote. Raises WeightsError: missing, damaged, or something else."""
         file = WeightsFile(path)

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pcnn.devices import own_settings
 from pcnn.engines.portable import FileGraph, quietly
 from pcnn.engines.sessions import Session, open_session, require
 from pcnn.errors import InputError, WeightsError
@@ -49,6 +50,7 @@ class Comparison:
     agreement: float
 
 
+@own_settings()
 def export(
     graph: FileGraph,
     target: str | Path,
@@ -102,6 +104,7 @@ def export(
     return comparison
 
 
+@own_settings()
 def open_file(path: Path, kind: str) -> Session:
     """An exported file, ready to run. kind: one of FORMATS."""
     if kind == "torch-export":
@@ -109,6 +112,7 @@ def open_file(path: Path, kind: str) -> Session:
     return open_session(path, {"onnx": "onnxruntime"}.get(kind, kind))
 
 
+@own_settings()
 @torch.no_grad()
 def compare(graph: FileGraph, session: Session, samples: Tensor) -> Comparison:
     """What a session of the graph's file answers to samples, beside what the graph does."""

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcnn.devices import upload
+from pcnn.devices import own_settings, upload
 from pcnn.engines.folding import fold_batch_norms
 from pcnn.engines.select import prepare_detector
 from pcnn.errors import InputError, WeightsError
@@ -97,6 +97,7 @@ class Detector:
     Holds no state between calls: one detector may serve several threads.
     """
 
+    @own_settings(gradients=True)
     def __init__(
         self,
         network: RetinaFace,
@@ -119,6 +120,7 @@ class Detector:
         self._always_fine = 2 * max(settings.min_sizes[0]) > least
 
     @classmethod
+    @own_settings(gradients=True)
     def load(
         cls,
         path: str | Path,
@@ -144,6 +146,7 @@ class Detector:
         network = fold_batch_norms(network)
         return cls(network, chosen, device=device, description=description, engine=engine)
 
+    @own_settings()
     def detect(
         self, images: Sequence[NDArray[np.uint8]], *, min_score: float | None = None
     ) -> list[tuple[Detection, ...]]:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcnn.devices import upload
+from pcnn.devices import own_settings, upload
 from pcnn.faces.geometry import picture_transforms
 from pcnn.faces.light import even_light, readable
 from pcnn.faces.resampling import resample, to_planes
@@ -20,6 +20,7 @@ from pcnn.networks.saliency import weigh
 from pcnn.ops import crop_regions
 
 
+@own_settings()
 def cut_views(  # noqa: PLR0913
     pictures: Sequence[NDArray[np.uint8]],
     transforms: Sequence[NDArray[np.float32]],
@@ -68,6 +69,7 @@ def cut_views(  # noqa: PLR0913
     return weigh(even_light(views, config), config)
 
 
+@own_settings()
 def face_views(network: PCNN | FaceNet, faces: Tensor, native_size: int) -> list[Tensor]:
     """Faces that are already cut out, as `Recognizer.predict_crops` shows them to a network.
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeAlias, overload
 
 import numpy as np
 import torch
 
-from pcnn.devices import choose_device
+from pcnn.devices import check_process, choose_device, own_settings
 from pcnn.embeddings.heads import Head, Vectors
 from pcnn.engines.select import check_precision, choose_engine, prepare_classifier
 from pcnn.errors import InputError
@@ -72,6 +73,7 @@ class Recognizer:
     'happiness'
     """
 
+    @own_settings(gradients=True)
     def __init__(  # noqa: PLR0913 - the one entry, each of whose parts can be chosen
         self,
         weights: str | Path | None = None,
@@ -87,6 +89,12 @@ class Recognizer:
         prior: str = "data",
         min_confidence: float = 0.0,
     ) -> None:
+        self._made_of: dict[str, Any] = {
+            **{"weights": weights, "detector": detector, "device": device, "head": head},
+            **{"engine": engine, "precision": precision},
+            **{"batch_size": batch_size, "align_crops": align_crops},
+            **{"labels": labels, "prior": prior, "min_confidence": min_confidence},
+        }
         if batch_size < 1:
             raise InputError(f"Recognizer: batch_size must be at least 1, got {batch_size}")
         self.device = choose_device(device, "Recognizer: device")
@@ -118,6 +126,11 @@ class Recognizer:
             self._weights, prepared, own_head, self.device, min_confidence=min_confidence
         )
         self._align_crops = self._weights.aligned if align_crops is None else align_crops
+        self._process = os.getpid()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travels to another process as what it was made from; that process loads the files."""
+        return partial(Recognizer, **self._made_of), ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -313,6 +326,8 @@ class Recognizer:
         on_error: OnError,
     ) -> Any:
         """What `work` makes of the pictures, see batches.process_each."""
+        if self.device.type != "cpu":
+            check_process(self._process, "Recognizer: what lies on a GPU")
         return process_each(
             images, work, step=self.batch_size, device=self.device, bgr=bgr, on_error=on_error
         )

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pcnn.devices import own_settings
 from pcnn.errors import WeightsError
 from pcnn.networks.retinaface import architecture_of
 from pcnn.weights.checkpoints import check_tensors
@@ -107,6 +108,7 @@ _OTHER_HEADS = re.compile(
 )
 
 
+@own_settings(gradients=True)
 def read_detector(path: str | Path) -> tuple[dict[str, Tensor], DetectorSettings]:
     """State dict, in the names of `retinaface.RetinaFace`, and settings of a detector's file.
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pcnn.devices import own_settings
 from pcnn.errors import InputError, WeightsError
 from pcnn.networks.mirror import Forward, read_both
 from pcnn.networks.pcnn import PCNN, FaceNet, Learner, ModelConfig
@@ -85,6 +86,7 @@ class ExpressionWeights:
         return replace(self, uniform=True)
 
 
+@own_settings(gradients=True)
 def load_expression(weights: str | Path, labels: str | None = None) -> ExpressionWeights:
     """An expression network by name or path, ready to use.
 
@@ -130,6 +132,7 @@ def load_network(weights: str | Path) -> PCNN | FaceNet:
 SECOND_PREFIX = "labels."
 
 
+@own_settings(gradients=True)
 def load_learner(weights: str | Path) -> Learner:
     """The bare network of a file with its heads for second labels, where it has such.
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pcnn.devices import own_settings
 from pcnn.errors import WeightsError, counted
 from pcnn.networks.pcnn import PCNN, ModelConfig
 from pcnn.networks.regions import REGIONS
@@ -38,6 +39,7 @@ _STAGES = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3"
 _SIZE = 224
 
 
+@own_settings(gradients=True)
 def load_upstream(path: str | Path, classes: tuple[str, ...] | None = None) -> PCNN:
     """The network of one of the authors' checkpoints, float32, eval mode, on the CPU.
 

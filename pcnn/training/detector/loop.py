@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from pcnn.devices import own_settings
 from pcnn.disk import whole_file
 from pcnn.errors import InputError
 from pcnn.faces.detector import Detector
@@ -45,6 +46,7 @@ _Step: TypeAlias = tuple[list[Mosaic], list[np.ndarray], int]
 class DetectorTraining:
     """A training run at some step: the networks, the optimiser, and how to go on."""
 
+    @own_settings(gradients=True)
     def __init__(self, options: DetectorOptions, teacher: Detector) -> None:
         self.options, self.teacher, self.step = options, teacher, 0
         torch.manual_seed(options.seed)
@@ -90,6 +92,7 @@ class DetectorTraining:
             self.step += 1
             yield loss
 
+    @own_settings(gradients=True)
     def _update(self, pictures: list[Mosaic], seen: list[np.ndarray], side: int) -> float:
         """One step of the optimiser; the student sees the degraded pictures only."""
         kind = self.teacher.settings
@@ -116,6 +119,7 @@ class DetectorTraining:
                 self.average[name].lerp_(value, 1 - decay)
         return loss.item()
 
+    @own_settings(gradients=True)
     def detector(self) -> Detector:
         """The averaged weights, ready for use."""
         state = {name: value.cpu() for name, value in self.average.items()}
@@ -133,6 +137,7 @@ class DetectorTraining:
         with whole_file(self.path) as temporary:
             torch.save(state, temporary)
 
+    @own_settings(gradients=True)
     def resume(self) -> None:
         """Go on from the checkpoint, where there is one.
 

@@ -14,6 +14,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pcnn.datasets.labels import FaceSet
+from pcnn.devices import own_settings
 from pcnn.disk import whole_file
 from pcnn.errors import InputError, counted
 from pcnn.faces.resampling import resample, to_planes
@@ -48,6 +49,7 @@ class ExpressionTraining:
     Raises InputError: options and data that do not fit together.
     """
 
+    @own_settings(gradients=True)
     def __init__(
         self,
         options: ExpressionOptions,
@@ -100,6 +102,7 @@ class ExpressionTraining:
         """How often each of the second labels is among the faces."""
         return [] if self._second is None else self._second.votes.mean(0).tolist()
 
+    @own_settings(gradients=True)
     def teach(self) -> list[Tensor]:
         """Have the teachers answer to all faces, as the first step does where nobody did before.
 
@@ -134,6 +137,7 @@ class ExpressionTraining:
             teachers, faces, second=kind == 1, device=self.device, shown=self.rank == 0
         )
 
+    @own_settings(gradients=True)
     def advance(self) -> float:
         """One step of optimisation; returns its loss."""
         self.learner.train()
@@ -153,6 +157,7 @@ class ExpressionTraining:
         pull(self.average, self.learner, 1 - decay)
         return float(loss.detach())
 
+    @own_settings(gradients=True)
     def result(self) -> Learner:
         """What the training has come to: the average, with `init_share` of what it began with."""
         learner = copy.deepcopy(self.average)
@@ -161,6 +166,7 @@ class ExpressionTraining:
             pull(learner, begun, self.options.init_share)
         return learner.cpu()
 
+    @own_settings(gradients=True)
     def save(self, path: Path) -> None:
         """Write the whole state in one atomic step."""
         state = {
@@ -174,6 +180,7 @@ class ExpressionTraining:
         with whole_file(path) as temporary:
             torch.save(state, temporary)
 
+    @own_settings(gradients=True)
     def resume(self, path: Path) -> None:
         """Go on from a saved state.
 
