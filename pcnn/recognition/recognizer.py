@@ -122,7 +122,7 @@ class Recognizer:
             detector if isinstance(detector, Detector) else OneAtATime(detector)
         )
         prepared, self._engine = prepare_classifier(self._weights, engine, precision)
-        self._reader = FaceReader(
+        self.reader = FaceReader(
             self._weights, prepared, own_head, self.device, min_confidence=min_confidence
         )
         self._align_crops = self._weights.aligned if align_crops is None else align_crops
@@ -135,7 +135,7 @@ class Recognizer:
     @property
     def classes(self) -> tuple[str, ...]:
         """The expressions' names, in the order of every `scores`."""
-        return self._reader.classes
+        return self.reader.classes
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -145,7 +145,7 @@ class Recognizer:
     @property
     def embedding_size(self) -> int:
         """D: the values of a face's vector."""
-        return self._reader.embedding_size
+        return self.reader.embedding_size
 
     @overload
     def predict(
@@ -194,8 +194,8 @@ class Recognizer:
         """
 
         def predict_batch(pictures: list[Picture]) -> list[Prediction]:
-            found, transforms = self._find(pictures, min_score)
-            expressions = iter(self._reader.expressions(pictures, transforms))
+            found, transforms = self.find_faces(pictures, min_score)
+            expressions = iter(self.reader.expressions(pictures, transforms))
             return [
                 _prediction(picture, [face_of(face, next(expressions)) for face in faces])
                 for picture, faces in zip(pictures, found, strict=True)
@@ -213,7 +213,7 @@ class Recognizer:
         """
 
         def read_batch(pictures: list[Picture]) -> list[Expression]:
-            return self._reader.expressions(pictures, self._whole(pictures))
+            return self.reader.expressions(pictures, self._whole(pictures))
 
         return self._each(images, read_batch, bgr=bgr, on_error=on_error)
 
@@ -237,8 +237,8 @@ class Recognizer:
         """
 
         def embed_batch(pictures: list[Picture]) -> list[Any]:
-            found, transforms = self._find(pictures, min_score)
-            rows = self._reader.vectors(pictures, transforms)
+            found, transforms = self.find_faces(pictures, min_score)
+            rows = self.reader.vectors(pictures, transforms)
             ends = np.cumsum([len(faces) for faces in found])[:-1]
             vectors = np.split(rows, ends)
             if not boxes:
@@ -260,7 +260,7 @@ class Recognizer:
         """
 
         def embed_batch(pictures: list[Picture]) -> list[Vectors]:
-            return list(self._reader.vectors(pictures, self._whole(pictures)))
+            return list(self.reader.vectors(pictures, self._whole(pictures)))
 
         found = self._each(images, embed_batch, bgr=bgr, on_error=on_error)
         if isinstance(found, list) and on_error == "raise":
@@ -284,8 +284,8 @@ class Recognizer:
         """
 
         def explain_batch(pictures: list[Picture]) -> list[list[Explanation]]:
-            found, transforms = self._find(pictures, min_score)
-            explained = iter(self._reader.explanations(pictures, transforms))
+            found, transforms = self.find_faces(pictures, min_score)
+            explained = iter(self.reader.explanations(pictures, transforms))
             return [[next(explained).placed(face) for face in faces] for faces in found]
 
         return self._each(images, explain_batch, bgr=bgr, on_error=on_error)
@@ -297,7 +297,7 @@ class Recognizer:
         """
 
         def explain_batch(pictures: list[Picture]) -> list[Explanation]:
-            return self._reader.explanations(pictures, self._whole(pictures))
+            return self.reader.explanations(pictures, self._whole(pictures))
 
         return self._each(images, explain_batch, bgr=bgr, on_error=on_error)
 
@@ -332,10 +332,13 @@ class Recognizer:
             images, work, step=self.batch_size, device=self.device, bgr=bgr, on_error=on_error
         )
 
-    def _find(
-        self, pictures: list[Picture], min_score: float | None
+    def find_faces(
+        self, pictures: Sequence[Picture], min_score: float | None = None
     ) -> tuple[Sequence[Sequence[Detection]], list[Transforms]]:
-        """The faces of each picture, and the transforms of their views."""
+        """The faces of each picture, and the transforms of their views for `reader`.
+
+        pictures: loaded, see batches.Picture. min_score: see `predict`.
+        """
         found = self._detector.detect([p.pixels for p in pictures], min_score=min_score)
         config, template = self._weights.network.config, self._weights.template
         return found, [
