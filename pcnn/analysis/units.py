@@ -122,8 +122,8 @@ def measure(
     idle = [unit for unit, n in zip(labelled.units, shown, strict=True) if n in (0, faces)]
     if idle or faces < 3:
         raise InputError(
-            "measure: every unit must be there in some and missing in others of 3 faces or more, "
-            f"got {counted(faces, 'face')}, unfit: {', '.join(map(str, idle)) or 'none'}"
+            "measure: each unit must be present in some and absent in other faces, of at least 3; "
+            f"got {counted(faces, 'face')}, unsuitable: {', '.join(map(str, idle)) or 'none'}"
         )
     scores, marks = _standardised(values), _standardised(labelled.present.astype(np.float64))
     correlations = scores.T @ marks / faces  # (M, K)

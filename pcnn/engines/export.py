@@ -126,7 +126,7 @@ def _check(target: Path, kind: str, int8: bool, samples: int) -> None:
     if kind not in FORMATS:
         raise InputError(f"export: format must be {', '.join(FORMATS)}, got {kind!r}")
     if target.suffix != FORMATS[kind]:
-        raise InputError(f"{target}: the name of a file for {kind} must end in {FORMATS[kind]}")
+        raise InputError(f"{target}: a file for {kind} must end in {FORMATS[kind]}")
     if kind == "torch-export":
         if int8:
             raise InputError("export: int8 is for onnx and openvino, not for torch-export")
@@ -135,21 +135,21 @@ def _check(target: Path, kind: str, int8: bool, samples: int) -> None:
     if kind == "openvino":
         require("export to openvino", ("openvino",), "openvino")
     if int8 and samples < _FEWEST:
-        raise InputError(f"export: int8 needs {_FEWEST} samples at least, got {samples}")
+        raise InputError(f"export: int8 needs at least {_FEWEST} samples, got {samples}")
 
 
 def _judge(target: Path, comparison: Comparison, int8: bool) -> None:
     """Raise WeightsError unless the file is good enough."""
     if int8 and comparison.agreement < LEAST_AGREEMENT:
         raise WeightsError(
-            f"{target}: not written: in int8 only {100 * comparison.agreement:.1f} % of "
-            f"{comparison.samples} answers are torch's, expected {100 * LEAST_AGREEMENT:.0f} %; "
-            "measure the ranges on other pictures, or leave out int8"
+            f"{target}: not written: int8 agrees with torch on {100 * comparison.agreement:.1f} % "
+            f"of {comparison.samples} answers, expected at least {100 * LEAST_AGREEMENT:.0f} %; "
+            "calibrate on other pictures, or omit int8"
         )
     if not int8 and not comparison.difference <= MOST_DIFFERENCE:
         raise WeightsError(
             f"{target}: not written: a score differs from torch's by {comparison.difference:.2g}, "
-            f"expected {MOST_DIFFERENCE} at most; try other versions of onnx and its engines"
+            f"expected at most {MOST_DIFFERENCE}; try other versions of onnx and its engines"
         )
 
 

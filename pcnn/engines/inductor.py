@@ -35,8 +35,8 @@ def write_compiled(graph: Graph, path: Path) -> None:
             )
     except Exception as error:  # compilers have exceptions of their own
         raise InputError(
-            f"engine 'compile': PyTorch cannot compile here ({_told(error)}): "
-            "install a C++ compiler, as g++, or take engine 'torch'"
+            f"engine='compile': PyTorch cannot compile here ({_summary(error)}): "
+            "install a C++ compiler, such as g++, or use engine='torch'"
         ) from error
 
 
@@ -52,7 +52,7 @@ class Compiled:
         try:
             self._code: Callable[..., Any] = _load(path, device)
         except Exception as error:
-            raise WeightsError(f"{path}: PyTorch cannot use it ({_told(error)})") from error
+            raise WeightsError(f"{path}: PyTorch cannot load it ({_summary(error)})") from error
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies, and what is sent to another process, load it for themselves."""
@@ -87,7 +87,7 @@ def machine(device: torch.device) -> str:
     return " ".join((platform.machine(), platform.processor(), *sorted(instructions())))
 
 
-def _told(error: Exception) -> str:
+def _summary(error: Exception) -> str:
     """The first two lines, as the first one may only say where something was raised."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2]) or type(error).__name__

@@ -136,8 +136,8 @@ class FaceGraph(FileGraph):
         config = loaded.network.config
         if config.saliency is not None:
             raise InputError(
-                f"{loaded.path}: reads faces through the saliency model {config.saliency}, which "
-                "cannot be exported: export weights without one"
+                f"{loaded.path}: uses the saliency model {config.saliency}, which cannot be "
+                "exported: export weights without a saliency model"
             )
         self.weights, self._views = loaded, ViewsGraph(loaded.network)
         self.side = min(loaded.native_size, config.size)

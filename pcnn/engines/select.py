@@ -57,11 +57,11 @@ def choose_engine(engine: str, device: torch.device) -> str:
         raise InputError(f"engine must be auto, {', '.join(ENGINES)}, got {engine!r}")
     if engine in PACKAGES:
         extra, packages = PACKAGES[engine]
-        require(f"engine {engine!r}", packages, extra)
+        require(f"engine={engine!r}", packages, extra)
         if device.type != "cpu":
             raise InputError(
-                f"engine {engine!r} runs on the CPU, not on {device}: "
-                "say device='cpu', or engine='torch'"
+                f"engine={engine!r} runs on the CPU, not on {device}: "
+                "use device='cpu' or engine='torch'"
             )
     return engine
 
@@ -91,11 +91,14 @@ def check_precision(precision: str, engine: str, device: torch.device) -> None:
         raise InputError(f"precision must be {', '.join(PRECISIONS)}, got {precision!r}")
     if engine == "onnxruntime" and precision in ("bfloat16", "float16"):
         raise InputError(
-            "engine 'onnxruntime' computes in float32 alone on the CPU: "
-            "say precision='float32', or another engine"
+            "engine='onnxruntime' supports only float32 on the CPU: "
+            "use precision='float32' or another engine"
         )
     if precision == "float16" and device.type == "cpu":
-        raise InputError("precision 'float16' is for GPUs: on a CPU say 'bfloat16' or 'float32'")
+        raise InputError(
+            "precision='float16' needs a GPU: on a CPU use precision='bfloat16' or "
+            "precision='float32'"
+        )
 
 
 def _chosen_precision(loaded: ExpressionWeights, engine: str) -> str:

@@ -58,7 +58,7 @@ def open_session(path: Path, engine: str, precision: str = "float32") -> Session
     try:
         return _SESSIONS[engine](path, precision)
     except Exception as error:  # each engine has exceptions of its own
-        raise WeightsError(f"{path}: {engine} cannot use it ({error})") from error
+        raise WeightsError(f"{path}: {engine} cannot load it ({error})") from error
 
 
 class _OpenVino:

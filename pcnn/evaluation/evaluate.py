@@ -126,7 +126,7 @@ def match_classes(faces: FaceSet, classes: Sequence[str]) -> Common:
     shared = tuple(ours[meaning] for meaning in ours if meaning in theirs)
     if len(shared) < 2:
         raise InputError(
-            "pcnn-evaluate: network and data must have two classes or more in common; the "
+            "match_classes: network and data must share at least two classes; the "
             f"network has {', '.join(classes)}, the data {', '.join(faces.classes)}"
         )
     # One label for each face: what other classes got of its votes must not make it another's.
@@ -134,7 +134,7 @@ def match_classes(faces: FaceSet, classes: Sequence[str]) -> Common:
     labelled = FaceSet(faces.faces, one_hot(labels, faces.classes), faces.names, faces.classes)
     known = relabel(labelled, shared)
     if len(known) == 0:
-        raise InputError(f"pcnn-evaluate: no face has one of the labels {', '.join(shared)}")
+        raise InputError(f"match_classes: no face has one of the labels {', '.join(shared)}")
     return Common(
         faces=known,
         network_only=tuple(name for name in classes if name not in shared),

@@ -258,7 +258,7 @@ class Learner(nn.Module):
     def relabelled(self) -> FaceNet | PCNN:
         """A copy of the network whose own heads are the second ones."""
         if self.second is None or self.classes is None:
-            raise InputError("Learner.relabelled: there are no second labels")
+            raise InputError("Learner.relabelled: the learner has no second labels")
         return relabelled(self.network, self.second, self.classes)
 
 

@@ -58,6 +58,6 @@ class RegionLayout:
         for name, box in boxes.items():
             if min(box.size) < 1:
                 raise InputError(
-                    f"RegionLayout.boxes: size {size} leaves no pixel for {name}; take a larger one"
+                    f"RegionLayout.boxes: size {size} leaves no pixel for {name}; use a larger size"
                 )
         return boxes

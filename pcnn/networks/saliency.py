@@ -87,7 +87,7 @@ def register(name: str, model: SaliencyModel) -> None:
     Raises InputError: the name is taken.
     """
     if name in _MODELS:
-        raise InputError(f"register: {name!r} is taken by another saliency model")
+        raise InputError(f"register: {name!r} is already the name of a saliency model")
     _MODELS[name] = model
 
 
@@ -100,8 +100,8 @@ def find_model(name: str) -> SaliencyModel:
     """The model of a name. Raises InputError: there is none."""
     if name not in _MODELS:
         raise InputError(
-            f"no saliency model is called {name!r}; there are {', '.join(_MODELS)}, and those "
-            "given to pcnn.saliency.register"
+            f"no saliency model is called {name!r}; known are {', '.join(_MODELS)}; "
+            "pcnn.saliency.register adds more"
         )
     return _MODELS[name]
 

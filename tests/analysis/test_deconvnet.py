@@ -467,16 +467,19 @@ def test_pictures_without_faces(
     monkeypatch.setattr(deconvnet_command, "_read", lambda *_: iter(()))
     assert run(file, "empty.png", "-o", "none.png") == 2
     told = capsys.readouterr().err
-    assert told == "pcnn-deconvnet: no face found in the pictures; --faces if they are faces\n"
+    assert (
+        told
+        == "pcnn-deconvnet: no face found in the pictures: add --faces if each is a cut-out face\n"
+    )
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "give pictures or --data, one of the two"),
-        (("x.png", "--data", "y"), "give pictures or --data, one of the two"),
-        (("--data", "y"), "--data and --hide-faces need a --map to look for"),
-        (("x.png", "--hide-faces"), "--data and --hide-faces need a --map to look for"),
+        ((), "give either pictures or --data"),
+        (("x.png", "--data", "y"), "give either pictures or --data"),
+        (("--data", "y"), "--data and --hide-faces need --map"),
+        (("x.png", "--hide-faces"), "--data and --hide-faces need --map"),
         (("x.png", "-o", "x.jpg"), "--output must be a .png, got x.jpg"),
         (("x.png", "--map", "chin/conv1/0"), "parse_map: trunk must be one of face, left_eye"),
     ],
@@ -498,4 +501,4 @@ def test_not_too_many_faces_below_each_other(
 ) -> None:
     monkeypatch.setattr(deconvnet_command, "_MOST", 0)
     assert run(file, folders, "--faces", "-o", tmp_path / "x.png") == 2
-    assert "more than 0 faces: give a --map to look for" in capsys.readouterr().err
+    assert "more than 0 faces: choose feature maps with --map" in capsys.readouterr().err

@@ -223,7 +223,7 @@ def test_only_classes_in_common_count() -> None:
 
 
 def test_vocabularies_too_far_apart() -> None:
-    with pytest.raises(InputError, match="two classes or more in common; the network has neutral"):
+    with pytest.raises(InputError, match="share at least two classes; the network has neutral"):
         match_classes(face_set(["happy"], ("happy", "bored")), FERPLUS_CLASSES)
     bored = face_set(["bored"], ("happy", "sad", "bored"))
     with pytest.raises(InputError, match="no face has one of the labels happiness, sadness"):
@@ -343,7 +343,7 @@ def test_numbered_folders(file: Path, tmp_path: Path, capsys: Captured) -> None:
     options = ["--data", str(tmp_path / "faces"), "--weights", str(file), "--device", "cpu"]
     options += ["--bootstrap", "5", "--no-latency", "--json"]
     assert cli.evaluate(options) == 2
-    assert "say what the number" in capsys.readouterr().err
+    assert "has no name; give --numbering" in capsys.readouterr().err
     assert cli.evaluate([*options, "--numbering", "anger, sad,neutral"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["classes"]["common"] == ["neutral", "sadness", "anger"]

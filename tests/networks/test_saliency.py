@@ -267,7 +267,7 @@ def test_weights_of_an_unknown_model(name: object, tmp_path: Path) -> None:
             load(path)
         if isinstance(name, str):
             known = ", ".join(saliency.model_names())
-            assert f"no saliency model is called {name!r}; there are {known}" in str(raised.value)
+            assert f"no saliency model is called {name!r}; known are {known}" in str(raised.value)
 
 
 def test_a_model_of_ones_own_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,7 +132,7 @@ class DetectorTraining:
             torch.save(state, temporary)
 
     def resume(self) -> None:
-        """Go on from the checkpoint, where there is one.
+        """Continue from the checkpoint, if it exists.
 
         Raises InputError: it was made with other options.
         """
@@ -142,7 +142,7 @@ class DetectorTraining:
         if stored["options"] != fingerprint(self.options):
             raise InputError(
                 f"train_detector: {self.path} was made with other options "
-                f"({stored['options']}); use those, or remove it to start anew"
+                f"({stored['options']}); use those options, or remove the file to start again"
             )
         self.step = stored["step"]
         self.network.load_state_dict(stored["network"])

@@ -64,7 +64,8 @@ class ExpressionTraining:
         )
         if options.batch % world:
             raise InputError(
-                f"ExpressionTraining: batch {options.batch} cannot be shared by {world} processes"
+                f"ExpressionTraining: batch must be a multiple of the {world} processes, "
+                f"got {options.batch}"
             )
         self.share = options.batch // world
         torch.manual_seed(options.seed)
@@ -168,7 +169,7 @@ class ExpressionTraining:
             torch.save(state, temporary)
 
     def resume(self, path: Path) -> None:
-        """Go on from a saved state. Raises InputError: it was made with other options."""
+        """Continue from a saved state. Raises InputError: it was made with other options."""
         state = torch.load(path, weights_only=True, map_location=self.device)
         ours = dataclasses.asdict(self.options)
         defaults = {option.name: option.default for option in dataclasses.fields(self.options)}
@@ -177,12 +178,12 @@ class ExpressionTraining:
         changed = [name for name in ours if name not in free and ours[name] != begun[name]]
         if changed:
             raise InputError(
-                f"ExpressionTraining: {path} was begun with another {', '.join(changed)}; "
-                "remove it to start afresh, or repeat the options"
+                f"ExpressionTraining: {path} was started with another {', '.join(changed)}; "
+                "repeat the options, or remove the file to start again"
             )
         if "learner" not in state:
             raise InputError(
-                f"ExpressionTraining: {path} was begun by an older pcnn; remove it to start afresh"
+                f"ExpressionTraining: {path} was started by an older pcnn; remove it to start again"
             )
         self.learner.load_state_dict(state["learner"])
         self.average.load_state_dict(state["average"])
@@ -191,7 +192,7 @@ class ExpressionTraining:
         count = len(self.train) + (0 if self._photographs is None else len(self._photographs))
         if self._targets is not None and len(self._targets[0]) != count:
             raise InputError(
-                f"ExpressionTraining: {path} was begun with {len(self._targets[0])} faces, "
+                f"ExpressionTraining: {path} was started with {len(self._targets[0])} faces, "
                 f"the data have {count}"
             )
         self.step = state["step"]

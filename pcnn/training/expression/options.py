@@ -122,7 +122,7 @@ class ExpressionOptions:
                     f"ExpressionOptions: {name} must lie in 0…1, got {getattr(self, name)}"
                 )
         if self.photographs and not self.teachers:
-            raise InputError("ExpressionOptions: photographs have no labels; they need teachers")
+            raise InputError("ExpressionOptions: photographs= needs teachers= to label them")
         find_backbone(self.backbone)
         if self.saliency is not None:
             find_model(self.saliency)

@@ -29,7 +29,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"recipe {path}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"recipe {path}: is no TOML ({error})") from error
+        raise InputError(f"recipe {path}: is not TOML ({error})") from error
     if "augmentation" in options:
         varied = _checked(path, options["augmentation"], Augmentation, "[augmentation] ")
         options["augmentation"] = Augmentation(**varied)
@@ -45,7 +45,7 @@ def _checked(path: str | Path, table: object, kind: type, place: str) -> dict[st
     for name, value in table.items():
         if name not in fields:
             known = ", ".join(fields)
-            raise InputError(f"recipe {path}: {place}{name} is no option; there are {known}")
+            raise InputError(f"recipe {path}: {place}{name} is unknown; options are {known}")
         expected = str(fields[name].type)
         if expected == "float" and type(value) is int:
             value = float(value)  # noqa: PLW2901 (TOML's 1 for 1.0)

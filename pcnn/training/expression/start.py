@@ -60,12 +60,12 @@ def new_learner(
         given = type(start.network), start.network.config.size
         if options.init_share and given != (type(network), config.size):
             kind = f"{options.network} of size {config.size}"
-            raise InputError(f"ExpressionTraining: init_share needs an init that is a {kind}")
+            raise InputError(f"ExpressionTraining: init_share= needs init= of a {kind}")
         network.start_from(start.network)
         if learner.second and start.second and start.classes == learner.classes:
             learner.second.load_state_dict(start.second.state_dict(), strict=False)
     elif options.init_share:
-        raise InputError("ExpressionTraining: init_share needs an init")
+        raise InputError("ExpressionTraining: init_share= needs init=")
     learner.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return learner
 
@@ -75,7 +75,7 @@ def _start_from_published(network: FaceNet, init: str, faces: Tensor) -> None:
     config = network.config
     if config.backbone != "mobilenet":
         raise InputError(
-            f"ExpressionTraining: {init} holds a MobileNet's weights; set backbone to 'mobilenet'"
+            f"ExpressionTraining: {init} holds a MobileNet's weights; use backbone='mobilenet'"
         )
     chosen = faces[:: max(1, len(faces) // _CALIBRATION_FACES)][:_CALIBRATION_FACES]
     views = normalise(resample(to_planes(chosen), config.size), config)

@@ -28,8 +28,8 @@ def load_teachers(paths: Sequence[str], classes: tuple[str, ...]) -> list[Learne
         known = teacher.network.config.classes
         if known != classes:
             raise InputError(
-                f"ExpressionTraining: the teacher {path} has the classes "
-                f"{', '.join(known)}, the data {', '.join(classes)}"
+                f"ExpressionTraining: the teacher {path} must have the data's classes "
+                f"{', '.join(classes)}, got {', '.join(known)}"
             )
         teachers.append(teacher)
     return teachers
