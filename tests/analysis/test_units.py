@@ -366,7 +366,7 @@ def test_heat_marks_chance() -> None:
     cells = 1180 // 40 * 20  # pixels of one map in one row
     assert 0.8 * 4 * cells < warm[:legend].sum() < 1.2 * 4 * cells  # 7, 9, and 20 twice
     assert 0.8 * cells < cold[:legend].sum() < 1.2 * cells
-    with pytest.raises(InputError, match="stage must be one of the maps', got 'layer2'"):
+    with pytest.raises(InputError, match="stage must be a stage of the maps, got 'layer2'"):
         draw_heat(found, stage="layer2")
 
 

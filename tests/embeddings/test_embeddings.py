@@ -298,7 +298,7 @@ def test_a_head_of_other_weights_is_refused(small: Path, tmp_path: Path) -> None
     with pytest.raises(WeightsError, match=f"head: fitted .* abababab, got weights {found}"):
         Recognizer(small, Planted(), "cpu", head=other)
     other.save(tmp_path / "other.safetensors")
-    with pytest.raises(WeightsError, match=r"other\.safetensors: fitted on the vectors of"):
+    with pytest.raises(WeightsError, match=r"other\.safetensors: fitted on embeddings of"):
         Recognizer(small, Planted(), "cpu", head=tmp_path / "other.safetensors")
 
 
