@@ -1,4 +1,4 @@
-"""What a training begins with: networks at random, from weights, or from a published network."""
+"""Initial networks of a training: random, from weights, or from a published network."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ _CALIBRATION_FACES = 256
 def new_learner(
     options: ExpressionOptions, train: FaceSet, second: FaceSet | None, device: torch.device
 ) -> Learner:
-    """The networks as a training begins with them: at random, or from `options.init`.
+    """The initial network of a training: random, or from `options.init`.
 
-    train: gives the classes and grey or RGB; a published network's norms are measured on its
-    faces. second: gives the classes of second heads, None for none.
-    Raises InputError: `init` does not fit the options. WeightsError: see weights.read.
+    train: gives the classes and the number of channels. The norms for published weights are
+        measured on its faces.
+    second: gives the classes of the second heads; None for no second heads.
+    Raises InputError: `init` does not fit the options. Raises WeightsError: see files.read.
     """
     grey = train.faces.dim() == 3
     config = ModelConfig(
@@ -71,7 +72,7 @@ def new_learner(
 
 
 def _start_from_published(network: FaceNet, init: str, faces: Tensor) -> None:
-    """Fill the network's trunk and stage 4; norms are measured on some of the training faces."""
+    """Fill the network's trunk and stage 4. Norms are measured on some training faces."""
     config = network.config
     if config.backbone != "mobilenet":
         raise InputError(
