@@ -1,6 +1,6 @@
 """Facial expression recognition with a perception CNN.
 
-The public names are imported when they are first used, so that `import pcnn` costs nothing.
+Public names are imported at their first use, so `import pcnn` is quick.
 """
 
 from __future__ import annotations

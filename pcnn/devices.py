@@ -1,4 +1,4 @@
-"""Where to compute, and PyTorch's settings while this package does."""
+"""Choice of the device, uploads to it, and PyTorch's settings while this package computes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from pcnn.errors import InputError
 
 
 def choose_device(device: str | torch.device, name: str) -> torch.device:
-    """The device asked for; "auto" is CUDA where there is one, else the CPU.
+    """The requested device; "auto" means CUDA where available, else the CPU.
 
-    Of several GPUs the current one, unless a number is given: with its number, as other threads
-    may have another current one.
-    name: what messages call it. Raises InputError: it cannot be used here.
+    "cuda" means the current GPU. The result includes its number, because the current GPU of
+    another thread may differ.
+    name: the argument's name in messages.
+    Raises InputError: the device cannot be used here.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -32,19 +33,19 @@ def choose_device(device: str | torch.device, name: str) -> torch.device:
 
 
 def instructions() -> frozenset[str]:
-    """The processor's sets of instructions, as Linux names them; elsewhere none are known."""
+    """The processor's instruction sets, as Linux names them; empty on other systems."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return frozenset()
-    told = (line for line in lines if line.startswith(("flags", "Features")))
-    return frozenset(word for line in told for word in line.partition(":")[2].split())
+    flags = (line for line in lines if line.startswith(("flags", "Features")))
+    return frozenset(word for line in flags for word in line.partition(":")[2].split())
 
 
 def upload(values: Tensor, device: torch.device) -> Tensor:
-    """A CPU's tensor on a device; on a CPU the tensor itself.
+    """Copy a CPU tensor to a device; on a CPU return the tensor itself.
 
-    A GPU fetches it by itself, by way of pinned memory, while the CPU goes on.
+    The copy to a GPU uses pinned memory and is asynchronous.
     """
     if device.type != "cuda":
         return values.to(device)

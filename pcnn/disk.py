@@ -1,4 +1,4 @@
-"""Files on disk: the cache folder, and files that are written whole or not at all."""
+"""Files on disk: the cache folder and atomic writes."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """The folder for what is downloaded or made anew: $XDG_CACHE_HOME/pcnn or ~/.cache/pcnn."""
+    """The folder for downloads and converted networks: $XDG_CACHE_HOME/pcnn or ~/.cache/pcnn."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pcnn"
 
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary file's path; the file gets the name `path` when the block ends well.
+    """A temporary file's path; the file is renamed to `path` when the block succeeds.
 
-    So a reader finds the old file or the whole new one, never a part of it. Each process has a
-    temporary name of its own: two may write at once, and the later rename wins.
+    A reader finds either the old file or the complete new one. Each process has its own temporary
+    name. So two processes may write at once, and the later rename wins.
     The folder must exist. Raises OSError: the file cannot be renamed.
     """
-    # The suffix stays at the end, since some writers choose the format by it.
+    # The suffix stays at the end: some writers choose the format by it.
     temporary = path.with_name(f"part-{os.getpid()}-{path.name}")
     try:
         yield temporary

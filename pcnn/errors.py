@@ -1,4 +1,4 @@
-"""The exceptions this package raises on purpose, the checks that raise them, and counts."""
+"""The package's exceptions, a check of shapes, and counts for messages."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ if TYPE_CHECKING:
 
 
 def counted(count: int, noun: str) -> str:
-    """A number and what it counts, for a message: 1 face, 2 faces, 1,000 classes."""
+    """A number with its noun for a message: 1 face, 2 faces, 1,000 classes."""
     plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
     return f"{count:,} {noun if count == 1 else plural}"
 
 
 class InputError(ValueError):
-    """Something the caller passed in cannot be used: a file, an array, an option."""
+    """A value from the caller cannot be used: a file, an array, an option."""
 
 
 class WeightsError(RuntimeError):
-    """A weights file is missing, damaged, or of another kind than asked for."""
+    """A weights file is missing, damaged or of the wrong kind."""
 
 
 class NativeError(RuntimeError):
-    """The compiled ops were demanded and cannot be built, loaded or used."""
+    """The compiled ops were requested but cannot be built, loaded or used."""
 
 
 def check_shape(function: str, name: str, tensor: Tensor, expected: Sequence[int | None]) -> None:

@@ -1,6 +1,6 @@
-"""Progress on a terminal: bars and lines on stderr, nothing where stderr is no terminal.
+"""Progress bars on stderr, if it is a terminal.
 
-rich is imported at the first use, since commands show their help without it.
+rich is imported at the first use: commands show their help without it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def stderr_console() -> Console:
-    """rich's console on stderr as it is now."""
+    """rich's console on the current stderr."""
     from rich.console import Console
 
     return Console(stderr=True)
@@ -25,10 +25,10 @@ def stderr_console() -> Console:
 def track(
     items: Iterable[T], title: str, *, total: int | None = None, shown: bool = True
 ) -> Iterable[T]:
-    """The items, with a bar that vanishes at the end.
+    """The items, with a progress bar that disappears at the end.
 
-    total: how many there are, for items without a length.
-    shown: False shows no bar, for what is done at once.
+    total: the number of items, if they have no length.
+    shown: False hides the bar, for short work.
     """
     from rich.progress import track as tracked
 
@@ -38,9 +38,10 @@ def track(
 
 
 def training_progress(title: str, *, total: int, done: int, shown: bool = True) -> Progress:
-    """The bar of a training, with one task whose field `note` stands at the end of the line.
+    """The progress bar of a training, a context manager.
 
-    total, done: steps. shown: False shows no bar. It is a context manager.
+    It has one task, whose field `note` is shown at the end of the line.
+    total, done: steps. shown: False hides the bar.
     """
     from rich.progress import (
         BarColumn,

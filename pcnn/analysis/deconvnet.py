@@ -1,7 +1,7 @@
-"""What a feature map answers to in a face: its strongest response, projected back to the pixels.
+"""Deconvnet: a feature map's strongest response, projected back to the pixels of a face.
 
-The deconvnet of Zeiler and Fergus (2014, section 2.1), for the residual trunks of this network:
-docs/deconvnet.md says what that leaves to choose.
+This is the deconvnet of Zeiler and Fergus (2014, section 2.1), adapted to residual trunks.
+docs/deconvnet.md explains the choices.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from pcnn.networks.regions import VIEWS
 from pcnn.networks.trunk import BasicBlock, Trunk
 from pcnn.terminal import track
 
-# The stages of a trunk whose maps can be asked for, from the pixels up.
+# The stages of a trunk that have maps, from the pixels up.
 STAGES = ("conv1", "layer1", "layer2", "layer3")
-_LONG = 4  # so many batches are worth a progress bar
+_LONG = 4  # batches from which a progress bar is shown
 
 
 class FeatureMap(NamedTuple):
@@ -40,10 +40,10 @@ class FeatureMap(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """The strongest responses of maps to B views, as pixels.
+    """The strongest responses of maps to B views, projected to pixels.
 
-    pixels: (B, C, h, w), of the size of the views: 0 where nothing comes from, bright where
-        brighter pixels would strengthen the response, dark where they would weaken it.
+    pixels: (B, C, h, w), of the views' size. Values are positive where brighter pixels
+        strengthen the response, negative where they weaken it, 0 where they have no effect.
     strengths: (B,) the responses, ≥ 0. places: (B, 2) int64, row and column in the map.
     """
 
@@ -53,9 +53,9 @@ class Projection:
 
 
 def trunks_of(network: PCNN | FaceNet) -> Mapping[str, Trunk]:
-    """The trunks by the view that each sees; a FaceNet has "face" alone.
+    """View name → the trunk that sees this view; a FaceNet has only "face".
 
-    Raises InputError: they are of a backbone without the pooling that a deconvnet undoes.
+    Raises InputError: the backbone has no pooling for a deconvnet to invert.
     """
     if isinstance(network, FaceNet):
         found = {"face": network.trunk}
@@ -73,7 +73,7 @@ def trunks_of(network: PCNN | FaceNet) -> Mapping[str, Trunk]:
 def feature_maps(
     network: PCNN | FaceNet, trunks: Collection[str] | None = None
 ) -> tuple[FeatureMap, ...]:
-    """All maps of a network's trunks, or of some of them: by trunk, stage and channel."""
+    """All maps of a network's trunks, or of the given ones, ordered by trunk, stage and channel."""
     return tuple(
         FeatureMap(name, stage, channel)
         for name, trunk in trunks_of(network).items()
@@ -84,13 +84,13 @@ def feature_maps(
 
 
 def parse_map(text: str, network: PCNN | FaceNet) -> FeatureMap:
-    """The map that is written as trunk/stage/channel.
+    """The map of a text of the form trunk/stage/channel.
 
-    Raises InputError: written otherwise, or the network has no such map.
+    Raises InputError: another form, or the network has no such map.
     """
     trunks, parts = trunks_of(network), text.split("/")
     if len(parts) != 3 or not parts[2].isdecimal():
-        raise InputError(f"parse_map: a map is written as face/layer3/17, got {text!r}")
+        raise InputError(f"parse_map: text must be like face/layer3/17, got {text!r}")
     name, stage, channel = parts[0], parts[1], int(parts[2])
     if name not in trunks:
         raise InputError(f"parse_map: trunk must be one of {', '.join(trunks)}, got {name!r}")
@@ -112,11 +112,11 @@ def maximal_responses(
     trunks: Collection[str] | None = None,
     batch: int = 64,
 ) -> Tensor:
-    """The strongest response of every map to every face: its maximum over all positions.
+    """The strongest response of every map to every face, over all positions.
 
-    network: is put into eval mode. faces, native_size: see evaluate.face_views.
-    trunks: those wanted, None for all. batch: faces in one forward pass.
-    Shows its progress on a terminal's stderr.
+    network: it is set to eval mode. faces, native_size: see views.face_views.
+    trunks: names of the trunks; None means all. batch: faces in one forward pass.
+    Shows its progress on stderr, if that is a terminal.
     Returns (N, maps) float32 on the CPU, ≥ 0, columns in the order of feature_maps.
     """
     network.eval()
@@ -139,14 +139,15 @@ def maximal_responses(
 def project(
     trunk: Trunk, views: Tensor, stage: str, channels: Sequence[int] | Tensor
 ) -> Projection:
-    """The strongest response of one map to each view, back in the view's pixels.
+    """Project the strongest response of one map to each view back to the view's pixels.
 
-    views: (B, C, h, w), normalised. stage: of STAGES. channels: B indices, the map of each view.
-    The trunk is put into eval mode. All of the stage but the map's strongest position (the
-    first of equals) is set to zero. On the way down, pooling is undone by putting values back
-    where its maxima came from (those that meet are added), every convolution by its transpose,
-    with the scale of its batch norm, and every rectifier rectifies what comes down.
-    Raises InputError: wrong shape, an unknown stage, channels that the stage has not.
+    views: (B, C, h, w), normalised. stage: one of STAGES. channels: B indices, a map for each
+        view.
+    The trunk is set to eval mode. In the stage, only the map's strongest position (the first of
+    equals) keeps its value. On the way down, pooling is inverted: values return to the places of
+    its maxima, and values for the same place are added. Each convolution is replaced by its
+    transpose, with the scale of its batch norm. Each rectifier rectifies the downward signal.
+    Raises InputError: wrong shape, an unknown stage, channels outside the stage.
     Source: Zeiler and Fergus 2014, section 2.1; residual blocks: see docs/deconvnet.md.
     """
     check_shape("project", "views", views, (None, trunk.conv1.in_channels, None, None))
@@ -177,11 +178,11 @@ def project_top(
     native_size: int,
     count: int = 9,
 ) -> tuple[list[int], Projection]:
-    """A map's strongest responses in a set of faces, projected back.
+    """Project a map's strongest responses in a set of faces back to pixels.
 
-    faces, native_size: see evaluate.face_views. count: so many faces, or all if there are fewer.
+    faces, native_size: see views.face_views. count: the largest number of faces.
     Returns their indices, the strongest response first, and the projections in this order.
-    Raises InputError: the network has no such map, no face asked for.
+    Raises InputError: the network has no such map, or count is below 1.
     """
     chosen = parse_map(str(chosen), network)
     if count < 1:
@@ -200,10 +201,10 @@ def project_top(
 def strongest_maps(
     network: PCNN | FaceNet, views: Sequence[Tensor]
 ) -> dict[FeatureMap, Projection]:
-    """Of each stage of each trunk the map that responds most strongly to one face.
+    """For each stage of each trunk, the map with the strongest response to one face.
 
-    views: evaluate.face_views of one face. Returns these maps, by trunk and stage, and what comes
-    back of each. Raises InputError: views of another number of faces.
+    views: views.face_views of one face. Returns these maps, ordered by trunk and stage, with
+    their projections. Raises InputError: views of another number of faces.
     """
     found = {}
     for (name, trunk), view in zip(trunks_of(network).items(), views, strict=True):
@@ -217,11 +218,11 @@ def strongest_maps(
 
 
 def unpool(pooled: Tensor, switches: Tensor, size: Sequence[int]) -> Tensor:
-    """Pooled values back where they came from, the rest 0.
+    """Put pooled values back to the places of the maxima; other places are 0.
 
-    pooled, switches: (B, C, h, w), the latter as max_pool2d returns its indices.
-    size: height and width of the result, (B, C, *size). Where windows overlap and share their
-    maximum, what they say of it is added; max_unpool2d would keep any one of them.
+    pooled, switches: (B, C, h, w); switches are the indices that max_pool2d returns.
+    size: height and width of the result, (B, C, *size). If overlapping windows share a maximum,
+    their values are added; max_unpool2d would keep only one of them.
     """
     flat = pooled.new_zeros(*pooled.shape[:2], size[0] * size[1])
     flat.scatter_add_(2, switches.flatten(2), pooled.flatten(2))
@@ -229,7 +230,7 @@ def unpool(pooled: Tensor, switches: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def stage_widths(trunk: Trunk) -> dict[str, int]:
-    """Stage → how many maps it has."""
+    """Stage → its number of maps."""
     width = trunk.conv1.out_channels
     return {"conv1": width, "layer1": width, "layer2": 2 * width, "layer3": 4 * width}
 
@@ -245,8 +246,10 @@ def _forward(trunk: Trunk, views: Tensor) -> tuple[dict[str, Tensor], Tensor]:
 
 
 def _strongest(maps: Tensor, channels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Maps (B, C, h, w) with all set to 0 but the strongest position of one map each; its value
-    (B,) and place (B, 2)."""
+    """Keep only the strongest position of one map each; other values become 0.
+
+    Returns the maps (B, C, h, w), the kept values (B,) and their places (B, 2).
+    """
     own = maps[torch.arange(len(maps)), channels].flatten(1)  # (B, h · w)
     strengths, flat = own.max(1)
     signal = torch.zeros_like(maps)
@@ -256,7 +259,7 @@ def _strongest(maps: Tensor, channels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _down_stage(blocks: nn.Sequential, signal: Tensor, size: Sequence[int]) -> Tensor:
-    """From a stage's maps to those it is made of, of `size`."""
+    """Project a stage's maps down to the maps below it, of `size`."""
     first, *others = blocks
     for block in reversed(others):
         signal = _down_block(block, signal, signal.shape[2:])  # type: ignore[arg-type]
@@ -264,7 +267,7 @@ def _down_stage(blocks: nn.Sequential, signal: Tensor, size: Sequence[int]) -> T
 
 
 def _down_block(block: BasicBlock, signal: Tensor, size: Sequence[int]) -> Tensor:
-    """Through both branches of a block, whose parts are added as its gradient would be."""
+    """Project down through both branches of a block and add the results, as its gradient does."""
     signal = F.relu(signal)
     inner = F.relu(_down_convolution(block.conv2, block.bn2, signal, signal.shape[2:]))
     branch = _down_convolution(block.conv1, block.bn1, inner, size)
@@ -277,12 +280,12 @@ def _down_block(block: BasicBlock, signal: Tensor, size: Sequence[int]) -> Tenso
 def _down_convolution(
     convolution: nn.Conv2d, norm: nn.BatchNorm2d, signal: Tensor, size: Sequence[int]
 ) -> Tensor:
-    """The transpose of a convolution and its norm in eval mode, without what they only add."""
+    """The transpose of a convolution and its norm in eval mode, without bias and shift."""
     variance = norm.get_buffer("running_var")
     scale = norm.weight * torch.rsqrt(variance + norm.eps)
     stride, padding = convolution.stride[0], int(convolution.padding[0])
     kernel = convolution.kernel_size[0]
-    # A stride leaves open how large the input was: `size` says it.
+    # With a stride the size of the input is ambiguous; `size` gives it.
     missing = [
         whole - ((part - 1) * stride - 2 * padding + kernel)
         for whole, part in zip(size, signal.shape[2:], strict=True)

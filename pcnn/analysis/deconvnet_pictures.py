@@ -1,4 +1,4 @@
-"""Projections of feature maps as pictures: those of one face, and a map's nine strongest."""
+"""Pictures of projected feature maps: all stages for one face, or one map's nine strongest."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pcnn.networks.regions import RegionLayout
 from pcnn.results.style import DIM, GROUND, TEXT, letters
 
 _MARGIN, _GAP = 24, 6
-_CELL = 150  # width of a view; its height follows from its shape
-_LEFT = 120  # width of the names of trunks
-_ACROSS = 3  # cells of a mosaic in a row
-_FEWEST_HIDDEN = 5  # the mean of fewer faces would show them
+_CELL = 150  # width of a view; its height depends on its shape
+_LEFT = 120  # width of the column of trunk names
+_ACROSS = 3  # cells in a row of a mosaic
+_FEWEST_HIDDEN = 5  # in the mean of fewer faces single faces are visible
 
 Pixels = NDArray[np.uint8]
 
@@ -31,22 +31,24 @@ def draw_mosaic(  # noqa: PLR0913
     faces: int,
     show_faces: bool = True,
 ) -> Image.Image:
-    """What a map answers to most: faces as its trunk sees them, beside what comes back of them.
+    """Draw a map's strongest responses: the views of its trunk beside their projections.
 
-    squares: (P, P) grey or (P, P, 3) RGB whole faces, one for each of the projections.
-    faces: among how many they were found. show_faces: False draws their mean in place of them,
-    for data sets whose faces are not to be published.
-    Returns an RGB image. Raises InputError: no face, or not as many as projections; fewer than
-    five to be hidden in their mean.
+    squares: (P, P) grey or (P, P, 3) RGB whole faces, one for each projection.
+    faces: the number of faces that were searched.
+    show_faces: False draws their mean instead, for faces that must not be published.
+    Returns an RGB image.
+    Raises InputError: no face, a different number of projections, or fewer than five faces for a
+    mean.
     """
     if not squares or len(squares) != len(projection.pixels):
         raise InputError(
-            f"draw_mosaic: squares must be {len(projection.pixels)}, 1 or more, got {len(squares)}"
+            f"draw_mosaic: squares must be as many as projections, {len(projection.pixels)}, and "
+            f"at least 1, got {len(squares)}"
         )
     if not show_faces and len(squares) < _FEWEST_HIDDEN:
         raise InputError(
-            f"draw_mosaic: show_faces=False needs {_FEWEST_HIDDEN} faces or more, whose mean "
-            f"shows none of them, got {len(squares)}"
+            f"draw_mosaic: show_faces=False needs at least {_FEWEST_HIDDEN} faces, so that their "
+            f"mean shows no single face, got {len(squares)}"
         )
     views = [crop_view(square, chosen.trunk, layout) for square in squares]
     back = [toned(pixels) for pixels in projection.pixels.cpu().numpy()]
@@ -73,7 +75,7 @@ def draw_mosaic(  # noqa: PLR0913
         picture.paste(mean.resize((width, height), _SMOOTH), (left, top))
     draw.text(
         (left, 84),
-        "seen" if show_faces else "mean of what was seen",
+        "view" if show_faces else "mean of the views",
         font=letters(16),
         fill=TEXT,
     )
@@ -85,14 +87,14 @@ def draw_mosaic(  # noqa: PLR0913
 def draw_face(
     square: Pixels, projections: Mapping[FeatureMap, Projection], layout: RegionLayout
 ) -> Image.Image:
-    """One face: a line for each trunk with what it sees, and for each stage one map's response.
+    """Draw one face: a row for each trunk with its view and the projection of one map per stage.
 
-    square: (P, P) grey or (P, P, 3) RGB. projections: of this face alone, at most one map for
+    square: (P, P) grey or (P, P, 3) RGB. projections: of this face only, with at most one map for
     each stage of a trunk, see deconvnet.strongest_maps.
     Returns an RGB image. Raises InputError: no projection.
     """
     if not projections:
-        raise InputError("draw_face: projections must be 1 or more, got 0")
+        raise InputError("draw_face: projections must be at least 1, got 0")
     trunks = list(dict.fromkeys(each.trunk for each in projections))
     tiles = {each: toned(found.pixels[0].cpu().numpy()) for each, found in projections.items()}
     views = {name: crop_view(square, name, layout) for name in trunks}
@@ -105,7 +107,7 @@ def draw_face(
     picture = Image.new("RGB", (width, 64 + sum(heights) + _MARGIN), GROUND)
     draw = ImageDraw.Draw(picture)
     lefts = [_MARGIN + _LEFT + place * (_CELL + 2 * _GAP) for place in range(columns)]
-    for left, text in zip(lefts, ("seen", *STAGES), strict=True):
+    for left, text in zip(lefts, ("view", *STAGES), strict=True):
         draw.text((left, 24), text, font=letters(18), fill=TEXT)
     top = 58
     for name, height in zip(trunks, heights, strict=True):
@@ -123,14 +125,14 @@ def draw_face(
 
 
 def crop_view(square: Pixels, trunk: str, layout: RegionLayout) -> Image.Image:
-    """The part of a whole face (P, P) or (P, P, 3) that a trunk sees, as RGB."""
+    """The view of a trunk, as RGB, cut from a whole face (P, P) or (P, P, 3)."""
     box = layout.boxes(square.shape[0])[trunk]
     part = np.ascontiguousarray(square[box.top : box.bottom, box.left : box.right])
     return Image.fromarray(part).convert("RGB")
 
 
 def toned(pixels: NDArray[np.float32]) -> Image.Image:
-    """A projection (C, h, w), C 1 or 3, as RGB: grey is 0, white or black its largest value."""
+    """A projection (C, h, w), C 1 or 3, as RGB: 0 is grey, the largest value is white or black."""
     largest = float(np.abs(pixels).max())
     scaled = 127.5 + 127.5 * pixels / (largest or 1.0)
     planes = np.broadcast_to(scaled, (3, *pixels.shape[1:])).transpose(1, 2, 0)
@@ -141,7 +143,7 @@ _SMOOTH = Image.Resampling.BICUBIC
 
 
 def _fitted(image: Image.Image) -> tuple[int, int]:
-    """The size of a cell for such an image."""
+    """The size of a cell for an image of this shape."""
     return _CELL, max(1, round(_CELL * image.height / image.width))
 
 
@@ -156,7 +158,7 @@ def _paste(
     cell: tuple[int, int],
     corner: tuple[int, int],
 ) -> None:
-    """Images in rows of three, from the upper left corner."""
+    """Paste images in rows of three, from the upper left corner."""
     for place, image in enumerate(images):
         row, column = divmod(place, _ACROSS)
         at = (corner[0] + column * (cell[0] + _GAP), corner[1] + row * (cell[1] + _GAP))

@@ -1,4 +1,4 @@
-"""Distances of maps and units as a picture and as tables."""
+"""Heat map and tables of the distances between maps and action units."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from pcnn.errors import InputError
 from pcnn.results.style import DIM, GROUND, TEXT, letters
 
 _CHANCE = (70, 70, 70)
-# Blue against orange and yellow is told apart by everybody (Okabe and Ito 2008).
+# Colour-blind readers can distinguish blue from orange and yellow (Okabe and Ito 2008).
 _MORE = np.array(((130, 60, 0), (240, 228, 66)))
 _LESS = np.array(((0, 50, 90), (86, 180, 233)))
-_FULL = 2.0  # the distance from which the colour does not change any more
+_FULL = 2.0  # the distance of the strongest colour
 _ROW, _MARGIN, _LEFT, _GAP, _WIDTH = 22, 24, 230, 8, 1180
 
 
 def draw_heat(sensitivity: Sensitivity, *, stage: str = "layer3", title: str = "") -> Image.Image:
-    """The distances of one stage's maps (columns, by trunk) from all units (rows, by part).
+    """Draw the distances between one stage's maps (columns, by trunk) and units (rows, by part).
 
-    Within a trunk maps are sorted by the unit that they answer to. Chance findings are grey.
-    Returns an RGB image. Raises InputError: no map of that stage.
+    Within a trunk, maps are sorted by their own unit. Chance findings are grey.
+    Returns an RGB image. Raises InputError: there is no map of that stage.
     """
     trunks = list(dict.fromkeys(each.trunk for each in sensitivity.maps if each.stage == stage))
     if not trunks:
-        raise InputError(f"draw_heat: stage must be one of the maps', got {stage!r}")
+        raise InputError(f"draw_heat: stage must be a stage of the maps, got {stage!r}")
     rows = _by_part(sensitivity.units)
     places = {name: _sorted_maps(sensitivity, name, stage, rows) for name in trunks}
     room = _WIDTH - _GAP * (len(trunks) - 1)
@@ -62,7 +62,7 @@ def draw_heat(sensitivity: Sensitivity, *, stage: str = "layer3", title: str = "
 
 
 def unit_table(sensitivity: Sensitivity, *, count: int = 3) -> Table:
-    """For each unit how many maps answer to it, and the most sensitive ones with distances."""
+    """A table with the number of maps and the most sensitive maps for each unit."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name in ("unit", "part", "faces", "maps", "most sensitive"):
         table.add_column(
@@ -82,8 +82,11 @@ def unit_table(sensitivity: Sensitivity, *, count: int = 3) -> Table:
 
 
 def write_csv(sensitivity: Sensitivity, *, maps: Path, units: Path) -> None:
-    """Write for each map its own unit and all distances with their p-values; and for each unit
-    its most sensitive maps, at most nine."""
+    """Write two CSV files.
+
+    maps: for each map its own units, and all distances with their p-values.
+    units: for each unit its most sensitive maps, at most nine.
+    """
     numbers = sensitivity.units
     header = ["map", "unit", *(f"distance_{n}" for n in numbers), *(f"p_{n}" for n in numbers)]
     own = sensitivity.own_units()
@@ -91,7 +94,7 @@ def write_csv(sensitivity: Sensitivity, *, maps: Path, units: Path) -> None:
         maps,
         header,
         (
-            [str(each), " ".join(map(str, own[row])), *_told(sensitivity, row)]
+            [str(each), " ".join(map(str, own[row])), *_numbers(sensitivity, row)]
             for row, each in enumerate(sensitivity.maps)
         ),
     )
@@ -108,7 +111,7 @@ def _unit_rows(sensitivity: Sensitivity) -> Iterable[list[object]]:
             yield [unit, *UNITS[unit], sensitivity.shown[column], rank, each, *numbers]
 
 
-def _told(sensitivity: Sensitivity, row: int) -> list[str]:
+def _numbers(sensitivity: Sensitivity, row: int) -> list[str]:
     found = (*sensitivity.distances[row], *sensitivity.p_values[row])
     return [f"{value:.4f}" for value in found]
 
@@ -121,7 +124,7 @@ def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) 
 
 
 def _parts(units: Sequence[int]) -> list[str]:
-    """The parts that any of the units belongs to, from the top of the face down."""
+    """The parts of the face that have one of the units, from the top down."""
     return [part for part in PARTS if any(UNITS[unit][1] == part for unit in units)]
 
 
@@ -130,7 +133,7 @@ def _by_part(units: Sequence[int]) -> list[int]:
 
 
 def _rows(units: Sequence[int], top: int) -> list[tuple[int, int]]:
-    """Each unit and the upper edge of its row, a gap between the parts of the face."""
+    """Each unit with the upper edge of its row. A gap separates the parts of the face."""
     parts = _parts(units)
     return [
         (unit, top + _ROW * place + _GAP * parts.index(UNITS[unit][1]))
@@ -141,7 +144,7 @@ def _rows(units: Sequence[int], top: int) -> list[tuple[int, int]]:
 def _sorted_maps(
     sensitivity: Sensitivity, trunk: str, stage: str, units: Sequence[int]
 ) -> NDArray[np.int64]:
-    """Indices of a trunk's maps in a stage: by the row of their unit, then by distance."""
+    """Indices of a trunk's maps in a stage, sorted by the row of their unit, then by distance."""
     places = [index for index, each in enumerate(sensitivity.maps) if each[:2] == (trunk, stage)]
     own = sensitivity.own_units()
 
@@ -153,7 +156,7 @@ def _sorted_maps(
 
 
 def _coloured(sensitivity: Sensitivity) -> NDArray[np.uint8]:
-    """(M, K, 3)."""
+    """The colour of each distance, (M, K, 3)."""
     share = (abs(sensitivity.distances) / _FULL).clip(0, 1)[..., None]
     more = _MORE[0] + share * (_MORE[1] - _MORE[0])
     less = _LESS[0] + share * (_LESS[1] - _LESS[0])
@@ -163,7 +166,7 @@ def _coloured(sensitivity: Sensitivity) -> NDArray[np.uint8]:
 
 
 def _legend(picture: Image.Image, draw: ImageDraw.ImageDraw, y: int) -> None:
-    """What the colours mean."""
+    """Draw the legend of the colours."""
     font, left = letters(15), _MARGIN
     ramp = np.linspace(0, 1, 80)[None, :, None]
     for ends, text in ((_MORE, "more"), (_LESS, "less")):

@@ -1,4 +1,4 @@
-"""Which feature maps answer to which units of facial action; see docs/deconvnet.md."""
+"""Sensitivity of feature maps to facial action units; see docs/deconvnet.md."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ _SHUFFLES_AT_ONCE = 16
 
 @dataclass(frozen=True, eq=False)
 class Sensitivity:
-    """How far apart the maximal responses of M maps are, with and without each of K units.
+    """Distances between the maximal responses of M maps with and without each of K units.
 
-    distances: (M, K), in standard deviations, positive where the map responds more to faces
-        that show the unit (see measure). p_values: (M, K), of 0…1, for all maps and units
-        together. shown: (K,) faces that show the unit, of `faces`. permutations: behind p_values.
+    distances: (M, K), in standard deviations; positive if the map responds more to faces that
+        show the unit (see measure).
+    p_values: (M, K), 0…1, corrected for all maps and units together.
+    shown: (K,) number of faces that show the unit, out of `faces`.
+    permutations: the number of permutations for p_values.
     """
 
     maps: tuple[FeatureMap, ...]
@@ -43,22 +45,25 @@ class Sensitivity:
 
     @property
     def significant(self) -> NDArray[np.bool_]:
-        """(M, K): what is no chance finding, at 5 % for all of them together."""
+        """(M, K) True for findings significant at 5 %, corrected for all of them together."""
         return self.p_values <= SIGNIFICANT
 
     def own_units(self) -> list[tuple[int, ...]]:
-        """For each map the unit it is a detector of: that of the largest distance among those
-        to which it responds significantly more; several where they mark the same faces, and
-        none where it responds more to no unit."""
+        """For each map the units that it detects.
+
+        This is the unit with the largest distance among those with a significantly stronger
+        response. There are several units if these mark the same faces, and none without a
+        significantly stronger response.
+        """
         answers = np.where(self.significant & (self.distances > 0), self.distances, -np.inf)
         best = answers.max(1, keepdims=True)
         chosen = (answers > -np.inf) & (answers >= best * (1 - 1e-6))
         return [tuple(np.array(self.units)[row].tolist()) for row in chosen]
 
     def most_sensitive(self, unit: int, count: int = 9) -> list[FeatureMap]:
-        """The maps that respond most to a unit, the strongest first, without chance findings.
+        """The maps with significantly stronger responses to a unit, the largest distance first.
 
-        Raises InputError: not one of the units.
+        Raises InputError: an unknown unit.
         """
         if unit not in self.units:
             known = ", ".join(map(str, self.units))
@@ -69,10 +74,10 @@ class Sensitivity:
         return [self.maps[index] for index in order if kept[index]][:count]
 
     def to_dict(self) -> dict[str, Any]:
-        """What was found, as values that `json.dumps` takes.
+        """The findings, as values for `json.dumps`.
 
-        For each unit the faces that show it and the maps that respond to it, the most sensitive
-        first, their distances None where infinite; for each map that is a detector its units.
+        Each unit has its number of faces and its maps, the most sensitive first. An infinite
+        distance is None. Each map that detects a unit has its units.
         """
         units: dict[str, Any] = {}
         for column, unit in enumerate(self.units):
@@ -105,14 +110,15 @@ def measure(
     permutations: int = 1000,
     seed: int = 0,
 ) -> Sensitivity:
-    """The distances between the maps' maximal responses with and without each unit.
+    """Measure the distances between the maps' maximal responses with and without each unit.
 
-    maps: M. responses: (N, M), see deconvnet.maximal_responses. labelled: the same N faces.
-    Distance: the mean with the unit less the mean without it, over their pooled standard
-    deviation; 0 for a map that always responds alike. P-values: how often, the faces' units
-    being dealt out anew `permutations` times, the largest correlation of any map with any unit
-    is as large as this one (Westfall and Young's single-step maxT, two-sided).
-    Raises InputError: shapes that do not fit, no permutation, a unit that all faces show or none.
+    maps: M maps. responses: (N, M), see deconvnet.maximal_responses. labelled: the same N faces.
+    Distance: the mean with the unit minus the mean without it, divided by the pooled standard
+    deviation; 0 for a map with constant responses.
+    P-value: the faces' units are shuffled `permutations` times. The p-value is the share of
+    shuffles whose largest correlation of any map with any unit is at least as large as this one
+    (Westfall and Young's single-step maxT, two-sided).
+    Raises InputError: shapes do not fit, no permutation, a unit that all faces or none show.
     """
     values = responses.double().numpy()
     expected = (len(labelled.present), len(maps))
@@ -124,18 +130,18 @@ def measure(
     idle = [unit for unit, n in zip(labelled.units, shown, strict=True) if n in (0, faces)]
     if idle or faces < 3:
         raise InputError(
-            "measure: every unit must be there in some and missing in others of 3 faces or more, "
-            f"got {counted(faces, 'face')}, unfit: {', '.join(map(str, idle)) or 'none'}"
+            "measure: each unit must be present in some and absent in other faces, of at least 3; "
+            f"got {counted(faces, 'face')}, unsuitable: {', '.join(map(str, idle)) or 'none'}"
         )
     scores, marks = _standardised(values), _standardised(labelled.present.astype(np.float64))
     correlations = scores.T @ marks / faces  # (M, K)
     share = shown / faces
-    with np.errstate(divide="ignore"):  # two groups without any spread are infinitely far apart
+    with np.errstate(divide="ignore"):  # groups without any spread have an infinite distance
         distances = correlations / np.sqrt(
             share * (1 - share) * (1 - correlations**2).clip(0) * faces / (faces - 2)
         )
     largest = _largest_by_chance(scores, marks, permutations, seed)
-    # Rounding must not make a correlation exceed its equal.
+    # The margin keeps rounding from making a correlation larger than its equal.
     beaten = np.searchsorted(largest, abs(correlations) - 1e-6)
     return Sensitivity(
         maps=tuple(maps),
@@ -149,7 +155,7 @@ def measure(
 
 
 def _finite(distance: float) -> float | None:
-    """The distance; None for groups infinitely far apart, which JSON has no number for."""
+    """The distance; None if infinite, because JSON has no such number."""
     return float(distance) if np.isfinite(distance) else None
 
 
@@ -157,10 +163,10 @@ def _finite(distance: float) -> float | None:
 def untrained_like(
     network: PCNN | FaceNet, faces: Tensor, *, native_size: int, seed: int = 0
 ) -> PCNN | FaceNet:
-    """A network of the same shape as training begins with, in eval mode.
+    """An untrained network of the same shape, in eval mode.
 
-    faces: (N, H, W) or (N, H, W, 3) uint8: its batch norms' means and variances are theirs, so
-    that no map dies or explodes for want of training alone. native_size: of face_views.
+    faces: (N, H, W) or (N, H, W, 3) uint8. They give the means and variances of the batch norms,
+    so that maps neither vanish nor explode. native_size: see views.face_views.
     Raises InputError: fewer than two faces.
     """
     if len(faces) < 2:
@@ -172,7 +178,7 @@ def untrained_like(
         for module in fresh.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.momentum = None  # the plain mean over all parts
-        # Mixed, and in parts of nearly one size, so that the mean over parts is that of all.
+        # Shuffled, in parts of nearly equal size, so that the mean over parts fits all faces.
         mixed = faces[torch.randperm(len(faces))]
         for chunk in mixed.tensor_split(max(1, len(faces) // 64)):
             fresh.forward_views(face_views(fresh, chunk, native_size))
@@ -180,10 +186,10 @@ def untrained_like(
 
 
 def _standardised(values: Array) -> Array:
-    """Columns of mean 0 and variance 1; all 0 where a column does not vary."""
+    """Columns scaled to mean 0 and variance 1; a constant column becomes 0."""
     centred = values - values.mean(0)
     spread = centred.std(0)
-    # What rounding leaves of a constant is not spread.
+    # A constant column may have a tiny spread by rounding.
     flat = spread <= 1e-9 * np.abs(values).max(0).clip(min=1e-30)
     scaled: Array = np.where(flat, 0, centred / np.where(flat, 1, spread))
     return scaled

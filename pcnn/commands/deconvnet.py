@@ -1,4 +1,4 @@
-"""`pcnn-deconvnet`: what feature maps answer to, as pictures."""
+"""`pcnn-deconvnet`: draw the facial patterns to which feature maps respond."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     Square = NDArray[np.uint8]  # (P, P, 3), a whole face
     _Found = tuple[Tensor, Tensor, Tensor, Square]  # strength, place, pixels, face
 
-_MOST = 20  # faces drawn below each other
-_LONG = 5  # so many pictures are worth a progress bar
+_MOST = 20  # faces drawn in one column
+_LONG = 5  # pictures from which a progress bar is shown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,25 +32,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("paths", nargs="*", metavar="PATH", help="picture, folder (searched), or glob pattern")
     add("--data", metavar="PATH", help="a data set instead of pictures, see docs/data.md")
-    add("--split", help="the part of it, such as valid or test")
-    add("--layout", default="auto", help="how the data set lies there [%(default)s]")
+    add("--split", help="part of the data set, such as valid or test")
+    add("--layout", default="auto", help="layout of the data set [%(default)s]")
     add("--map", action="append", metavar="MAP", help="such as mouth/layer3/17; may be repeated")
     add("-o", "--output", type=Path, required=True, metavar="FILE", help="the PNG to write")
-    add("--faces", action="store_true", help="each picture is a face, cut out already")
-    add("--as-they-are", action="store_true", help="align no such face, even if the weights ask")
-    add("--hide-faces", action="store_true", help="draw the mean of the faces in their place")
+    add("--faces", action="store_true", help="each picture is one cut-out face")
+    add("--as-they-are", action="store_true", help="never align faces (default: weights decide)")
+    add("--hide-faces", action="store_true", help="draw the mean face instead of the faces")
     add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
     add("--detector", metavar="NAME|FILE", help="mobilenet, resnet50 or a checkpoint")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … [%(default)s]")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do what the parsed arguments ask; returns the exit status, 1 if a picture was not read.
+    """Run the command; returns the exit status, 1 if a picture could not be read.
 
-    With maps, one picture of the nine strongest responses of each, below each other; without,
-    one of every face, with each stage's map of the strongest response.
-    Raises InputError, WeightsError, OSError: arguments that do not go together, nothing could
-    be drawn or written.
+    With --map, the picture stacks a mosaic of the nine strongest responses for each map. Without
+    it, the picture stacks a drawing for each face: the strongest map of each stage.
+    Raises InputError, WeightsError, OSError: arguments that contradict each other, or nothing
+    could be drawn or written.
     """
     from pcnn.analysis.deconvnet import parse_map
     from pcnn.devices import choose_device
@@ -60,9 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
     from pcnn.weights.files import DEFAULT_WEIGHTS
 
     if bool(arguments.paths) == bool(arguments.data):
-        raise InputError("give pictures or --data, one of the two")
+        raise InputError("give either pictures or --data")
     if not arguments.map and (arguments.data or arguments.hide_faces):
-        raise InputError("--data and --hide-faces need a --map to look for")
+        raise InputError("--data and --hide-faces need --map")
     if arguments.output.suffix.lower() != ".png":
         raise InputError(f"--output must be a .png, got {arguments.output}")
     loaded = load_expression(arguments.weights or DEFAULT_WEIGHTS)
@@ -83,12 +83,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `pcnn-deconvnet`; argv, exit status, SystemExit: see shared.run_command."""
-    text = "Draw what feature maps answer to in faces, see docs/deconvnet.md."
+    text = "Draw the facial patterns to which feature maps respond, see docs/deconvnet.md."
     return run_command("pcnn-deconvnet", text, add_arguments, run, argv)
 
 
 def _of_data(arguments: argparse.Namespace, loaded: ExpressionWeights) -> list[Image]:
-    """A mosaic for each map, of a data set's faces."""
+    """A mosaic of a data set's faces for each map."""
     from pcnn.analysis.deconvnet import parse_map, project_top
     from pcnn.analysis.deconvnet_pictures import draw_mosaic
     from pcnn.datasets.loading import load_faces
@@ -120,10 +120,10 @@ def _of_data(arguments: argparse.Namespace, loaded: ExpressionWeights) -> list[I
 def _of_pictures(
     arguments: argparse.Namespace, loaded: ExpressionWeights, failed: list[Path]
 ) -> list[Image]:
-    """A mosaic for each map, of the faces in pictures; or without maps one picture of each.
+    """A mosaic of the faces in pictures for each map; without maps one picture for each face.
 
-    failed: gets the files that cannot be read.
-    Raises InputError: no face in any of them, too many to be drawn below each other.
+    failed: the files that cannot be read are added to it.
+    Raises InputError: the pictures have no face, or too many for one column.
     """
     import torch
 
@@ -135,7 +135,7 @@ def _of_pictures(
     trunks = trunks_of(network)
     maps = [parse_map(text, network) for text in arguments.map or ()]
     drawn: list[Image] = []
-    best: list[list[_Found]] = [[] for _ in maps]  # of each map, the nine strongest so far
+    best: list[list[_Found]] = [[] for _ in maps]  # for each map, the nine strongest so far
     count = 0
     for views, squares in _read(arguments, loaded, failed):
         count += len(squares)
@@ -146,12 +146,12 @@ def _of_pictures(
             found.extend(zip(back.strengths, back.places, back.pixels, squares, strict=True))
             found[:] = sorted(found, key=lambda each: -float(each[0]))[:9]
         if not maps and count > _MOST:
-            raise InputError(f"more than {_MOST} faces: give a --map to look for")
+            raise InputError(f"more than {_MOST} faces: choose feature maps with --map")
         for place, square in enumerate(() if maps else squares):
             own = [view[place : place + 1] for view in views]
             drawn.append(draw_face(square, strongest_maps(network, own), layout))
     if not count:
-        raise InputError("no face found in the pictures; --faces if they are faces")
+        raise InputError("no face found in the pictures: add --faces if each is a cut-out face")
     for chosen, found in zip(maps, best, strict=True):
         strengths, places, pixels, shown = zip(*found, strict=True)
         together = Projection(torch.stack(pixels), torch.stack(strengths), torch.stack(places))
@@ -165,9 +165,9 @@ def _of_pictures(
 def _read(
     arguments: argparse.Namespace, loaded: ExpressionWeights, failed: list[Path]
 ) -> Iterator[tuple[list[Tensor], list[Square]]]:
-    """Of each picture the views that trunks see of its faces, and squares to be drawn.
+    """For each picture, the views of its faces for the trunks, and the squares to draw.
 
-    failed: gets the files that cannot be read, after a complaint.
+    failed: the files that cannot be read are added to it, after a message on stderr.
     """
     from pcnn.analysis.deconvnet import trunks_of
     from pcnn.errors import InputError

@@ -1,4 +1,4 @@
-"""`pcnn-embed`: the vectors of the faces in many files, into one file."""
+"""`pcnn-embed`: write the embeddings of the faces in many files to one file."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("paths", nargs="+", metavar="PATH", help="picture, folder (searched), or glob pattern")
     add("-o", "--output", type=Path, required=True, metavar="FILE", help=".npz or .parquet")
-    add("--faces", action="store_true", help="each picture is a face, cut out already")
-    add("--as-they-are", action="store_true", help="align no such face, even if the weights ask")
+    add("--faces", action="store_true", help="each picture is one cut-out face")
+    add("--as-they-are", action="store_true", help="never align faces (default: weights decide)")
     add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
     add("--detector", metavar="NAME|FILE", help="mobilenet, resnet50 or a checkpoint")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
@@ -48,10 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Embed all files, complain of each that fails, and return the exit status.
+    """Embed all files, report each that fails, and return the exit status.
 
-    arguments: as `pcnn-embed` parses them. Nothing is written where every file failed.
-    Raises InputError, WeightsError, NativeError: nothing can be done at all.
+    arguments: as `pcnn-embed` parses them. If every file fails, nothing is written.
+    Raises InputError, WeightsError, NativeError: no file can be embedded.
     """
     import numpy as np
 
@@ -64,7 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
     if not files:
         return NOTHING_DONE
     if arguments.output.resolve() in {file.resolve() for file in files}:
-        raise InputError(f"{shown(arguments.output)}: --output is one of the pictures")
+        raise InputError(
+            f"{shown(arguments.output)}: --output is one of the pictures: choose another name"
+        )
     recognizer = load_recognizer(arguments)
     features = [np.empty((0, recognizer.embedding_size), np.float32)]
     boxes = [np.empty((0, 4), np.float32)]
@@ -103,20 +105,20 @@ def run(arguments: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `pcnn-embed`; argv, exit status, SystemExit: see shared.run_command."""
-    text = "Write the faces in pictures as vectors, see docs/embeddings.md."
+    text = "Write an embedding of each face in pictures, see docs/embeddings.md."
     return run_command("pcnn-embed", text, add_arguments, run, argv, check=_check, short=True)
 
 
 def _check(arguments: argparse.Namespace) -> str:
     if arguments.faces and arguments.min_score is not None:
-        return "--faces takes each picture for a face, so --min-score has no place"
+        return "--faces runs no detector, so it excludes --min-score"
     return ""
 
 
 def _found(
     recognizer: Recognizer, files: Sequence[Path], arguments: argparse.Namespace
 ) -> Iterator[tuple[Path, _Found | InputError]]:
-    """What each file gives, in order, with progress on stderr."""
+    """Each file with its features and boxes, or its error, in order; progress on stderr."""
     import numpy as np
 
     if arguments.faces:

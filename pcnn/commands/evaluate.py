@@ -1,4 +1,4 @@
-"""`pcnn-evaluate`: an expression network scored on a data set, and the files it writes."""
+"""`pcnn-evaluate`: score an expression network on a data set and write the report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pcnn.errors import InputError
 from pcnn.version import __version__
 
 _LATENCY_RUNS = 20
-# What is told of the data in the report.
+# Options that the report records under "data".
 _DATA_OPTIONS = (
     *("split", "layout", "protocol", "labels", "duplicates", "numbering"),
     *("images", "skip_missing", "skip_damaged"),
@@ -25,22 +25,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add = parser.add_argument
     add("--data", required=True, metavar="PATH", help="a data set, see docs/data.md")
-    add("--split", help="the part of it to score, such as valid or test")
-    add("--layout", default="auto", help="how the data set lies there [%(default)s]")
+    add("--split", help="part of the data set, such as valid or test")
+    add("--layout", default="auto", help="layout of the data set [%(default)s]")
     add("--protocol", choices=("argmax", "majority"), default="argmax", help="[%(default)s]")
-    add("--labels", choices=("votes", "fer2013"), help="which of FER+'s labels [votes]")
+    add("--labels", choices=("votes", "fer2013"), help="labels for FER+ faces [votes]")
     add("--duplicates", action="store_true", help="keep near-copies of faces of other splits")
-    add("--images", metavar="DIR", help="where the faces of a list are: a folder of them, or FER+")
-    add("--numbering", type=names, metavar="A,B,…", help="what the classes' numbers 0, 1, … mean")
-    add("--skip-missing", action="store_true", help="leave out listed pictures that are not there")
-    add("--skip-damaged", action="store_true", help="leave out pictures that cannot be read")
+    add("--images", metavar="DIR", help="folder with the faces of a list, or FER+")
+    add("--numbering", type=names, metavar="A,B,…", help="names of the classes 0, 1, …")
+    add("--skip-missing", action="store_true", help="skip listed pictures that do not exist")
+    add("--skip-damaged", action="store_true", help="skip pictures that cannot be read")
     add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
     add("--output", type=Path, metavar="DIR", help="write report, tables and pictures there")
     add("--json", action="store_true", help="print the report as JSON instead of tables")
     add("--flip", action="store_true", help="score with and without the mirrored face")
-    add("--as-they-are", action="store_true", help="align no face, even if the weights ask")
-    add("--bootstrap", type=count, default=2000, metavar="N", help="rounds [%(default)s]")
-    add("--batch-size", type=positive, default=64, metavar="N", help="[%(default)s]")
+    add("--as-they-are", action="store_true", help="never align faces (default: weights decide)")
+    add("--bootstrap", type=count, default=2000, metavar="N", help="resamplings [%(default)s]")
+    add("--batch-size", type=positive, default=64, metavar="N", help="faces per pass [%(default)s]")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … [%(default)s]")
     add("--no-latency", action="store_true", help="do not time single faces")
 
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do what the parsed arguments ask; returns the exit status.
+    """Run the command and return its exit status.
 
     Raises InputError, WeightsError, OSError: nothing could be scored or written.
     """
@@ -114,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _prepare(output: Path | None) -> None:
-    """Tell what is missing at once, not after minutes; make the folder to write to."""
+    """Check for missing packages before the work starts, and make the output folder."""
     for library, package in (("sklearn", "scikit-learn"), ("matplotlib", "matplotlib")):
         if importlib.util.find_spec(library) is None and (output or library == "sklearn"):
             raise InputError(f"{package} must be installed: pip install 'pcnn[train]'")

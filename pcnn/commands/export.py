@@ -1,4 +1,4 @@
-"""`pcnn-export`: a network as a file that runs without pcnn."""
+"""`pcnn-export`: write a network as a file that runs without pcnn."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from pcnn.engines.portable import FaceGraph, FileGraph, ImageGraph
 
-# Samples that int8 is measured and checked on, at most.
+# The largest numbers of samples that calibrate and check int8.
 _FACES, _PHOTOGRAPHS = 600, 150
-# Without any: patterns that the file is checked on.
+# Without samples, the numbers of patterns that check the file.
 _PATTERNS, _IMAGES = 32, 2
 
 
@@ -25,17 +25,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("network", nargs="?", choices=("classifier", "detector"), default="classifier")
     add("--format", choices=("onnx", "openvino", "torch-export"), default="onnx")
-    add("--output", type=Path, metavar="FILE", help="[the weights' name, here]")
-    add("--weights", metavar="NAME|FILE", help="of the network (default: packaged)")
+    add("--output", type=Path, metavar="FILE", help="[the weights' name, in this folder]")
+    add("--weights", metavar="NAME|FILE", help="weights of the network (default: packaged)")
     add("--int8", action="store_true", help="convolutions in 8 bits; needs --calibrate")
     add("--calibrate", metavar="PATH", help="faces (docs/data.md), or a folder of photographs")
-    add("--split", help="the part of the faces, such as train")
-    add("--layout", default="auto", help="how the faces lie there [%(default)s]")
-    add("--size", type=_size, default=(640, 640), metavar="W×H", help="detector's [640×640]")
+    add("--split", help="part of the faces, such as train")
+    add("--layout", default="auto", help="layout of the faces [%(default)s]")
+    add("--size", type=_size, default=(640, 640), metavar="W×H", help="of the detector [640×640]")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do what the parsed arguments ask; returns the exit status.
+    """Run the command and return its exit status.
 
     Raises InputError, WeightsError, OSError: nothing was written.
     """
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pcnn.weights.files import locate, sha256
 
     if arguments.int8 and not arguments.calibrate:
-        raise InputError("--int8 needs --calibrate PATH: what the ranges are measured on")
+        raise InputError("--int8 needs --calibrate PATH: pictures that give the value ranges")
     kind = "expression" if arguments.network == "classifier" else "detector"
     graph, source = _classifier(arguments) if kind == "expression" else _detector(arguments)
     path = locate(source, kind=kind)
@@ -56,9 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
     found = export(graph, target, kind=arguments.format, samples=samples, int8=arguments.int8)
     size = sum(p.stat().st_size for p in (target, target.with_suffix(".bin")) if p.is_file())
     print(
-        f"{target}: {precision}, {size / 1e6:.1f} MB; beside torch on {found.samples} "
+        f"{target}: {precision}, {size / 1e6:.1f} MB; compared with torch on {found.samples} "
         f"{'pictures' if arguments.calibrate else 'patterns'}: largest difference of a score "
-        f"{found.difference:.1g}, {100 * found.agreement:.1f} % of answers the same"
+        f"{found.difference:.1g}, {100 * found.agreement:.1f} % of the answers agree"
     )
     return 0
 
@@ -90,7 +90,7 @@ def _detector(arguments: argparse.Namespace) -> tuple[ImageGraph, str]:
 
 
 def _samples(arguments: argparse.Namespace, graph: FileGraph) -> Tensor:
-    """What the graph takes, uint8: pictures of --calibrate, evenly chosen, else patterns."""
+    """Inputs of the graph, uint8: evenly chosen pictures of --calibrate, else patterns."""
     from pcnn.engines.portable import patterns
 
     channels, height, width = graph.example[0].shape[1:]
@@ -113,14 +113,14 @@ def _samples(arguments: argparse.Namespace, graph: FileGraph) -> Tensor:
         grey=channels == 1,
     )
     chosen = faces.subset(_evenly(len(faces), _FACES)).faces
-    if isinstance(graph, FaceGraph) and graph.weights.aligned:  # as whoever runs it should
+    if isinstance(graph, FaceGraph) and graph.weights.aligned:  # as the file's users should
         detector = Detector.load(DEFAULT_DETECTOR)
         chosen = align_faces(chosen, graph.weights.template, height, height, detector)
     return chosen[:, None] if channels == 1 else chosen.permute(0, 3, 1, 2)
 
 
 def _photographs(folder: str, height: int, width: int) -> Tensor:
-    """Photographs (N, 3, height, width), shrunk where need be, in the upper left of grey."""
+    """Photographs (N, 3, height, width), shrunk to fit, in the upper left of a grey ground."""
     import torch
 
     from pcnn.faces.resampling import resized
@@ -142,7 +142,7 @@ def _photographs(folder: str, height: int, width: int) -> Tensor:
 
 
 def _evenly(count: int, most: int) -> list[int]:
-    """At most so many indices of `count`, evenly spread."""
+    """At most `most` indices of `count`, evenly spread."""
     return [index * count // min(count, most) for index in range(min(count, most))]
 
 

@@ -1,4 +1,4 @@
-"""`pcnn-predict`: the expressions in many files, and what --info shows."""
+"""`pcnn-predict`: predict the expressions in many files, or show --info."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ _PROGRESS_FROM = 5  # files
 _EXAMPLES = """\
 examples:
   pcnn-predict photo.jpg                              a table of the faces in it
-  pcnn-predict photos --annotate drawn                a folder, with pictures to look at
-  pcnn-predict photo.jpg --explain why                what each region says, and the heat
+  pcnn-predict photos --annotate drawn                a folder, with annotated copies
+  pcnn-predict photo.jpg --explain why                each region's answer and a heat map
   pcnn-predict 'photos/**/*.jpg' --format csv --output faces.csv
   pcnn-predict photos --format jsonl | jq .faces[].label
-  pcnn-predict --faces fer/*.png                      pictures that already are faces
+  pcnn-predict --faces fer/*.png                      pictures of cut-out faces
   pcnn-predict --info                                 versions, device, weights, ops
 
 exit status: 0 all predicted, 1 some pictures failed (each named on stderr), 2 nothing done.
@@ -59,10 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("paths", nargs="*", metavar="PATH", help="picture, folder (searched), or glob pattern")
     add("--format", choices=("table", "json", "jsonl", "csv"), default="table")
     add("--output", type=Path, metavar="FILE", help="write there instead of to stdout")
-    add("--annotate", type=Path, metavar="DIR", help="save a copy of each picture, drawn on")
-    add("--explain", type=Path, metavar="DIR", help="save a picture of why each face is read so")
-    add("--faces", action="store_true", help="each picture is a face, cut out already")
-    add("--as-they-are", action="store_true", help="align no such face, even if the weights ask")
+    add("--annotate", type=Path, metavar="DIR", help="save an annotated copy of each picture")
+    add("--explain", type=Path, metavar="DIR", help="save a picture that explains each face")
+    add("--faces", action="store_true", help="each picture is one cut-out face")
+    add("--as-they-are", action="store_true", help="never align faces (default: weights decide)")
     add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
     add("--detector", metavar="NAME|FILE", help="mobilenet, resnet50 or a checkpoint")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
@@ -70,13 +70,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--min-score", type=probability, metavar="P", help="least detection score, 0…1")
     add_reading(parser)
     add("--batch-size", type=positive, metavar="N", help="pictures in one pass")
-    add("--info", action="store_true", help="show versions, device, weights, ops; then stop")
+    add("--info", action="store_true", help="show versions, device, weights and ops, then exit")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do what the parsed arguments ask; returns the exit status.
+    """Run the command and return its exit status.
 
-    Raises InputError, WeightsError, NativeError: nothing can be done at all.
+    Raises InputError, WeightsError, NativeError: no file can be predicted.
     """
     return show_info(arguments) if arguments.info else predict_files(arguments)
 
@@ -96,22 +96,22 @@ def _check(arguments: argparse.Namespace) -> str:
     if not arguments.paths and not arguments.info:
         return "give at least one picture, folder or pattern (or --info)"
     if arguments.faces and (arguments.annotate or arguments.min_score is not None):
-        return "--faces takes each picture for a face, so --annotate and --min-score have no place"
+        return "--faces runs no detector, so it excludes --annotate and --min-score"
     return ""
 
 
 def predict_files(arguments: argparse.Namespace) -> int:
-    """Predict all files, complain of each that fails, and return the exit status.
+    """Predict all files, report each that fails, and return the exit status.
 
     arguments: as `pcnn-predict` parses them.
-    Raises InputError, WeightsError, NativeError: nothing can be done at all.
+    Raises InputError, WeightsError, NativeError: no file can be predicted.
     """
     from pcnn.commands.reports import open_report
     from pcnn.results.values import Prediction
 
     files, errors = find_images(arguments.paths)
     for error in errors:
-        _tell(error)
+        _complain(error)
     if not files:
         return NOTHING_DONE
     drawn: dict[Path, Path] = {}
@@ -124,7 +124,7 @@ def predict_files(arguments: argparse.Namespace) -> int:
         explained = annotated_names(files, arguments.explain, word="explained", jpeg=False)
     recognizer = load_recognizer(arguments)
     if arguments.faces and (hint := photograph_hint(files)):
-        _tell(hint)
+        _complain(hint)
     failed = 0
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(_opened(arguments.output, files))
@@ -132,7 +132,7 @@ def predict_files(arguments: argparse.Namespace) -> int:
             arguments.format, stream, classes=recognizer.classes, crops=arguments.faces
         )
         stack.enter_context(contextlib.closing(report))
-        # Inside of the report: a table printed while the bar is there would be torn.
+        # The bar ends before the report closes: a table printed beside a bar is garbled.
         bar = stack.enter_context(_progress(arguments, len(files)))
         for file, result in _results(recognizer, files, arguments):
             try:
@@ -145,7 +145,7 @@ def predict_files(arguments: argparse.Namespace) -> int:
                     _explain(recognizer, file, explained[file], arguments)
             except InputError as error:
                 failed += 1
-                _tell(error, bar)
+                _complain(error, bar)
             if bar:
                 bar.advance(bar.task_ids[0])
     if failed == len(files):
@@ -154,10 +154,10 @@ def predict_files(arguments: argparse.Namespace) -> int:
 
 
 def show_info(arguments: argparse.Namespace) -> int:
-    """Print what is installed and what would be used.
+    """Print versions, device, weights and ops.
 
-    Raises InputError, WeightsError, NativeError: the recognizer cannot be made; after
-    printing the rest.
+    Raises InputError, WeightsError, NativeError: the recognizer cannot be made. The versions
+    are printed first.
     """
     import numpy as np
     import PIL
@@ -189,7 +189,7 @@ def show_info(arguments: argparse.Namespace) -> int:
 def _results(
     recognizer: Recognizer, files: Sequence[Path], arguments: argparse.Namespace
 ) -> Iterator[tuple[Path, Prediction | Expression | InputError]]:
-    """The result of each file, in order, with a bounded number of pictures in memory."""
+    """Each file with its result, in order. Few pictures are in memory at a time."""
     results: Iterator[Prediction | Expression | InputError]
     if arguments.faces:
         results = recognizer.predict_crops(iter(files), on_error="return")
@@ -201,9 +201,9 @@ def _results(
 def _explain(
     recognizer: Recognizer, file: Path, target: Path, arguments: argparse.Namespace
 ) -> None:
-    """Save the explanations of one picture's faces below each other; nothing without faces.
+    """Save the explanations of one picture's faces in a column; without faces save nothing.
 
-    Raises InputError: the file cannot be read any more, or the picture not be written.
+    Raises InputError: the file can no longer be read, or the picture cannot be written.
     """
     from pcnn.results.style import stack
 
@@ -229,12 +229,12 @@ def _save(picture: Image, target: Path) -> None:
 
 @contextlib.contextmanager
 def _opened(output: Path | None, files: Sequence[Path]) -> Iterator[TextIO]:
-    """The stream for data: stdout, or `output`, which must be none of the pictures.
+    """The stream for data: stdout, or the file `output`.
 
-    Raises InputError: `output` is one of them, or cannot be written.
+    Raises InputError: `output` is one of the pictures, or cannot be written.
     """
     if output is None:
-        with contextlib.suppress(AttributeError):  # a caller may have put another stream there
+        with contextlib.suppress(AttributeError):  # the caller may have replaced stdout
             sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         yield sys.stdout
         sys.stdout.flush()
@@ -258,16 +258,16 @@ def _make_folder(folder: Path) -> None:
 
 
 def _not_written(path: Path, error: OSError) -> InputError:
-    """The error to raise where a file or folder cannot be made."""
+    """The error for a file or folder that cannot be made."""
     return InputError(f"{shown(path)}: cannot be written ({error.strerror or error})")
 
 
 @contextlib.contextmanager
 def _progress(arguments: argparse.Namespace, count: int) -> Iterator[Progress | None]:
-    """A progress bar on stderr with one task; None where it would be in the way.
+    """A progress bar on stderr with one task; None without a bar.
 
-    It is, for few files, where stderr is no terminal, and where stdout is one on which
-    lines of data appear meanwhile.
+    There is no bar for few files, without a terminal on stderr, or while lines of data appear
+    on the terminal.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
@@ -286,8 +286,8 @@ def _progress(arguments: argparse.Namespace, count: int) -> Iterator[Progress | 
         yield bar
 
 
-def _tell(what: object, bar: Progress | None = None) -> None:
-    """One line on stderr, past the progress bar: an error, or a hint."""
+def _complain(what: object, bar: Progress | None = None) -> None:
+    """Print an error or a hint on stderr, above the progress bar."""
     line = f"pcnn-predict: {what}"
     if bar is None:
         print(line, file=sys.stderr)

@@ -1,6 +1,6 @@
-"""What the commands do about the process they run in: garbage, exit status, errors.
+"""The process of a command: its garbage collection, exit status and error messages.
 
-Nothing here imports torch, so that a command with wrong arguments ends at once.
+Nothing here imports torch, so a command with wrong arguments ends at once.
 """
 
 from __future__ import annotations
@@ -8,20 +8,23 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 _NOTHING_DONE = 2
 _INTERRUPTED, _PIPE_CLOSED = 130, 141  # 128 + SIGINT, 128 + SIGPIPE, as shells report them
+# A Python argument in a message: split=, split='valid', batch_size=4, numbering={0: 'neutral'}.
+_ARGUMENT = re.compile(r"\b(?P<name>[a-z_]+)=(?:'(?P<text>[^']*)'|(?P<number>\d+)|\{[^}]*\})?")
 
 
 @contextlib.contextmanager
 def few_collections(argv: Sequence[str] | None) -> Iterator[None]:
-    """Spare a command the search for garbage among all that torch is made of.
+    """Collect garbage less often while a command runs, to save time.
 
-    Python would go through it again and again while it is made, and once more at the end of the
-    process (benchmarks/bench_predict.py times both ways). Only for commands that last seconds:
-    a training has garbage of its own. Nothing is changed where a program gives argv.
+    Python would search all objects of torch many times during its import, and once more when the
+    process ends (benchmarks/bench_predict.py times both ways). Only for commands that last
+    seconds: a training makes much garbage. If a program passes argv, nothing changes.
     """
     if argv is None:
         gc.set_threshold(100_000, 20, 20)
@@ -32,11 +35,12 @@ def few_collections(argv: Sequence[str] | None) -> Iterator[None]:
             gc.freeze()
 
 
-def guarded(program: str, work: Callable[[], int]) -> int:
-    """Run a command's work; what goes wrong in expected ways is one line, not a traceback.
+def exit_status(program: str, work: Callable[[], int], options: Collection[str] = ()) -> int:
+    """Run a command's work; print an expected error as one line, without a traceback.
 
-    Returns the work's exit status; 2 where it could not be done, 130 interrupted, 141 the reader
-    of stdout has gone.
+    options: names of the command's options as attributes, for `with_options`.
+    Returns the work's exit status, or 2 after an expected error, 130 when interrupted, 141 when
+    the reader of stdout has closed it.
     """
     try:
         return work()
@@ -50,19 +54,40 @@ def guarded(program: str, work: Callable[[], int]) -> int:
         where = f"{error.filename}: " if error.filename else ""
         reason = f"{where}{error.strerror or error}"
     except (ValueError, RuntimeError) as error:
-        reason = _expected(error)
+        reason = with_options(_expected(error), options)
         if not reason:
             raise
     print(f"{program}: {reason}", file=sys.stderr)
     return _NOTHING_DONE
 
 
+def with_options(message: str, options: Collection[str]) -> str:
+    """A library's message that names a command's options instead of Python arguments.
+
+    message: may contain arguments such as `batch_size=4` or `engine='torch'`.
+    options: names of the command's options as attributes, such as `batch_size`.
+    Returns the message with `--batch-size 4` and `--engine torch`. `missing='skip'` becomes
+    `--skip-missing` where the command has that option. Other arguments stay as they are.
+    """
+
+    def option(match: re.Match[str]) -> str:
+        name, value = match["name"], match["text"] or match["number"] or ""
+        switch = f"{value}_{name}"
+        if switch in options:
+            return f"--{switch.replace('_', '-')}"
+        if name not in options:
+            return match[0]
+        return f"--{name.replace('_', '-')} {value}".rstrip()
+
+    return _ARGUMENT.sub(option, message)
+
+
 def _expected(error: Exception) -> str:
-    """What to tell of an error that is the user's to mend; nothing for any other."""
+    """The message of an error that the user can correct; "" for any other."""
     from pcnn.errors import InputError, NativeError, WeightsError
 
     if isinstance(error, (InputError, WeightsError, NativeError)):
         return str(error)
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, which need not be imported here
+    if type(error).__name__ == "OutOfMemoryError":  # torch's own, known without importing torch
         return "out of memory on the device: use a smaller --batch-size, or --device cpu"
     return ""

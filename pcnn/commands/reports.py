@@ -1,4 +1,4 @@
-"""What `pcnn-predict` writes: one table, JSON list, JSON lines or CSV of all results."""
+"""The output formats of `pcnn-predict`: table, JSON list, JSON lines and CSV."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _CROP_COLUMNS = ("source", "label", "confidence")
 
 
 class Report(Protocol):
-    """Takes results one by one and writes them in its format."""
+    """A writer of results in one format."""
 
     def add(self, source: str, result: Prediction | Expression) -> None:
-        """One picture's result; an Expression where the picture itself is the face."""
+        """Add one picture's result: an Expression if the picture is a cut-out face."""
 
     def close(self) -> None:
-        """Write what has been held back. The stream stays open."""
+        """Write the remaining output. The stream stays open."""
 
 
 def open_report(kind: str, stream: TextIO, *, classes: Sequence[str], crops: bool) -> Report:
-    """A report to a text stream.
+    """A report that writes to a text stream.
 
     kind: one of FORMATS.
     classes: names of the expressions, in order.
-    crops: the results will be Expressions, not Predictions.
+    crops: the results are Expressions, not Predictions.
     """
     if kind == "table":
         return _TableReport(stream, crops)
@@ -47,7 +47,7 @@ def open_report(kind: str, stream: TextIO, *, classes: Sequence[str], crops: boo
 
 
 class _JsonLinesReport:
-    """One JSON object a line, one line a picture."""
+    """One JSON object on a line for each picture."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -61,7 +61,7 @@ class _JsonLinesReport:
 
 
 class _JsonReport:
-    """A JSON list with one object for each picture, written as it grows."""
+    """A JSON list with one object for each picture, written one by one."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -77,7 +77,7 @@ class _JsonReport:
 
 
 class _CsvReport:
-    """A header, then one line a face: Prediction.rows. No face, no line."""
+    """A header, then one line for each face, as in Prediction.rows."""
 
     def __init__(self, stream: TextIO, classes: Sequence[str], crops: bool) -> None:
         columns = (*(_CROP_COLUMNS if crops else FACE_COLUMNS), *classes)
@@ -89,10 +89,10 @@ class _CsvReport:
         if isinstance(result, Prediction):
             self._writer.writerows({**row, "source": source} for row in result.rows())
         else:
-            told = result.to_dict()
-            first = (source, told["label"], told["confidence"])
+            values = result.to_dict()
+            first = (source, values["label"], values["confidence"])
             self._writer.writerow(
-                {**dict(zip(_CROP_COLUMNS, first, strict=True)), **told["scores"]}
+                {**dict(zip(_CROP_COLUMNS, first, strict=True)), **values["scores"]}
             )
         self._stream.flush()
 
@@ -101,7 +101,7 @@ class _CsvReport:
 
 
 class _TableReport:
-    """One row a face, for reading; printed when all are known. Never cut to a width of 80."""
+    """One row for each face, printed when all are known, at its full width."""
 
     def __init__(self, stream: TextIO, crops: bool) -> None:
         self._stream = stream
@@ -119,12 +119,12 @@ class _TableReport:
     def add(self, source: str, result: Prediction | Expression) -> None:
         file = Text(shown(source))
         if not isinstance(result, Prediction):
-            self._table.add_row(file, *_told(result))
+            self._table.add_row(file, *_cells(result))
         elif not result.faces:
             self._table.add_row(file, Text("–"), Text("no face found", style="dim"))
         else:
             for number, face in enumerate(result.faces, 1):
-                self._table.add_row(file, Text(str(number)), *_told(face), _told_box(face))
+                self._table.add_row(file, Text(str(number)), *_cells(face), _box_text(face))
 
     def close(self) -> None:
         if not self._table.row_count:
@@ -133,14 +133,14 @@ class _TableReport:
         if not console.is_terminal:
             wide = console.options.update(width=10_000)
             console.width = console.measure(self._table, options=wide).maximum
-        with console.capture() as captured:  # printed by rich, a closed pipe would end the process
+        with console.capture() as captured:  # rich itself would exit on a closed pipe
             console.print(self._table)
         self._stream.write(captured.get())
         self._stream.flush()
 
 
-def _told(expression: Expression) -> tuple[Text, Text, Text]:
-    """Label, confidence and the next likely classes, for reading."""
+def _cells(expression: Expression) -> tuple[Text, Text, Text]:
+    """Label, confidence and the next likely classes, as cells of the table."""
     others = sorted(
         ((score, name) for name, score in expression.scores.items() if name != expression.label),
         key=lambda other: -other[0],
@@ -150,8 +150,8 @@ def _told(expression: Expression) -> tuple[Text, Text, Text]:
     return label, Text(f"{expression.confidence:.1%}"), Text(then, style="dim")
 
 
-def _told_box(face: Face) -> Text:
-    """The box in whole pixels, for reading."""
+def _box_text(face: Face) -> Text:
+    """The box in whole pixels."""
     return Text(" ".join(f"{edge:.0f}" for edge in face.box))
 
 

@@ -1,4 +1,4 @@
-"""`pcnn-saliency`: the faces in pictures, their saliency maps, and the products of both."""
+"""`pcnn-saliency`: draw faces, their saliency maps, and the products of both."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-_SIDE, _GAP, _CAPTION = 256, 8, 30  # pixels of a drawn face, of what lies between and below
+_SIDE, _GAP, _CAPTION = 256, 8, 30  # side of a drawn face, gap and caption height, in pixels
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add = parser.add_argument
     add("paths", nargs="+", metavar="PATH", help="picture, folder (searched), or glob pattern")
-    add("-o", "--output", type=Path, required=True, metavar="DIR", help="draw there")
+    add("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the drawings")
     add("--model", metavar="MODEL", help="saliency model [the weights', or spectral_residual]")
-    add("--faces", action="store_true", help="each picture is a face, cut out already")
-    add("--as-they-are", action="store_true", help="align no such face, even if the weights ask")
-    add("--weights", metavar="NAME|FILE", help="whose faces these are (default: packaged)")
+    add("--faces", action="store_true", help="each picture is one cut-out face")
+    add("--as-they-are", action="store_true", help="never align faces (default: weights decide)")
+    add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
     add("--detector", metavar="NAME|FILE", help="mobilenet, resnet50 or a checkpoint")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Draw all files, complain of each that fails, and return the exit status.
+    """Draw all files, report each that fails, and return the exit status.
 
     arguments: as `pcnn-saliency` parses them. A picture without faces gives no drawing.
-    Raises InputError, WeightsError, OSError: nothing can be done at all.
+    Raises InputError, WeightsError, OSError: no file can be drawn.
     """
     from pcnn.results.style import stack
 
@@ -74,14 +74,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `pcnn-saliency`; argv, exit status, SystemExit: see shared.run_command."""
-    text = "Draw where in faces the eye is drawn, see docs/saliency.md."
+    text = "Draw the saliency maps of faces, see docs/saliency.md."
     return run_command("pcnn-saliency", text, add_arguments, run, argv)
 
 
 def draw_row(face: Tensor, saliency: Tensor, name: str) -> Image.Image:
-    """A face, its map, and the product of both, beside each other.
+    """Draw a face, its saliency map and the product of both side by side.
 
-    face: (1 or 3, S, S) of 0…1. saliency: (1, S, S) of 0…1, by the model `name`.
+    face: (1 or 3, S, S) of 0…1. saliency: (1, S, S) of 0…1, from the model `name`.
     Returns an RGB image of 784 × 294 pixels.
     """
     import numpy as np
@@ -105,9 +105,9 @@ def draw_row(face: Tensor, saliency: Tensor, name: str) -> Image.Image:
 
 
 def _drawer(arguments: argparse.Namespace) -> Callable[[Path], Sequence[Image.Image]]:
-    """A function from a file to the rows of its faces, as the weights' network would see them.
+    """A function that draws a row for each face in a file, as the weights' network sees it.
 
-    torch is imported here, so that wrong paths are reported without waiting for it.
+    torch is imported here, so wrong paths are reported before it is loaded.
     """
     import dataclasses
 
@@ -126,7 +126,7 @@ def _drawer(arguments: argparse.Namespace) -> Callable[[Path], Sequence[Image.Im
     name = arguments.model or loaded.saliency or DEFAULT_MODEL
     find_model(name)
     config = loaded.network.config
-    # What the network sees, but neither normalised nor weighed.
+    # The network's view without normalisation and saliency.
     count = config.channels
     bare = dataclasses.replace(config, mean=(0.0,) * count, std=(1.0,) * count, saliency=None)
     transforms_of = framing(loaded, arguments.detector, faces=arguments.faces)

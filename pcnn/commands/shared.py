@@ -1,4 +1,4 @@
-"""What several commands share: how they start, what their arguments may be, what they load."""
+"""Parts that several commands share: their start, argument types and the recognizer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pcnn.commands.process import few_collections, guarded
+from pcnn.commands.process import exit_status, few_collections
 from pcnn.images.files import shown
 from pcnn.version import __version__
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 DONE, SOME_FAILED, NOTHING_DONE = 0, 1, 2  # exit statuses
 
-# What `engines` offers, without importing it: a test holds both together.
+# The choices of engines.select, repeated to avoid its import; a test compares both.
 ENGINES = ("auto", "torch", "compile", "openvino", "onnxruntime")
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 PRIORS = ("data", "uniform")
 
 _BATCH_SIZE, _CROPS_BATCH_SIZE = 8, 64
 
-# A cut-out face is seldom longer or larger than this, a photograph often is.
+# Cut-out faces rarely exceed these limits; photographs often do.
 _FACE_RATIO, _FACE_PIXELS = 1.6, 1024 * 1024
 _HINT_FILES = 100
 
@@ -41,11 +41,11 @@ def run_command(  # noqa: PLR0913
 ) -> int:
     """Parse a command's arguments and do its work.
 
-    argv: the arguments; None takes the process's own.
-    check: gives what is wrong with arguments that parse, or "".
+    argv: the arguments; None means those of the process.
+    check: returns the error in arguments that parse, or "".
     short: the command lasts seconds, see process.few_collections.
-    Returns the exit status: 0 all right, also where pictures have no face; 1 some inputs failed;
-    2 nothing could be done; 130 interrupted; 141 the reader of stdout has gone.
+    Returns the exit status: 0 success, even if pictures have no face; 1 some inputs failed;
+    2 nothing could be done; 130 interrupted; 141 the reader of stdout has closed it.
     Raises SystemExit: --help, --version (0) and wrong usage (2), as argparse does.
     """
     parser = argparse.ArgumentParser(
@@ -60,16 +60,17 @@ def run_command(  # noqa: PLR0913
     arguments = parser.parse_args(argv)
     if check is not None and (wrong := check(arguments)):
         parser.error(wrong)
+    options = vars(arguments)
     if not short:
-        return guarded(program, lambda: run(arguments))
+        return exit_status(program, lambda: run(arguments), options)
     with few_collections(argv):
-        return guarded(program, lambda: run(arguments))
+        return exit_status(program, lambda: run(arguments), options)
 
 
 def load_recognizer(arguments: argparse.Namespace) -> Recognizer:
-    """The recognizer that the arguments ask for.
+    """The recognizer that the arguments describe.
 
-    Imported here, so that wrong paths are reported without waiting for torch.
+    Its module is imported here, so wrong paths are reported before torch is loaded.
     """
     from pcnn.recognition.recognizer import Recognizer
 
@@ -86,9 +87,9 @@ def load_recognizer(arguments: argparse.Namespace) -> Recognizer:
 
 
 def photograph_hint(files: Sequence[Path]) -> str:
-    """What to say of pictures given with --faces if one looks like a whole photograph; else "".
+    """A hint if one of the pictures given with --faces looks like a photograph; else "".
 
-    Only the first hundred are looked at.
+    Only the first hundred pictures are checked.
     """
     from pcnn.images.loading import stored_size
 
@@ -96,22 +97,25 @@ def photograph_hint(files: Sequence[Path]) -> str:
         size = stored_size(file)
         if size and (max(size) > _FACE_RATIO * min(size) or size[0] * size[1] > _FACE_PIXELS):
             return (
-                f"hint: {shown(file)} has {size[0]} × {size[1]} pixels, but --faces is for faces "
-                "that are cut out already, each picture one: leave it out to have the faces found"
+                f"hint: {shown(file)} has {size[0]} × {size[1]} pixels, but --faces expects one "
+                "cut-out face in each picture: omit --faces to detect the faces"
             )
     return ""
 
 
 def step_size(arguments: argparse.Namespace) -> int:
-    """How many pictures share a pass."""
+    """The number of pictures in one pass."""
     chosen: int | None = arguments.batch_size
     return chosen or (_CROPS_BATCH_SIZE if arguments.faces else _BATCH_SIZE)
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Add --engine and --precision."""
     add = parser.add_argument
-    add("--engine", choices=ENGINES, default="torch", help="what runs the networks [%(default)s]")
-    add("--precision", choices=PRECISIONS, default="float32", help="of expressions [%(default)s]")
+    add("--engine", choices=ENGINES, default="torch", help="software for inference [%(default)s]")
+    add(
+        "--precision", choices=PRECISIONS, default="float32", help="of classification [%(default)s]"
+    )
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
@@ -134,6 +138,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
 
 
 def probability(text: str) -> float:
+    """A number of 0…1, as the type of an argument."""
     try:
         value = float(text)
     except ValueError as error:
@@ -144,22 +149,26 @@ def probability(text: str) -> float:
 
 
 def positive(text: str) -> int:
+    """A whole number of at least 1, as the type of an argument."""
     return whole(text, least=1)
 
 
 def names(text: str) -> list[str]:
+    """Names separated by commas, as the type of an argument."""
     return [name.strip() for name in text.split(",")]
 
 
 def count(text: str) -> int:
+    """A whole number of at least 0, as the type of an argument."""
     return whole(text, least=0)
 
 
 def whole(text: str, *, least: int) -> int:
+    """A whole number of at least `least`. Raises ArgumentTypeError: any other text."""
     try:
         value = int(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be whole, got {text!r}") from error
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from error
     if value < least:
         raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
     return value

@@ -1,4 +1,4 @@
-"""`pcnn-train`: the networks, trained from data."""
+"""`pcnn-train`: train the networks."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from pcnn.commands.process import guarded
+from pcnn.commands.process import exit_status
 from pcnn.version import __version__
 
-# What can be trained: what that is, and the module of this folder with its add_arguments and run.
+# Name → summary, and the module in this folder that has add_arguments and run.
 _TRAININGS = {
     "detector": ("train the face detector", "train_detector"),
-    "trunk": ("train one trunk alone, for all six to start from", "train_trunk"),
+    "trunk": ("train a single trunk, from which all six start", "train_trunk"),
     "expression": ("train the expression network", "train_expression"),
 }
 
@@ -21,7 +21,7 @@ _TRAININGS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `pcnn-train`: train a network from data.
 
-    argv: the arguments, the first of which names what to train; None takes the process's own.
+    argv: the arguments; the first names the network to train. None means those of the process.
     Exit status, SystemExit: see shared.run_command.
     """
     words = sys.argv[1:] if argv is None else list(argv)
@@ -38,4 +38,4 @@ def main(argv: Sequence[str] | None = None) -> int:
             training.add_arguments(command)
             command.set_defaults(run=training.run)
     arguments = parser.parse_args(words)
-    return guarded(parser.prog, lambda: int(arguments.run(arguments)))
+    return exit_status(parser.prog, lambda: int(arguments.run(arguments)), vars(arguments))

@@ -1,4 +1,4 @@
-"""`pcnn-train detector`."""
+"""`pcnn-train detector`: train the face detector."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work", type=Path, help="folder for checkpoint and log")
     for name, text in (
         ("steps", "updates"),
-        ("early", "how many of these on smaller mosaics"),
-        ("polish", "updates after these, on photographs as they are"),
-        ("batch", "mosaics in each"),
-        ("side", "pixels along a mosaic"),
-        ("seed", "of all that is random"),
+        ("early", "the first of these updates, on smaller mosaics"),
+        ("polish", "further updates on unchanged photographs"),
+        ("batch", "mosaics in each update"),
+        ("side", "side of a mosaic, pixels"),
+        ("seed", "seed of all random choices"),
         ("save-every", "steps between checkpoints"),
     ):
         default = getattr(DetectorOptions, name.replace("-", "_"))
@@ -31,23 +31,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=DetectorOptions.start,
         help="the teacher's own weights, or random ones (%(default)s)",
     )
-    parser.add_argument("--init", type=Path, help="weights to begin with instead")
-    parser.add_argument("--device", default="cpu", help="where to compute (%(default)s)")
+    parser.add_argument("--init", type=Path, help="weights to start from instead")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, … (%(default)s)")
     parser.add_argument(
-        "--workers", type=int, default=0, help="processes that make mosaics ahead (%(default)s)"
+        "--workers", type=int, default=0, help="processes that prepare mosaics (%(default)s)"
     )
     for name, text in (
-        ("turned", "share of photographs at any angle"),
-        ("harsh", "share of pictures far too dark, too light, flat or tinted"),
+        ("turned", "share of photographs that are rotated by any angle"),
+        ("harsh", "share of pictures made much darker, lighter, flatter or tinted"),
     ):
         share = getattr(DetectorOptions, name)
         parser.add_argument(f"--{name}", type=float, default=share, help=f"{text} ({share})")
     rate = DetectorOptions.learning_rate
-    parser.add_argument("--learning-rate", type=float, default=rate, help=f"peak ({rate})")
+    parser.add_argument("--learning-rate", type=float, default=rate, help=f"at its peak ({rate})")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do what the parsed arguments ask; returns the exit status."""
+    """Run the command and return its exit status."""
     from pcnn.training.detector.run import train_detector
 
     train_detector(

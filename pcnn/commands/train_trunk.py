@@ -1,4 +1,4 @@
-"""`pcnn-train trunk`: one trunk alone, for all six to start from."""
+"""`pcnn-train trunk`: train a single trunk, from which all six start."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do what the parsed arguments ask; returns the exit status."""
+    """Run the command and return its exit status."""
     return run_training(arguments, "trunk", 64)

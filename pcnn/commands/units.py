@@ -1,4 +1,4 @@
-"""`pcnn-units`: which feature maps answer to which units of facial action."""
+"""`pcnn-units`: measure which feature maps respond to which facial action units."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add = parser.add_argument
     add("--data", required=True, metavar="PATH", help="a data set, see docs/data.md")
-    add("--split", help="the part of it, such as valid or test")
-    add("--layout", default="auto", help="how the data set lies there [%(default)s]")
+    add("--split", help="part of the data set, such as valid or test")
+    add("--layout", default="auto", help="layout of the data set [%(default)s]")
     add("--units", type=Path, metavar="FILE", help="CSV of units, instead of the prototypes")
-    add("--most", type=int, default=100, metavar="N", help="faces of an expression [%(default)s]")
-    add("--chimeras", action="store_true", help="faces put together of others' parts")
-    add("--untrained", action="store_true", help="a network as before training")
+    add("--most", type=int, default=100, metavar="N", help="faces per expression [%(default)s]")
+    add("--chimeras", action="store_true", help="compose faces of parts of several faces")
+    add("--untrained", action="store_true", help="measure an untrained network instead")
     add("--permutations", type=int, default=1000, metavar="N", help="of the test [%(default)s]")
-    add("--seed", type=int, default=0, metavar="N", help="of all that is drawn [%(default)s]")
+    add("--seed", type=int, default=0, metavar="N", help="of all random choices [%(default)s]")
     add("--output", type=Path, metavar="DIR", help="write tables, report and heat map there")
     add("--json", action="store_true", help="print the report as JSON instead of the table")
     add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do what the parsed arguments ask; returns the exit status.
+    """Run the command and return its exit status.
 
     Raises InputError, WeightsError, OSError: nothing could be measured or written.
     """
@@ -75,12 +75,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `pcnn-units`; argv, exit status, SystemExit: see shared.run_command."""
-    text = "Measure which feature maps answer to which facial units, see docs/deconvnet.md."
+    text = "Measure which feature maps respond to which action units, see docs/deconvnet.md."
     return run_command("pcnn-units", text, add_arguments, run, argv)
 
 
 def _labelled(arguments: argparse.Namespace, loaded: ExpressionWeights) -> tuple[UnitFaces, int]:
-    """The faces with the units that they show, and their `native_size`, see suited_faces."""
+    """The faces with their action units, and their `native_size`, see suited_faces."""
     import dataclasses
 
     from pcnn.datasets.action_units import balanced, chimeras, from_prototypes, from_table
@@ -103,7 +103,7 @@ def _labelled(arguments: argparse.Namespace, loaded: ExpressionWeights) -> tuple
 def _report(
     arguments: argparse.Namespace, found: Sensitivity, labelled: UnitFaces, sha256: str
 ) -> dict[str, Any]:
-    """What was asked and found, as values that `json.dumps` takes."""
+    """The options and results, as values for `json.dumps`."""
     from pcnn.version import __version__
 
     asked = ("split", "most", "chimeras", "untrained", "permutations", "seed")
@@ -129,7 +129,7 @@ def _write_files(found: Sensitivity, report: dict[str, Any], folder: Path) -> No
 
 
 def _show(found: Sensitivity, labelled: UnitFaces, title: str) -> None:
-    """Print the table for reading."""
+    """Print the table."""
     import sys
 
     from rich.console import Console
@@ -138,12 +138,12 @@ def _show(found: Sensitivity, labelled: UnitFaces, title: str) -> None:
     from pcnn.errors import counted
 
     console = Console(markup=False, emoji=False, highlight=False)
-    with console.capture() as captured:  # printed by rich, a closed pipe would end the process
+    with console.capture() as captured:  # rich itself would exit on a closed pipe
         if not console.is_terminal:
             console.width = 200  # more than it needs
         own = sum(map(bool, found.own_units()))
         console.print(
-            f"{title}: {own} of {len(found.maps)} maps answer to a unit, "
+            f"{title}: {own} of {len(found.maps)} maps respond to a unit, "
             f"{counted(found.faces, 'face')}",
             unit_table(found),
             sep="\n\n",
@@ -151,9 +151,9 @@ def _show(found: Sensitivity, labelled: UnitFaces, title: str) -> None:
         )
         for units in labelled.alike:
             text = ", ".join(map(str, units))
-            console.print(f"units {text} mark the same faces: their distances are the same")
+            console.print(f"units {text} mark the same faces, so their distances are equal")
         if labelled.left_out:
             text = ", ".join(map(str, labelled.left_out))
-            console.print(f"left out, too rare or too common: {text}")
+            console.print(f"units left out, too rare or too common: {text}")
     sys.stdout.write(captured.get())
     sys.stdout.flush()

@@ -133,12 +133,12 @@ def from_table(faces: FaceSet, path: str | Path) -> UnitFaces:
     except OSError as error:
         raise InputError(f"{path}: {file_error(error)}") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: no CSV in UTF-8 ({error})") from error
+        raise InputError(f"{path}: not a CSV file in UTF-8 ({error})") from error
     kept = [index for index, name in enumerate(faces.names) if name in rows]
     if not kept:
         raise InputError(
-            f"{path}: has a line for none of the {counted(len(faces), 'face')}, "
-            f"the first of which is {faces.names[0] if faces.names else 'missing'}"
+            f"{path}: no line names one of the {counted(len(faces), 'face')}; "
+            f"the first face is {faces.names[0] if faces.names else 'missing'}"
         )
     order = np.argsort(units)
     present = np.array([rows[faces.names[index]] for index in kept])[:, order]
@@ -189,8 +189,8 @@ def _usable(
     numbers = np.array(units)
     if not kept.any():
         raise InputError(
-            f"{name}: no unit is there in {_LEAST} faces or more and missing in as many, "
-            f"of {len(present)}"
+            f"{name}: no unit is present in at least {_LEAST} faces and absent in at least "
+            f"{_LEAST}, of {counted(len(present), 'face')}"
         )
     return UnitFaces(
         faces, tuple(numbers[kept].tolist()), present[:, kept], tuple(numbers[~kept].tolist())
@@ -208,7 +208,7 @@ def _units_of(header: Sequence[str], path: Path) -> list[int]:
         unit = int(match.group(1)) if match else 0
         if unit not in UNITS:
             known = ", ".join(map(str, sorted(UNITS)))
-            raise InputError(f"{path}: column {column!r} is no unit of the face; known are {known}")
+            raise InputError(f"{path}: column {column!r} is not an action unit; known are {known}")
         if unit in units:
             raise InputError(f"{path}: unit {unit} has two columns")
         units.append(unit)
@@ -225,7 +225,7 @@ def _lines_of(
         values = [value.strip() for value in line[1:]]
         if len(values) != count or not set(values) <= {"0", "1"}:
             raise InputError(
-                f"{path}, line {number}: expected a name and {counted(count, 'time')} 0 or 1, "
+                f"{path}, line {number}: expected a name and {counted(count, 'value')} of 0 or 1, "
                 f"got {','.join(line)[:80]!r}"
             )
         yield line[0].strip(), [value == "1" for value in values]

@@ -46,12 +46,12 @@ def read_sheets(
 ) -> FaceSet:
     """The faces of one split of a folder of contact sheets.
 
-    The options are those of datasets.load_faces, which says what they do.
+    For the options see datasets.load_faces.
     Raises InputError: a missing file, or sheets and table that do not fit together.
     """
     if split is None:
         splits = ", ".join(sheet_splits(folder))
-        raise InputError(f"load_faces: {folder} has splits: say which, split= one of {splits}")
+        raise InputError(f"load_faces: {folder} has splits: choose one with split=: {splits}")
     rows, tiles = _read_split(folder, split)
     try:
         unique = np.array([duplicates or row["duplicate"] == "0" for row in rows], bool)
@@ -160,12 +160,12 @@ def read_fer2013(path: Path, split: str | None, *, protocol: str, labels: str | 
         raise InputError(f"load_faces: no {table}; expected\n{FER2013_TREE}")
     if split not in _USAGES:
         splits = ", ".join(_USAGES)
-        raise InputError(f"load_faces: {table} has splits: say which, split= one of {splits}")
+        raise InputError(f"load_faces: {table} has splits: choose one with split=: {splits}")
     beside = table.with_name("fer2013new.csv")
     crowd = _read_crowd(beside, protocol) if beside.is_file() else None
     by_votes = crowd is not None if labels is None else labels == "votes"
     if crowd is None and (by_votes or protocol != "argmax"):
-        raise InputError(f"load_faces: votes are wanted, but no {beside}\n{FER2013_TREE}")
+        raise InputError(f"load_faces: votes need {beside}, which is missing\n{FER2013_TREE}")
     kept = crowd.kept if crowd is not None and by_votes else None
     lines, faces, seven = _read_table(table, _USAGES[split], crowd, kept)
     if not lines:
@@ -210,7 +210,7 @@ def _read_table(
             usages = ", ".join(_USAGES.values())
             raise InputError(f"{place}: Usage must be one of {usages}, got {row['Usage']!r}")
         if crowd is not None and crowd.usages[line : line + 1] != [row["Usage"]]:
-            raise InputError(f"{place}: {crowd.path.name} has no line that belongs to it")
+            raise InputError(f"{place}: {crowd.path.name} has no matching line")
         if row["Usage"] != usage or (kept is not None and not kept[line]):
             continue
         if row["emotion"] not in _DIGITS:

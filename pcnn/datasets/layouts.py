@@ -73,7 +73,7 @@ def list_rafdb(folder: Path, split: str | None) -> Listing:
         lacking = _RAFDB_LIST if table is None else "folder aligned/"
         raise InputError(f"load_faces: {folder} holds no {lacking}; expected\n{RAFDB_TREE}")
     if split not in ("train", "test"):
-        raise InputError(f"load_faces: {folder} has splits: say which, split= one of train, test")
+        raise InputError(f"load_faces: {folder} has splits: choose one with split=: train, test")
     there = {file.name: file for file in aligned.iterdir()}
     found = []
     for place, line in _lines(table):
@@ -128,8 +128,8 @@ def _no_such_split(splits: Mapping[str | None, Path], split: str | None) -> str:
     if not splits:
         return f"holds no folders of expressions; expected\n{FOLDERS_TREE}"
     if None in splits:
-        return f"has no splits: leave out split={split!r}"
-    return f"has splits: say which, split= one of {', '.join(map(str, splits))}, got {split!r}"
+        return f"has no splits: omit split={split!r}"
+    return f"has splits: choose one with split=: {', '.join(map(str, splits))}; got {split!r}"
 
 
 def holds_classes(folder: Path) -> bool:
@@ -201,7 +201,7 @@ def _finder(images: str | Path | FaceSet | None) -> Callable[[str, str], Picture
     """A function from (file as listed, name) to the picture, None where there is none."""
     if images is None:
         raise InputError(
-            "load_faces: a list needs images=, a folder with its pictures, a folder of contact "
+            "load_faces: a list needs images=: a folder of its pictures, a folder of contact "
             "sheets, or a FaceSet"
         )
     if isinstance(images, FaceSet):
@@ -222,7 +222,7 @@ def _finder(images: str | Path | FaceSet | None) -> Callable[[str, str], Picture
         same = files.get(name, [])
         exact = [each for each in same if each == folder / file]
         if len(same) > 1 and not exact:
-            raise InputError(f"load_faces: {name} may be {same[0]} or {same[1]}")
+            raise InputError(f"load_faces: {name} is ambiguous: {same[0]} or {same[1]}")
         return next(iter(exact or same), None)
 
     return find
@@ -249,10 +249,10 @@ def _meaning(text: str, numbering: Numbering | None) -> str | None:
 def _unknown(place: str, text: str) -> str:
     if text.isdecimal():
         return (
-            f"{place}: say what the number {text} stands for, numbering={{0: 'neutral', …}} "
-            "(pcnn.labels has the orders of FER2013, RAF-DB and AffectNet)"
+            f"{place}: the number {text} has no name; give numbering={{0: 'neutral', …}} "
+            "(pcnn.datasets.labels has the orders of FER2013, RAF-DB and AffectNet)"
         )
-    return f"{place}: {text!r} is no expression; known are {_KNOWN}"
+    return f"{place}: {text!r} is not a known expression; known are {_KNOWN}"
 
 
 def _listing(found: Iterable[tuple[str, str, Picture | None]], classes: tuple[str, ...]) -> Listing:

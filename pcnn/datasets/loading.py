@@ -138,7 +138,7 @@ def load_faces(  # noqa: PLR0913 - the one entry to all layouts, each of which h
     if layout == "folders":
         return _read(list_folders(path, split, numbering), path, options)
     if split is not None:
-        raise InputError(f"load_faces: a list has no splits: leave out split={split!r}")
+        raise InputError(f"load_faces: a list has no splits: omit split={split!r}")
     return _read(read_list(path, images, numbering), path, options)
 
 
@@ -169,11 +169,13 @@ def _recognise(path: Path) -> str:
     if not found:
         there = ", ".join(sorted(each.name for each in path.iterdir())[:5]) or "nothing"
         raise InputError(
-            f"load_faces: {path} has none of the known layouts (it holds {there}); "
+            f"load_faces: {path} has no known layout (it holds {there}); "
             f"expected\n{_expected('auto')}"
         )
     if len(found) > 1:
-        raise InputError(f"load_faces: {path} may be {' or '.join(found)}: say which by layout=")
+        raise InputError(
+            f"load_faces: {path} fits several layouts: choose one with layout=: {', '.join(found)}"
+        )
     return found[0]
 
 
@@ -194,12 +196,12 @@ def _check(options: _Options, layout: str) -> None:
     if options.side is not None and options.side < 1:
         raise InputError(f"load_faces: side must be at least 1, got {options.side}")
     if options.labels == "fer2013" and options.protocol != "argmax":
-        raise InputError("load_faces: protocol is about votes, labels='fer2013' has none")
+        raise InputError("load_faces: protocol needs votes, but labels='fer2013' has none")
     for option in dataclasses.fields(options):
         concerned = _CONCERNED.get(option.name, (layout,))
         if layout not in concerned and getattr(options, option.name) != option.default:
             raise InputError(
-                f"load_faces: {option.name} is for {' and '.join(concerned)}, and this is {layout}"
+                f"load_faces: {option.name} is only for {' and '.join(concerned)}, got {layout}"
             )
 
 
@@ -219,7 +221,7 @@ def _read(listing: Listing, path: Path, options: _Options) -> FaceSet:
         named = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
         text = f"load_faces: {len(missing)} of {pictures} of {path} missing: {named}"
         if options.missing == "raise":
-            raise InputError(f"{text}; missing='skip' leaves them out")
+            raise InputError(f"{text}; use missing='skip' to skip them")
         warnings.warn(text, stacklevel=3)
     pixels, broken = _read_pictures(listing.pictures, options)
     if broken:

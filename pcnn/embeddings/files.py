@@ -101,7 +101,7 @@ class Embeddings:
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             if isinstance(error, InputError) and str(error).startswith("Embeddings.load:"):
                 raise
-            raise InputError(f"{path}: holds no embeddings that can be read ({error})") from error
+            raise InputError(f"{path}: cannot be read as embeddings ({error})") from error
 
     def _write_npz(self, path: Path) -> None:
         with path.open("wb") as file:

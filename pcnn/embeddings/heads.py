@@ -168,8 +168,8 @@ class Head:
         """Raise WeightsError, naming the head, unless it was fitted on these weights' vectors."""
         if sha256 != self.weights_sha256:
             raise WeightsError(
-                f"{name}: fitted on the vectors of weights {self.weights_sha256[:8]}, but these "
-                f"are {sha256[:8]}: use those weights, or fit it again with these"
+                f"{name}: fitted on embeddings of weights {self.weights_sha256[:8]}, got weights "
+                f"{sha256[:8]}: use the first weights, or fit the head again with the second"
             )
 
 
@@ -194,7 +194,7 @@ def _logistic(
         models = importlib.import_module("sklearn.linear_model")
     except ImportError as error:
         raise InputError(
-            "Head.fit: a regression needs scikit-learn: pip install 'pcnn[train]', or take "
+            "Head.fit: a regression needs scikit-learn: pip install 'pcnn[train]', or use "
             "method='means'"
         ) from error
     balance = "balanced" if balanced else None

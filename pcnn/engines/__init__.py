@@ -1,4 +1,4 @@
-"""A network is made quick: PyTorch programs, CUDA graphs, ONNX Runtime, OpenVINO, export."""
+"""Fast inference: PyTorch programs, CUDA graphs, ONNX Runtime, OpenVINO and export."""
 
 from pcnn.engines.select import ENGINES, PRECISIONS, choose_engine
 

@@ -1,4 +1,4 @@
-"""Graphs made ready for an engine, which takes minutes: files in the user's cache."""
+"""Cache of converted networks. A conversion takes minutes, so its file is kept for the user."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pcnn.engines.portable import Graph
 from pcnn.errors import WeightsError
 from pcnn.terminal import stderr_console
 
-# The code that makes a graph: these files, and all in these folders, of the package.
+# The files and folders of the package whose code makes a graph.
 _SOURCES = ("engines", "networks", "ops/reference.py")
 
 
@@ -26,12 +26,13 @@ def kept(
     announced: str,
     options: Sequence[str] = (),
 ) -> Path:
-    """A graph's file in the user's cache; written if it is not there.
+    """The path of a graph's file in the user's cache; the file is written if it is missing.
 
-    name: the file's but for the fingerprint, as "classifier.onnx". announced: what people are told
-    who have to wait. options: all that decides about the file but the graph's weights, the code
-    and torch.
-    Raises WeightsError: the cache cannot be written; what `write` raises.
+    name: the file name without the fingerprint, such as "classifier.onnx".
+    announced: the message shown while the file is written.
+    options: everything else that determines the file. The fingerprint always includes the graph's
+        weights, the code and torch's version.
+    Raises WeightsError: the cache cannot be written. Also raises the errors of `write`.
     """
     plain = cache_folder() / "engines" / name
     path = plain.with_stem(f"{plain.stem}-{_fingerprint(graph, options)}")
@@ -44,7 +45,7 @@ def kept(
     except OSError as error:
         raise WeightsError(
             f"{path}: cannot be written ({error.strerror or error}); "
-            "set $XDG_CACHE_HOME to a folder that can"
+            "set $XDG_CACHE_HOME to a writable folder"
         ) from error
     return path
 
@@ -55,17 +56,17 @@ def write_onnx(graph: Graph, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _announced(told: str) -> Iterator[None]:
-    """What is done within takes long: say so on stderr."""
+def _announced(message: str) -> Iterator[None]:
+    """Show a message on stderr while the block runs."""
     console = stderr_console()
     if not console.is_terminal:
-        console.print(f"pcnn: {told}", highlight=False)
-    with console.status(f"pcnn: {told}") if console.is_terminal else contextlib.nullcontext():
+        console.print(f"pcnn: {message}", highlight=False)
+    with console.status(f"pcnn: {message}") if console.is_terminal else contextlib.nullcontext():
         yield
 
 
 def _fingerprint(graph: Graph, options: Sequence[str]) -> str:
-    """A name for a graph's weights and shapes, the code that makes it, and torch's version."""
+    """A hash of a graph's weights and shapes, the code that makes it, and torch's version."""
     digest = hashlib.sha256(repr(tuple(options)).encode())
     for example in graph.example:
         digest.update(str(tuple(example.shape)).encode())

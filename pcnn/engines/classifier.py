@@ -1,8 +1,8 @@
-"""The classifiers made ready for inference: the same answers, in less time.
+"""Classifiers prepared for inference: the same answers in less time.
 
-For one face the networks are a hundred small convolutions, and what they cost on a CPU is mostly
-the calling. So their trunks become lists of calls on fixed buffers (`products`), made once for
-each number of faces; the stitching and pooling of region maps, being linear, is one small matrix.
+For one face the networks run a hundred small convolutions. On a CPU most of their time is the
+overhead of calls. So the trunks become lists of calls on fixed buffers (`trunks`), made once for
+each number of faces. Stitching and pooling of region maps are linear, so they are one small matrix.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ from pcnn.networks.regions import REGIONS, VIEWS
 from pcnn.networks.trunk import Trunk
 from pcnn.ops import stitch_regions, warp_add
 
-# Bounds the memory of a pass; the weights are read once for all of its faces.
+# Bounds the memory of a pass. The weights are read once for all faces of a pass.
 _FACES_AT_ONCE = 64
-# Buffers of passes of up to so many faces are kept for the next one, by each thread its own.
+# Each thread keeps its buffers for passes of at most this many faces.
 _FACES_KEPT = 4
 _Views: TypeAlias = Sequence[Tensor]  # each (B, C, height, width)
 _kept = threading.local()
 
 
 class Prepared(Protocol):
-    """A classifier ready for inference, which threads may share."""
+    """A classifier ready for inference. Threads may share it."""
 
     def forward_views(self, views: _Views) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Views to logits and each region's own, as `PCNN.forward_views`.
+        """Logits and each region's logits, as from `PCNN.forward_views`.
 
-        views: in the order of VIEWS, each (B, C, height, width); of a FaceNet, which has no
-            regions and gives no logits of any, the first alone.
+        views: in the order of VIEWS, each (B, C, height, width). A FaceNet uses only the first
+            view. It has no regions, so it returns no region logits.
         """
 
     def embed_views(self, views: _Views) -> Tensor:
-        """Views → the mean-pooled stage-4 maps (B, 8 · width) that the logits are made of."""
+        """The embeddings (B, 8 · width) from which the logits are computed: pooled stage-4 maps."""
 
 
 def prepare(network: PCNN | FaceNet, dtype: torch.dtype | None = None) -> Prepared:
-    """A network ready for inference on the device it is on; its weights are copied.
+    """Prepare a network for inference on its device. The weights are copied.
 
-    dtype: what it computes in, None: the type of its weights. Views and answers keep their own.
-    Answers differ by rounding alone. Raises InputError: the network is in training mode, in
-    which its batch norms are no constants.
+    dtype: the type of the arithmetic; None means the type of the weights. Views and answers keep
+        their own type. Answers differ only by rounding.
+    Raises InputError: the network is in training mode, where batch norms are not constant.
     """
     if network.training:
         raise InputError("prepare: network must be in eval mode; call its eval()")
@@ -68,7 +68,7 @@ def prepare(network: PCNN | FaceNet, dtype: torch.dtype | None = None) -> Prepar
 
 
 class _Folded:
-    """A network's own modules, norms folded in: for all but ResNets in float32 on a CPU."""
+    """A network's own modules with folded norms; used for all but ResNets in float32 on a CPU."""
 
     def __init__(self, network: PCNN | FaceNet, dtype: torch.dtype, *, fused: bool) -> None:
         body, head = beheaded(network)
@@ -90,9 +90,9 @@ class _Folded:
 def _folded_pass(
     body: PCNN | FaceNet, head: nn.Module, dtype: torch.dtype, views: _Views
 ) -> list[Tensor]:
-    """The vectors, the logits, and each region's logits, in the views' dtype.
+    """The embeddings, the logits, and each region's logits, in the views' dtype.
 
-    body, head: see `beheaded`; of this dtype.
+    body, head: see `beheaded`; both have the type `dtype`.
     """
     views, given = [view.to(dtype) for view in views], views[0].dtype
     if isinstance(body, PCNN):
@@ -105,9 +105,9 @@ def _folded_pass(
 
 
 class _Program:
-    """The steps of one pass over a number of faces, on buffers of their own.
+    """The steps of one pass over a number of faces, on their own buffers.
 
-    views: where the views of each group of trunks go. results: what the steps leave behind, with
+    views: a buffer for the views of each group of trunks. results: buffers of the results, with
     one row for each face.
     """
 
@@ -142,9 +142,9 @@ class _Program:
 
 
 class _Runner:
-    """Runs programs: one for each number of faces, kept by each thread for itself.
+    """Runs programs. Each thread has its own program for each number of faces.
 
-    build: makes the program for a number of faces. groups: the places of its groups' views.
+    build: makes the program for a number of faces. groups: indices of each group's views.
     """
 
     def __init__(self, build: Callable[[int], _Program], groups: Sequence[Sequence[int]]) -> None:
@@ -168,7 +168,7 @@ class _Runner:
         programs: dict[int, _Program] = _kept.programs.setdefault(self, {})
         if faces in programs:
             return programs[faces]
-        # Buffers are written again by later calls, so they must be ordinary tensors.
+        # Later calls write to the buffers again, so they must not be inference tensors.
         with torch.inference_mode(False):
             program = self._build(faces)
         if faces <= _FACES_KEPT:
@@ -216,9 +216,9 @@ class _PreparedPCNN:
 
 
 class _Parts:
-    """What the program of a PCNN is made of.
+    """The parts of a PCNN's program.
 
-    groups: the places in VIEWS of views of one size: the face, the eyes, the cheeks, the mouth.
+    groups: indices in VIEWS of the views that share a size: the face, eyes, cheeks, mouth.
     mixing: see `_mixing`. face: the size of the face map.
     """
 
@@ -241,14 +241,14 @@ class _Parts:
         self.stage4 = Stage([network.layer4], self.face)
         first, _, second = network.interaction.localisation
         pixels = self.stage4.out[0] * self.stage4.out[1]
-        # Its input is flattened channel after channel; here it comes pixel after pixel.
+        # The layer expects its input channel by channel; here the input is pixel by pixel.
         order = torch.arange(pixels * self.stage4.width).view(-1, pixels).t().flatten()
         self.localisation = _Linear(first, order), _Linear(second)
 
 
 def _program(parts: _Parts, faces: int) -> _Program:
     program = _Program(parts.trunks, faces)
-    maps: dict[int, Tensor] = {}  # place in VIEWS → (faces, pixels, C)
+    maps: dict[int, Tensor] = {}  # index in VIEWS → (faces, pixels, C)
     for places, rows in zip(parts.groups, program.maps, strict=True):
         maps |= zip(places, rows[1:].view(len(places), faces, -1, rows.shape[1]), strict=True)
     face, *others = (maps[i] for i in range(len(VIEWS)))
@@ -277,20 +277,20 @@ def _program(parts: _Parts, faces: int) -> _Program:
 
 
 def _fuse(rows: Tensor, theta: Tensor, face: Tensor) -> None:
-    """Put the fused maps in the place of the stitched ones. face: (B, H, W, C); rows: its rows."""
+    """Replace the stitched maps by the fused maps. face: (B, H, W, C); rows: the stitched maps."""
     stitched = rows[1:].view(face.shape).permute(0, 3, 1, 2)
     rows[1:] = rows_of(warp_add(stitched, theta, face.permute(0, 3, 1, 2)))
 
 
 def _pooled(program: _Program, rows: Tensor, faces: int) -> Tensor:
-    """Where the mean of each face's map will be: (faces, C)."""
+    """The buffer (faces, C) for the mean of each face's map; adds the step that fills it."""
     pooled = empty(faces, rows.shape[1])
     program.add(partial(torch.mean, rows[1:].view(faces, -1, rows.shape[1]), 1, out=pooled))
     return pooled
 
 
 class _Linear:
-    """A linear layer. order: of its input features, where they come in another one."""
+    """A linear layer. order: the order of the input features, if it differs from the layer's."""
 
     def __init__(self, linear: nn.Module, order: Tensor | None = None) -> None:
         weight, bias = linear.weight.detach().t(), linear.bias.detach()  # type: ignore[operator]
@@ -302,15 +302,16 @@ class _Linear:
         return torch.addmm(self.bias, features, self.weight)
 
     def step(self, features: Tensor, out: Tensor) -> Step:
-        """The same, from one buffer to another."""
+        """The step that applies the layer from one buffer to another."""
         return partial(torch.addmm, self.bias, features, self.weight, out=out)
 
 
 def _mixing(sizes: Sequence[Size]) -> Tensor:
-    """The stitching of the region maps and their pooling, which are linear, as one matrix.
+    """The matrix that stitches and pools the region maps; both operations are linear.
 
-    sizes: of the maps of all VIEWS. Returns (face pixels + 5, region pixels): rows of the regions'
-    maps, one region after another → rows of the stitched map, then each region's mean.
+    sizes: the map sizes of all VIEWS. Returns (face pixels + 5, region pixels). Multiplied by the
+    rows of all region maps in order, it gives the rows of the stitched map, then each region's
+    mean.
     """
     face, *regions = sizes
     counts = [height * width for height, width in regions]

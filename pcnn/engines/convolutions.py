@@ -1,9 +1,9 @@
-"""Convolutions made ready for inference: norms folded in, weights packed, rectifiers fused.
+"""Convolutions prepared for inference: folded norms, packed weights, fused rectifiers.
 
-On a CPU a call of oneDNN's convolution costs time before it computes anything. So where
-there is little to compute, patches are gathered and multiplied with the weights as matrices;
-where there is much, oneDNN is called as torch.compile would: weights packed, rectifier fused.
-Maps are (B, C, H, W) channels-last throughout; their rows are (B · H · W, C).
+On a CPU each call of oneDNN's convolution has a fixed cost. So small maps are gathered into
+patches and multiplied by the weights as matrices. Large maps go to oneDNN, called as
+torch.compile calls it: with packed weights and a fused rectifier.
+All maps are (B, C, H, W) channels-last; their rows are (B · H · W, C).
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Patches of up to this many numbers are gathered and multiplied; of more, the gathering costs more
-# than a call of oneDNN.
+# Patches of at most this many numbers are gathered and multiplied. For larger ones, gathering
+# costs more than a call of oneDNN.
 MOST_GATHERED = 180_000
-# Pointwise convolutions of more pixels are left to oneDNN, which rectifies while it writes.
+# Pointwise convolutions of more pixels go to oneDNN, which rectifies while it writes.
 _MOST_MULTIPLIED = 16_000
 
 
 class DirectConvolution:
-    """A convolution and the rectifier after it, as one call.
+    """A convolution with its rectifier, as one call.
 
     weight (N, C / groups, k, k), bias (N,): see `folded`.
-    padding: on each side; None for half the kernel.
-    leak: the rectifier's slope below zero, 0 for a plain one; None for no rectifier.
-    most: what a plain rectifier gives at most; None for no bound.
+    padding: pixels on each side; None means half the kernel.
+    leak: the rectifier's slope below zero, 0 for a plain rectifier; None for no rectifier.
+    most: the upper bound of a plain rectifier; None for no bound.
     """
 
     def __init__(  # noqa: PLR0913
@@ -52,8 +52,9 @@ class DirectConvolution:
     def _pack(self, weight: Tensor) -> Tensor:
         weight = weight.contiguous(memory_format=torch.channels_last)
         self._fused = weight.device.type == "cpu" and has_fused_convolutions()
-        # Packed for one size, weights of other widths may be repacked at every call on another
-        # one, which is far slower than to pack them at every call (48: 7 ms instead of 0.1).
+        # Packed weights fit one input size. If their width is no power of two, oneDNN may pack
+        # them again at each call on another size. That is much slower than plain weights
+        # (width 48: 7 ms instead of 0.1).
         if not self._fused or len(weight) & (len(weight) - 1):
             return weight
         packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
@@ -62,7 +63,7 @@ class DirectConvolution:
         return packed
 
     def __getstate__(self) -> dict[str, Any]:
-        """Packed weights belong to a process."""
+        """The state with unpacked weights, because packed ones belong to a process."""
         return {**vars(self), "_weight": self._weight.to_dense()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -82,7 +83,7 @@ class DirectConvolution:
         return found
 
     def _after(self) -> tuple[str, list[float]]:
-        """What oneDNN is to do with what it has computed, and the numbers for it."""
+        """The operation that oneDNN applies to its results, and its parameters."""
         if self._leak is None:
             return "none", []
         if self._leak:
@@ -91,9 +92,9 @@ class DirectConvolution:
 
 
 class Convolution(DirectConvolution):
-    """The same, computed in the way that suits the size of the maps.
+    """A DirectConvolution that also multiplies matrices if the maps are small.
 
-    Neither groups nor another padding than half the kernel.
+    It has no groups, and its padding is half the kernel.
     """
 
     def __init__(
@@ -131,21 +132,21 @@ class Convolution(DirectConvolution):
 
 @cache
 def keep_freed_memory() -> None:
-    """Have glibc keep the memory of freed tensors for the next ones.
+    """Make glibc keep the memory of freed tensors for the next ones.
 
-    It gives back to the system what is larger than anything freed before, and every page of new
-    memory is a fault: for the maps of a 640 × 480 photograph some 2,000 of them.
-    One block of 31 MB, allocated and freed without being touched, has it keep up to 62 MB in each
-    of its arenas, for the whole process (mallopt(3), M_MMAP_THRESHOLD). Where its environment
-    variables say otherwise, or with other allocators, this changes nothing.
+    glibc returns a freed block to the system if it is larger than all blocks freed before. New
+    memory then costs page faults: about 2,000 for the maps of a 640 × 480 photograph.
+    This function allocates and frees one block of 31 MB. After that glibc keeps up to 62 MB in
+    each of its arenas, for the whole process (mallopt(3), M_MMAP_THRESHOLD). It has no effect
+    with other allocators, or if glibc's environment variables set the threshold.
     """
     torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
 def has_fused_convolutions() -> bool:
-    """Whether oneDNN's convolutions can be called with what follows them fused.
+    """Whether PyTorch has oneDNN's convolutions with fused rectifiers.
 
-    They are what torch.compile emits, but private to PyTorch, so a version may lack them.
+    torch.compile uses them. They are private to PyTorch, so a version may lack them.
     """
     names = ("_convolution_pointwise", "_reorder_convolution_weight")
     return torch.backends.mkldnn.is_available() and all(
@@ -154,9 +155,9 @@ def has_fused_convolutions() -> bool:
 
 
 def rectify_(maps: Tensor, leak: float | None, most: float | None = None) -> Tensor:
-    """Rectified in place, with a slope below zero; None leaves it as it is.
+    """Rectify maps in place.
 
-    most: the upper bound of a plain rectifier.
+    leak: the slope below zero; None changes nothing. most: the upper bound of a plain rectifier.
     """
     if leak is None:
         return maps
@@ -166,12 +167,12 @@ def rectify_(maps: Tensor, leak: float | None, most: float | None = None) -> Ten
 
 
 def rows_of(maps: Tensor) -> Tensor:
-    """(B, C, H, W) → (B · H · W, C), without a copy where it is channels-last."""
+    """(B, C, H, W) → (B · H · W, C), without a copy if the maps are channels-last."""
     return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
 
 
 def with_zeros(*rows: Tensor) -> Tensor:
-    """(·, C) each → (1 + N, C): a row of zeros, which stands for what lies outside, then all."""
+    """(·, C) each → (1 + N, C): a row of zeros for pixels outside the map, then all rows."""
     return torch.cat((rows[0].new_zeros(1, rows[0].shape[1]), *rows))
 
 
@@ -181,7 +182,7 @@ def as_matrix(weight: Tensor, taps: tuple[list[int], list[int]] | None = None) -
     taps: rows and columns of the kernel to take; None for all.
     """
     count, channels, *kernel = weight.shape
-    # Transposed as a plain matrix first: in one step with the rest it takes twice as long.
+    # Transposing as a plain matrix first takes half the time of a single permutation.
     matrix = weight.reshape(count, -1).t().contiguous().view(channels, *kernel, count)
     if taps is not None and taps != (list(range(kernel[0])), list(range(kernel[1]))):
         matrix = matrix[:, taps[0]][:, :, taps[1]]
@@ -189,7 +190,7 @@ def as_matrix(weight: Tensor, taps: tuple[list[int], list[int]] | None = None) -
 
 
 def used_taps(size: int, kernel: int, stride: int) -> list[int]:
-    """The places of a kernel that ever meet one of `size` pixels rather than the zeros outside."""
+    """The kernel taps that meet at least one of `size` pixels; others meet only padding."""
     reach = range(-(kernel // 2), size, stride)[: -(-size // stride)]
     return [tap for tap in range(kernel) if any(0 <= start + tap < size for start in reach)]
 
@@ -198,12 +199,12 @@ def used_taps(size: int, kernel: int, stride: int) -> list[int]:
 def patch_index(  # noqa: PLR0913, PLR0917 - the numbers that describe a convolution
     images: int, height: int, width: int, kernel: int, stride: int, trim: bool = False
 ) -> Tensor:
-    """Which rows make up the patches of a convolution padded by half its kernel.
+    """Row indices of the patches of a convolution padded by half its kernel.
 
-    Row 0 stands for the zeros outside; row 1 + (i · height + y) · width + x is pixel (y, x) of
-    image i. trim: leave out the taps that only ever meet zeros, see `used_taps`.
-    Returns (images · h · w · taps,) int32: image after image, patch after patch, row-wise; within a
-    patch the kernel's taps row-wise. Shared between calls: do not write to it.
+    Row 0 holds the zeros outside the map. Row 1 + (i · height + y) · width + x is pixel (y, x) of
+    image i. trim: leave out the taps that meet only zeros, see `used_taps`.
+    Returns (images · h · w · taps,) int32, ordered by image, then by patch and tap, row by row.
+    Calls share the result: do not write to it.
     """
     every = list(range(kernel))
     rows = used_taps(height, kernel, stride) if trim else every
@@ -214,6 +215,6 @@ def patch_index(  # noqa: PLR0913, PLR0917 - the numbers that describe a convolu
     inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)  # (h, w, taps down, taps across)
     first = 1 + height * width * np.arange(images)[:, None, None, None, None]
     index = np.where(inside, first + y * width + x, 0).astype(np.int32)
-    # Kept for later calls, so it must be an ordinary tensor whatever mode this one runs in.
+    # Later calls use this tensor too, so it must not be an inference tensor.
     with torch.inference_mode(False):
         return torch.from_numpy(index.reshape(-1))

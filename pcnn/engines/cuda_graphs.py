@@ -1,9 +1,9 @@
-"""A network's pass on a GPU as one CUDA graph: hundreds of launches become one.
+"""CUDA graphs of a network's passes: one launch instead of hundreds.
 
-For a few faces a GPU waits for its orders most of the time. A graph gives them all at once, but
-reads and writes the same memory always: so there is one for each of a few numbers of rows, and
-of photographs for each size. To record one takes several passes and has PyTorch give back the
-memory that it keeps, so it is done for what comes again.
+With few faces a GPU mostly waits for the next launch. A graph launches all kernels at once, but
+always reads and writes the same memory. So each of a few numbers of rows has its own graph, and
+so has each size of photographs. Recording takes several passes and makes PyTorch free its cached
+memory, so only repeated sizes are recorded.
 """
 
 from __future__ import annotations
@@ -20,42 +20,42 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-# The numbers of faces that have graphs. Others take the next larger one's, whose last rows then are
-# of no meaning, as each row is of its own face alone.
+# Numbers of faces that have graphs. Other numbers use the next larger graph and ignore its last
+# rows; each row depends only on its own face.
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
-# So many graphs there may be, of photographs that differ in size: of those that came again first.
+# The largest number of graphs. The first sizes that repeat get them.
 MOST_KEPT = 16
-# How far a graph may be from the pass it was recorded from, relative to the largest value: its
-# kernels may be chosen anew, which in bfloat16 gives other last digits.
+# The largest difference between a graph and its plain pass, relative to the largest value. A graph
+# may use other kernels, whose last digits differ in bfloat16.
 _NEAR = 0.03
 
-# Views (B, …) each → answers (B, …) each, a row of a face depending on its own views alone.
+# Views (B, …) each → answers (B, …) each. A face's row depends only on its own views.
 Compute: TypeAlias = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 _Key: TypeAlias = tuple[int, torch.dtype, tuple[torch.Size, ...]]
 
 # A process may record one graph at a time.
 _recording = threading.Lock()
-# PyTorch before 2.12 never forgets that a failed capture was under way: each later one dies, or
-# its memory is never freed. So after the first failure a process records no more.
+# PyTorch before 2.12 does not recover from a failed capture: each later capture fails, or its
+# memory is never freed. So a process stops recording after the first failure.
 _FORGETS_FAILURES = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 12)
-# The graphs of those captures, which that PyTorch's allocator goes on reading.
+# The graphs of failed captures, kept alive because that PyTorch's allocator still reads them.
 _failures: list[Any] = []
 
 
 class Recorder(Protocol):
-    """What records and orders work on a device: CudaRecorder, or a stand-in for it in tests."""
+    """An object that records and orders work on a device: CudaRecorder, or a test's substitute."""
 
     def record(
         self, work: Callable[[], Sequence[Tensor]]
     ) -> tuple[Sequence[Tensor], Callable[[], None]]:
-        """Tensors that the work leaves its results in, and a call that repeats the work."""
+        """The tensors that hold the work's results, and a function that repeats the work."""
 
     def turn(self) -> contextlib.AbstractContextManager[None]:
-        """Work that is begun within waits, on the device, for all that was within before."""
+        """A block whose work waits, on the device, for the work of all earlier blocks."""
 
 
 class CudaRecorder:
-    """Records work on a GPU as CUDA graphs, which share their memory: they run one by one."""
+    """Records work on a GPU as CUDA graphs. They share their memory, so they run one by one."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -73,19 +73,18 @@ class CudaRecorder:
         with _recording, torch.cuda.device(self._device):
             if _failures:
                 raise RuntimeError(
-                    "another recording failed before, from which PyTorch before "
-                    "2.12 does not recover"
+                    "an earlier recording failed, and PyTorch before 2.12 cannot record after that"
                 )
-            # Memory is shared by graphs of one stream. PyTorch's own would be the first GPU's.
+            # Graphs of one stream share memory. The default capture stream is the first GPU's.
             self._stream = self._stream or torch.cuda.Stream()
             self._pool = self._pool or torch.cuda.graph_pool_handle()
             now = torch.cuda.current_stream()
             self._stream.wait_stream(now)
             try:
                 with torch.cuda.stream(self._stream):
-                    for _ in range(3):  # libraries settle, and kernels are built, before
+                    for _ in range(3):  # libraries initialise and kernels are built first
                         work()
-            finally:  # what the work reads may not be given to others before it is done
+            finally:  # the work's input must stay allocated until the work is done
                 now.wait_stream(self._stream)
             graph = torch.cuda.CUDAGraph()
             try:
@@ -94,15 +93,15 @@ class CudaRecorder:
             except BaseException:
                 if not _FORGETS_FAILURES:
                     _failures.append(graph)
-                self._pool = None  # whose memory the failed graph may hold
+                self._pool = None  # the failed graph may hold its memory
                 raise
         return results, graph.replay
 
     def _capture(
         self, graph: torch.cuda.CUDAGraph, work: Callable[[], Sequence[Tensor]]
     ) -> Sequence[Tensor]:
-        # Other threads may go on using the GPU meanwhile, as those do that read pictures. The
-        # outer context leaves the stream even where the inner one fails to.
+        # Other threads, such as those that read pictures, may use the GPU meanwhile. The outer
+        # context leaves the stream even if the inner one fails.
         with (
             torch.cuda.stream(self._stream),
             torch.cuda.graph(
@@ -128,10 +127,10 @@ class CudaRecorder:
 
 @contextlib.contextmanager
 def _random_numbers_apart(index: int) -> Iterator[None]:
-    """Have what is recorded on a GPU within belong to a copy of its random numbers' state.
+    """Record the block's GPU work with a copy of the GPU's random state.
 
-    A PyTorch that lets each graph belong to that state leaves it unusable after a failed recording:
-    nobody can draw random numbers again, and graphs recorded before cannot be replayed.
+    Some versions of PyTorch register each graph with the random state. After a failed recording
+    that state is unusable: drawing random numbers fails, and so do earlier graphs.
     """
     generator = torch.cuda.default_generators[index]
     own = generator.graphsafe_get_state()
@@ -141,39 +140,40 @@ def _random_numbers_apart(index: int) -> Iterator[None]:
     finally:
         copy = generator.graphsafe_get_state()
         generator.graphsafe_set_state(own)
-        generator.set_state(copy.get_state())  # what other threads drew meanwhile is drawn
+        generator.set_state(copy.get_state())  # keeps the numbers drawn by other threads
 
 
 class Captured:
-    """Computes by recorded passes where that works, and else call by call, after one warning.
+    """A function that runs by CUDA graphs; if recording fails, it warns once and runs plainly.
 
-    What comes for the first time runs call by call, what comes again is recorded, up to MOST_KEPT
-    sizes; so is none that the memory does not suffice for.
-    compute: what is recorded; it may not wait for the device. Each graph is held once against it.
-    sizes: the numbers of rows that have graphs, rising; more rows are several passes.
-    Safe to use from several threads, which take turns.
+    A size runs plainly the first time and is recorded the second time. At most MOST_KEPT sizes
+    are recorded, and none that lacks memory.
+    compute: the plain function; it must not wait for the device. Each graph is compared with it
+        once.
+    sizes: numbers of rows that have graphs, ascending. More rows run as several passes.
+    Several threads may use it; they take turns.
     """
 
     def __init__(self, compute: Compute, recorder: Recorder, sizes: Sequence[int] = SIZES) -> None:
         self._compute, self._recorder, self._sizes = compute, recorder, sizes
         self._met: set[_Key] = set()
-        self._passes: dict[_Key, _Pass | None] = {}  # None: it is too large
+        self._passes: dict[_Key, _Pass | None] = {}  # None: too large for the memory
         self._turn = threading.Lock()
         self._recordable = True
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies, and what is sent to another process, record for themselves."""
+        """Arguments for a copy, also in another process. A copy records its own graphs."""
         return Captured, (self._compute, self._recorder, self._sizes)
 
     @torch.no_grad()
     def __call__(self, views: Sequence[Tensor]) -> list[Tensor]:
-        """The answers to views (B, …), of any B; new tensors each time.
+        """The answers to views (B, …), of any B, as new tensors.
 
-        A caller's autocast does not count: a graph would outlive the casts that it keeps.
+        The caller's autocast is ignored: its cached casts would not live as long as the graph.
         """
         chunks = zip(*(view.split(self._sizes[-1]) for view in views), strict=True)
         if views[0].is_cuda and torch.cuda.is_current_stream_capturing():
-            # The caller records a graph of their own: the work becomes a part of it.
+            # The caller is recording a graph, so this work becomes part of it.
             with torch.autocast("cuda", enabled=False):
                 return list(self._compute(views))
         with torch.autocast(views[0].device.type, enabled=False):
@@ -186,7 +186,7 @@ class Captured:
             return one.run(views) if one else self._compute(views)
 
     def _pass(self, views: Sequence[Tensor]) -> _Pass | None:
-        """The graph for so many rows, made if they come again; None: there is none."""
+        """The graph for these views, recorded if their size repeats; None without a graph."""
         size = next(size for size in self._sizes if size >= len(views[0]))
         key = size, views[0].dtype, tuple(view.shape[1:] for view in views)
         if key in self._passes:
@@ -201,12 +201,12 @@ class Captured:
         return self._passes.get(key)
 
     def _made(self, size: int, views: Sequence[Tensor]) -> _Pass | None:
-        """A graph for views like these; None: it is too large, or no graph can be made at all."""
-        handled = sys.exc_info()[1]  # by the caller, with which errors here have nothing to do
-        # What is written again by later calls must be ordinary tensors.
+        """A new graph for views like these; None if it is too large or recording is impossible."""
+        handled = sys.exc_info()[1]  # an error that the caller handles, unrelated to errors here
+        # Later calls write to these tensors again, so they must not be inference tensors.
         with torch.inference_mode(False), torch.no_grad():
             try:
-                # Held against numbers at random: a picture might give what cannot be compared.
+                # Compared on random numbers: answers to a picture may not be comparable.
                 places = [_numbers(size, view) for view in views]
                 expected = [answer.clone() for answer in self._compute(places)]
             except torch.OutOfMemoryError:
@@ -220,8 +220,8 @@ class Captured:
                     return None
                 self._recordable = False
                 warnings.warn(
-                    f"pcnn: this GPU's passes are not recorded as CUDA graphs ({error}): they run "
-                    "call by call, slower (PCNN_GRAPHS=0 asks for that)",
+                    f"pcnn: cannot record CUDA graphs ({error}): inference continues without "
+                    "them, more slowly (PCNN_GRAPHS=0 turns them off)",
                     RuntimeWarning,
                     stacklevel=6,
                 )
@@ -229,10 +229,10 @@ class Captured:
 
 
 class _Pass:
-    """One recorded pass, which reads views in `places`.
+    """One recorded pass that reads its views from `places`.
 
-    expected: what it must give for what lies there now.
-    Raises RuntimeError: it cannot be recorded, or gives something else.
+    expected: the correct answers to the current views in `places`.
+    Raises RuntimeError: the pass cannot be recorded, or its answers differ.
     """
 
     def __init__(
@@ -245,13 +245,13 @@ class _Pass:
         self._places = places
         self._answers, self._replay = recorder.record(lambda: compute(places))
         for answer in self._answers:
-            answer.fill_(torch.nan)  # what a graph without work would leave
+            answer.fill_(torch.nan)  # a graph without work would leave these values
         self._replay()
         if not all(map(_near, self._answers, expected)):
-            raise RuntimeError("a recorded pass gave other answers")
+            raise RuntimeError("a CUDA graph gave answers that differ from the plain pass")
 
     def run(self, views: Sequence[Tensor]) -> list[Tensor]:
-        """The answers to views of at most as many faces, copied."""
+        """Copies of the answers to views of at most as many faces."""
         count = len(views[0])
         for place, view in zip(self._places, views, strict=True):
             place[:count].copy_(view)
@@ -260,10 +260,10 @@ class _Pass:
 
 
 def _lacked_memory(error: BaseException, handled: BaseException | None) -> bool:
-    """Whether an error came about while one for want of memory was handled.
+    """Whether an error follows from an out-of-memory error.
 
-    Where memory runs out within a recording, its end raises an error of its own.
-    handled: what was being handled before the recording began.
+    If memory runs out during a recording, the end of the recording raises a second error.
+    handled: the error that was being handled before the recording started.
     """
     seen: BaseException | None = error
     while seen is not None and seen is not handled:
@@ -274,7 +274,7 @@ def _lacked_memory(error: BaseException, handled: BaseException | None) -> bool:
 
 
 def _numbers(size: int, view: Tensor) -> Tensor:
-    """Numbers at random, as many as `size` faces' views like this one have."""
+    """Random numbers in the shape of `size` views like this one."""
     generator = torch.Generator().manual_seed(size)
     numbers = torch.randn(size, *view.shape[1:], generator=generator)
     return numbers.to(view).contiguous(memory_format=torch.channels_last)
@@ -286,9 +286,9 @@ def _near(found: Tensor, expected: Tensor) -> bool:
 
 
 def recorded(compute: Compute, device: torch.device, sizes: Sequence[int] = SIZES) -> Compute:
-    """The same by recorded passes, where the device is a GPU and $PCNN_GRAPHS is not 0.
+    """A function with CUDA graphs if the device is a GPU and $PCNN_GRAPHS is not 0.
 
-    compute, sizes: as for Captured.
+    On other devices it returns `compute` itself. compute, sizes: as for Captured.
     """
     if device.type != "cuda" or os.environ.get("PCNN_GRAPHS") == "0":
         return compute
@@ -296,10 +296,10 @@ def recorded(compute: Compute, device: torch.device, sizes: Sequence[int] = SIZE
 
 
 def side_by_side(calls: Sequence[Callable[[], Tensor]], device: torch.device) -> list[Tensor]:
-    """What the calls give; where a GPU's work is being recorded, as branches of the graph.
+    """The results of the calls; during a recording, the calls become parallel branches.
 
-    A GPU may work on branches at once. They are recorded on streams of their own, whose memory is
-    safe within a graph; outside of one the calls follow each other.
+    A GPU can run branches of a graph at the same time. They are recorded on separate streams,
+    whose memory is safe within a graph. Outside a recording the calls run one after another.
     """
     if device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
         return [call() for call in calls]
@@ -313,7 +313,7 @@ def side_by_side(calls: Sequence[Callable[[], Tensor]], device: torch.device) ->
             begun.append(stream)
             with torch.cuda.stream(stream):
                 found.append(call())
-    finally:  # a branch that is not joined would spoil the end of the recording
+    finally:  # the recording cannot end while a branch is not joined
         for stream in begun:
             now.wait_stream(stream)
     return found
@@ -321,9 +321,9 @@ def side_by_side(calls: Sequence[Callable[[], Tensor]], device: torch.device) ->
 
 @functools.lru_cache(maxsize=64)
 def _branches(recorded: torch.cuda.Stream, count: int) -> tuple[torch.cuda.Stream, ...]:
-    """Streams to record a stream's branches on: the same each time, as graphs of one share memory.
+    """Streams for the branches of a recorded stream; the same each time, as graphs share memory.
 
-    Each recorded stream has its own. Two threads may record at once, the caller's graph and ours,
-    and a stream that took part in both would spoil both.
+    Each recorded stream has its own branches. Two threads may record at the same time, the
+    caller's graph and ours. A stream in both recordings would break both.
     """
     return tuple(torch.cuda.Stream(recorded.device) for _ in range(count))

@@ -1,8 +1,8 @@
-"""RetinaFace made ready for inference: the same answers, in less time.
+"""RetinaFace prepared for inference: the same answers in less time.
 
-Norms are folded into the convolutions and rectifiers fused with them; the normalisation of the
-image is folded into the first one, which so takes pixels as they are; the three heads of a level
-are one product.
+Norms are folded into the convolutions, and rectifiers are fused with them. The first convolution
+includes the normalisation of the image, so it takes plain pixels. The three heads of a level are
+one matrix product.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from pcnn.networks.retinaface import (
     RetinaFace,
 )
 
-# What is predicted for an anchor: the logit of a face, its box, its landmarks.
+# The predictions for an anchor: the logit of a face, its box, its landmarks.
 _VALUES = 1 + 4 + 10
-# The numbers of photographs whose passes are recorded on a GPU; more are so many pixels that it is
-# the GPU which takes the time, not its orders.
+# Numbers of photographs that have CUDA graphs. With more photographs the GPU's own work takes
+# much longer than the launches.
 _SIZES = (1, 2)
 
 
 class PreparedRetinaFace:
-    """A RetinaFace ready for inference on the device it is on; its weights are copied.
+    """A RetinaFace ready for inference on its device. Its weights are copied.
 
-    channels: "rgb" or "bgr", the order it was trained on.
+    channels: "rgb" or "bgr", the channel order of its training.
     mean, std: of its training images in that order, for values of 0…255.
     Threads may share it.
     """
@@ -62,12 +62,12 @@ class PreparedRetinaFace:
         }
 
     def canvas(self, images: Sequence[Tensor], height: int, width: int) -> Tensor:
-        """What the network takes for images, each in the upper left of height × width pixels.
+        """The network's input: each image in the upper left of height × width pixels.
 
         images: (h, w, 3) each, uint8 or float32, RGB, 0…255, on the network's device.
         height, width: multiples of 32. Returns (B, height + ·, width + ·, 3) float32.
         """
-        edge = self._kernel // 2  # the convolution finds its padding already there
+        edge = self._kernel // 2  # the canvas includes the padding of the first convolution
         shape = len(images), height + self._kernel - 2, width + self._kernel - 2, 3
         canvas = self._colour.new_empty(shape)
         for own, image in zip(canvas, images, strict=True):
@@ -81,15 +81,15 @@ class PreparedRetinaFace:
         """Predictions for every anchor.
 
         canvas: see `canvas`. fine: False leaves out the anchors of the finest level.
-        Returns (B, N, 15): the logit of a face, box offsets, landmark offsets, the anchors in the
-        order of `anchors.anchor_grid`.
+        Returns (B, N, 15): the logit of a face, box offsets, landmark offsets. The anchors have
+        the order of `anchors.anchor_grid`.
         """
         answers = self._recorded if len(canvas) <= _SIZES[-1] else self._compute
         return answers[fine]([canvas.permute(0, 3, 1, 2)])[0]
 
 
 class _Parts:
-    """What computes. kernel, colour: of the first convolution, of what lies around an image."""
+    """The network's layers. kernel: size of the first one; colour: fill around an image."""
 
     def __init__(
         self, network: RetinaFace, channels: str, mean: Sequence[float], std: Sequence[float]
@@ -113,7 +113,7 @@ class _Parts:
         self._heads = [merged_heads([head.conv1x1 for head in level]) for level in heads]  # type: ignore[misc]
 
     def predict(self, fine: bool, canvases: Sequence[Tensor]) -> list[Tensor]:
-        """The predictions of the one canvas (B, 3, ·, ·), channels-last."""
+        """The predictions for the only canvas (B, 3, ·, ·), channels-last."""
         images = len(canvases[0])
         maps = self._body(self._stem(canvases[0]))  # strides 8, 16, 32
         coarse = self._outputs[2](maps[2])
@@ -132,7 +132,7 @@ class _Parts:
 
 
 class _MobileNet:
-    """stem: weight and bias of the first convolution, which is left to the caller; its leak."""
+    """The body after its first convolution. stem, leak: that convolution, for the caller to run."""
 
     def __init__(self, body: MobileNet) -> None:
         first, *blocks = body.stage1
@@ -151,7 +151,7 @@ class _MobileNet:
 
 
 class _ResNet50:
-    """stem, leak: as `_MobileNet`."""
+    """The body after its first convolution. stem, leak: as in `_MobileNet`."""
 
     def __init__(self, body: ResNet50) -> None:
         self.stem, self.leak = folded(body.conv1, body.bn1), 0.0
@@ -185,7 +185,7 @@ class _Bottleneck:
 
 
 class _Context:
-    """SSH's context module: convolutions of the same maps are one."""
+    """SSH's context module. Convolutions of the same maps are merged into one."""
 
     def __init__(self, context: Context) -> None:
         self._first = _Pair(context.conv3X3, context.conv5X5_1)
@@ -199,13 +199,13 @@ class _Context:
 
 
 class _Pair:
-    """Two convolutions of the same maps: one of the outcome, and one that another goes on with."""
+    """Two convolutions of the same maps: one is final, the other is convolved again."""
 
     def __init__(self, final: nn.Sequential, shared: nn.Sequential) -> None:
         parts = [_folded(list(final)), _folded(list(shared))]
         weight, bias = (torch.cat(both) for both in zip(*parts, strict=True))
         self._widths = [len(bias) for _, bias in parts]
-        # Both are rectified, but what goes on perhaps with a leak.
+        # Both are rectified; the shared one may have a leak.
         self._leak = _leak(shared[2])
         self._both = Convolution(weight, bias, leak=None if self._leak else 0.0)
 
@@ -217,7 +217,7 @@ class _Pair:
 
 
 def _separable(layers: list[nn.Module]) -> tuple[DirectConvolution, Convolution]:
-    """The depthwise and the pointwise half of MobileNet's block: two times three layers."""
+    """The depthwise and the pointwise half of MobileNet's block, three layers each."""
     depthwise = cast("nn.Conv2d", layers[0])
     first = DirectConvolution(
         *_folded(layers),
@@ -229,14 +229,14 @@ def _separable(layers: list[nn.Module]) -> tuple[DirectConvolution, Convolution]
 
 
 def _sequence(layers: nn.Sequential | list[nn.Module], *, rectified: bool = False) -> Convolution:
-    """A convolution, its norm, and its rectifier if it has one. rectified: it has in any case."""
+    """A convolution with its norm and optional rectifier. rectified: always add a rectifier."""
     layers = list(layers)
     leak = _leak(layers[2]) if len(layers) > 2 else 0.0 if rectified else None
     return Convolution(*_folded(layers), leak=leak)
 
 
 def _folded(layers: list[nn.Module]) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the convolution that comes first, with the norm that comes second."""
+    """Weight and bias of the first layer, a convolution, with the second layer, a norm, folded."""
     return folded(cast("nn.Conv2d", layers[0]), layers[1])
 
 
@@ -245,7 +245,7 @@ def _leak(rectifier: nn.Module) -> float:
 
 
 def merged_heads(heads: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor]:
-    """Bias (30,) and matrix (C, 30) of a level's heads: an anchor's values, then the next one's."""
+    """Bias (30,) and matrix (C, 30) of a level's heads, ordered by anchor, then by value."""
     parts: list[Tensor] = []
     for head in heads:
         weight, bias = head.weight.detach().flatten(1), cast("Tensor", head.bias).detach()

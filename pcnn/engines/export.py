@@ -1,4 +1,4 @@
-"""Networks as files that run without pcnn: ONNX, OpenVINO, torch.export; float32 or int8."""
+"""Export of networks as files that run without pcnn: ONNX, OpenVINO, torch.export."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from pcnn.version import __version__
 from pcnn.weights.kinds import EXPORTED
 from pcnn.weights.schema import parse_metadata
 
-# Formats and how their files' names end.
+# Formats and the suffixes of their files.
 FORMATS: Mapping[str, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
-# By how much a score of a float32 file may differ from torch's: engines add in other orders, which
-# moves it by 1e-6; an operation that means something else moves it by tenths.
+# The largest difference between a score of a float32 file and torch's. Engines add in other orders,
+# which changes a score by about 1e-6. A wrongly translated operation changes it by tenths.
 MOST_DIFFERENCE = 1e-3
-# The share of answers of an int8 file that must mean the same as torch's.
+# The least share of an int8 file's answers that must agree with torch's.
 LEAST_AGREEMENT = 0.95
-# Of the samples for int8, so many of each three measure ranges; the others check.
+# Of each three samples for int8, this many measure the value ranges. The others check the file.
 _MEASURING = 2
 _FEWEST, _BATCH = 30, 16
-# The key under which pcnn's entry lies in files that have one entry for each of their writers.
+# The key of pcnn's metadata in files that have one entry for each program.
 _KEY = "pcnn"
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What an exported file answered beside torch.
+    """The comparison of an exported file with torch.
 
-    samples: how many were shown to both. difference: the largest between their scores, 0…1.
-    agreement: the share of answers that mean the same, see FileGraph.agreement.
+    samples: the number of samples. difference: the largest difference of a score, 0…1.
+    agreement: the share of answers that agree, see FileGraph.agreement.
     """
 
     samples: int
@@ -59,17 +59,18 @@ def export(
     samples: Tensor,
     int8: bool = False,
 ) -> Comparison:
-    """Write a graph to a file, if the file answers as torch does.
+    """Write a graph to a file, if the file gives the same answers as torch.
 
-    target: its name ends as FORMATS says; of openvino the numbers go to a `.bin` beside it.
-    kind: one of FORMATS. ONNX files run in onnxruntime, with the metadata of the graph in the
-        model's own; torch-export's need torch alone.
-    samples: (N, …) uint8, what the graph takes; on all of them file and torch are compared.
-    int8: convolutions in 8 bits; two of each three samples measure their ranges, at least 30 in
-        all, and the third ones are compared.
-    Raises InputError: another kind or name, missing packages, too few samples. WeightsError: the
-        file answers otherwise than torch does, by more than MOST_DIFFERENCE of a score or, in
-        int8, in more than one answer of 20; nothing is written then.
+    target: the file, with the suffix of FORMATS. OpenVINO puts the weights into a `.bin` beside
+        it.
+    kind: one of FORMATS. ONNX files run in onnxruntime and hold the graph's metadata as their
+        own. Files of torch-export need only torch.
+    samples: (N, …) uint8, inputs of the graph. The file is compared with torch on all of them.
+    int8: convolutions in 8 bits. Two of each three samples measure the value ranges; the third
+        one is compared. At least 30 samples are needed.
+    Raises InputError: an unknown kind or suffix, missing packages, too few samples.
+    Raises WeightsError: the file's answers differ from torch's. A score may differ by at most
+        MOST_DIFFERENCE; in int8 at most one answer of 20 may differ. Nothing is written then.
     """
     target = Path(target)
     _check(target, kind, int8, len(samples))
@@ -115,7 +116,7 @@ def open_file(path: Path, kind: str) -> Session:
 @own_settings()
 @torch.no_grad()
 def compare(graph: FileGraph, session: Session, samples: Tensor) -> Comparison:
-    """What a session of the graph's file answers to samples, beside what the graph does."""
+    """Compare the answers of a session of the graph's file with the graph's own."""
     expected, found = [], []
     for some in samples.split(_BATCH):
         expected.append(graph(some))
@@ -132,7 +133,7 @@ def _check(target: Path, kind: str, int8: bool, samples: int) -> None:
     if kind not in FORMATS:
         raise InputError(f"export: format must be {', '.join(FORMATS)}, got {kind!r}")
     if target.suffix != FORMATS[kind]:
-        raise InputError(f"{target}: the name of a file for {kind} must end in {FORMATS[kind]}")
+        raise InputError(f"{target}: a file for {kind} must end in {FORMATS[kind]}")
     if kind == "torch-export":
         if int8:
             raise InputError("export: int8 is for onnx and openvino, not for torch-export")
@@ -141,21 +142,21 @@ def _check(target: Path, kind: str, int8: bool, samples: int) -> None:
     if kind == "openvino":
         require("export to openvino", ("openvino",), "openvino")
     if int8 and samples < _FEWEST:
-        raise InputError(f"export: int8 needs {_FEWEST} samples at least, got {samples}")
+        raise InputError(f"export: int8 needs at least {_FEWEST} samples, got {samples}")
 
 
 def _judge(target: Path, comparison: Comparison, int8: bool) -> None:
-    """Raise WeightsError unless the file is good enough."""
+    """Raise WeightsError if the answers differ too much."""
     if int8 and comparison.agreement < LEAST_AGREEMENT:
         raise WeightsError(
-            f"{target}: not written: in int8 only {100 * comparison.agreement:.1f} % of "
-            f"{comparison.samples} answers are torch's, expected {100 * LEAST_AGREEMENT:.0f} %; "
-            "measure the ranges on other pictures, or leave out int8"
+            f"{target}: not written: int8 agrees with torch on {100 * comparison.agreement:.1f} % "
+            f"of {comparison.samples} answers, expected at least {100 * LEAST_AGREEMENT:.0f} %; "
+            "calibrate on other pictures, or omit int8"
         )
     if not int8 and not comparison.difference <= MOST_DIFFERENCE:
         raise WeightsError(
             f"{target}: not written: a score differs from torch's by {comparison.difference:.2g}, "
-            f"expected {MOST_DIFFERENCE} at most; try other versions of onnx and its engines"
+            f"expected at most {MOST_DIFFERENCE}; try other versions of onnx and its engines"
         )
 
 
@@ -165,7 +166,7 @@ def _write_program(graph: FileGraph, path: Path, metadata: Mapping[str, Any]) ->
 
 
 def _describe(path: Path, metadata: Mapping[str, Any]) -> None:
-    """Put metadata into an ONNX file: strings as they are, all else as JSON."""
+    """Put metadata into an ONNX file: strings unchanged, other values as JSON."""
     import onnx
 
     model = onnx.load(path)
@@ -187,10 +188,10 @@ def _write_openvino(model: Path, path: Path, metadata: Mapping[str, Any]) -> Non
 
 
 def _quantise(path: Path, graph: FileGraph, samples: Tensor) -> None:
-    """Turn convolutions of a graph's ONNX file into 8 bits, with ranges measured on samples.
+    """Quantise the convolutions of a graph's ONNX file, with ranges measured on samples.
 
-    Weights get 7 of the 8: processors without VNNI add two products in 16 bits, which would
-    overflow (OpenVINO's documentation, saturation issue): with all 8, one label in eight changes.
+    Weights use 7 of the 8 bits. Processors without VNNI add two products in 16 bits, which would
+    overflow (OpenVINO's documentation, saturation issue). With 8 bits one label in eight changes.
     """
     import onnx
     from onnxruntime.quantization import (
@@ -211,7 +212,7 @@ def _quantise(path: Path, graph: FileGraph, samples: Tensor) -> None:
     model = onnx.load(path).graph
     weights = {tensor.name: tuple(tensor.dims) for tensor in model.initializer}
     convolutions = [node for node in model.node if node.op_type == "Conv"]
-    with quietly():  # it recommends what `Graph.onnx` has done
+    with quietly():  # it recommends a step that `Graph.onnx` has already done
         quantize_static(
             path,
             path,
@@ -229,7 +230,7 @@ def _quantise(path: Path, graph: FileGraph, samples: Tensor) -> None:
 
 
 class _Program:
-    """A file of torch.export."""
+    """A session of a torch.export file."""
 
     def __init__(self, path: Path) -> None:
         extra = {f"{_KEY}.json": ""}

@@ -1,4 +1,4 @@
-"""Batch norms folded into the convolutions before them."""
+"""Folding of batch norms into the convolutions before them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pcnn.networks.trunk import BasicBlock
 
 
 def folded(convolution: nn.Conv2d, norm: nn.Module | None = None) -> tuple[Tensor, Tensor]:
-    """Weight (N, C, k, k) and bias (N,) of a convolution and the norm that follows it.
+    """Weight (N, C, k, k) and bias (N,) of a convolution that includes the norm after it.
 
-    norm: a BatchNorm2d, which counts with its running statistics; anything else does not.
+    norm: a BatchNorm2d in eval mode, with running statistics; any other module is ignored.
     """
     weight = convolution.weight.detach()
     bias = weight.new_zeros(len(weight)) if convolution.bias is None else convolution.bias.detach()
@@ -31,7 +31,7 @@ def folded(convolution: nn.Conv2d, norm: nn.Module | None = None) -> tuple[Tenso
 
 
 def beheaded(network: PCNN | FaceNet) -> tuple[PCNN | FaceNet, nn.Module]:
-    """A copy with its norms folded in, which gives what its expression head is given; the head."""
+    """A copy of the network without its expression head, with folded norms; and the head."""
     network = copy.deepcopy(network)
     for module in network.modules():
         for convolution, norm in getattr(module, "NORMS", ()):
@@ -52,9 +52,9 @@ def _fold(module: nn.Module, convolution: str, norm: str) -> None:
 
 
 def fold_batch_norms(network: RetinaFace) -> RetinaFace:
-    """The network with batch norms that follow a convolution in a Sequential folded into it.
+    """Fold each batch norm that follows a convolution in a Sequential, in place.
 
-    Works in place, for inference only: the same outputs but for rounding, in less time.
+    For inference only. Outputs differ only by rounding. Returns the same network.
     """
     for container in list(network.modules()):
         if not isinstance(container, nn.Sequential):

@@ -1,8 +1,8 @@
-"""A classifier by TorchInductor, the compiler of torch.compile, ahead of time: code in a file.
+"""Ahead-of-time compilation of a classifier by TorchInductor, the compiler of torch.compile.
 
-torch.compile compiles anew wherever a call differs from those before, in its number of threads or
-in a setting of the process: a wait of a minute in the midst of the work. Compiled ahead, the code
-is loaded at the next start, serves any number of faces, and is never made again.
+torch.compile compiles again if a call has a new number of threads or new process settings. That
+interrupts the work for a minute. A file compiled ahead of time is loaded at the next start, takes
+any number of faces, and is never compiled again.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from pcnn.errors import InputError, WeightsError
 
 
 def write_compiled(graph: Graph, path: Path) -> None:
-    """Compile a graph for the device that it is on into a file, .pt2.
+    """Compile a graph for its device into a .pt2 file.
 
-    Raises InputError: it cannot be compiled here, as without a C++ compiler.
+    Raises InputError: the graph cannot be compiled here, for example without a C++ compiler.
     """
-    # As many threads as a caller has, not as this one; on a CPU weights become constants, in the
-    # order that oneDNN likes best.
+    # The code uses the caller's number of threads, not the present one. On a CPU weights become
+    # constants in oneDNN's preferred order.
     options = {"cpp.dynamic_threads": True, "freezing": graph.example[0].device.type == "cpu"}
     try:
         with quietly(), torch.no_grad():
             torch._inductor.aoti_compile_and_package(
                 graph.program(), package_path=str(path), inductor_configs=options
             )
-    except Exception as error:  # compilers have exceptions of their own
+    except Exception as error:  # compilers have their own exceptions
         raise InputError(
-            f"engine 'compile': PyTorch cannot compile here ({_told(error)}): "
-            "install a C++ compiler, as g++, or take engine 'torch'"
+            f"engine='compile': PyTorch cannot compile here ({_summary(error)}): "
+            "install a C++ compiler, such as g++, or use engine='torch'"
         ) from error
 
 
 class Compiled:
-    """A compiled graph's code: its inputs (B, …) to its outputs; B is at least 1.
+    """A compiled graph: a function from inputs (B, …) to outputs; B is at least 1.
 
-    device: the one that it was compiled for. Threads take turns.
-    Raises WeightsError: the file is none that PyTorch can load.
+    device: the device for which it was compiled. Threads take turns.
+    Raises WeightsError: PyTorch cannot load the file.
     """
 
     def __init__(self, path: Path, device: torch.device) -> None:
@@ -52,25 +52,25 @@ class Compiled:
         try:
             self._code: Callable[..., Any] = _load(path, device)
         except Exception as error:
-            raise WeightsError(f"{path}: PyTorch cannot use it ({_told(error)})") from error
+            raise WeightsError(f"{path}: PyTorch cannot load it ({_summary(error)})") from error
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies, and what is sent to another process, load it for themselves."""
+        """Arguments for a copy, also in another process. A copy loads the file again."""
         return Compiled, (self._path, self._device)
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """The outputs, for inputs laid out in any way.
+        """The outputs for inputs of any memory layout.
 
-        The code takes their strides for those of its examples, and gives wrong answers for others:
-        even those of a dimension of one, of which `contiguous` leaves any.
+        The code assumes the strides of its examples and gives wrong answers for others. This also
+        holds for dimensions of size one, whose strides `contiguous` does not change.
         """
         return list(self._code(*[values.reshape(-1).view(values.shape) for values in inputs]))
 
 
 def _load(path: Path, device: torch.device) -> Callable[..., Any]:
-    """The code in a file, on one GPU of several; alone on its stream, so that it can be recorded.
+    """Load the code from a file, for one run at a time, so that a CUDA graph can record it.
 
-    Several runs side by side would have it ask the device for events, which no recording allows.
+    Code for parallel runs queries events of the device, which is forbidden during a recording.
     """
     if device.type == "cpu":
         return torch._inductor.aoti_load_package(str(path))
@@ -81,13 +81,13 @@ def _load(path: Path, device: torch.device) -> Callable[..., Any]:
 
 
 def machine(device: torch.device) -> str:
-    """What code is compiled for, and no other should run."""
+    """A description of the hardware for which code is compiled."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)} {torch.version.cuda}"
     return " ".join((platform.machine(), platform.processor(), *sorted(instructions())))
 
 
-def _told(error: Exception) -> str:
-    """The first two lines, as the first one may only say where something was raised."""
+def _summary(error: Exception) -> str:
+    """The first two lines of an error; the first one may name only its place in the code."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2]) or type(error).__name__

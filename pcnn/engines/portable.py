@@ -1,7 +1,7 @@
-"""The networks as graphs of nothing but PyTorch's own operations, for other engines and files.
+"""Networks as graphs of PyTorch's own operations, for other engines and exported files.
 
-Norms are folded into the convolutions, and the project's own operators replaced by what defines
-them (`ops.reference`), so that a graph runs where pcnn is not.
+Norms are folded into the convolutions. The project's own operators are replaced by their plain
+PyTorch definitions (`ops.reference`). So a graph runs without pcnn.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pcnn.ops import reference
 from pcnn.weights.detector import DetectorSettings
 from pcnn.weights.expression import ExpressionWeights
 
-# From 20 on GridSample's modes have other names, which OpenVINO 2025.2 does not know
+# From opset 20 on GridSample's modes have other names, unknown to OpenVINO 2025.2
 # (openvinotoolkit/openvino, issue 33531).
 OPSET = 18
 # The network halves its input five times.
@@ -38,10 +38,10 @@ STRIDE = 32
 
 
 class Graph(nn.Module):
-    """A network with named inputs and outputs; the first dimension of all of them is the batch.
+    """A network with named inputs and outputs. The first dimension of each is the batch.
 
-    example: inputs that fit. sizes: for each input its dimensions that vary besides the batch, as
-    torch.export wants them.
+    example: valid inputs. sizes: for each input the dimensions that vary besides the batch, in
+    the form that torch.export expects.
     """
 
     inputs: tuple[str, ...]
@@ -50,7 +50,7 @@ class Graph(nn.Module):
     sizes: tuple[Mapping[int, Any], ...] = ()
 
     def program(self) -> ExportedProgram:
-        """The graph as torch.export has it."""
+        """The graph as a program of torch.export."""
         batch = Dim("batch")
         sizes = self.sizes or ({},) * len(self.inputs)
         shapes = tuple({0: batch, **own} for own in sizes)
@@ -60,7 +60,7 @@ class Graph(nn.Module):
             )
 
     def onnx(self) -> bytes:
-        """The graph as an ONNX file. It needs onnx and onnxscript."""
+        """The bytes of the graph's ONNX file. Needs onnx and onnxscript."""
         program = self.program()
         with quietly():
             converted = torch.onnx.export(
@@ -73,18 +73,18 @@ class Graph(nn.Module):
                 verbose=False,
             )
         model = converted.model_proto  # type: ignore[union-attr]
-        for node in model.graph.node:  # else it would tell of the folders of this machine
+        for node in model.graph.node:  # the metadata contains paths of this machine
             del node.metadata_props[:]
         return bytes(model.SerializeToString())
 
 
 class ViewsGraph(Graph):
-    """A classifier from its views: what `Recognizer` runs.
+    """A classifier that starts from views, as `Recognizer` uses it.
 
     Inputs: the network's views, each (B, C, height, width), normalised.
-    Outputs: logits (B, classes); embedding (B, 8 · width), the vectors that they are made of, of
-    no particular length; and of a PCNN region_logits (B, 5, classes).
-    dtype: what it computes in; inputs and outputs are float32.
+    Outputs: logits (B, classes); embedding (B, 8 · width), not normalised, from which the logits
+    are computed; for a PCNN also region_logits (B, 5, classes).
+    dtype: the type of the arithmetic; inputs and outputs are float32.
     """
 
     @own_settings()
@@ -102,35 +102,35 @@ class ViewsGraph(Graph):
         self.example = tuple(view.contiguous() for view in network.cut(face)[: len(self.inputs)])
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """See the class."""
+        """The outputs for the inputs that the class describes."""
         pooled, regions = self.network.forward_views([view.to(self._dtype) for view in inputs])
         own = [torch.stack(tuple(regions.values()), 1)] if regions else []
         return tuple(found.float() for found in (self.head(pooled), pooled, *own))
 
 
 class FileGraph(Graph):
-    """A graph for a file: of one uint8 input, with `scores` of 0…1 as its first output."""
+    """A graph for an exported file. It has one uint8 input; its first output is `scores`, 0…1."""
 
     metadata: Mapping[str, Any]
 
     @staticmethod
     def takes_int8(weight: Sequence[int]) -> bool:
-        """Whether a convolution may be in 8 bits. weight: (out, in / groups, height, width)."""
+        """Whether a convolution may use 8 bits. weight: (out, in / groups, height, width)."""
         raise NotImplementedError
 
     @staticmethod
     def agreement(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
-        """The share of answers, 0…1, that mean the same in both outputs; 1 where there are none."""
+        """The share of answers, 0…1, that agree in both outputs; 1 without answers."""
         raise NotImplementedError
 
 
 class FaceGraph(FileGraph):
-    """A classifier with all that belongs to it, from the pixels of cut-out faces.
+    """A complete classifier that starts from the pixels of cut-out faces.
 
-    Input: face (B, C, side, side) uint8, grey or RGB. side: what the network was trained on.
-    Outputs: scores (B, classes), calibrated, 0…1; embedding (B, 8 · width) of unit norm; and of a
-    PCNN region_scores (B, 5, classes), in the order of REGIONS.
-    Raises InputError: the weights ask for a saliency model, which cannot be part of it.
+    Input: face (B, C, side, side) uint8, grey or RGB. side: the side of the training faces.
+    Outputs: scores (B, classes), calibrated, 0…1; embedding (B, 8 · width) of unit norm; for a
+    PCNN also region_scores (B, 5, classes), in the order of REGIONS.
+    Raises InputError: the weights use a saliency model, which cannot be exported.
     """
 
     @own_settings()
@@ -139,8 +139,8 @@ class FaceGraph(FileGraph):
         config = loaded.network.config
         if config.saliency is not None:
             raise InputError(
-                f"{loaded.path}: reads faces through the saliency model {config.saliency}, which "
-                "cannot be exported: export weights without one"
+                f"{loaded.path}: uses the saliency model {config.saliency}, which cannot be "
+                "exported: export weights without a saliency model"
             )
         self.weights, self._views = loaded, ViewsGraph(loaded.network)
         self.side = min(loaded.native_size, config.size)
@@ -158,7 +158,7 @@ class FaceGraph(FileGraph):
 
     @staticmethod
     def takes_int8(weight: Sequence[int]) -> bool:
-        """Every convolution may: see FileGraph."""
+        """True for every convolution; see FileGraph."""
         return True
 
     @staticmethod
@@ -168,10 +168,10 @@ class FaceGraph(FileGraph):
         return float(same.float().mean())
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """See the class."""
+        """The outputs for the inputs that the class describes."""
         loaded, config, (face,) = self.weights, self.weights.network.config, inputs
         face = face.float() / 255
-        if self.side != config.size:  # as augment.resample, by an operation that engines do well
+        if self.side != config.size:  # resampling.resample, by an operation of all engines
             size = config.size, config.size
             face = F.interpolate(face, size, mode="bilinear", align_corners=False)
         vectors: list[Tensor] = []
@@ -194,11 +194,11 @@ class FaceGraph(FileGraph):
 
 
 class LevelsGraph(Graph):
-    """A RetinaFace from images: what `Detector` runs.
+    """A RetinaFace that starts from images, as `Detector` uses it.
 
     Input: images (B, H, W, 3) float32, RGB, 0…255; H, W multiples of 32.
-    Outputs: for each level, the finest first, (B, h, w, 30): for both anchors of a cell the logit
-    of a face, box offsets, landmark offsets.
+    Outputs: (B, h, w, 30) for each level, the finest first. Both anchors of a cell have 15
+    values: the logit of a face, box offsets, landmark offsets.
     """
 
     @own_settings()
@@ -214,7 +214,7 @@ class LevelsGraph(Graph):
         self.sizes = ({1: STRIDE * height, 2: STRIDE * width},)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """See the class."""
+        """The outputs for the inputs that the class describes."""
         network, settings = self._network, self._settings
         images = inputs[0].permute(0, 3, 1, 2)
         if settings.channels == "bgr":
@@ -229,12 +229,12 @@ class LevelsGraph(Graph):
 
 
 class ImageGraph(FileGraph):
-    """A RetinaFace with the meaning of what it says, from images of one size.
+    """A RetinaFace with decoded boxes and landmarks, for images of one size.
 
     Input: image (B, 3, height, width) uint8 RGB. height, width: multiples of 32.
     Outputs, for every anchor: scores (B, N) of 0…1; boxes (B, N, 4), x1 y1 x2 y2, and landmarks
-    (B, N, 5, 2), x y, in pixels. Overlapping boxes are left to whoever runs it.
-    Raises InputError: another size.
+    (B, N, 5, 2), x y, in pixels. Overlapping boxes are not suppressed.
+    Raises InputError: height or width is no multiple of 32.
     """
 
     @own_settings()
@@ -248,25 +248,26 @@ class ImageGraph(FileGraph):
             )
         self._levels, self._settings = LevelsGraph(network, settings), settings
         anchors = anchor_grid(height, width, min_sizes=settings.min_sizes, steps=settings.steps)
-        self._anchors = anchors.clone()  # the grid itself is shared between calls
+        self._anchors = anchors.clone()  # calls share the grid itself
         self.inputs, self.outputs = ("image",), ("scores", "boxes", "landmarks")
         self.example = (torch.zeros(2, 3, height, width, dtype=torch.uint8),)
         self.metadata = {"confidence": settings.confidence, "nms_iou": settings.nms_iou}
 
     @staticmethod
     def takes_int8(weight: Sequence[int]) -> bool:
-        """Those of the pyramid and the contexts, where most of the products are: see FileGraph.
+        """True for the pyramid and the contexts, which do most of the work; see FileGraph.
 
-        With the backbone's, which are depthwise or 1 × 1, in 8 bits, one face in 20 is lost, and
-        nothing is gained where they wait for memory.
+        The backbone's convolutions are depthwise or 1 × 1. In 8 bits they lose one face in 20,
+        and they are no faster where memory limits them.
         """
         return weight[1] > 3 and weight[2] > 1
 
     @staticmethod
     def agreement(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
-        """The share of boxes with a score of ½ in one that have it in both, at the same place.
+        """The share of boxes that both outputs find at the same place.
 
-        The same place: at least 0.8 of their union is shared.
+        Counted are boxes with a score of at least ½ in either output. Both must have that score,
+        and the boxes must overlap by at least 0.8 of their union.
         """
         either = (expected[0] >= 0.5) | (found[0] >= 0.5)
         both = ((expected[0] >= 0.5) & (found[0] >= 0.5))[either]
@@ -278,7 +279,7 @@ class ImageGraph(FileGraph):
         return float(same.float().mean()) if len(same) else 1.0
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """See the class."""
+        """The outputs for the inputs that the class describes."""
         levels = self._levels(inputs[0].permute(0, 2, 3, 1).float())
         found = torch.cat([rows(level) for level in levels], 1)  # (B, N, 15)
         variances = self._settings.variances
@@ -294,28 +295,28 @@ def rows(level: Tensor) -> Tensor:
 
 
 class _PlainInteraction(nn.Module):
-    """An Interaction by PyTorch's own operations."""
+    """An Interaction of PyTorch's own operations."""
 
     def __init__(self, interaction: Interaction) -> None:
         super().__init__()
         self.localisation = interaction.localisation
 
     def forward(self, face: Tensor, regions: Sequence[Tensor], stage4: nn.Module) -> Tensor:
-        """As Interaction.forward."""
+        """The fused map, as from Interaction.forward."""
         stitched = reference.stitch_regions(regions, (face.shape[2], face.shape[3]))
         theta = self.localisation(stage4(stitched).flatten(1)).view(-1, 2, 3)
         return reference.warp_add(stitched, theta, face)
 
 
 def patterns(count: int, channels: int, height: int, width: int) -> Tensor:
-    """Smooth patterns, always the same: (count, channels, height, width), mean 0, deviation ½."""
+    """Fixed smooth patterns (count, channels, height, width), mean 0, deviation ½."""
     coarse = torch.randn(count, channels, 6, 6, generator=torch.Generator().manual_seed(0))
     return F.interpolate(coarse, (height, width), mode="bicubic")
 
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Without what exporters tell about themselves and about packages that they could use."""
+    """Suppress the log messages and warnings of exporters."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,7 +1,7 @@
-"""What runs the networks: PyTorch, plain or compiled, OpenVINO or ONNX Runtime; which precision.
+"""Choice of engine and precision: PyTorch, plain or compiled, OpenVINO or ONNX Runtime.
 
-What is not plain PyTorch runs a network as a graph (`graphs`), in ONNX or compiled. Making that
-takes a minute or more, so it is kept in the user's cache.
+Engines other than plain PyTorch run a portable network (`portable`), as ONNX or compiled. The
+conversion takes a minute or more, so its file is kept in the user's cache.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ from pcnn.weights.expression import ExpressionWeights
 
 ENGINES = ("torch", "compile", "openvino", "onnxruntime")
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
-# How far fewer bits may move a calibrated probability of the sample faces to be chosen by "auto".
+# "auto" chooses fewer bits if no calibrated probability of the samples changes by more than this.
 MOST_MOVED = 0.02
 
 
 class PreparedDetector(Protocol):
-    """A detector's network ready for inference. See PreparedRetinaFace, which is one."""
+    """A detector's network ready for inference, such as PreparedRetinaFace."""
 
     def canvas(self, images: Sequence[Tensor], height: int, width: int) -> Tensor:
-        """What the network takes for images; see PreparedRetinaFace.canvas."""
+        """The network's input for images; see PreparedRetinaFace.canvas."""
 
     def __call__(self, canvas: Tensor, *, fine: bool = True) -> Tensor:
         """Predictions for every anchor (B, N, 15); see PreparedRetinaFace."""
 
 
 def choose_engine(engine: str, device: torch.device) -> str:
-    """The engine asked for, one of ENGINES; "auto" is the quickest that is installed.
+    """The requested engine, one of ENGINES; "auto" means the quickest installed one.
 
-    Raises InputError: an unknown one, one that is not installed, or one that has no way to a GPU.
+    Raises InputError: the engine is unknown, not installed, or cannot use the GPU.
     """
     if engine == "auto":
         return next(iter(installed()), "torch") if device.type == "cpu" else "torch"
@@ -57,11 +57,11 @@ def choose_engine(engine: str, device: torch.device) -> str:
         raise InputError(f"engine must be auto, {', '.join(ENGINES)}, got {engine!r}")
     if engine in PACKAGES:
         extra, packages = PACKAGES[engine]
-        require(f"engine {engine!r}", packages, extra)
+        require(f"engine={engine!r}", packages, extra)
         if device.type != "cpu":
             raise InputError(
-                f"engine {engine!r} runs on the CPU, not on {device}: "
-                "say device='cpu', or engine='torch'"
+                f"engine={engine!r} runs on the CPU, not on {device}: "
+                "use device='cpu' or engine='torch'"
             )
     return engine
 
@@ -69,13 +69,13 @@ def choose_engine(engine: str, device: torch.device) -> str:
 def prepare_classifier(
     loaded: ExpressionWeights, engine: str = "torch", precision: str = "float32"
 ) -> tuple[Prepared, str]:
-    """A classifier ready for inference, and what runs it in which precision, in words.
+    """Prepare a classifier for inference; also describes its engine and precision in words.
 
-    loaded: its network lies on the CPU or, for PyTorch, on a GPU. engine: one of ENGINES;
-        "compile" is torch.compile's compiler, ahead of time.
-    precision: "float32"; "bfloat16"; "float16", on a GPU; "auto" takes what `quick_precision`
-        names where no probability of the sample faces moves by more than MOST_MOVED.
-    Raises InputError: an unknown precision, or one that the engine has not.
+    loaded: its network is on the CPU or, for PyTorch, on a GPU.
+    engine: one of ENGINES; "compile" compiles ahead of time with torch.compile's compiler.
+    precision: "float32"; "bfloat16"; "float16", only on a GPU; or "auto". "auto" means
+        `quick_precision` if no probability of the samples changes by more than MOST_MOVED.
+    Raises InputError: the precision is unknown, or the engine does not support it.
     """
     device = next(loaded.network.parameters()).device
     check_precision(precision, engine, device)
@@ -86,24 +86,27 @@ def prepare_classifier(
 
 
 def check_precision(precision: str, engine: str, device: torch.device) -> None:
-    """Raise InputError: an unknown precision, or one that the engine has not on the device."""
+    """Raise InputError if a precision is unknown, or unsupported by the engine or device."""
     if precision not in PRECISIONS:
         raise InputError(f"precision must be {', '.join(PRECISIONS)}, got {precision!r}")
     if engine == "onnxruntime" and precision in ("bfloat16", "float16"):
         raise InputError(
-            "engine 'onnxruntime' computes in float32 alone on the CPU: "
-            "say precision='float32', or another engine"
+            "engine='onnxruntime' supports only float32 on the CPU: "
+            "use precision='float32' or another engine"
         )
     if precision == "float16" and device.type == "cpu":
-        raise InputError("precision 'float16' is for GPUs: on a CPU say 'bfloat16' or 'float32'")
+        raise InputError(
+            "precision='float16' needs a GPU: on a CPU use precision='bfloat16' or "
+            "precision='float32'"
+        )
 
 
 def _chosen_precision(loaded: ExpressionWeights, engine: str) -> str:
-    """The quick precision, if it moves the sample faces' answers by no more than it may."""
+    """The quick precision if it changes the samples' answers little enough, else float32."""
     quick = quick_precision(next(loaded.network.parameters()).device)
     if quick is None:
         return "float32"
-    # What is compiled rounds as PyTorch does, and takes a minute more to be made.
+    # Compiled code rounds like plain PyTorch, which saves a minute of compilation here.
     prepared = _prepare_classifier(loaded, "torch" if engine == "compile" else engine, quick)
     return quick if movement(loaded, prepared) <= MOST_MOVED else "float32"  # also for NaN
 
@@ -111,9 +114,9 @@ def _chosen_precision(loaded: ExpressionWeights, engine: str) -> str:
 def prepare_detector(
     network: RetinaFace, settings: DetectorSettings, engine: str = "torch"
 ) -> PreparedDetector:
-    """A detector's network ready for inference in float32.
+    """Prepare a detector's network for inference in float32.
 
-    engine: one of ENGINES; of "compile" it is plain PyTorch, as photographs have too many sizes.
+    engine: one of ENGINES. "compile" uses plain PyTorch, because photographs have many sizes.
     """
     if engine not in PACKAGES:
         return PreparedRetinaFace(
@@ -123,10 +126,10 @@ def prepare_detector(
 
 
 def quick_precision(device: torch.device) -> str | None:
-    """What a device computes in with half of float32's bits, by instructions of its own.
+    """The 16-bit type for which a device has instructions; None without one.
 
-    Of a GPU (compute capability 7.0 on) float16, which is as quick as bfloat16 and rounds to an
-    eighth of its steps; of a CPU bfloat16, or nothing.
+    A GPU of compute capability 7.0 or more uses float16. It is as quick as bfloat16, and its
+    rounding steps are eight times smaller. A CPU may have bfloat16.
     """
     if device.type == "cuda":
         return "float16" if torch.cuda.get_device_capability(device) >= (7, 0) else None
@@ -135,10 +138,10 @@ def quick_precision(device: torch.device) -> str | None:
 
 @torch.inference_mode()
 def movement(loaded: ExpressionWeights, prepared: Prepared) -> float:
-    """The most by which a calibrated probability of sample faces differs from the network's own.
+    """The largest change of a calibrated probability, compared with the plain network.
 
-    The samples are 32 smooth patterns, which need no file; of 400 faces the most moved one moves
-    by half as much again (benchmarks/bench_engines.py, accuracy).
+    The samples are 32 smooth patterns, which need no file. On 400 faces the largest change is
+    half as much again (benchmarks/bench_engines.py, accuracy).
     """
     config = loaded.network.config
     device = next(loaded.network.parameters()).device
@@ -168,7 +171,7 @@ def _prepare_classifier(loaded: ExpressionWeights, engine: str, precision: str) 
             graph,
             "classifier.pt2",
             write_compiled,
-            announced="compiling the classifier, once: one to three minutes …",
+            announced="compiling the classifier, once; this takes one to three minutes …",
             options=(precision, machine(device)),
         )
         return _Classifier(graph, recorded(Compiled(path, device), device))
@@ -182,15 +185,15 @@ def _converted(graph: Graph, kind: str, *options: str) -> Path:
         graph,
         f"{kind}.onnx",
         write_onnx,
-        announced=f"converting the {kind} for other engines, once: a minute or two …",
+        announced=f"converting the {kind} for other engines, once; this takes a minute or two …",
         options=(*options, *map(importlib.metadata.version, ("onnx", "onnxscript"))),
     )
 
 
 class _Classifier:
-    """A classifier by its graph in another engine: see inference.Prepared.
+    """A classifier whose graph runs in another engine; see classifier.Prepared.
 
-    answer: the graph's inputs (B, …), laid out in any way, to its outputs; B is at least 1.
+    answer: function from the graph's inputs (B, …), of any memory layout, to its outputs; B ≥ 1.
     """
 
     def __init__(self, graph: ViewsGraph, answer: Compute) -> None:
@@ -206,7 +209,7 @@ class _Classifier:
 
     def _run(self, views: Sequence[Tensor]) -> Mapping[str, Tensor]:
         count = len(views[0])
-        if not count:  # which OpenVINO takes for 1
+        if not count:  # OpenVINO treats a batch of 0 as 1
             views = [view.new_zeros(1, *view.shape[1:]) for view in views]
         found = self._answer(views[: len(self._inputs)])
         return {name: own[:count] for name, own in zip(self._outputs, found, strict=True)}
@@ -219,13 +222,13 @@ def _by_session(session: Session, graph: ViewsGraph, views: Sequence[Tensor]) ->
 
 
 class _Detector:
-    """A RetinaFace in another engine: see PreparedDetector."""
+    """A RetinaFace in another engine; see PreparedDetector."""
 
     def __init__(self, graph: LevelsGraph, settings: DetectorSettings, engine: str) -> None:
         colour = settings.mean if settings.channels == "rgb" else settings.mean[::-1]
         self._colour, self._levels = torch.tensor(colour), graph.outputs
-        told = repr((settings.channels, settings.mean, settings.std))
-        self._session = open_session(_converted(graph, "detector", told), engine)
+        normalisation = repr((settings.channels, settings.mean, settings.std))
+        self._session = open_session(_converted(graph, "detector", normalisation), engine)
 
     def canvas(self, images: Sequence[Tensor], height: int, width: int) -> Tensor:
         """(B, height, width, 3) float32: each image in the upper left, mean colour around it."""

@@ -1,4 +1,4 @@
-"""MobileNet's blocks made ready for a CPU: norms folded in, rectifiers fused, weights packed."""
+"""MobileNet's blocks prepared for a CPU: folded norms, fused rectifiers, packed weights."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pcnn.engines.folding import folded
 from pcnn.networks.mobilenet import MobileTrunk, SeparableBlock, pad_same
 from pcnn.networks.pcnn import PCNN, FaceNet
 
-_MOST = 6.0  # of ReLU6
+_MOST = 6.0  # the upper bound of ReLU6
 
 
 def fuse_blocks(body: PCNN | FaceNet) -> None:
-    """Put fused blocks in the place of a network's trunks and stage 4, in place.
+    """Replace a network's trunks and stage 4 by fused blocks, in place.
 
-    body: of the backbone "mobilenet", in eval mode; float32 on a CPU.
+    body: a network with the backbone "mobilenet", in eval mode; float32 on a CPU.
     """
     if isinstance(body, PCNN):
         for name, trunk in body.trunks.items():

@@ -1,4 +1,4 @@
-"""Other engines: ONNX Runtime and OpenVINO behind one call."""
+"""Sessions of ONNX Runtime and OpenVINO, with a common interface."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pcnn.devices import check_process
 from pcnn.errors import InputError, WeightsError
 
-# What engines need, and the extra that brings it; "auto" takes the first that is there, in the
-# order of what a photograph costs (benchmarks/bench_engines.py).
+# Engine → the extra that installs it, and its packages. The quickest for a photograph comes first
+# (benchmarks/bench_engines.py); "auto" uses the first installed one.
 PACKAGES = {
     "onnxruntime": ("onnx", ("onnxruntime", "onnx", "onnxscript")),
     "openvino": ("openvino", ("openvino", "onnx", "onnxscript")),
@@ -28,44 +28,44 @@ _Arrays: TypeAlias = Mapping[str, NDArray[np.float32]]
 
 
 class Session(Protocol):
-    """A model file in an engine; several threads may call it."""
+    """A model file in an engine. Several threads may call it."""
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> _Arrays:
-        """Named inputs to named outputs."""
+        """The named outputs for named inputs."""
 
 
 def require(what: str, packages: Sequence[str], extra: str) -> None:
-    """Raise InputError, naming the extra, where packages that `what` needs are not installed."""
+    """Raise InputError if packages that `what` needs are missing. The error names the extra."""
     lacking = missing(packages)
     if lacking:
         raise InputError(f"{what} needs {', '.join(lacking)}: pip install 'pcnn[{extra}]'")
 
 
 def installed() -> list[str]:
-    """Those of PACKAGES' engines that can be used, the quickest first."""
+    """The engines of PACKAGES that are installed, the quickest first."""
     return [engine for engine, (_, packages) in PACKAGES.items() if not missing(packages)]
 
 
 def missing(packages: Sequence[str]) -> list[str]:
-    """Those of the packages that are not installed."""
+    """The packages that are not installed."""
     return [name for name in packages if importlib.util.find_spec(name) is None]
 
 
 def open_session(path: Path, engine: str, precision: str = "float32") -> Session:
-    """A model file in an engine, with as many threads as torch has now.
+    """Open a model file in an engine, with torch's present number of threads.
 
-    path: an ONNX file, for openvino also the .xml of its own format.
+    path: an ONNX file; for openvino also an .xml file of its own format.
     Raises WeightsError: the engine cannot read it.
     """
     try:
         session = _SESSIONS[engine](path, precision)
-    except Exception as error:  # each engine has exceptions of its own
-        raise WeightsError(f"{path}: {engine} cannot use it ({error})") from error
+    except Exception as error:  # each engine has its own exceptions
+        raise WeightsError(f"{path}: {engine} cannot load it ({error})") from error
     return _InItsProcess(session, engine)
 
 
 class _InItsProcess:
-    """A session that refuses to run in a forked child, where its threads are not."""
+    """A session that refuses to run in a forked child, which does not have its threads."""
 
     def __init__(self, session: Session, engine: str) -> None:
         self._session, self._engine, self._process = session, engine, os.getpid()
@@ -100,7 +100,7 @@ class _OnnxRuntime:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        # Threads that wait by spinning would take the cores from what torch does meanwhile.
+        # Spinning threads would take cores from torch's work.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
             path, options, providers=["CPUExecutionProvider"]

@@ -1,13 +1,13 @@
-"""Trunks as lists of calls on fixed buffers: for few faces, quicker than modules.
+"""Trunks as lists of calls on fixed buffers, quicker than modules for few faces.
 
-The *rows* of maps are (1 + trunks · images · height · width, C): a row of zeros, which stands for
-what lies outside, then the maps of several trunks that see views of one size, trunk after trunk,
-image after image, pixel after pixel. A convolution gathers them into patches and multiplies these
-with the weights of each trunk, as one batched product. A step is a call with all its arguments.
+The *rows* of maps are (1 + trunks · images · height · width, C). The first row is zeros, for
+pixels outside the maps. Then come the maps of several trunks whose views share a size, ordered by
+trunk, image and pixel. A convolution gathers rows into patches and multiplies them by the weights
+of each trunk, as one batched product. A step is a call with all its arguments.
 
 An example: one trunk, one image of 2 × 2 pixels and one channel, a 3 × 3 convolution to N channels.
 
-    maps     1 2     rows  0 1 2 3 4     (row 0 lies outside; then pixel after pixel)
+    maps     1 2     rows  0 1 2 3 4     (row 0 is outside; then the pixels in order)
              3 4
 
     patches of the four pixels, each nine rows by index (`patch_index`):
@@ -44,38 +44,38 @@ Size: TypeAlias = "tuple[int, int]"  # height, width
 Step: TypeAlias = Callable[[], object]
 _Folded: TypeAlias = "tuple[Tensor, Tensor]"  # weight (N, C, k, k), bias (N,)
 
-# Products read the weights of many channels in strips of columns, each contiguous: a quarter
+# Products read the weights of many channels in contiguous strips of columns. That is a quarter
 # quicker for the few pixels of stage 4.
 _STRIP = 128
 
 
 def empty(*shape: int) -> Tensor:
-    """A buffer, float32 whatever PyTorch's default."""
+    """A float32 buffer, whatever PyTorch's default type."""
     return torch.empty(shape, dtype=torch.float32)
 
 
 def empty_rows(count: int, channels: int) -> Tensor:
-    """(1 + count, channels): the row of zeros, and rows yet to be written."""
+    """(1 + count, channels): a row of zeros and uninitialised rows."""
     rows = empty(1 + count, channels)
     rows[0].zero_()
     return rows
 
 
 class Scratch:
-    """Memory for patches, which one convolution after another may use."""
+    """Memory for patches. Convolutions use it one after another."""
 
     def __init__(self) -> None:
         self._memory = empty(0)
 
     def take(self, count: int) -> Tensor:
-        """(count,): the memory's beginning."""
+        """The first `count` numbers of the memory, (count,)."""
         if count > len(self._memory):
             self._memory = empty(count)
         return self._memory[:count]
 
 
 class Trunks:
-    """Trunks that see views of one size, side by side. out: the size of their last maps."""
+    """Trunks whose views share a size, computed together. out: the size of their last maps."""
 
     def __init__(self, trunks: Sequence[Trunk], size: Size) -> None:
         stems = [folded(trunk.conv1, trunk.bn1) for trunk in trunks]
@@ -91,7 +91,7 @@ class Trunks:
             self.out = stage.out
 
     def steps(self, images: int, scratch: Scratch) -> tuple[Tensor, Tensor, list[Step]]:
-        """Where the views go, where the maps will be, and the steps from one to the other.
+        """A buffer for the views, a buffer for the maps, and the steps between them.
 
         Views: (trunks · images · height · width, channels), in the order of rows. Maps: rows.
         """
@@ -114,9 +114,9 @@ class Trunks:
 
 
 class Stage:
-    """The same stage of several trunks, two blocks each. out, width: of its maps.
+    """The same stage of several trunks, two blocks each. out, width: size and channels of its maps.
 
-    direct: also hold the weights as oneDNN takes them, for large maps and many faces.
+    direct: also hold oneDNN's form of the weights, for large maps and many faces.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Stage:
         self.width: int = self._blocks[-1].width
 
     def steps(self, rows: Tensor, images: int, scratch: Scratch) -> tuple[Tensor, list[Step]]:
-        """The rows that will be the stage's maps, and the steps that make them of `rows`."""
+        """The rows of the stage's maps, and the steps that compute them from `rows`."""
         trunks = (len(rows) - 1) // (images * self._size[0] * self._size[1])
         count = trunks * images * self.out[0] * self.out[1]
         if self._direct and images * self._blocks[0].numbers > MOST_GATHERED:
@@ -151,7 +151,7 @@ class Stage:
 
 
 class _Parts:
-    """A residual block's convolutions with their norms folded in."""
+    """A residual block's convolutions with folded norms."""
 
     def __init__(self, block: BasicBlock) -> None:
         self.stride = block.conv1.stride[0]
@@ -181,14 +181,14 @@ class _Block:
     def steps(
         self, rows: Tensor, hidden: Tensor, found: Tensor, images: int, scratch: Scratch
     ) -> list[Step]:
-        """From `rows` over `hidden` to `found`."""
+        """The steps from `rows` to `found`; `hidden` holds the maps between both convolutions."""
         patches, gather = self._first.gather(rows, images, scratch)
         maps = found[1:].view(len(self._bias), -1, self.width)
         if self._shortcut is None:
             before = rows[1:].view(maps.shape)
             start: Step = partial(torch.add, before, self._bias, out=maps)
         else:
-            # What a pointwise convolution of the same stride sees is the middle of each patch.
+            # The shortcut's pointwise convolution reads the middle of each patch.
             channels = self._shortcut.shape[1]
             middle = patches.narrow(2, self._first.middle * channels, channels)
             start = partial(torch.baddbmm, self._bias, middle, self._shortcut, out=maps)
@@ -198,7 +198,7 @@ class _Block:
 
 
 class _DirectBlock:
-    """One residual block through convolutions."""
+    """One residual block of oneDNN's convolutions."""
 
     def __init__(self, block: _Parts) -> None:
         self._first = DirectConvolution(*block.first, stride=block.stride)
@@ -215,9 +215,9 @@ class _DirectBlock:
 class _Product:
     """The same convolution of several trunks, each with its weights, as one batched product.
 
-    Taps of the kernel that only ever meet the zeros outside a small map are left out.
-    out, width: of its maps. middle: which tap is the kernel's middle. numbers: in the patches of
-    one image, which is what gathering costs.
+    Kernel taps that meet only zeros outside a small map are left out.
+    out, width: size and channels of its maps. middle: index of the kernel's middle tap.
+    numbers: count of numbers in the patches of one image, a measure of the cost of gathering.
     """
 
     def __init__(self, convolutions: Sequence[_Folded], size: Size, stride: int) -> None:
@@ -238,7 +238,7 @@ class _Product:
         self.numbers = self.out[0] * self.out[1] * self._count
 
     def gather(self, rows: Tensor, images: int, scratch: Scratch) -> tuple[Tensor, Step]:
-        """Patches (trunks, images · h · w, taps · C) of rows, and the step that fills them."""
+        """A buffer for patches (trunks, images · h · w, taps · C), and the step that fills it."""
         index = patch_index(self._trunks * images, *self._size, self._kernel, self._stride, True)
         patches = scratch.take(self._trunks * images * self.numbers)
         channels = rows.shape[1]
@@ -248,7 +248,7 @@ class _Product:
         return patches.view(self._trunks, -1, self._count), step
 
     def multiply(self, patches: Tensor, found: Tensor, *, onto: bool = False) -> list[Step]:
-        """The steps from patches to the rows `found`. onto: add to what is there, without bias."""
+        """The steps from patches to the rows `found`. onto: add to them instead, without bias."""
         maps = found[1:].view(self._trunks, -1, self.width)
         if self._strips == 1:
             if onto:
@@ -265,7 +265,7 @@ class _Product:
 
 
 def _pool(maps: Sequence[Tensor], stems: Sequence[DirectConvolution], out: Tensor) -> None:
-    """Write max-pooled and rectified maps as rows; pooling first leaves less to rectify."""
+    """Write max-pooled and rectified maps as rows. Pooling first saves rectifications."""
     if stems:
         maps = [stem(one) for stem, one in zip(stems, maps, strict=True)]
     torch.cat([rows_of(F.max_pool2d(one, 3, 2, 1)) for one in maps], out=out)
@@ -275,7 +275,7 @@ def _pool(maps: Sequence[Tensor], stems: Sequence[DirectConvolution], out: Tenso
 def _run_blocks(
     maps: Sequence[Tensor], blocks: Sequence[Sequence[_DirectBlock]], out: Tensor
 ) -> None:
-    """Write as rows what each trunk's blocks make of its maps."""
+    """Write the results of each trunk's blocks as rows."""
     done: list[Tensor] = []
     for one, own in zip(maps, blocks, strict=True):
         for block in own:

@@ -1,4 +1,4 @@
-"""Pictures of a network's scores: confusion matrix, reliability diagram, risk–coverage curve."""
+"""Charts of a network's scores: confusion matrix, reliability diagram, risk–coverage curve."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BLUE, _PALE, _GREY = "#2a6fbb", "#c5d8ee", "#8a8a8a"
-_FEW = 10  # an accuracy of fewer faces says nothing by itself
+_FEW = 10  # the accuracy of fewer faces is too uncertain
 _DOTS_PER_INCH = 110
 
 
 def draw_confusion(scores: Scores, picture: Path) -> None:
-    """Draw the confusion matrix: how the faces of each label (row) were answered, in percent.
+    """Draw the confusion matrix: the answers (columns) to the faces of each label, in percent.
 
     picture: the PNG to write. Raises InputError: matplotlib is not installed.
     """
@@ -43,7 +43,7 @@ def draw_confusion(scores: Scores, picture: Path) -> None:
 
 
 def draw_reliability(scores: Scores, picture: Path) -> None:
-    """Draw the accuracy of each bin of the confidence, and how many faces lie in it.
+    """Draw the accuracy and the number of faces for each bin of the confidence.
 
     picture: the PNG to write. Raises InputError: matplotlib is not installed.
     """
@@ -73,7 +73,7 @@ def draw_reliability(scores: Scores, picture: Path) -> None:
 
 
 def draw_coverage(scores: Scores, picture: Path) -> None:
-    """Draw the share of errors where only the surest answers are given, over their share.
+    """Draw the share of errors among the most confident answers, over their share of all answers.
 
     picture: the PNG to write. Raises InputError: matplotlib is not installed.
     """
@@ -87,7 +87,7 @@ def draw_coverage(scores: Scores, picture: Path) -> None:
         axes.annotate(f"{at[1]:.1f}", at, (0, 6), textcoords="offset points", ha="right")
     area = scores.overall["risk_area"].value
     axes.set(
-        xlabel="coverage: faces answered, the surest first (%)",
+        xlabel="coverage: faces answered, the most confident first (%)",
         ylabel="risk: wrong among them (%)",
         title=f"Area under the curve {area:.3f}",
         xlim=(0, 102),

@@ -1,4 +1,4 @@
-"""What a face costs a network: parameters, operations, time."""
+"""Cost of a network per face: parameters, operations, time."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from pcnn.networks.pcnn import PCNN, FaceNet
 
 @dataclass(frozen=True)
 class Cost:
-    """What one face costs a network.
+    """The cost of one face.
 
-    parameters: learnt numbers. macs: multiplications with addition of one forward pass, in
-    convolutions and linear layers. latency_ms: the median time of one pass with a single face,
-    None where it was not measured. device: where; threads: how many of the CPU's were used.
+    parameters: number of learnt values. macs: multiply-add operations of one forward pass, in
+    convolutions and linear layers. latency_ms: the median time of a pass with a single face; None
+    if not measured. device: its name; threads: the number of CPU threads.
     """
 
     parameters: int
@@ -32,16 +32,16 @@ class Cost:
     threads: int
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields by name, as values that `json.dumps` takes."""
+        """The fields by name, as values for `json.dumps`."""
         return dataclasses.asdict(self)
 
 
 @own_settings()
 @torch.no_grad()
 def measure_cost(network: PCNN | FaceNet, *, runs: int = 20) -> Cost:
-    """What a face costs on the device that the network is on, cropping not counted.
+    """Measure the cost of a face on the network's device, without cropping.
 
-    runs: passes that are timed, after three that are not; 0 leaves latency out.
+    runs: timed passes, after three untimed ones; 0 leaves out the latency.
     """
     config = network.eval().config
     parameter = next(network.parameters())
@@ -52,7 +52,7 @@ def measure_cost(network: PCNN | FaceNet, *, runs: int = 20) -> Cost:
     seconds = [_timed(network, face) for _ in range(3 + runs)][3:] if runs else []
     return Cost(
         parameters=sum(each.numel() for each in network.parameters()),
-        macs=counter.get_total_flops() // 2,  # it counts multiplications and additions apart
+        macs=counter.get_total_flops() // 2,  # it counts multiplications and additions separately
         latency_ms=1000 * statistics.median(seconds) if seconds else None,
         device=_device_name(parameter.device),
         threads=torch.get_num_threads(),

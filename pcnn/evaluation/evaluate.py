@@ -1,4 +1,4 @@
-"""`pcnn-evaluate`: an expression network scored on a data set, and the files it writes."""
+"""Evaluation of an expression network on a data set."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from pcnn.weights.files import DEFAULT_DETECTOR
 
 @dataclass(frozen=True, eq=False)
 class Common:
-    """The faces of a data set whose label a network knows too.
+    """The faces of a data set whose labels are also classes of a network.
 
-    faces: their classes are those in common, in the network's order; votes are one-hot.
-    network_only, data_only: the classes that only one of the two has.
-    left_out: how many faces have a label of `data_only`.
+    faces: with the common classes, in the network's order; votes are one-hot.
+    network_only, data_only: classes that only the network or only the data set has.
+    left_out: the number of faces with a label of `data_only`.
     """
 
     faces: FaceSet
@@ -40,13 +40,14 @@ class Common:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What `evaluate` found.
+    """The result of `evaluate`.
 
-    scores: of the answers as the weights ask for them: where `mirror`, with the logits of each
-        face and of its mirror image averaged. other: the other way, None if not asked for.
-    aligned: whether faces were aligned by their landmarks, as the weights ask.
-    outside: faces whose likeliest class was one of `common.network_only`, before the
-        probabilities were renormalised over the classes in common.
+    scores: with the weights' own setting of `mirror`. If `mirror` is True, the logits of each
+        face and its mirror image are averaged.
+    other: scores with the opposite setting of `mirror`; None if not requested.
+    aligned: whether faces were aligned by their landmarks, as the weights require.
+    outside: number of faces whose likeliest class is in `common.network_only`. The probabilities
+        of the common classes are renormalised after this count.
     """
 
     common: Common
@@ -57,7 +58,7 @@ class Evaluation:
     outside: int
 
     def to_dict(self) -> dict[str, Any]:
-        """All results, as values that `json.dumps` takes."""
+        """All results, as values for `json.dumps`."""
         return {
             "classes": {
                 "common": list(self.common.faces.classes),
@@ -83,16 +84,17 @@ def evaluate(  # noqa: PLR0913
     bootstrap: int = 2000,
     detector: FaceDetector | str | Path = DEFAULT_DETECTOR,
 ) -> Evaluation:
-    """Score a network on labelled faces, on the device it is on, as `predict_crops` reads them.
+    """Score a network on labelled faces, on the network's device.
 
-    Aligned faces are rounded to whole levels on the way, which `predict_crops` does not.
+    Faces are read as in `predict_crops`, except that aligned faces are rounded to whole levels.
 
-    faces: its label is the class with most votes, the first of several. Where it has other
-        classes than the network, only those in common count: see Common.
-    flip: score without the mirror image, too, where the weights ask for it, and with it where
-        they do not. bootstrap: see scores.score.
-    detector: by whose landmarks faces are aligned where the weights ask for that.
-    Raises InputError: fewer than two classes in common, no face with one of them.
+    faces: a face's label is the class with most votes, the first one of equals. If the classes
+        differ from the network's, only common ones count; see Common.
+    batch: faces in one pass.
+    flip: also score with the opposite of the weights' setting of `mirror`.
+    bootstrap: see scores.score.
+    detector: its landmarks align the faces, if the weights require aligned faces.
+    Raises InputError: fewer than two common classes, or no face with one of them.
     """
     classes = loaded.network.config.classes
     common = match_classes(faces, classes)
@@ -103,7 +105,7 @@ def evaluate(  # noqa: PLR0913
     columns = [classes.index(name) for name in common.faces.classes]
 
     def scored(answers: Tensor) -> Scores:
-        # The softmax of some of the logits is that of all, renormalised.
+        # The softmax of some logits equals the renormalised softmax of all.
         probabilities = (answers[:, columns].double() / loaded.temperature).softmax(1)
         return score(probabilities, labels, common.faces.classes, bootstrap=bootstrap)
 
@@ -119,24 +121,24 @@ def evaluate(  # noqa: PLR0913
 
 
 def match_classes(faces: FaceSet, classes: Sequence[str]) -> Common:
-    """The faces with a label that is one of a network's classes, by whatever name.
+    """The faces whose label is one of a network's classes; names may differ in spelling.
 
-    Raises InputError: fewer than two classes in common, no face with one of them.
+    Raises InputError: fewer than two common classes, or no face with one of them.
     """
     ours = {canonical(name) or name: name for name in classes}
     theirs = {canonical(name) or name: name for name in faces.classes}
     shared = tuple(ours[meaning] for meaning in ours if meaning in theirs)
     if len(shared) < 2:
         raise InputError(
-            "pcnn-evaluate: network and data must have two classes or more in common; the "
+            "match_classes: network and data must share at least two classes; the "
             f"network has {', '.join(classes)}, the data {', '.join(faces.classes)}"
         )
-    # One label for each face: what other classes got of its votes must not make it another's.
+    # Each face has one label, so that votes for other classes cannot change it.
     labels = [faces.classes[place] for place in faces.votes.argmax(1).tolist()]
     labelled = FaceSet(faces.faces, one_hot(labels, faces.classes), faces.names, faces.classes)
     known = relabel(labelled, shared)
     if len(known) == 0:
-        raise InputError(f"pcnn-evaluate: no face has one of the labels {', '.join(shared)}")
+        raise InputError(f"match_classes: no face has one of the labels {', '.join(shared)}")
     return Common(
         faces=known,
         network_only=tuple(name for name in classes if name not in shared),
@@ -148,7 +150,7 @@ def match_classes(faces: FaceSet, classes: Sequence[str]) -> Common:
 def _logits(
     network: PCNN | FaceNet, faces: Tensor, native_size: int, batch: int, mirror: bool
 ) -> tuple[Tensor, Tensor]:
-    """(N, classes) of the faces, and the mean with their mirror images (if not `mirror`: again)."""
+    """Logits (N, classes) without and with mirror images; if not `mirror`, both are the same."""
     parts: list[list[Tensor]] = []
     for chunk in track(faces.split(batch), "evaluating"):
         seen = (chunk, chunk.flip(2)) if mirror else (chunk,)

@@ -1,4 +1,4 @@
-"""Running a network over faces that are already cut out: its answers, and what they cost."""
+"""A network's logits for cut-out faces."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def predict_logits(
     native_size: int | None = None,
     mirror: bool = False,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Logits of faces, by the network in eval mode, on the device it is on.
+    """Logits of faces, computed on the network's device. Sets the network to eval mode.
 
-    faces: (N, H, W) grey or (N, H, W, 3) RGB, uint8, N ≥ 1; stretched to the network's face view
-        and turned into its kind, grey or RGB.
+    faces: (N, H, W) grey or (N, H, W, 3) RGB, uint8, N ≥ 1. They are resized to the network's
+        face view and converted to grey or RGB, as it needs.
     batch: faces in one forward pass.
-    native_size: the side of the faces that the network was trained on: larger ones are blurred
-        to as much detail, as `Recognizer.predict_crops` does. None reads them as training does.
-    mirror: mean logits of each face and its mirror image, see mirror.read_both.
-    Returns, on the CPU, logits (N, classes) and region name → that region's own logits
-    (N, classes); a FaceNet has no regions.
+    native_size: the side of the network's training faces. Larger faces are blurred to the same
+        detail, as in `Recognizer.predict_crops`. None treats them as in training.
+    mirror: average the logits of each face and its mirror image, see mirror.read_both.
+    Returns, on the CPU, logits (N, classes) and region name → that region's logits (N, classes).
+    A FaceNet has no regions.
     """
     network.eval()
     device = next(network.parameters()).device

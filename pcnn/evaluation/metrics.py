@@ -1,4 +1,4 @@
-"""Scores of a classifier, and the temperature that makes its probabilities mean something."""
+"""Scores of a classifier, and the temperature that calibrates its probabilities."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ CALIBRATION_BINS = 15
 
 
 def accuracy(logits: Tensor, votes: Tensor) -> float:
-    """The share of faces whose likeliest class is the one with most votes, 0…1.
+    """The share of faces whose likeliest class has the most votes, 0…1.
 
-    logits, votes: (N, classes), N ≥ 1; ties in the votes go to the first class.
+    logits, votes: (N, classes), N ≥ 1. Of classes with equal votes the first one counts.
     """
     return float((logits.argmax(1) == votes.argmax(1)).float().mean())
 
 
 @own_settings()
 def fit_temperature(logits: Tensor, votes: Tensor) -> float:
-    """The T for which softmax(logits / T) has the least cross-entropy to the majority label.
+    """The T that minimises the cross-entropy of softmax(logits / T) with the majority labels.
 
-    logits, votes: (N, classes), N ≥ 1. The loss is convex in 1 / T, so a search by thirds in
-    0.05…20 finds it. Source: Guo et al. 2017, On Calibration of Modern Neural Networks.
+    logits, votes: (N, classes), N ≥ 1. The loss is convex in 1 / T, so a ternary search in
+    0.05…20 finds its minimum. Source: Guo et al. 2017, On Calibration of Modern Neural Networks.
     """
     labels = votes.argmax(1)
 
@@ -42,10 +42,10 @@ def fit_temperature(logits: Tensor, votes: Tensor) -> float:
 
 
 def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = CALIBRATION_BINS) -> float:
-    """Expected calibration error, 0…1: how far confidence and accuracy differ, bin by bin.
+    """Expected calibration error, 0…1: the mean difference of confidence and accuracy.
 
-    probabilities: (N, classes), rows sum to 1. labels: (N,) int64. Equal-width bins of the
-    confidence, weighted by their faces. Source: Guo et al. 2017.
+    probabilities: (N, classes), rows sum to 1. labels: (N,) int64. Confidences are sorted into
+    bins of equal width, weighted by their number of faces. Source: Guo et al. 2017.
     """
     _, confidence, right = reliability(probabilities, labels, bins)
     return float((right - confidence).abs().sum() / len(labels))
@@ -54,10 +54,10 @@ def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = CALIBRA
 def reliability(
     probabilities: Tensor, labels: Tensor, bins: int = CALIBRATION_BINS
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What lies in each of the equal-width bins of the confidence: the reliability diagram.
+    """The reliability diagram: counts for each of the equal-width bins of the confidence.
 
     probabilities, labels: as for `calibration_error`.
-    Returns, (bins,) float64 each: the faces, the sum of their confidences, how many are right.
+    Returns three (bins,) float64: number of faces, sum of confidences, number of right answers.
     """
     confidence, answers = probabilities.double().max(1)
     bin_of = (confidence * bins).long().clamp(max=bins - 1)
@@ -69,19 +69,19 @@ def reliability(
 
 
 def brier_scores(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """(N,): the squared distance of each face's probabilities from certainty of its label, 0…2.
+    """Brier scores (N,), 0…2: squared distances between probabilities and one-hot labels.
 
-    probabilities: (N, classes). labels: (N,) int64. Source: Brier 1950, with several classes.
+    probabilities: (N, classes). labels: (N,) int64. Source: Brier 1950, for several classes.
     """
     return (probabilities - F.one_hot(labels, probabilities.shape[1])).square().sum(1)
 
 
 def risks(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """The risk–coverage curve: the share of errors among the k surest answers, k = 1…N.
+    """The risk–coverage curve: the share of errors among the k most confident answers, k = 1…N.
 
     probabilities: (N, classes). labels: (N,) int64. Equal confidences keep the faces' order.
-    Returns (N,) float64; the mean of it is the area under the curve. Source: Geifman and
-    El-Yaniv 2017, Selective Classification for Deep Neural Networks.
+    Returns (N,) float64. Its mean is the area under the curve. Source: Geifman and El-Yaniv
+    2017, Selective Classification for Deep Neural Networks.
     """
     confidence, answers = probabilities.max(1)
     wrong = (answers != labels)[confidence.argsort(descending=True, stable=True)].double()

@@ -1,4 +1,4 @@
-"""What an evaluation found, for reading and as files."""
+"""Reports of an evaluation: printed tables and files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pcnn.evaluation.tables import class_table, coverage_table, overall_table, w
 
 
 def write_files(scores: Scores, report: dict[str, Any], folder: Path) -> None:
-    """Write report, tables and pictures into a folder. Raises OSError: it cannot be written."""
+    """Write report, tables and charts to a folder. Raises OSError: a file cannot be written."""
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     write_csv(scores, classes=folder / "per_class.csv", confusion=folder / "confusion.csv")
     draw_confusion(scores, folder / "confusion.png")
@@ -28,9 +28,9 @@ def write_files(scores: Scores, report: dict[str, Any], folder: Path) -> None:
 
 
 def show(evaluation: Evaluation, cost: Cost, title: str) -> None:
-    """Print the results for reading."""
+    """Print the results as tables."""
     console = Console(markup=False, emoji=False, highlight=False)
-    with console.capture() as captured:  # printed by rich, a closed pipe would end the process
+    with console.capture() as captured:  # rich itself would exit on a closed pipe
         for line in _lines(evaluation, title):
             console.print(line, soft_wrap=True)
         if not console.is_terminal:
@@ -42,32 +42,32 @@ def show(evaluation: Evaluation, cost: Cost, title: str) -> None:
         )
         for table in (*tables, coverage_table(scores)):
             console.print("", table, sep="\n")
-        console.print("", _told_cost(cost), sep="\n", soft_wrap=True)
+        console.print("", _cost_text(cost), sep="\n", soft_wrap=True)
     sys.stdout.write(captured.get())
     sys.stdout.flush()
 
 
 def _lines(evaluation: Evaluation, title: str) -> Iterator[str]:
-    """What was scored, and what was left out of it."""
+    """Lines about the scored faces and those left out."""
     common = evaluation.common
     yield f"{title}: {counted(len(common.faces), 'face')}"
     if evaluation.aligned:
-        yield "aligned by their landmarks, where these are found"
+        yield "faces with detected landmarks are aligned"
     if common.data_only:
         names = ", ".join(common.data_only)
         left_out = counted(common.left_out, "face")
-        yield f"left out: {left_out} of classes the network has not ({names})"
+        yield f"left out: {left_out} of classes that the network lacks ({names})"
     if common.network_only:
         names = ", ".join(common.network_only)
         yield (
-            f"probabilities renormalised without classes the data has not ({names}), "
-            f"the likeliest for {counted(evaluation.outside, 'face')}"
+            f"probabilities renormalised without classes that the data lacks ({names}), "
+            f"which were the likeliest for {counted(evaluation.outside, 'face')}"
         )
 
 
-def _told_cost(cost: Cost) -> str:
-    text = f"{cost.parameters / 1e6:.1f} M parameters, {cost.macs / 1e9:.2f} GMACs a face"
+def _cost_text(cost: Cost) -> str:
+    text = f"{cost.parameters / 1e6:.1f} M parameters, {cost.macs / 1e9:.2f} GMACs per face"
     if cost.latency_ms is None:
         return text
     threads = f", threads: {cost.threads}" if cost.device == "cpu" else ""
-    return f"{text}, {cost.latency_ms:.1f} ms for one alone ({cost.device}{threads})"
+    return f"{text}, {cost.latency_ms:.1f} ms for a single face ({cost.device}{threads})"

@@ -1,4 +1,4 @@
-"""How good a classifier's answers are: every number with its bootstrap interval."""
+"""Scores of a classifier with bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.5)
 
 
 class Estimate(NamedTuple):
-    """A number and its 95 % interval, NaN where nothing can be said."""
+    """A number and its 95 % interval; NaN if undefined."""
 
     value: float
     low: float
@@ -40,7 +40,7 @@ class Bin(NamedTuple):
 
 
 class Coverage(NamedTuple):
-    """The accuracy of the surest answers: those of at least this confidence, this share of all."""
+    """The accuracy of the most confident answers, their share, and their least confidence."""
 
     share: float
     accuracy: float
@@ -49,9 +49,10 @@ class Coverage(NamedTuple):
 
 @dataclass(frozen=True)
 class ClassScores:
-    """One class: faces that bear its label, faces that were given it as answer.
+    """Scores of one class.
 
-    precision: NaN where it never was the answer. recall, f1: NaN for a class without faces.
+    faces, answers: number of faces with this label, and with this answer.
+    precision: NaN if the class is never the answer. recall, f1: NaN for a class without faces.
     """
 
     faces: int
@@ -63,13 +64,14 @@ class ClassScores:
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What `score` found. Shares and probabilities are 0…1.
+    """The result of `score`. Shares and probabilities are 0…1.
 
-    faces: how many were scored. overall: the names of OVERALL → Estimate; docs/evaluation.md says
-        what each means. classes: name → ClassScores, in class order.
+    faces: the number of scored faces.
+    overall: the names of OVERALL → Estimate; docs/evaluation.md explains them.
+    classes: name → ClassScores, in class order.
     confusion: (K, K) int64, faces by label (row) and answer (column).
-    reliability: equal-width bins of the confidence, from 0 up.
-    coverage: at the shares of COVERAGES. risks: (N,) float64, see metrics.risks.
+    reliability: equal-width bins of the confidence, ascending.
+    coverage: one entry for each share of COVERAGES. risks: (N,) float64, see metrics.risks.
     """
 
     faces: int
@@ -81,8 +83,8 @@ class Scores:
     risks: NDArray[np.float64]
 
     def to_dict(self) -> dict[str, Any]:
-        """All but `risks`, as values that `json.dumps` takes; NaN becomes None."""
-        told: dict[str, Any] = _plain(
+        """All fields except `risks`, as values for `json.dumps`; NaN becomes None."""
+        fields: dict[str, Any] = _plain(
             {
                 "faces": self.faces,
                 **self.overall,
@@ -92,7 +94,7 @@ class Scores:
                 "coverage": self.coverage,
             }
         )
-        return told
+        return fields
 
 
 @own_settings()
@@ -104,12 +106,12 @@ def score(
     bootstrap: int = 2000,
     seed: int = 0,
 ) -> Scores:
-    """Score calibrated probabilities against labels, by scikit-learn where it has the measure.
+    """Score calibrated probabilities against labels, with scikit-learn's measures where they exist.
 
     probabilities: (N, K) float, N ≥ 1, rows sum to 1. labels: (N,) int64, 0…K − 1.
-    classes: K ≥ 2 names. Classes without faces have no part in the macro averages.
-    bootstrap: rounds of drawing N faces with replacement; the 95 % intervals are percentiles of
-        what the rounds give (Efron 1979). 0: no intervals. seed: of the drawing.
+    classes: K ≥ 2 names. Macro averages ignore classes without faces.
+    bootstrap: number of resamplings of N faces with replacement. The 95 % intervals are
+        percentiles of their scores (Efron 1979). 0: no intervals. seed: of the resamplings.
     Raises InputError: wrong shapes, NaN, or scikit-learn is not installed.
     """
     check_shape("score", "probabilities", probabilities, (None, len(classes)))
@@ -193,16 +195,16 @@ def _intervals(
         chosen = torch.from_numpy(draw.integers(0, count, count))
         row[:] = _summary(probabilities[chosen], labels[chosen])
     bounds = np.full((2, found.shape[1]), math.nan)
-    some = ~np.isnan(found).all(0)  # a class may be in none of the rounds
+    some = ~np.isnan(found).all(0)  # a class may be absent from all rounds
     if rounds:
         bounds[:, some] = np.nanpercentile(found[:, some], [2.5, 97.5], axis=0)
     return bounds
 
 
 def _summary(probabilities: Tensor, labels: Tensor) -> NDArray[np.float64]:
-    """The values of OVERALL, then each class's recall and F1, as `_by_scikit_learn` has them.
+    """The values of OVERALL, then each class's recall and F1, as from `_by_scikit_learn`.
 
-    That one takes six times as long (45 ms for 3,500 faces), most of it for checking its input.
+    That function takes six times as long (45 ms for 3,500 faces), mostly to check its input.
     """
     count = probabilities.shape[1]
     cells = labels * count + probabilities.argmax(1)
@@ -245,7 +247,7 @@ def _coverage(probabilities: Tensor, labels: Tensor) -> tuple[Coverage, ...]:
 
 
 def _plain(value: Any) -> Any:
-    """Named tuples and mappings as dicts, other tuples as lists, NaN as None, all the way down."""
+    """Named tuples and mappings as dicts, other tuples as lists, NaN as None, recursively."""
     if hasattr(value, "_asdict"):
         value = value._asdict()
     if isinstance(value, Mapping):

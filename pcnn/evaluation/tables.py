@@ -1,4 +1,4 @@
-"""A network's scores as tables: for reading, and as CSV."""
+"""A network's scores as printed tables and CSV files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _decimal(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.3f}"
 
 
-# Name and unit in Scores.overall's order of importance, and how the numbers are written.
+# Name in Scores.overall → name and unit in the table, and the format of its numbers.
 _MEASURES: dict[str, tuple[str, Callable[[float], str]]] = {
     "accuracy": ("accuracy, %", _percent),
     "macro_recall": ("macro recall, %", _percent),
@@ -39,9 +39,9 @@ _MEASURES: dict[str, tuple[str, Callable[[float], str]]] = {
 
 
 def overall_table(scores: Scores, other: Scores | None = None, *, mirror: bool = False) -> Table:
-    """The measures with their intervals; a second pair of columns for `other`.
+    """The measures with their intervals, and a second pair of columns for `other`.
 
-    mirror: `scores` are with mirror images and `other` without, not the other way round.
+    mirror: True if `scores` use mirror images and `other` does not; False for the opposite.
     """
     table = _table("measure", "value", "95 % interval")
     if other is not None:
@@ -49,31 +49,34 @@ def overall_table(scores: Scores, other: Scores | None = None, *, mirror: bool =
         table.add_column("95 % interval", justify="right")
     for name, (text, written) in _MEASURES.items():
         found = [each.overall[name] for each in (scores, other) if each is not None]
-        cells = (cell for each in found for cell in _told(each, written))
+        cells = (cell for each in found for cell in _estimate_text(each, written))
         table.add_row(text, *cells)
     return table
 
 
 def class_table(scores: Scores) -> Table:
-    """A row for each class: faces, precision, and recall and F1 with their intervals, percent."""
+    """A row for each class: faces, precision, recall and F1 with their intervals, in percent."""
     table = _table("class", "faces", "precision", "recall", "95 % interval", "F1", "95 % interval")
     for name, each in scores.classes.items():
-        recall, f1 = _told(each.recall, _percent), _told(each.f1, _percent)
+        recall, f1 = _estimate_text(each.recall, _percent), _estimate_text(each.f1, _percent)
         table.add_row(name, f"{each.faces:,}", _percent(each.precision), *recall, *f1)
     return table
 
 
 def coverage_table(scores: Scores) -> Table:
-    """The accuracy of the surest answers, and the confidence from which they are that sure."""
-    table = _table("surest faces", *(f"{each.share:.0%}" for each in scores.coverage))
+    """The accuracy of the most confident answers, and their least confidence."""
+    table = _table("most confident", *(f"{each.share:.0%}" for each in scores.coverage))
     table.add_row("accuracy, %", *(_percent(each.accuracy) for each in scores.coverage))
     table.add_row("from confidence", *(f"{each.confidence:.2f}" for each in scores.coverage))
     return table
 
 
 def write_csv(scores: Scores, *, classes: Path, confusion: Path) -> None:
-    """Write a line for each class, with shares of 0…1 and nothing where there is no number; and
-    the confusion matrix: a line for each label, a column for each answer."""
+    """Write two CSV files: the scores of each class, and the confusion matrix.
+
+    classes: a line for each class, with shares of 0…1; undefined numbers are empty.
+    confusion: a line for each label, a column for each answer.
+    """
     _write(classes, _CLASS_COLUMNS, _class_rows(scores))
     matrix = zip(scores.classes, scores.confusion.tolist(), strict=True)
     _write(confusion, ("label", *scores.classes), ([name, *row] for name, row in matrix))
@@ -101,8 +104,8 @@ def _table(first: str, *columns: str) -> Table:
     return table
 
 
-def _told(estimate: Estimate, written: Callable[[float], str]) -> tuple[str, str]:
-    """Value and interval, for reading."""
+def _estimate_text(estimate: Estimate, written: Callable[[float], str]) -> tuple[str, str]:
+    """Value and interval as text."""
     if math.isnan(estimate.low):
         return written(estimate.value), "–"
     return written(estimate.value), f"{written(estimate.low)} … {written(estimate.high)}"

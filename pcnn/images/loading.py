@@ -241,7 +241,7 @@ def _pillow_errors(message: str, name: str) -> Iterator[None]:
         except InputError:
             raise
         except MemoryError as error:
-            raise InputError(f"{name}: too large for the memory there is") from error
+            raise InputError(f"{name}: too large for the available memory") from error
         except Image.DecompressionBombError as error:
             raise InputError(f"{name}: more pixels than PIL.Image.MAX_IMAGE_PIXELS") from error
         except Exception as error:  # its decoders have no common base class

@@ -128,8 +128,8 @@ def _check_tensor_shape(shape: tuple[int, ...], name: str) -> None:
         )
     if shape[0] in CHANNELS and shape[2] in CHANNELS:
         raise InputError(
-            f"load_image: {name} must show which dimension is the channels, got {shape}, which "
-            "may be (C, H, W) or (H, W, C): pass a NumPy array, which is always (H, W, C)"
+            f"load_image: {name} must have an unambiguous shape, got {shape}, which may be "
+            "(C, H, W) or (H, W, C): pass a NumPy array, which is always (H, W, C)"
         )
 
 

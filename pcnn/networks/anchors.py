@@ -1,8 +1,8 @@
-"""Anchors, their coding of boxes and landmarks, and the suppression of overlapping boxes.
+"""Anchors, and the coding of boxes and landmarks relative to them.
 
-RetinaFace (Deng et al., CVPR 2020, section 3.2) predicts for every anchor, a square at a fixed
-place, how a face's box and landmarks differ from it. Everything here is in pixels of the
-network's input, boxes as x1 y1 x2 y2, anchors as centre x, centre y, width, height.
+An anchor is a square at a fixed place. For every anchor, RetinaFace (Deng et al., CVPR 2020,
+section 3.2) predicts the offsets of a face's box and landmarks. All values are in pixels of the
+network's input. Boxes are x1 y1 x2 y2; anchors are centre x, centre y, width, height.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pcnn.errors import InputError, check_shape
 
-# Exponents above this (a box 20 million times its anchor) would only overflow.
+# Limits exponents to avoid overflow. Here a box has 9 million times the side of its anchor.
 _LARGEST_EXPONENT = 16.0
 
 
@@ -27,10 +27,10 @@ def anchor_grid(
 
     min_sizes: the sides of the squares at each cell, in pixels, one sequence for each level.
     steps: distance between cells in pixels, one for each level.
-    Returns (N, 4) float32, cx cy w h: level after level, rows, columns, then sizes as given;
-        a level has ceil(height / step) × ceil(width / step) cells. Shared between calls: do
-        not write to it.
-    Raises InputError: sizes not positive, or not as many levels in both lists.
+    Returns (N, 4) float32, cx cy w h, ordered by level, row, column, then size as given. A level
+        has ceil(height / step) × ceil(width / step) cells. Calls share the result: do not write
+        to it.
+    Raises InputError: sizes not positive, or a different number of levels in both lists.
     """
     levels = tuple(tuple(float(size) for size in sizes) for sizes in min_sizes)
     if height < 1 or width < 1:
@@ -54,7 +54,7 @@ def _anchor_grid(
     height: int, width: int, levels: tuple[tuple[float, ...], ...], steps: tuple[int, ...]
 ) -> Tensor:
     grids = []
-    # Kept for later calls, so it must be an ordinary tensor whatever mode this one runs in.
+    # Later calls use this tensor too, so it must not be an inference tensor.
     with torch.inference_mode(False):
         for sizes, step in zip(levels, steps, strict=True):
             centre_y = (torch.arange(ceil(height / step)) + 0.5) * step
@@ -65,14 +65,14 @@ def _anchor_grid(
 
 
 def encode_boxes(boxes: Tensor, anchors: Tensor, variances: tuple[float, float]) -> Tensor:
-    """What the network should predict for `boxes`; the inverse of `decode_boxes`.
+    """The offsets that the network should predict for `boxes`; the inverse of `decode_boxes`.
 
     boxes: (..., N, 4) float32, x1 y1 x2 y2, with positive width and height.
     anchors: (N, 4) float32, cx cy w h.
     variances: the scales of centre and size offsets.
     Returns (..., N, 4): centre offsets in anchor sides, then log size ratios, each divided by
         its variance.
-    Raises InputError: shapes that do not agree, variances not positive.
+    Raises InputError: shapes do not agree, or variances are not positive.
     """
     _check_coding("encode_boxes", "boxes", boxes, anchors, variances, 4)
     centres = (boxes[..., :2] + boxes[..., 2:]) / 2
@@ -82,7 +82,7 @@ def encode_boxes(boxes: Tensor, anchors: Tensor, variances: tuple[float, float])
 
 
 def decode_boxes(offsets: Tensor, anchors: Tensor, variances: tuple[float, float]) -> Tensor:
-    """Boxes that the network's `offsets` stand for; the inverse of `encode_boxes`.
+    """The boxes of the network's `offsets`; the inverse of `encode_boxes`.
 
     offsets: (..., N, 4) float32, as `encode_boxes` returns them.
     Returns (..., N, 4), x1 y1 x2 y2, pixels; may reach outside the image.
@@ -96,9 +96,9 @@ def decode_boxes(offsets: Tensor, anchors: Tensor, variances: tuple[float, float
 
 
 def encode_landmarks(landmarks: Tensor, anchors: Tensor, variances: tuple[float, float]) -> Tensor:
-    """What the network should predict for `landmarks`; the inverse of `decode_landmarks`.
+    """The offsets that the network should predict for `landmarks`; inverse of `decode_landmarks`.
 
-    landmarks: (..., N, 10) float32, x and y of five points in turn, pixels.
+    landmarks: (..., N, 10) float32, x and y of each of five points, pixels.
     anchors, variances: as in `encode_boxes`; the second variance is unused.
     Returns (..., N, 10): offsets in anchor sides, divided by the variance.
     Raises InputError: as `encode_boxes`.
@@ -108,10 +108,10 @@ def encode_landmarks(landmarks: Tensor, anchors: Tensor, variances: tuple[float,
 
 
 def decode_landmarks(offsets: Tensor, anchors: Tensor, variances: tuple[float, float]) -> Tensor:
-    """Landmarks that the network's `offsets` stand for; the inverse of `encode_landmarks`.
+    """The landmarks of the network's `offsets`; the inverse of `encode_landmarks`.
 
     offsets: (..., N, 10) float32.
-    Returns (..., N, 10), x and y of five points in turn, pixels.
+    Returns (..., N, 10), x and y of each of five points, pixels.
     Raises InputError: as `encode_boxes`.
     """
     _check_coding("decode_landmarks", "offsets", offsets, anchors, variances, 10)

@@ -1,4 +1,4 @@
-"""What the network's trunks and its stage 4 can be made of."""
+"""Backbones: the architectures of the network's trunks and its stage 4."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pcnn.networks.trunk import Trunk, resnet_stage4
 
 @dataclass(frozen=True)
 class Backbone:
-    """A published network, cut where its maps have stride 16.
+    """A published network, split where its maps have stride 16.
 
-    trunk: (input channels, width) → the part before the cut.
-    stage4: width → the part behind it, whose maps have stride 32.
-    channels, features: of the maps of both parts, in units of the width.
-    parts: the trunk's modules, from the deepest to the pixels; conv1 has its norm bn1 beside it.
+    trunk: (input channels, width) → the part before the split.
+    stage4: width → the part after the split, whose maps have stride 32.
+    channels, features: the number of channels of both parts' maps, in units of the width.
+    parts: names of the trunk's modules, from the deepest to the first. The norm of conv1 is bn1.
     """
 
     trunk: Callable[[int, int], nn.Module]
@@ -44,7 +44,7 @@ BACKBONES = {
 
 
 def find_backbone(name: str) -> Backbone:
-    """A backbone by its name. Raises InputError: there is none of this name."""
+    """The backbone of a name. Raises InputError: the name is unknown."""
     if name not in BACKBONES:
         known = ", ".join(BACKBONES)
         raise InputError(f"ModelConfig: backbone must be one of {known}, got {name!r}")

@@ -1,4 +1,4 @@
-"""Boxes: how far they overlap, and which of them remain."""
+"""Overlaps of boxes and non-maximum suppression."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch import Tensor
 
 from pcnn.errors import InputError, check_shape
 
-# Rows of the overlap matrix held at once by `nms`: 1024 × N floats.
+# The rows of the overlap matrix that `nms` holds at a time: 1024 × N floats.
 _NMS_BLOCK = 1024
 
 
 def box_overlaps(first: Tensor, second: Tensor) -> Tensor:
-    """Intersection over union of every box with every other.
+    """Intersection over union of each box in `first` with each in `second`.
 
     first: (N, 4), second: (M, 4) float32, x1 y1 x2 y2.
-    Returns (N, M) float32, 0…1; a box without area overlaps nothing.
+    Returns (N, M) float32, 0…1. A box without area has no overlap.
     Raises InputError: wrong shape.
     """
     check_shape("box_overlaps", "first", first, (None, 4))

@@ -1,4 +1,4 @@
-"""The multi-domain interaction: stitch the regions, register them with the face, fuse both."""
+"""Multi-domain interaction: stitch the region maps, align them with the face map, add both."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Interaction(nn.Module):
         self.localisation = nn.Sequential(
             nn.Linear(channels * map_size[0] * map_size[1], 32), nn.ReLU(), last
         )
-        # Registration starts as the identity (Jaderberg et al. 2015), else early training
-        # looks at a random place of the stitched map.
+        # Registration starts as the identity (Jaderberg et al. 2015). Otherwise early training
+        # reads a random place of the stitched map.
         nn.init.zeros_(last.weight)
         with torch.no_grad():
             last.bias.copy_(torch.tensor([1.0, 0, 0, 0, 1, 0]))
 
     def forward(self, face: Tensor, regions: Sequence[Tensor], stage4: nn.Module) -> Tensor:
-        """face (B, C, H, W) and five region maps (B, C, ·, ·) → fused (B, C, H, W)."""
+        """Fused map (B, C, H, W) of the face map (B, C, H, W) and five region maps (B, C, ·, ·)."""
         stitched = stitch_regions(regions, (face.shape[2], face.shape[3]))
         deep = stage4(stitched)  # (B, channels, ⌈H / 2⌉, ⌈W / 2⌉)
         theta = self.localisation(deep.flatten(1)).view(-1, 2, 3)

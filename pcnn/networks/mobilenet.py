@@ -1,7 +1,7 @@
-"""MobileNet-v1 (Howard et al. 2017), cut into a trunk and a stage 4 as PCNN cuts ResNet-18.
+"""MobileNet-v1 (Howard et al. 2017), split into a trunk and a stage 4 as PCNN splits ResNet-18.
 
-The network that this backbone can start from was published with TensorFlow's padding: of an even
-side nothing before and one pixel after. The blocks pad alike.
+The published weights for this backbone use TensorFlow's padding: for an even side, no pixel before
+and one pixel after. The blocks here use the same padding.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ _TRUNK_BLOCKS = (
     (16, 1),
 )
 _STAGE4_BLOCKS = ((32, 2), (32, 1))
-# What the published face network subtracts from blue, green and red, 0…255.
+# The means that the published face network subtracts from blue, green and red, 0…255.
 _PUBLISHED_MEAN = (103.939, 116.779, 123.68)
 
 
 class SeparableBlock(nn.Module):
     """A depthwise 3 × 3 convolution and a pointwise one, each with its norm and ReLU6."""
 
-    NORMS = (("depthwise", "bn1"), ("pointwise", "bn2"))  # convolutions and what follows them
+    NORMS = (("depthwise", "bn1"), ("pointwise", "bn2"))  # convolutions and their norms
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
         self.stride = stride
-        # Without a stride the same padding is that of any convolution.
+        # With stride 1, TensorFlow's padding is one pixel on each side.
         self.depthwise = nn.Conv2d(
             *(in_channels, in_channels, 3, stride, 1 if stride == 1 else 0),
             groups=in_channels,
@@ -59,12 +59,12 @@ class SeparableBlock(nn.Module):
         return F.relu6(self.bn2(self.pointwise(maps)), inplace=True)
 
     def padded(self, maps: Tensor) -> Tensor:
-        """What the depthwise convolution takes for these maps."""
+        """The padded maps for the depthwise convolution."""
         return maps if self.stride == 1 else pad_same(maps, self.stride)
 
 
 class MobileTrunk(nn.Module):
-    """MobileNet-v1 up to and including block 11: 16 · width channels at stride 16.
+    """MobileNet-v1 up to and including block 11, with 16 · width channels at stride 16.
 
     width: channels of the first convolution; MobileNet has 32.
     """
@@ -89,7 +89,7 @@ def mobile_stage4(width: int) -> nn.Sequential:
 
 
 def pad_same(maps: Tensor, stride: int) -> Tensor:
-    """Maps with the zeros around them that a 3 × 3 convolution needs to give ⌈side / stride⌉."""
+    """Pad maps with zeros so that a 3 × 3 convolution gives ⌈side / stride⌉ pixels."""
     top, bottom = _same(maps.shape[2], stride)
     left, right = _same(maps.shape[3], stride)
     return F.pad(maps, (left, right, top, bottom))
@@ -118,15 +118,17 @@ def start_from_published(  # noqa: PLR0913
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> None:
-    """Fill a trunk and a stage 4 from published face weights without norms, and add the norms.
+    """Fill a trunk and a stage 4 from published face weights, which have no norms.
 
-    Each norm gets the mean and variance that its convolution has on `faces`, and the scale and
-    shift that undo it: in eval mode the network computes what the published one does.
+    Each norm gets the mean and variance of its convolution's output on `faces`. Its scale and
+    shift undo this normalisation. So in eval mode the network computes the same as the published
+    one.
     tensors: `conv1.weight`, `conv1.bias`, `block1.depthwise.weight` …; conv1 takes blue, green,
-        red, each 0…255 less its mean.
+        red, each 0…255 minus its mean.
     faces: (B, C, S, S), normalised by mean and std; C is 3 (RGB) or 1 (grey).
-    A grey network sums conv1 over the colours; at the zero-padded border it differs slightly.
-    Raises InputError: tensors that are missing or have other shapes.
+    For a grey network conv1 is summed over the colours. Its results differ slightly at the
+    zero-padded border.
+    Raises InputError: a tensor is missing or has another shape, or training mode.
     """
     if trunk.training or stage4.training:
         raise InputError("start_from_published: the network must be in eval mode; call its eval()")
@@ -152,7 +154,7 @@ def start_from_published(  # noqa: PLR0913
 
 
 def _calibrate(convolution: nn.Conv2d, norm: nn.BatchNorm2d, bias: Tensor, maps: Tensor) -> Tensor:
-    """Make the norm undo itself and add `bias`; returns the rectified maps."""
+    """Set a norm so that it only adds `bias` in eval mode; returns the rectified maps."""
     found = convolution(maps)
     variance, mean = torch.var_mean(found, (0, 2, 3), correction=0)
     norm.running_mean.copy_(mean)  # type: ignore[union-attr]

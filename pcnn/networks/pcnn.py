@@ -1,4 +1,4 @@
-"""PCNN: six trunks, the multi-domain interaction, and the heads that name the expression."""
+"""PCNN: six trunks, the multi-domain interaction, and the heads that classify the expression."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """All that decides a network's shape and its input.
+    """The configuration of a network's shape and input.
 
     classes: names in the order of the logits.
     size: the side of the square face view, in pixels.
-    mean, std: of values 0…1; three for an RGB network, one for a grey one.
-    layout: where the regions are cut.
-    width: channels of the trunks' first convolution; the authors' networks have ResNet-18's 64,
+    mean, std: normalisation of values 0…1; three numbers for an RGB network, one for a grey one.
+    layout: the places of the regions.
+    width: channels of the trunks' first convolution. The authors' networks have ResNet-18's 64;
         MobileNet has 32.
-    saliency: by which model's maps faces are multiplied, see saliency.weigh; None: by none.
-    backbone: what trunks and stage 4 are made of, see backbones.
+    saliency: the model whose maps weigh the faces, see saliency.weigh; None for no model.
+    backbone: the architecture of trunks and stage 4, see backbones.
     """
 
     classes: tuple[str, ...] = FERPLUS_CLASSES
@@ -71,12 +71,12 @@ class ModelConfig:
 
     @property
     def features(self) -> int:
-        """Channels of the stage-4 maps, whose mean the logits are read from."""
+        """Channels of the stage-4 maps; their mean is the input of the expression head."""
         return find_backbone(self.backbone).features * self.width
 
 
 class FaceNet(nn.Module):
-    """The plain backbone over the whole face: what the trunks are pretrained as.
+    """The plain backbone over the whole face, used to pretrain the trunks.
 
     initialised: as for PCNN.
     """
@@ -92,24 +92,24 @@ class FaceNet(nn.Module):
             initialise(self)
 
     def forward(self, face: Tensor) -> Tensor:
-        """(B, channels, S, S) normalised → logits (B, classes)."""
+        """Logits (B, classes) of faces (B, channels, S, S), normalised."""
         logits: Tensor = self.head(self.features(face)[0])
         return logits
 
     def features(self, face: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Faces → the vectors (B, C) that the head reads, and none of regions."""
+        """The embeddings (B, C) for the head, and an empty mapping of regions."""
         return self.layer4(self.trunk(face)).mean((2, 3)), {}
 
     def cut(self, face: Tensor) -> list[Tensor]:
-        """Faces (B, channels, S, S) → their views: the face alone."""
+        """The only view of faces (B, channels, S, S): the face itself."""
         return [face]
 
     def forward_views(self, views: Sequence[Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Logits (B, classes) of the first view, the face; no regions. As PCNN.forward_views."""
+        """Logits (B, classes) of the first view, the face, and no regions; see PCNN."""
         return self(views[0]), {}
 
     def start_from(self, network: FaceNet | PCNN) -> None:
-        """Copy another FaceNet's weights. Raises InputError: not its like."""
+        """Copy another FaceNet's weights. Raises InputError: a network of another shape."""
         _check_alike("FaceNet.start_from", self.config, network.config)
         if not isinstance(network, FaceNet):
             raise InputError("FaceNet.start_from: network must be a FaceNet, got a PCNN")
@@ -119,9 +119,9 @@ class FaceNet(nn.Module):
 class PCNN(nn.Module):
     """The perception CNN (Tian et al., IEEE TIP 2025).
 
-    A trunk sees the whole face and one sees each of its regions; the region maps are stitched
-    into a face again, registered with the face map by a spatial transformer, and added to it.
-    One stage 4 is shared by the registration and the expression head.
+    One trunk sees the whole face, and five trunks see one region each. The region maps are
+    stitched into a face. A spatial transformer aligns the stitched map with the face map, and
+    both are added. The spatial transformer and the expression head share one stage 4.
     initialised: False leaves the convolutions' weights undefined, for a state dict to fill.
     """
 
@@ -144,17 +144,17 @@ class PCNN(nn.Module):
             initialise(self)
 
     def forward(self, face: Tensor) -> tuple[Tensor, Tensor]:
-        """Whole faces to logits and region logits.
+        """Logits and region logits of whole faces.
 
         face: (B, channels, S, S), normalised by the configuration's mean and std.
-        Returns logits (B, classes), and the sum of the five regions' own logits (B, classes).
+        Returns logits (B, classes), and the sum of the five regions' logits (B, classes).
         Raises InputError: wrong shape.
         """
         logits, regions = self.forward_views(self.cut(face))
         return logits, torch.stack(tuple(regions.values())).sum(0)
 
     def cut(self, face: Tensor) -> list[Tensor]:
-        """Faces (B, channels, S, S) → their six views, in the order of VIEWS.
+        """The six views of faces (B, channels, S, S), in the order of VIEWS.
 
         Raises InputError: wrong shape.
         """
@@ -164,7 +164,7 @@ class PCNN(nn.Module):
         return [face[:, :, box.top : box.bottom, box.left : box.right] for box in boxes]
 
     def forward_views(self, views: Sequence[Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Six views to logits and each region's own.
+        """Logits of the face and of each region, from six views.
 
         views: in the order of VIEWS, each (B, channels, height, width) of its region's size.
         Returns logits (B, classes) and region name → that region's logits (B, classes).
@@ -174,21 +174,21 @@ class PCNN(nn.Module):
         )
 
     def forward_maps(self, maps: Sequence[Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """The six trunks' maps, in the order of VIEWS, to what forward_views gives."""
+        """The result of forward_views, from the six trunks' maps in the order of VIEWS."""
         pooled, regions = self.pool(maps)
         own = {name: self.region_heads[name](region) for name, region in regions.items()}
         return self.expression_head(pooled), own
 
     def features(self, face: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Whole faces → the vectors that the heads read: the face's, and each region's own."""
+        """The inputs of the heads for whole faces; see `pool`."""
         views = zip(self.trunks.values(), self.cut(face), strict=True)
         return self.pool([trunk(view) for trunk, view in views])
 
     def pool(self, maps: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The six trunks' maps → what the heads read.
+        """The inputs of the heads, from the six trunks' maps.
 
         Returns the means of stage 4's maps (B, features), and region name → the means of that
-        region's maps (B, channels); see backbones for both numbers.
+        region's maps (B, channels). For both numbers see backbones.
         """
         face, *regions = maps  # face: (B, channels, ⌈S / 16⌉, ⌈S / 16⌉)
         fused = self.interaction(face, regions, self.layer4)
@@ -198,9 +198,9 @@ class PCNN(nn.Module):
     def start_from(self, network: FaceNet | PCNN) -> None:
         """Copy a pretrained network's weights into this one.
 
-        A FaceNet goes into every trunk, stage 4 and the expression head. A PCNN goes into its
-        like; one of another face size keeps its registration's first layer to itself.
-        Raises InputError: it has other classes, another width or other input channels.
+        A FaceNet is copied to every trunk, stage 4 and the expression head. A PCNN is copied
+        completely, except for the registration's first layer if the face sizes differ.
+        Raises InputError: other classes, another width, backbone or number of input channels.
         """
         _check_alike("PCNN.start_from", self.config, network.config)
         if isinstance(network, PCNN):
@@ -216,7 +216,7 @@ class PCNN(nn.Module):
 
 
 class Heads(nn.Module):
-    """Heads for another vocabulary of labels over a network's vectors; shaped as its own."""
+    """Additional heads for another set of classes, with the structure of a network's own heads."""
 
     def __init__(self, network: FaceNet | PCNN, classes: Sequence[str]) -> None:
         super().__init__()
@@ -230,15 +230,15 @@ class Heads(nn.Module):
     def forward(
         self, vectors: Tensor, regions: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor | None]:
-        """What `features` gives → logits (B, classes) and the sum of the regions' own, if any."""
+        """Logits (B, classes) and the sum of the regions' logits, if any; from `features`."""
         own = [head(regions[name]) for name, head in self.region_heads.items()]
         return self.expression_head(vectors), torch.stack(own).sum(0) if own else None
 
 
 class Learner(nn.Module):
-    """A network, and where faces have labels of a second kind its heads for those.
+    """A network in training, with optional heads for a second kind of labels.
 
-    classes: of the second kind of labels; None: there is none.
+    classes: the classes of the second kind of labels; None without one.
     """
 
     def __init__(self, network: FaceNet | PCNN, classes: Sequence[str] | None = None) -> None:
@@ -248,7 +248,7 @@ class Learner(nn.Module):
         self.second = None if classes is None else Heads(network, classes)
 
     def forward(self, face: Tensor) -> list[tuple[Tensor, Tensor | None]]:
-        """Faces as for the network → for each kind of labels logits, and the regions' sum."""
+        """Logits and the sum of the regions' logits, for each kind of labels."""
         vectors, regions = self.network.features(face)
         answers = [answer_with_own_heads(self.network, vectors, regions)]
         if self.second is not None:
@@ -256,16 +256,16 @@ class Learner(nn.Module):
         return answers
 
     def relabelled(self) -> FaceNet | PCNN:
-        """A copy of the network whose own heads are the second ones."""
+        """A copy of the network with the second heads as its own."""
         if self.second is None or self.classes is None:
-            raise InputError("Learner.relabelled: there are no second labels")
+            raise InputError("Learner.relabelled: the learner has no second labels")
         return relabelled(self.network, self.second, self.classes)
 
 
 def answer_with_own_heads(
     network: FaceNet | PCNN, vectors: Tensor, regions: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor | None]:
-    """As Heads.forward, by the network's own heads."""
+    """The result of Heads.forward, from the network's own heads."""
     if isinstance(network, FaceNet):
         return network.head(vectors), None
     own = [network.region_heads[name](vector) for name, vector in regions.items()]
@@ -273,7 +273,7 @@ def answer_with_own_heads(
 
 
 def relabelled(network: FaceNet | PCNN, heads: Heads, classes: Sequence[str]) -> FaceNet | PCNN:
-    """A copy of a network that answers in another vocabulary."""
+    """A copy of a network with other heads and classes."""
     twin = copy.deepcopy(network)
     twin.config = dataclasses.replace(network.config, classes=tuple(classes))
     heads = copy.deepcopy(heads)
@@ -290,9 +290,9 @@ def _own_head(network: FaceNet | PCNN) -> nn.Linear:
 
 @torch.no_grad()
 def pull(network: nn.Module, other: nn.Module, share: float) -> None:
-    """Move a network's weights, and its norms' statistics, that share of the way to another's.
+    """Move a network's weights and norm statistics towards another's, by a share of the difference.
 
-    other: of the same shape. Counts, which are whole, are taken from it.
+    other: a network of the same shape. Integer counts are copied from it.
     """
     ours, theirs = network.state_dict(), other.state_dict()
     floating = [name for name, value in ours.items() if value.is_floating_point()]
@@ -312,7 +312,7 @@ def _check_alike(function: str, ours: ModelConfig, theirs: ModelConfig) -> None:
 
 
 def normalise(faces: Tensor, config: ModelConfig) -> Tensor:
-    """(B, C, H, W) of 0…1 → the network's input of the same shape, channels-last."""
+    """The network's input for faces (B, C, H, W) of 0…1: normalised, channels-last."""
     mean = faces.new_tensor(config.mean).view(1, -1, 1, 1)
     std = faces.new_tensor(config.std).view(1, -1, 1, 1)
     return ((faces - mean) / std).to(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""The five regions of a face and where the network cuts them."""
+"""The five regions of a face and their places in the face view."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class RegionLayout:
-    """Where the regions lie, as fractions of the face square (Tian et al. 2025, released code).
+    """Places of the regions, as fractions of the face square (Tian et al. 2025, released code).
 
     middle: the column between left and right.
-    eyes_end: the row where the eyes end and the cheeks begin.
-    cheeks_end: the row where the cheeks end and the mouth begins.
+    eyes_end: the row between eyes and cheeks.
+    cheeks_end: the row between cheeks and mouth.
     """
 
     middle: float = 0.5
@@ -42,7 +42,7 @@ class RegionLayout:
     def boxes(self, size: int) -> Mapping[str, Box]:
         """View name → Box in a face of size × size pixels, in the order of VIEWS.
 
-        "Left" is the image's left. Raises InputError: a region would have no pixel.
+        "Left" is the image's left. Raises InputError: the size leaves no pixel for a region.
         """
         column = int(size * self.middle)
         eyes = int(size * self.eyes_end)
@@ -58,6 +58,6 @@ class RegionLayout:
         for name, box in boxes.items():
             if min(box.size) < 1:
                 raise InputError(
-                    f"RegionLayout.boxes: size {size} leaves no pixel for {name}; take a larger one"
+                    f"RegionLayout.boxes: size {size} leaves no pixel for {name}; use a larger size"
                 )
         return boxes

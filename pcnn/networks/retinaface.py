@@ -1,7 +1,7 @@
 """RetinaFace (Deng et al., CVPR 2020): backbone, feature pyramid, context modules and heads.
 
-Attribute names follow the published PyTorch checkpoints, so that their state dicts load as they
-are; that alone is why some of them look unlike the rest of this package.
+Attribute names follow the published PyTorch checkpoints, so that their state dicts load
+unchanged. For this reason some names do not follow this package's style.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class RetinaFace(nn.Module):
     """Scores, box and landmark offsets for every anchor of an image.
 
     architecture: one of `ARCHITECTURES`.
-    leak: slope below zero of the MobileNet family's rectifiers, 0 for plain ReLU. No state dict
-        tells it, and a network run with another slope than it was trained with still finds
-        faces, but misplaces them. The ResNet-50 family always has plain ones.
-    Raises InputError: another architecture, a leak outside 0…1.
+    leak: slope below zero of the MobileNet family's rectifiers, 0 for plain ReLU. State dicts do
+        not contain it. With a slope that differs from the training, a network still finds faces
+        but misplaces them. The ResNet-50 family always has plain rectifiers.
+    Raises InputError: an unknown architecture, a leak outside 0…1.
     """
 
     def __init__(self, architecture: str, *, leak: float = 0.0) -> None:
@@ -58,10 +58,12 @@ class RetinaFace(nn.Module):
         self.LandmarkHead = _heads(width, 10)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """images: (B, 3, H, W), normalised as the weights' metadata says; H, W multiples of 32.
+        """Predictions for every anchor.
 
+        images: (B, 3, H, W), normalised by the mean and std of the weights' metadata; H, W
+            multiples of 32.
         Returns class logits (B, N, 2), background then face; box offsets (B, N, 4); landmark
-        offsets (B, N, 10); N and its order as in `anchors.anchor_grid`.
+        offsets (B, N, 10). The N anchors have the order of `anchors.anchor_grid`.
         """
         fine, middle, coarse = self.fpn(*self.body(images))  # strides 8, 16, 32
         contexts = self.ssh1(fine), self.ssh2(middle), self.ssh3(coarse)
@@ -73,9 +75,9 @@ class RetinaFace(nn.Module):
 
 
 def architecture_of(state: Mapping[str, Tensor]) -> str:
-    """Which of `ARCHITECTURES` a state dict belongs to, told by its backbone's keys.
+    """The one of `ARCHITECTURES` to which a state dict belongs, from its backbone's keys.
 
-    Raises WeightsError: neither; says which keys were looked for.
+    Raises WeightsError: it belongs to neither; the message names the expected keys.
     """
     if "body.stage1.0.0.weight" in state:
         return "retinaface-mobilenet0.25"
@@ -89,16 +91,16 @@ def architecture_of(state: Mapping[str, Tensor]) -> str:
 
 
 def load_state(state: Mapping[str, Tensor], *, leak: float = 0.0) -> RetinaFace:
-    """Network (float32, eval mode) of a state dict in published names.
+    """The network (float32, eval mode) of a state dict with published names.
 
     leak: as in `RetinaFace`.
-    Raises WeightsError: an unknown family, keys missing or left over, a shape that differs;
-        names them.
+    Raises WeightsError: an unknown family, missing or unknown keys, a wrong shape. The message
+        names the keys.
     """
     architecture = architecture_of(state)
     network = RetinaFace(architecture, leak=leak)
     wanted = network.state_dict()
-    # Checkpoints older than PyTorch 0.4.1 do not count batches, and inference never asks.
+    # Checkpoints older than PyTorch 0.4.1 do not count batches. Inference needs no counts.
     missing = [key for key in wanted if key not in state and "num_batches_tracked" not in key]
     extra = [key for key in state if key not in wanted]
     other = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
@@ -149,7 +151,7 @@ class ResNet50(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """ResNet's block of three convolutions, the stride in the 3×3 one as torchvision has it."""
+    """ResNet's block of three convolutions; the 3 × 3 one has the stride, as in torchvision."""
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
@@ -174,7 +176,7 @@ class Bottleneck(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Feature pyramid: each level gets the next coarser one, enlarged, added."""
+    """Feature pyramid: the enlarged next coarser level is added to each level."""
 
     def __init__(self, channels: tuple[int, int, int], width: int, leak: float) -> None:
         super().__init__()
@@ -194,7 +196,7 @@ class Pyramid(nn.Module):
 
 
 class Context(nn.Module):
-    """SSH's context module (Najibi et al., ICCV 2017): 3×3, 5×5 and 7×7 views side by side."""
+    """SSH's context module (Najibi et al., ICCV 2017): parallel 3×3, 5×5 and 7×7 convolutions."""
 
     def __init__(self, width: int, leak: float) -> None:
         super().__init__()
@@ -223,7 +225,7 @@ class _Head(nn.Module):
 
     def forward(self, level: Tensor) -> Tensor:
         predictions: Tensor = self.conv1x1(level).permute(0, 2, 3, 1)  # (B, h, w, 2 · values)
-        return predictions.reshape(level.shape[0], -1, self.values)  # len would fix it in graphs
+        return predictions.reshape(level.shape[0], -1, self.values)  # len() would make it constant
 
 
 def _heads(width: int, values: int) -> nn.ModuleList:

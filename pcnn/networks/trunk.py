@@ -1,4 +1,4 @@
-"""The ResNet-18 stages that every part of the network is built from (He et al. 2016)."""
+"""The stages of ResNet-18 (He et al. 2016), of which trunks and stage 4 are built."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 
 class Convolution(nn.Conv2d):
-    """A convolution without bias whose weights are undefined until `initialise` or a state dict.
+    """A convolution without bias, with undefined weights until `initialise` or a state dict.
 
-    Drawing them twice, or to be replaced at once, would cost a second at every start.
+    Random initial weights that are replaced at once would cost a second at every start.
     """
 
     def __init__(
@@ -18,13 +18,13 @@ class Convolution(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel, stride, padding, bias=False)
 
     def reset_parameters(self) -> None:
-        """Leave the weights as they are."""
+        """Leave the weights undefined."""
 
 
 class BasicBlock(nn.Module):
-    """Two 3 × 3 convolutions and a shortcut; names as in torchvision, so its weights fit."""
+    """Two 3 × 3 convolutions and a shortcut, with torchvision's names, so that its weights fit."""
 
-    NORMS = (("conv1", "bn1"), ("conv2", "bn2"))  # convolutions and what follows them
+    NORMS = (("conv1", "bn1"), ("conv2", "bn2"))  # convolutions and their norms
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ def resnet_stage4(width: int) -> nn.Sequential:
 
 
 class Trunk(nn.Module):
-    """ResNet-18 up to and including stage 3: 4 · width channels at stride 16.
+    """ResNet-18 up to and including stage 3, with 4 · width channels at stride 16.
 
     width: channels of the first stage; ResNet-18 has 64.
     """
@@ -84,7 +84,7 @@ class Trunk(nn.Module):
 
 
 def initialise(network: nn.Module) -> None:
-    """He initialisation of every convolution, as ResNet's authors trained it."""
+    """Initialise every convolution by He's method, as ResNet's authors did."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -17,7 +17,7 @@ import torch
 from pcnn.errors import NativeError
 from pcnn.ops import compiler
 
-HINT = "pip install 'pcnn[cuda]' brings the compiler"
+HINT = "pip install 'pcnn[cuda]' installs the compiler"
 PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = PACKAGE.parent  # a checkout, or where packages are installed
 Used = TypeVar("Used")

@@ -79,7 +79,7 @@ def version(compiler: Path) -> str:
     said = run([str(compiler), "--version"])
     found = re.search(r"\bV(\d+(?:\.\d+)+)", said) or re.search(r"release (\d+(?:\.\d+)+)", said)
     if found is None:
-        raise ValueError(f"{compiler} --version tells no version: {said.strip()!r}")
+        raise ValueError(f"{compiler} --version prints no version: {said.strip()!r}")
     return found[1]
 
 

@@ -141,9 +141,9 @@ def try_out(module: ModuleType, device: torch.device) -> ModuleType:
             return module
         reason = f"2 + 2 is {found}"
     raise NativeError(
-        f"{Path(str(module.__file__)).name} ({module.BUILD}) does not run on {device}: {reason}. A "
-        f"newer NVIDIA driver may help, or an nvcc of CUDA {torch.version.cuda or 'version'} that "
-        "$CUDACXX names, as PyTorch itself was built with"
+        f"{Path(str(module.__file__)).name} ({module.BUILD}) does not run on {device}: {reason}. "
+        "Install a newer NVIDIA driver, or set $CUDACXX to an nvcc of PyTorch's own CUDA "
+        f"{torch.version.cuda or 'version'}"
     )
 
 

@@ -117,7 +117,7 @@ def _serving(function: str, tensor: Tensor, dtype: torch.dtype) -> ModuleType | 
     """
     if tensor.is_cpu and _C is not None and dtype in DTYPES:
         return _C
-    # Where nothing is wrong with the installation, nobody is warned.
+    # A correct installation gives no warning.
     if not (tensor.is_cpu or tensor.is_cuda):
         reason = f"there are no compiled ops for {tensor.device.type}"
     elif dtype not in DTYPES:
@@ -126,10 +126,10 @@ def _serving(function: str, tensor: Tensor, dtype: torch.dtype) -> ModuleType | 
         module = _C_missing if tensor.is_cpu else modules.cuda_module(tensor.device)
         if not isinstance(module, str):
             return module
-        reason = f"the compiled ops for {tensor.device.type} are not at hand: {module}"
+        reason = f"the compiled ops for {tensor.device.type} are not available: {module}"
         if choice == "auto":
             _warn(
-                f"pcnn: {reason}; plain PyTorch serves instead, slower "
+                f"pcnn: {reason}; using plain PyTorch, which is slower "
                 "(PCNN_OPS=reference silences this)"
             )
     if choice == "native":

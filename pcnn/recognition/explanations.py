@@ -44,7 +44,7 @@ def explain_faces(
     """
     network = weights.network
     if not isinstance(network, PCNN):
-        raise InputError("Recognizer.explain: weights must be of a PCNN, these have no regions")
+        raise InputError("Recognizer.explain: weights must be of a PCNN; these have no regions")
     config, native_size = network.config, weights.native_size
     views = cut_views(pictures, transforms, config, native_size=native_size, device=device)
     squares = [

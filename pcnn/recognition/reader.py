@@ -79,7 +79,7 @@ class FaceReader:
         Raises InputError: there is a head.
         """
         if self._head is not None:
-            raise InputError("Recognizer.explain: explains no answers of a head: leave out head=")
+            raise InputError("Recognizer.explain: cannot explain a head's answers: omit head=")
         pixels = [picture.pixels for picture in pictures]
         return explain_faces(self._loaded, pixels, transforms, self._device)
 

@@ -1,4 +1,4 @@
-"""Faces drawn on a copy of their picture: box, landmarks, label and a bar chart of the scores."""
+"""Annotated pictures: each face's box, landmarks, label and a bar chart of its scores."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from pcnn.results.placement import (
 )
 from pcnn.results.style import GREEN, GROUND, ORANGE, PURPLE, SKY, TEXT, VERMILION, YELLOW
 
-_COLOURS = (SKY, ORANGE, GREEN, YELLOW, PURPLE, VERMILION)  # of one face after another
+_COLOURS = (SKY, ORANGE, GREEN, YELLOW, PURPLE, VERMILION)  # of the faces in order
 _PANEL = (16, 16, 16, 208)
 _TRACK = (255, 255, 255, 48)
 _HALO = (0, 0, 0, 200)
 _DIM = (205, 205, 205)
 
-_LARGE_ENOUGH = 512  # pixels of the longer side, up to which pictures are enlarged
+_LARGE_ENOUGH = 512  # longest side of an enlarged picture, pixels
 _NO_FACE = "no face found"
 
 
 def annotate(pixels: NDArray[np.uint8], faces: Sequence[DrawnFace]) -> Image.Image:
-    """A copy of the picture with each face's box, landmarks, label and scores drawn on it.
+    """Draw each face's box, landmarks, label and scores on a copy of the picture.
 
     pixels: (H, W, 3) uint8 RGB, upright; not changed.
-    faces: none gives the picture with a note that none was found. Boxes and landmarks in
-        pixels of the picture; they may reach over its edges.
-    A picture whose longer side is 256 pixels or less is enlarged, by the largest whole number
-    that leaves it within 512; one too narrow or low for a label gets dark ground beside or
-    below it. Several faces are numbered from 1, in their order.
-    A chart lies above, beside or below its head, off every face and hair where there is room:
-    for one face of all classes, else of the best three, else the label alone. Letters and
-    lines grow with the picture.
-    Returns an RGB image, of the picture's size but for the enlarged and the narrow.
+    faces: boxes and landmarks in pixels of the picture; they may extend beyond it. Without faces
+        the picture gets a note that none was found.
+    If the longer side is at most 256 pixels, the picture is enlarged by the largest whole number
+    that keeps it within 512. A picture too narrow or low for a label gets a dark margin at the
+    right or below. Several faces are numbered from 1, in their order.
+    A chart is placed above, beside or below its head, and avoids all faces and hair if there is
+    room. It shows all classes for a single face, else the best three, else only the label. Text
+    and lines grow with the picture.
+    Returns an RGB image of the picture's size, unless the picture is enlarged or has a margin.
     """
     height, width = pixels.shape[:2]
     scale = max(1, _LARGE_ENOUGH // max(width, height))
@@ -71,7 +71,7 @@ def annotate(pixels: NDArray[np.uint8], faces: Sequence[DrawnFace]) -> Image.Ima
 
 
 def _draw_face(draw: ImageDraw.ImageDraw, face: Subject, colour: Any, style: Style) -> None:
-    """Box, number and landmarks, each with a dark rim so that they show on any ground."""
+    """Draw box, number and landmarks, each with a dark rim for visibility."""
     box = visible(face.box, style.size)
     side = max(face.box[2] - face.box[0], face.box[3] - face.box[1])
     line = round(min(style.title_px / 6, max(2.0, side / 14)))
@@ -104,7 +104,7 @@ def _dot(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, fill: Any
 def _draw_leader(
     draw: ImageDraw.ImageDraw, panel: Box, face: Box, colour: Any, style: Style
 ) -> None:
-    """A line from a panel to its face."""
+    """Draw a line from a panel to its face."""
     start_x, end_x = _nearest(panel.x1, panel.x2, face.x1, face.x2)
     start_y, end_y = _nearest(panel.y1, panel.y2, face.y1, face.y2)
     line = (start_x, start_y, end_x, end_y)
@@ -114,7 +114,7 @@ def _draw_leader(
 
 
 def _nearest(a1: float, a2: float, b1: float, b2: float) -> tuple[float, float]:
-    """The points of two intervals that are nearest to each other; the middle of an overlap."""
+    """The nearest points of two intervals; the middle of an overlap."""
     if a2 < b1:
         return a2, b1
     if b2 < a1:
@@ -124,7 +124,7 @@ def _nearest(a1: float, a2: float, b1: float, b2: float) -> tuple[float, float]:
 
 
 def _draw_panel(draw: ImageDraw.ImageDraw, place: Placed, colour: Any, style: Style) -> None:
-    """Label and bars on a dark ground, with a stripe in the colour of the face's box."""
+    """Draw label and bars on a dark panel, with a stripe in the colour of the face's box."""
     x1, y1, x2, y2 = place.box
     panel, pad = place.panel, style.pad
     draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=_PANEL)
@@ -147,7 +147,7 @@ def _draw_panel(draw: ImageDraw.ImageDraw, place: Placed, colour: Any, style: St
 
 
 def _draw_note(draw: ImageDraw.ImageDraw, style: Style, text: str) -> None:
-    """A line of text in the lower left corner."""
+    """Draw a line of text in the lower left corner."""
     right = draw.textlength(text, font=style.row) + 2 * style.pad
     bottom = style.size[1]
     top = bottom - 1.25 * style.row_px - style.pad

@@ -1,4 +1,4 @@
-"""One explained face as a picture: the answer, where it came from, and each region's part in it."""
+"""Picture of an explained face: the answer, the heat map, and the effect of each region."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw
 from pcnn.errors import counted
 from pcnn.results.style import DIM, GROUND, SKY, TEXT, VERMILION, YELLOW, letters
 
-# Okabe and Ito, "Color Universal Design" (2008): blue against orange and yellow is told apart
-# by everybody, and yellow is lighter than vermilion in print without colours.
+# Okabe and Ito, "Color Universal Design" (2008): colour-blind readers can distinguish blue from
+# orange and yellow. In black-and-white print yellow is lighter than vermilion.
 
 _ROW = (40, 44, 48)
 _TRACK = (72, 72, 72)
@@ -22,19 +22,19 @@ _HALO = (0, 0, 0)
 
 _WIDTH, _MARGIN = 1000, 24
 _FACE = 400  # side of the face, and height of the table
-_TOP = 104  # where face and table begin
+_TOP = 104  # upper edge of face and table
 _HEIGHT = _TOP + _FACE + 58
 _HEADER = 36
 _TABLE = _MARGIN + _FACE + 24  # its left edge
 _BAR = 180
-_OPAQUE = 0.8  # of the strongest heat, so that the face shows through
-_RISE = 0.75  # below 1 the weaker heat shows, too
+_OPAQUE = 0.8  # opacity of the strongest heat, so that the face stays visible
+_RISE = 0.75  # exponent of the opacity; below 1 weaker heat is visible, too
 
 Scores = Mapping[str, float]
 
 
 class DrawnExplanation(Protocol):
-    """What drawing needs of an explanation (see results.Explanation)."""
+    """The attributes of an explanation that drawing uses (see values.Explanation)."""
 
     @property
     def label(self) -> str: ...
@@ -55,12 +55,13 @@ class DrawnExplanation(Protocol):
 
 
 def draw_explanation(explained: DrawnExplanation, *, number: int | None = None) -> Image.Image:
-    """The picture of one explained face.
+    """Draw one explained face.
 
-    number: of the face, which goes before the answer; None where there is but one.
-    Left the face in grey under its heat, regions outlined, the decisive one in blue. Right a
-    line for each region: the face without it, what the region says alone, and a bar of what
-    remains of the answer's probability without it, with a tick where the whole face has it.
+    number: the face's number, shown before the answer; None for the only face.
+    The left half shows the grey face under its heat map, with outlined regions; the decisive
+    region is blue. The right half has a row for each region: the face with the region hidden, the
+    region's own answer, and a bar with the answer's remaining probability. A tick marks the
+    probability for the whole face.
     Returns an RGB image of 1000 × 562 pixels.
     """
     picture = Image.new("RGB", (_WIDTH, _HEIGHT), GROUND)
@@ -81,7 +82,7 @@ def draw_explanation(explained: DrawnExplanation, *, number: int | None = None) 
 
 
 def summary(explained: DrawnExplanation) -> str:
-    """What the explanation comes to, in one sentence."""
+    """The summary of an explanation in one sentence."""
     label, region = explained.label, explained.decisive
     if region is None:
         return f"No single region decides: hiding any one of them hardly lowers {label}."
@@ -95,7 +96,7 @@ def summary(explained: DrawnExplanation) -> str:
 
 
 def _heated(explained: DrawnExplanation) -> Image.Image:
-    """The face in grey, glowing where the heat is."""
+    """The grey face with the heat map over it."""
     face = _resized(Image.fromarray(explained.picture), _FACE).convert("L").convert("RGB")
     heat = Image.fromarray((255 * explained.heat.clip(0, 1)).astype(np.uint8))
     share = np.asarray(_resized(heat, _FACE), np.float32)[..., None] / 255  # (side, side, 1)
@@ -106,7 +107,7 @@ def _heated(explained: DrawnExplanation) -> Image.Image:
 
 
 def _outline(draw: ImageDraw.ImageDraw, explained: DrawnExplanation) -> None:
-    """Boxes and names of the regions over the face, the decisive one last and in colour."""
+    """Draw boxes and names of the regions over the face, the decisive one last and in colour."""
     for region in sorted(explained.boxes, key=lambda name: name == explained.decisive):
         decisive = region == explained.decisive
         x1, y1, x2, y2 = (edge * _FACE for edge in explained.boxes[region])
@@ -123,7 +124,7 @@ def _outline(draw: ImageDraw.ImageDraw, explained: DrawnExplanation) -> None:
 
 
 def _legend(picture: Image.Image, draw: ImageDraw.ImageDraw, label: str) -> None:
-    """What the glow means, below the face."""
+    """Draw the legend of the heat map below the face."""
     y, font = _TOP + _FACE + 22, letters(15)
     draw.text((_MARGIN, y), f"speaks for {label}:  little", font=font, fill=DIM, anchor="lm")
     left = round(_MARGIN + draw.textlength(f"speaks for {label}:  little", font=font)) + 8
@@ -139,7 +140,7 @@ def _legend(picture: Image.Image, draw: ImageDraw.ImageDraw, label: str) -> None
 
 
 def _header(draw: ImageDraw.ImageDraw, explained: DrawnExplanation) -> None:
-    """What the columns of the table are."""
+    """Draw the column titles of the table."""
     y, font = _TOP + 12, letters(15)
     draw.text((_TABLE, y), "hidden", font=font, fill=DIM, anchor="lm")
     draw.text((_TABLE + 86, y), "on its own it says", font=font, fill=DIM, anchor="lm")
@@ -155,7 +156,7 @@ def _row(
     region: str,
     span: tuple[int, int],
 ) -> None:
-    """One region's line of the table; span: its upper edge and height."""
+    """Draw one region's row of the table. span: its upper edge and height."""
     top, height = span
     decisive = region == explained.decisive
     right, middle = _WIDTH - _MARGIN, top + height / 2
@@ -183,11 +184,11 @@ def _row(
 
 
 def _change(explained: DrawnExplanation, region: str) -> str:
-    """What hiding a region does, in a few words."""
+    """The effect of hiding a region, in a few words."""
     best, probability = _best(explained.without[region])
     if best != explained.label:
         return f"answer: {best} {probability:.0%}"
-    # Of the percentages as they are shown, which the reader subtracts as well.
+    # The difference of the displayed percentages, so that it agrees with them.
     points = round(100 * explained.without[region][best]) - round(100 * explained.confidence)
     if not points:
         return "no change"
@@ -195,23 +196,23 @@ def _change(explained: DrawnExplanation, region: str) -> str:
 
 
 def _without(explained: DrawnExplanation, region: str, side: int) -> Image.Image:
-    """The face, small, with one region hidden."""
+    """A small face with one region hidden."""
     face = _resized(Image.fromarray(explained.picture), side)
     x1, y1, x2, y2 = (round(edge * side) for edge in explained.boxes[region])
     draw = ImageDraw.Draw(face)
     draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=_HIDDEN, outline=DIM)
-    draw.line((x1, y1, x2 - 1, y2 - 1), fill=DIM)  # grey on a grey face would go unnoticed
+    draw.line((x1, y1, x2 - 1, y2 - 1), fill=DIM)  # the cross is visible on a grey face, too
     draw.line((x1, y2 - 1, x2 - 1, y1), fill=DIM)
     return face
 
 
 def _resized(image: Image.Image, side: int) -> Image.Image:
-    """Side × side, smooth also where the picture is coarse."""
+    """Resize to side × side pixels, bicubic."""
     return image.resize((side, side), Image.Resampling.BICUBIC)
 
 
 def _fitted(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int) -> None:
-    """Text in the largest letters that fit."""
+    """Draw text in the largest size that fits."""
     sizes = (21, 19, 17, 15)
     fitting = [size for size in sizes if draw.textlength(text, font=letters(size)) <= width]
     draw.text(place, text, font=letters((fitting or sizes)[0 if fitting else -1]), fill=TEXT)

@@ -1,4 +1,4 @@
-"""Where the panel of each drawn face goes: inside the picture, off faces, hair and other panels."""
+"""Placement of each face's panel: in the picture, without hiding faces, hair or other panels."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from pcnn.results.style import letters
 
 _TOP = 3  # bars in the shorter chart
-_GRID = 21  # places tried in each direction where those around the head are taken
-_CROWD = 10  # more faces than this get smaller letters
-# How far heads with their hair reach beyond boxes, which go from forehead to chin.
+_GRID = 21  # candidate places in each direction, besides those around the head
+_CROWD = 10  # more faces than this get smaller text
+# Margins of heads with hair around face boxes, which extend from forehead to chin.
 _HAIR_ABOVE, _HAIR_BESIDE, _CHIN = 0.35, 0.3, 0.05  # of the box's height, width and height
 
 
 class DrawnFace(Protocol):
-    """What drawing needs of a face (see results.Face)."""
+    """The attributes of a face that drawing uses (see values.Face)."""
 
     @property
     def label(self) -> str: ...
@@ -45,9 +45,9 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Subject:
-    """A face as it is drawn: what its panel says, and its place in pixels of the drawing.
+    """A face to draw: the content of its panel, and its place in pixels of the drawing.
 
-    number: what its box bears; empty for the only face.
+    number: the label of its box; empty for the only face.
     scores: (name, probability), best first.
     """
 
@@ -59,9 +59,9 @@ class Subject:
 
 
 def subjects(faces: Sequence[DrawnFace], scale: int) -> list[Subject]:
-    """The faces of a picture drawn `scale` times as large.
+    """The faces to draw in a picture enlarged by `scale`.
 
-    Several are numbered from 1 in their order, as `pcnn-predict` numbers them in its table.
+    Several faces are numbered from 1 in their order, as in the table of `pcnn-predict`.
     """
     several = len(faces) > 1
     return [
@@ -77,10 +77,10 @@ def subjects(faces: Sequence[DrawnFace], scale: int) -> list[Subject]:
 
 
 class Style:
-    """Fonts and distances for one drawing; all grow with it, so that they survive a zoom out.
+    """Fonts and distances of one drawing. They grow with its size.
 
-    size: of the drawing, width and height: the picture's, or more where a title needs it.
-    reach: how far from its face's head a panel may lie.
+    size: width and height of the drawing: the picture's, or more if a title needs it.
+    reach: the largest distance between a panel and its face's head.
     """
 
     def __init__(self, picture: tuple[int, int], titles: Sequence[str]) -> None:
@@ -97,15 +97,15 @@ class Style:
         self.size = (max(picture[0], ceil(widest)), max(picture[1], ceil(self.title_height)))
 
     def title_width(self, title: str) -> float:
-        """Of a panel with this title alone, in pixels."""
+        """The width of a panel with only this title, in pixels."""
         return float(self.title.getlength(title)) + 2 * self.pad
 
 
 @dataclass(frozen=True)
 class Panel:
-    """The label of one face and its bars, laid out but not yet placed. All in pixels.
+    """The label and bars of one face, before placement. Sizes are in pixels.
 
-    rows: (name, probability), best first; none of them for a label alone.
+    rows: (name, probability), best first; empty for a label without bars.
     columns: widths of the names, the bars and the percentages.
     """
 
@@ -118,9 +118,9 @@ class Panel:
 
 @dataclass(frozen=True)
 class Placed:
-    """A panel with the place found for it.
+    """A panel with its place.
 
-    clean: it hides nothing there. apart: it is not next to its face's head.
+    clean: the panel hides nothing. apart: the panel is not next to its face's head.
     """
 
     panel: Panel
@@ -130,11 +130,11 @@ class Placed:
 
 
 def arrange(faces: Sequence[Subject], style: Style) -> list[Placed]:
-    """A place for each face's panel.
+    """Place each face's panel.
 
-    One face gets a chart of all classes where it hides no head, else of the best three.
-    Several get the shorter chart where that works out for all, else as many as can that and
-    the others the label alone. Where even labels must hide something, all are labels.
+    A single face gets a chart of all classes if that hides no head, else of the best three.
+    Several faces get the shorter chart if all have room. Otherwise some get it, and the others
+    only a label. If even labels must hide something, all faces get only labels.
     """
     few = min(_TOP, *(len(face.scores) for face in faces))
     whole = [[len(faces[0].scores)]] if len(faces) == 1 else []
@@ -148,15 +148,15 @@ def arrange(faces: Sequence[Subject], style: Style) -> list[Placed]:
 def _place_all(
     faces: Sequence[Subject], kinds: Sequence[int], style: Style, *, clean: bool = True
 ) -> list[Placed] | None:
-    """Place panels one after another, large faces first, each off those before it.
+    """Place panels one after another, large faces first, without overlap of earlier panels.
 
-    kinds: how many bars each may have, the first that fits being taken.
-    clean: None where a panel would have to hide something.
+    kinds: numbers of bars to try; the first that fits is used.
+    clean: True returns None if a panel must hide something.
     """
     boxes = [visible(face.box, style.size) for face in faces]
     heads = np.array([visible(_head(face.box), style.size) for face in faces])
     placed: dict[int, Placed] = {}
-    # The margin keeps a panel from seeming to belong to the neighbour it would touch.
+    # With the margin a panel does not seem to belong to a neighbour.
     taken = [_grown(box, 1.5 * style.pad) for box in boxes]
     for index in sorted(range(len(faces)), key=lambda i: -_area(boxes[i])):
         others = np.array([*taken[:index], *taken[index + 1 :], _core(faces[index])])
@@ -176,10 +176,10 @@ def _place_all(
 def _best_place(
     panel: Panel, head: Box, hidden: Sequence[NDArray[np.float64]], style: Style
 ) -> Placed | None:
-    """The candidate that hides least, and of those the nearest; None where none fits in.
+    """The candidate that hides least; of equals, the nearest. None if no candidate fits.
 
-    head: of the panel's own face.
-    hidden: what not to hide, most important first, each (M, 4).
+    head: the head of the panel's own face.
+    hidden: areas to leave visible, the most important first, each (M, 4).
     """
     boxes = _candidates(panel, head, style)  # (K, 4)
     distance = _distances(boxes, head)
@@ -187,7 +187,7 @@ def _best_place(
     if not len(boxes):
         return None
     areas = [_overlaps(boxes, each).sum(axis=1) for each in hidden]  # (K,) each
-    distance = np.maximum(distance, 1.5 * style.pad)  # nearer than this is no better
+    distance = np.maximum(distance, 1.5 * style.pad)  # smaller distances count as equal
     best = int(np.lexsort((distance, *areas[::-1]))[0])  # stable: the first of equals
     clean = not any(area[best] > 0 for area in areas)
     apart = bool(distance[best] > 1.5 * style.pad)
@@ -195,7 +195,7 @@ def _best_place(
 
 
 def _candidates(panel: Panel, head: Box, style: Style) -> NDArray[np.float64]:
-    """Places inside the drawing: above, beside and below the head, then around it; (K, 4)."""
+    """Candidate places in the drawing: above, beside, below the head, then around it; (K, 4)."""
     width, height, gap = panel.width, panel.height, style.pad
     room = np.array([style.size[0] - width, style.size[1] - height])
     if room.min() < 0:
@@ -203,7 +203,7 @@ def _candidates(panel: Panel, head: Box, style: Style) -> NDArray[np.float64]:
     along_x = [(head.x1 + head.x2 - width) / 2, head.x1, head.x2 - width]
     along_y = [head.y1, (head.y1 + head.y2 - height) / 2, head.y2 - height]
     corners = [(x, head.y1 - gap - height) for x in along_x]
-    # Below a head is the rest of the person, beside it often nothing.
+    # Beside comes before below: below a head is the rest of the person.
     corners += [(x, y) for x in (head.x2 + gap, head.x1 - gap - width) for y in along_y]
     corners += [(x, head.y2 + gap) for x in along_x]
     across = np.linspace(head.x1 - style.reach - width, head.x2 + style.reach, _GRID).tolist()
@@ -214,7 +214,7 @@ def _candidates(panel: Panel, head: Box, style: Style) -> NDArray[np.float64]:
 
 
 def _overlaps(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Common areas, square pixels, of each of boxes (K, 4) with each of others (M, 4): (K, M)."""
+    """Overlap areas (K, M), in square pixels, of boxes (K, 4) with others (M, 4)."""
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     common: NDArray[np.float64] = (high - low).clip(0).prod(axis=2)
@@ -222,7 +222,7 @@ def _overlaps(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArra
 
 
 def _distances(boxes: NDArray[np.float64], own: Box) -> NDArray[np.float64]:
-    """Lengths of the shortest lines from boxes (K, 4) to `own`: (K,); 0 where they touch."""
+    """Distances (K,) between boxes (K, 4) and `own`; 0 for boxes that touch it."""
     gaps = np.maximum(boxes[:, :2] - own[2:], np.array(own[:2]) - boxes[:, 2:]).clip(0)
     lengths: NDArray[np.float64] = np.hypot(gaps[:, 0], gaps[:, 1])
     return lengths
@@ -234,32 +234,32 @@ def _grown(box: Box, margin: float) -> Box:
 
 
 def _area(box: Box) -> float:
-    """Square pixels."""
+    """The area of a box in square pixels."""
     return (box.x2 - box.x1) * (box.y2 - box.y1)
 
 
 def visible(box: tuple[float, float, float, float], size: tuple[int, int]) -> Box:
-    """The part of a box that lies in the picture; at least the nearest pixel of its edge."""
+    """The part of a box in the picture; at least the nearest pixel of the picture's edge."""
     x1, x2 = (min(max(x, 0.0), size[0] - 1.0) for x in (box[0], box[2]))
     y1, y2 = (min(max(y, 0.0), size[1] - 1.0) for y in (box[1], box[3]))
     return Box(x1, y1, x2, y2)
 
 
 def _head(box: tuple[float, float, float, float]) -> Box:
-    """About where the hair of the face in this box ends."""
+    """An estimate of the head with hair, from the face's box."""
     x1, y1, x2, y2 = box
     beside, height = _HAIR_BESIDE * (x2 - x1), y2 - y1
     return Box(x1 - beside, y1 - _HAIR_ABOVE * height, x2 + beside, y2 + _CHIN * height)
 
 
 def _core(face: Subject) -> Box:
-    """Eyes to mouth with a margin: what no panel should hide."""
+    """The area from eyes to mouth with a margin, which no panel should hide."""
     first, last = face.landmarks.min(axis=0), face.landmarks.max(axis=0)
     return _grown(Box(*first.tolist(), *last.tolist()), 0.1 * (face.box[2] - face.box[0]))
 
 
 def _lay_out(face: Subject, rows: int, style: Style) -> Panel:
-    """Measure the panel of one face with its `rows` best scores."""
+    """The panel of one face with its `rows` best scores."""
     ranked, width, height = face.scores[:rows], style.title_width(face.title), style.title_height
     names = max((style.row.getlength(name) for name, _ in ranked), default=0.0)
     columns = (names, float(style.bar_px), style.row.getlength("100%"))

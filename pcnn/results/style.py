@@ -1,4 +1,4 @@
-"""What drawn pictures share: colours, letters, and how pictures are put below each other."""
+"""Common style of drawings: colours, font, and stacking of pictures."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from PIL import Image, ImageFont
 GROUND = (24, 24, 24)
 TEXT = (255, 255, 255)
 DIM = (190, 190, 190)
-# Okabe and Ito, "Color Universal Design" (2008): told apart by everybody. Without black, and
-# without the blue that is lost on black.
+# Okabe and Ito, "Color Universal Design" (2008): colour-blind readers can distinguish them. Black
+# is left out, and so is the blue that is hard to see on black.
 SKY, ORANGE, GREEN = (86, 180, 233), (230, 159, 0), (0, 158, 115)
 YELLOW, PURPLE, VERMILION = (240, 228, 66), (204, 121, 167), (213, 94, 0)
 
 
 def letters(size: float) -> Any:
-    """Pillow's own letters, which have no arrows and no typographic minus. size: in pixels."""
+    """Pillow's own font, which has no arrows and no typographic minus. size: in pixels."""
     return ImageFont.load_default(size)
 
 
 def stack(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Pictures below each other, at the left of the ground; at least one."""
+    """Stack at least one picture into a column, aligned at the left."""
     width = max(picture.width for picture in pictures)
     whole = Image.new("RGB", (width, sum(each.height for each in pictures)), GROUND)
     top = 0

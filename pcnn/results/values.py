@@ -1,4 +1,4 @@
-"""What a recognition returns: plain frozen values, nothing that computes."""
+"""Results of a recognition: frozen dataclasses."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ FACE_COLUMNS = (
 
 @dataclass(frozen=True, eq=False)
 class Detection:
-    """One face as the detector found it.
+    """One detected face.
 
-    box: x1, y1, x2, y2 in pixels of the upright image; may reach over its edges.
+    box: x1, y1, x2, y2 in pixels of the upright image; it may extend beyond the image.
     score: 0…1.
-    landmarks: (5, 2) float32, x y in pixels: left eye, right eye, nose, left and right
-        mouth corner, left and right as seen in the image when the face is set upright.
+    landmarks: (5, 2) float32, x y in pixels: left eye, right eye, nose, left and right mouth
+        corner. Left and right are those of the image when the face is set upright.
     """
 
     box: tuple[float, float, float, float]
@@ -56,7 +56,7 @@ class Expression:
     label: the likeliest class, or "uncertain" where that has less than the `min_confidence` asked
         for; confidence: the probability of the likeliest class, 0…1.
     scores: name → probability in class order; they sum to 1.
-    regions: region name → scores of that region on its own, same form as `scores`.
+    regions: region name → scores from that region alone, in the form of `scores`.
     """
 
     label: str
@@ -65,7 +65,7 @@ class Expression:
     regions: Mapping[str, Mapping[str, float]] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields by name, as values that `json.dumps` takes; probabilities of 6 decimals."""
+        """The fields by name, as values for `json.dumps`; probabilities have 6 decimals."""
         return {
             "label": self.label,
             "confidence": _probability(self.confidence),
@@ -76,7 +76,7 @@ class Expression:
 
 @dataclass(frozen=True, eq=False)
 class Face(Expression):
-    """An Expression with the place where it was found (see Detection)."""
+    """An Expression with its place in the image; for the fields see Detection."""
 
     box: tuple[float, float, float, float]
     detection_score: float
@@ -108,7 +108,7 @@ class Face(Expression):
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """All faces of one image, by falling detection score; empty where there is none.
+    """All faces of one image, the highest detection score first; may be empty.
 
     source: the path as given, or None for an image passed as an object.
     width, height: of the upright image, in pixels.
@@ -120,9 +120,9 @@ class Prediction:
     height: int
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields by name, as values that `json.dumps` takes: what `pcnn-predict` writes.
+        """The fields by name, as values for `json.dumps`, in the form of `pcnn-predict`.
 
-        Rounded as in `Face.to_dict`; the Prediction itself keeps every digit.
+        Numbers are rounded as in `Face.to_dict`; the Prediction itself is not rounded.
         """
         return {
             "source": self.source,
@@ -134,14 +134,14 @@ class Prediction:
     def rows(self) -> list[dict[str, Any]]:
         """One flat dict for each face, in order: FACE_COLUMNS, then each class's probability.
 
-        `face` counts from 1. Numbers are rounded as in `to_dict`. Without faces: an empty list.
+        `face` counts from 1. Numbers are rounded as in `to_dict`. Without faces the list is empty.
         """
         return [_row(self.source, number, face) for number, face in enumerate(self.faces, 1)]
 
     def to_pandas(self) -> Any:
-        """A pandas.DataFrame with one line for each face, columns and digits as in `rows`.
+        """A pandas.DataFrame with one row for each face; columns and digits as in `rows`.
 
-        Without faces: no line, and the columns but for the classes.
+        Without faces it has no row, and no columns for the classes.
         Raises InputError: pandas is not installed (it is no dependency of this package).
         """
         try:
@@ -155,23 +155,24 @@ class Prediction:
         )
 
     def draw(self, image: ImageSource | None = None, *, bgr: bool = False) -> Image:
-        """A copy of the picture with each face's box, landmarks, label and scores drawn on it.
+        """Draw each face's box, landmarks, label and scores on a copy of the picture.
 
-        image: the picture that was predicted (anything `load_image` takes); may be left out
-            where `source` names its file.
+        image: the predicted picture, in any form that `load_image` accepts. It may be omitted
+            if `source` names its file.
         bgr: as in `load_image`.
         Several faces are numbered from 1, as in `rows`.
-        Returns an RGB PIL image of width × height; of a multiple of that where both are 256 or
-        less, and with dark ground beside or below what is too narrow or low for a label.
-        Raises InputError: no image and no source, one that cannot be read, or of another size.
+        Returns an RGB PIL image of width × height. If both are at most 256, the image is enlarged
+        to a multiple. A picture too narrow or low for a label gets a dark margin at the right or
+        below.
+        Raises InputError: no image and no source, an unreadable picture, or another size.
         """
         from pcnn.images.loading import load_image
-        from pcnn.results.annotate import annotate  # Pillow is read only where it is needed
+        from pcnn.results.annotate import annotate  # imports Pillow only when needed
 
         picture = self.source if image is None else image
         if picture is None:
             raise InputError(
-                "Prediction.draw: image must be given, as the picture came without a path: "
+                "Prediction.draw: image must be given, because the picture had no path: "
                 "pass the same picture again"
             )
         pixels = load_image(picture, bgr=bgr)
@@ -184,20 +185,19 @@ class Prediction:
         return annotate(pixels, self.faces)
 
 
-# A region decides only where hiding it takes this much from the answer: smaller changes are
-# common to any hiding.
+# The least drop of a decisive region. Hiding any region causes smaller changes.
 DECISIVE_DROP = 0.05
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Why one face was read as it was (see docs/explain.md).
+    """The reasons for one face's expression (see docs/explain.md).
 
-    expression: the answer, with what each region says on its own; a Face in a photograph.
-    without: region name → scores of the face with that region hidden, as `scores`.
-    heat: (S, S) float32, 0…1, where in the face square lies what speaks for the answer.
+    expression: the answer, with each region's own scores; a Face for a photograph.
+    without: region name → scores of the face with that region hidden, in the form of `scores`.
+    heat: (S, S) float32, 0…1; high where the face square contributes to the answer.
     boxes: region name → x1, y1, x2, y2 in the face square, as fractions of its side.
-    picture: (P, P, 3) uint8 RGB, the face square to be drawn, upright and aligned.
+    picture: (P, P, 3) uint8 RGB, the upright, aligned face square.
     """
 
     expression: Expression
@@ -223,22 +223,22 @@ class Explanation:
 
     @property
     def drops(self) -> dict[str, float]:
-        """Region name → how much of the answer's probability goes when it is hidden, −1…1."""
+        """Region name → decrease of the answer's probability when it is hidden, −1…1."""
         label = self.label
         return {name: self.confidence - scores[label] for name, scores in self.without.items()}
 
     @property
     def decisive(self) -> str | None:
-        """The region whose hiding costs the answer most; None below DECISIVE_DROP."""
+        """The region with the largest drop; None if that is below DECISIVE_DROP."""
         region, drop = max(self.drops.items(), key=lambda item: item[1])
         return region if drop >= DECISIVE_DROP else None
 
     def placed(self, detection: Detection) -> Explanation:
-        """The same of a face that was found somewhere: its expression is a Face."""
+        """The same explanation, whose expression is a Face at the place of a detection."""
         return dataclasses.replace(self, expression=face_of(detection, self.expression))
 
     def to_dict(self) -> dict[str, Any]:
-        """The expression's fields, and `without` and `decisive`, as `json.dumps` takes them."""
+        """The expression's fields, `without` and `decisive`, as values for `json.dumps`."""
         return {
             **self.expression.to_dict(),
             "without": {name: _probabilities(scores) for name, scores in self.without.items()},
@@ -246,9 +246,9 @@ class Explanation:
         }
 
     def draw(self, *, number: int | None = None) -> Image:
-        """The explanation as one RGB picture of 1000 × 562 pixels.
+        """Draw the explanation as one RGB picture of 1000 × 562 pixels.
 
-        number: written before the answer, where a picture has several faces.
+        number: shown before the answer, if a picture has several faces.
         """
         from pcnn.results.explanation_picture import draw_explanation
 
@@ -277,7 +277,7 @@ def expression_of(
 
 
 def face_of(detection: Detection, expression: Expression) -> Face:
-    """An expression where its face was found."""
+    """A Face from a detection and its expression."""
     return Face(
         label=expression.label,
         confidence=expression.confidence,
@@ -290,24 +290,24 @@ def face_of(detection: Detection, expression: Expression) -> Face:
 
 
 def _probabilities(scores: Mapping[str, float]) -> dict[str, float]:
-    """The same scores as a dict of plain rounded floats, in order."""
+    """The scores as a dict of rounded floats, in order."""
     return {name: _probability(score) for name, score in scores.items()}
 
 
 def _probability(value: float) -> float:
-    """As it is written: more digits mean nothing, and differ from machine to machine."""
+    """A probability rounded for output. Further digits differ between machines."""
     return round(float(value), 6)
 
 
 def _pixels(value: float) -> float:
-    """As pixels and degrees are written: a hundredth is finer than the detector."""
+    """A coordinate or an angle rounded for output: finer than the detector's precision."""
     return round(float(value), 2)
 
 
 def _row(source: str | None, number: int, face: Face) -> dict[str, Any]:
-    """One face as a line of a table."""
-    told = face.to_dict()
-    values = (source, number, told["label"], told["confidence"], *told["box"])
-    values += (told["detection_score"], told["angle"])
+    """One face as a row of a table."""
+    fields = face.to_dict()
+    values = (source, number, fields["label"], fields["confidence"], *fields["box"])
+    values += (fields["detection_score"], fields["angle"])
     named = zip(FACE_COLUMNS, values, strict=True)
-    return {**dict(named), **told["scores"]}
+    return {**dict(named), **fields["scores"]}

@@ -1,4 +1,4 @@
-"""What both trainings share: which parameters decay, and the mean of past weights."""
+"""Common parts of both trainings: parameter groups for weight decay, and the weight average."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Parameter groups for an optimiser of torch.
 
-    Matrices and kernels decay; biases and norms do not, which decay would merely shrink.
+    Weight decay applies to matrices and kernels, not to biases and norms.
     """
     heavy = [value for value in network.parameters() if value.dim() > 1]
     light = [value for value in network.parameters() if value.dim() <= 1]
@@ -21,8 +21,8 @@ def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, 
 
 
 def average_decay(step: int, most: float) -> float:
-    """How much of the mean of past weights stays at a step, 0…`most`.
+    """The decay of the running weight average at a step, 0…`most`.
 
-    It grows with the steps, so that the mean forgets its random start soon.
+    It grows with the steps, so that random initial weights soon lose their influence.
     """
     return min(most, (1 + step) / (10 + step))

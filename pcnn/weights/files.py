@@ -90,11 +90,11 @@ def locate(weights: str | Path, *, kind: str | None = None) -> Path:
         path = Path(weights).expanduser()
         if not path.is_file():
             raise WeightsError(
-                f"{weights}: no such weights file, and no known name ({', '.join(SPECS)})"
+                f"{weights}: no such weights file or known name ({', '.join(SPECS)})"
             )
         return path
     if kind not in (None, spec.kind):
-        raise WeightsError(f"{weights}: names weights of the kind {spec.kind}, expected {kind}")
+        raise WeightsError(f"{weights}: holds weights of kind {spec.kind}, expected {kind}")
     for folder in _folders():
         path = folder / spec.file
         if path.is_file():
@@ -102,7 +102,7 @@ def locate(weights: str | Path, *, kind: str | None = None) -> Path:
             return path
     if spec.url is None:
         looked = ", ".join(str(folder) for folder in _folders())
-        raise WeightsError(f"{weights}: {spec.file} is in none of {looked}; reinstall pcnn")
+        raise WeightsError(f"{weights}: {spec.file} not found in {looked}; reinstall pcnn")
     return _download(spec, spec.url, cache_folder() / spec.file)
 
 
@@ -271,8 +271,8 @@ def _verify(path: Path, spec: WeightSpec, name: str) -> None:
     found = sha256(path)
     if not found.startswith(spec.sha256):
         raise WeightsError(
-            f"{name}: sha256 is {found}, expected {spec.sha256}; the file is damaged, cut short or "
-            "another one: fetch it again, or give its path to use it all the same"
+            f"{name}: sha256 is {found}, expected {spec.sha256}; the file is damaged, incomplete "
+            "or a different one: download it again, or pass its path to skip this check"
         )
 
 

@@ -242,8 +242,8 @@ def test_names_of_maps(network: PCNN) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("mouth/17", "a map is written as face/layer3/17, got 'mouth/17'"),
-        ("mouth/layer3/-1", "a map is written as"),
+        ("mouth/17", "text must be like face/layer3/17, got 'mouth/17'"),
+        ("mouth/layer3/-1", "text must be like"),
         ("nose/layer3/1", "trunk must be one of face, left_eye, .*, got 'nose'"),
         ("mouth/layer4/1", "stage must be one of conv1, layer1, layer2, layer3, got 'layer4'"),
         ("mouth/layer3/16", r"mouth/layer3 has maps 0…15, got 16"),
@@ -369,9 +369,9 @@ def test_mosaic(faces: Tensor) -> None:
 
 def test_what_cannot_be_drawn(faces: Tensor) -> None:
     chosen = FeatureMap("mouth", "layer3", 1)
-    with pytest.raises(InputError, match="squares must be 9, 1 or more, got 2"):
+    with pytest.raises(InputError, match="as many as projections, 9, and at least 1, got 2"):
         draw_mosaic(chosen, [faces[0].numpy()] * 2, projection_of(9), RegionLayout(), faces=12)
-    with pytest.raises(InputError, match="projections must be 1 or more, got 0"):
+    with pytest.raises(InputError, match="projections must be at least 1, got 0"):
         draw_face(faces[0].numpy(), {}, RegionLayout())
 
 
@@ -467,16 +467,19 @@ def test_pictures_without_faces(
     monkeypatch.setattr(deconvnet_command, "_read", lambda *_: iter(()))
     assert run(file, "empty.png", "-o", "none.png") == 2
     told = capsys.readouterr().err
-    assert told == "pcnn-deconvnet: no face found in the pictures; --faces if they are faces\n"
+    assert (
+        told
+        == "pcnn-deconvnet: no face found in the pictures: add --faces if each is a cut-out face\n"
+    )
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "give pictures or --data, one of the two"),
-        (("x.png", "--data", "y"), "give pictures or --data, one of the two"),
-        (("--data", "y"), "--data and --hide-faces need a --map to look for"),
-        (("x.png", "--hide-faces"), "--data and --hide-faces need a --map to look for"),
+        ((), "give either pictures or --data"),
+        (("x.png", "--data", "y"), "give either pictures or --data"),
+        (("--data", "y"), "--data and --hide-faces need --map"),
+        (("x.png", "--hide-faces"), "--data and --hide-faces need --map"),
         (("x.png", "-o", "x.jpg"), "--output must be a .png, got x.jpg"),
         (("x.png", "--map", "chin/conv1/0"), "parse_map: trunk must be one of face, left_eye"),
     ],
@@ -498,4 +501,4 @@ def test_not_too_many_faces_below_each_other(
 ) -> None:
     monkeypatch.setattr(deconvnet_command, "_MOST", 0)
     assert run(file, folders, "--faces", "-o", tmp_path / "x.png") == 2
-    assert "more than 0 faces: give a --map to look for" in capsys.readouterr().err
+    assert "more than 0 faces: choose feature maps with --map" in capsys.readouterr().err

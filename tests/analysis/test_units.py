@@ -79,7 +79,7 @@ def test_prototypes_speak_of_all_classes_and_known_units() -> None:
     assert {part for _, part in UNITS.values()} == set(PARTS)
     with pytest.raises(InputError, match="no prototype for bored; known are neutral, happiness"):
         from_prototypes(face_set(["bored"], ("bored", "happy")))
-    with pytest.raises(InputError, match="no unit is there in 10 faces or more"):
+    with pytest.raises(InputError, match="no unit is present in at least 10 faces"):
         from_prototypes(face_set(["happiness"] * 12))
 
 
@@ -100,14 +100,17 @@ def test_a_table(tmp_path: Path) -> None:
     [
         ("", "expected a header image,AU1,AU2,…, got ''"),
         ("name,AU1\n", "expected a header image,AU1,AU2,…, got 'name,AU1'"),
-        ("image,AU1,smile\n", "column 'smile' is no unit of the face; known are 1, 2, 4"),
-        ("image,AU54\n", "column 'AU54' is no unit of the face"),
+        ("image,AU1,smile\n", "column 'smile' is not an action unit; known are 1, 2, 4"),
+        ("image,AU54\n", "column 'AU54' is not an action unit"),
         ("image,AU1,1\n", "unit 1 has two columns"),
-        ("image,AU1\nf0,2\n", "line 2: expected a name and 1 time 0 or 1, got 'f0,2'"),
-        ("image,AU1\nf0,1\nf1\n", "line 3: expected a name and 1 time 0 or 1, got 'f1'"),
+        ("image,AU1\nf0,2\n", "line 2: expected a name and 1 value of 0 or 1, got 'f0,2'"),
+        ("image,AU1\nf0,1\nf1\n", "line 3: expected a name and 1 value of 0 or 1, got 'f1'"),
         ("image,AU1\nf0,1\nf0,1\n", "f0 has two lines"),
-        ("image,AU1\ng0,1\n", "has a line for none of the 20 faces, the first of which is f0"),
-        ("image,AU1\nf0,1\n", "no unit is there in 10 faces or more and missing in as many, of 1"),
+        ("image,AU1\ng0,1\n", "no line names one of the 20 faces; the first face is f0"),
+        (
+            "image,AU1\nf0,1\n",
+            "present in at least 10 faces and absent in at least 10, of 1 face",
+        ),
     ],
 )
 def test_tables_that_are_none(tmp_path: Path, text: str, message: str) -> None:
@@ -121,7 +124,7 @@ def test_tables_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         from_table(face_set(["neutral"]), tmp_path / "none.csv")
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="no CSV in UTF-8"):
+    with pytest.raises(InputError, match="not a CSV file in UTF-8"):
         from_table(face_set(["neutral"]), tmp_path / "binary.csv")
 
 
@@ -238,7 +241,7 @@ def test_what_cannot_be_measured() -> None:
     with pytest.raises(InputError, match="permutations must be at least 1, got 0"):
         measure(named(40), responses, labelled, permutations=0)
     nobody = marked(np.zeros((300, 1), bool), (4,))
-    with pytest.raises(InputError, match="others of 3 faces or more, got 300 faces, unfit: 4"):
+    with pytest.raises(InputError, match="of at least 3; got 300 faces, unsuitable: 4"):
         measure(named(40), responses, nobody)
 
 
@@ -363,7 +366,7 @@ def test_heat_marks_chance() -> None:
     cells = 1180 // 40 * 20  # pixels of one map in one row
     assert 0.8 * 4 * cells < warm[:legend].sum() < 1.2 * 4 * cells  # 7, 9, and 20 twice
     assert 0.8 * cells < cold[:legend].sum() < 1.2 * cells
-    with pytest.raises(InputError, match="stage must be one of the maps', got 'layer2'"):
+    with pytest.raises(InputError, match="stage must be a stage of the maps, got 'layer2'"):
         draw_heat(found, stage="layer2")
 
 
@@ -410,10 +413,10 @@ def test_files_table_and_report(
     out, err = capsys.readouterr()
     assert err == ""
     lines = out.splitlines()
-    assert lines[0].startswith(f"{file}: ") and lines[0].endswith(" answer to a unit, 120 faces")
-    assert "units 6, 12 mark the same faces: their distances are the same" in out
+    assert lines[0].startswith(f"{file}: ") and lines[0].endswith(" respond to a unit, 120 faces")
+    assert "units 6, 12 mark the same faces, so their distances are equal" in out
     assert "units 1, 2, 5, 26 mark the same faces" in out
-    assert "left out, too rare or too common: 4, 7, 9, 14, 15, 16, 20, 23" in out
+    assert "units left out, too rare or too common: 4, 7, 9, 14, 15, 16, 20, 23" in out
     names = sorted(path.name for path in folder.iterdir())
     assert names == ["heat.png", "maps.csv", "report.json", "units.csv"]
     told = json.loads((folder / "report.json").read_text())

@@ -216,9 +216,8 @@ def test_photographs_taken_for_faces_get_one_hint(
     """300 × 10 pixels are no face; said of the first, and once, with the status unchanged."""
     assert run("photos", "bad.jpg", "--faces", "--format", "csv") == 1
     assert capsys.readouterr().err.splitlines() == [
-        "pcnn-predict: hint: photos/none.jpg has 300 × 9 pixels, but --faces is for faces that "
-        "are cut out already, each picture one: leave it out to have the "
-        "faces found",
+        "pcnn-predict: hint: photos/none.jpg has 300 × 9 pixels, but --faces expects one "
+        "cut-out face in each picture: omit --faces to detect the faces",
         "pcnn-predict: bad.jpg: the file is empty (0 bytes)",
     ]
     assert run("photos") == 0
@@ -317,10 +316,13 @@ def test_nothing_done(fake: FakeRecognizer, photos: Path, capsys: Captured) -> N
         (["a.jpg", "--batch-size", "0"], "argument --batch-size: must be at least 1, got 0"),
         (["a.jpg", "--min-score", "1.5"], "argument --min-score: must lie in 0…1, got 1.5"),
         (["a.jpg", "--min-score", "x"], "argument --min-score: must be a number, got 'x'"),
-        (["a.jpg", "--batch-size", "2.5"], "argument --batch-size: must be whole, got '2.5'"),
+        (
+            ["a.jpg", "--batch-size", "2.5"],
+            "argument --batch-size: must be a whole number, got '2.5'",
+        ),
         (
             ["a.jpg", "--faces", "--annotate", "d"],
-            "--faces takes each picture for a face, so --annotate and --min-score have no place",
+            "--faces runs no detector, so it excludes --annotate and --min-score",
         ),
     ],
 )

@@ -162,15 +162,15 @@ def test_each_dtype_has_its_own_passes() -> None:
     ("recorder", "reason"),
     [
         (Refusing(), "operation not permitted when stream is capturing"),
-        (Recorder(fault=5.0), "a recorded pass gave other answers"),
-        (Idle(), "a recorded pass gave other answers"),
-        (Recorder(fault=torch.nan), "a recorded pass gave other answers"),
+        (Recorder(fault=5.0), "a CUDA graph gave answers that differ"),
+        (Idle(), "a CUDA graph gave answers that differ"),
+        (Recorder(fault=torch.nan), "a CUDA graph gave answers that differ"),
     ],
 )
 def test_what_cannot_be_recorded_is_computed_call_by_call(recorder: Recorder, reason: str) -> None:
     answer = Captured(compute, recorder)
     answer(views_of(4))
-    with pytest.warns(RuntimeWarning, match=f"not recorded as CUDA graphs.*{reason}") as told:
+    with pytest.warns(RuntimeWarning, match=f"cannot record CUDA graphs.*{reason}") as told:
         found = answer(views_of(3))
     assert len(told) == 1
     assert_same(found, compute(views_of(3)))
@@ -428,7 +428,7 @@ def test_memory_that_ran_out_before_is_no_reason_of_a_refusal() -> None:
         raise torch.OutOfMemoryError("the caller's")
     except torch.OutOfMemoryError:
         answer(views_of(2))
-        with pytest.warns(RuntimeWarning, match="not recorded as CUDA graphs"):
+        with pytest.warns(RuntimeWarning, match="cannot record CUDA graphs"):
             answer(views_of(2))
     assert not answer._recordable
 

@@ -143,8 +143,8 @@ def test_boxes_that_agree_are_counted() -> None:
     ("options", "message"),
     [
         ({"kind": "tflite"}, r"format must be onnx, openvino, torch-export, got 'tflite'"),
-        ({"kind": "openvino"}, r"a.onnx: the name of a file for openvino must end in .xml"),
-        ({"int8": True}, r"export: int8 needs 30 samples at least, got 29"),
+        ({"kind": "openvino"}, r"a.onnx: a file for openvino must end in .xml"),
+        ({"int8": True}, r"export: int8 needs at least 30 samples, got 29"),
         (
             {"target": "a.pt2", "kind": "torch-export", "int8": True},
             r"export: int8 is for onnx and openvino, not for torch-export",
@@ -203,8 +203,8 @@ def test_weights_with_a_saliency_model_are_refused(loaded: ExpressionWeights) ->
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--int8"], "--int8 needs --calibrate PATH: what the ranges are measured on"),
-        (["--weights", "resnet50"], "resnet50: names weights of the kind detector"),
+        (["--int8"], "--int8 needs --calibrate PATH: pictures that give the value ranges"),
+        (["--weights", "resnet50"], "resnet50: holds weights of kind detector"),
         (["detector", "--size", "64x65"], "a detector's size must be multiples of 32"),
     ],
 )
@@ -364,7 +364,9 @@ def test_the_command_writes_a_detector_that_runs_alone(
     path = tmp_path / "detector.onnx"
     assert cli.export(["detector", "--size", "256x256", "--output", str(path)]) == 0
     told = capsys.readouterr().out
-    assert re.match(rf"{path}: float32, \d\.\d MB; beside torch on 2 patterns: largest", told)
+    assert re.match(
+        rf"{path}: float32, \d\.\d MB; compared with torch on 2 patterns: largest", told
+    )
     with Image.open(astronaut) as picture:
         small = np.asarray(picture.convert("RGB").resize((256, 256)))
         Image.fromarray(small).save(tmp_path / "small.png")

@@ -159,7 +159,7 @@ def test_a_damaged_file_is_named(cache: Path) -> None:
     path = cache / "damaged.pt2"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"no code")
-    with pytest.raises(WeightsError, match=r"damaged\.pt2: PyTorch cannot use it \(.+\)"):
+    with pytest.raises(WeightsError, match=r"damaged\.pt2: PyTorch cannot load it \(.+\)"):
         compiled.Compiled(path, torch.device("cpu"))
 
 
@@ -171,7 +171,7 @@ def test_what_cannot_be_compiled_is_named_and_announced(
 
     monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", fail)
     reason = r"cannot compile here \(the compiler raised: no C\+\+ compiler\): install .* 'torch'$"
-    with pytest.raises(InputError, match=rf"engine 'compile': PyTorch {reason}"):
+    with pytest.raises(InputError, match=rf"engine='compile': PyTorch {reason}"):
         prepare_classifier(_loaded(PCNN), "compile")
     assert "pcnn: compiling the classifier, once" in capsys.readouterr().err
     assert not list(cache.glob("*PCNN*")) and not list(cache.glob("part-*"))

@@ -105,7 +105,7 @@ def test_auto_takes_the_quickest_that_is_there_and_waits_for_no_compiler(
     ("engine", "device", "message"),
     [
         ("tensorrt", CPU, r"must be auto, torch, compile, openvino, onnxruntime, got 'tensorrt'"),
-        ("openvino", CUDA, r"engine 'openvino' runs on the CPU, not on cuda: say device='cpu'"),
+        ("openvino", CUDA, r"engine='openvino' runs on the CPU, not on cuda: use device='cpu'"),
     ],
 )
 def test_engines_that_cannot_be_had(
@@ -119,8 +119,8 @@ def test_engines_that_cannot_be_had(
 @pytest.mark.parametrize(
     ("engine", "message"),
     [
-        ("openvino", r"engine 'openvino' needs openvino, onnxscript: pip install 'pcnn\[openvino"),
-        ("onnxruntime", r"engine 'onnxruntime' needs onnxscript: pip install 'pcnn\[onnx\]'"),
+        ("openvino", r"engine='openvino' needs openvino, onnxscript: pip install 'pcnn\[openvino"),
+        ("onnxruntime", r"engine='onnxruntime' needs onnxscript: pip install 'pcnn\[onnx\]'"),
     ],
 )
 def test_a_missing_extra_is_named(
@@ -135,7 +135,7 @@ def test_a_missing_extra_is_named(
     with pytest.raises(InputError, match=message):
         Recognizer(device="cpu", engine=engine)
     assert cli.predict([str(astronaut), "--engine", engine]) == 2
-    assert capsys.readouterr().err.startswith(f"pcnn-predict: engine '{engine}' needs")
+    assert capsys.readouterr().err.startswith(f"pcnn-predict: --engine {engine} needs")
 
 
 def test_missing_names_what_is_not_installed() -> None:
@@ -146,9 +146,13 @@ def test_missing_names_what_is_not_installed() -> None:
     ("engine", "precision", "message"),
     [
         ("torch", "int4", r"must be float32, bfloat16, float16, auto, got 'int4'"),
-        ("onnxruntime", "float16", r"'onnxruntime' computes in float32 alone on the CPU: say"),
-        ("torch", "float16", r"'float16' is for GPUs: on a CPU say 'bfloat16' or 'float32'"),
-        ("onnxruntime", "bfloat16", r"'onnxruntime' computes in float32 alone on the CPU: say"),
+        ("onnxruntime", "float16", r"'onnxruntime' supports only float32 on the CPU: use"),
+        (
+            "torch",
+            "float16",
+            r"='float16' needs a GPU: on a CPU use precision='bfloat16' or",
+        ),
+        ("onnxruntime", "bfloat16", r"'onnxruntime' supports only float32 on the CPU: use"),
     ],
 )
 def test_precisions_that_cannot_be_had(
@@ -367,7 +371,7 @@ def test_a_damaged_graph_is_named(
     monkeypatch.setattr(Graph, "onnx", lambda _: b"no model")
     network = _small_face_net()
     weights = replace(load_expression("pcnn-ferplus"), network=network, region_temperatures={})
-    with pytest.raises(WeightsError, match=rf"classifier-\w+\.onnx: {engine} cannot use it"):
+    with pytest.raises(WeightsError, match=rf"classifier-\w+\.onnx: {engine} cannot load it"):
         prepare_classifier(weights, engine)
 
 

@@ -223,7 +223,7 @@ def test_only_classes_in_common_count() -> None:
 
 
 def test_vocabularies_too_far_apart() -> None:
-    with pytest.raises(InputError, match="two classes or more in common; the network has neutral"):
+    with pytest.raises(InputError, match="share at least two classes; the network has neutral"):
         match_classes(face_set(["happy"], ("happy", "bored")), FERPLUS_CLASSES)
     bored = face_set(["bored"], ("happy", "sad", "bored"))
     with pytest.raises(InputError, match="no face has one of the labels happiness, sadness"):
@@ -343,7 +343,7 @@ def test_numbered_folders(file: Path, tmp_path: Path, capsys: Captured) -> None:
     options = ["--data", str(tmp_path / "faces"), "--weights", str(file), "--device", "cpu"]
     options += ["--bootstrap", "5", "--no-latency", "--json"]
     assert cli.evaluate(options) == 2
-    assert "say what the number" in capsys.readouterr().err
+    assert "has no name; give --numbering" in capsys.readouterr().err
     assert cli.evaluate([*options, "--numbering", "anger, sad,neutral"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["classes"]["common"] == ["neutral", "sadness", "anger"]
@@ -367,7 +367,7 @@ def test_tables_and_temperature(sheets: Path, file: Path, capsys: Captured) -> N
     assert told["accuracy, %"][2:] == [f"{100 * accuracy.value:.1f}", *interval]
     assert told["log loss"][2] == f"{loss.value:.3f}"
     assert told["neutral 6"][3] == f"{100 * expected.classes['neutral'].recall.value:.1f}"
-    assert lines[-1] == "0.4 M parameters, 0.00 GMACs a face"
+    assert lines[-1] == "0.4 M parameters, 0.00 GMACs per face"
 
 
 def test_it_says_what_is_not_in_common(
@@ -378,8 +378,8 @@ def test_it_says_what_is_not_in_common(
     assert cli.evaluate(words(sheets, file)) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("tiny, valid (argmax): 3 faces")
-    assert lines[1] == "left out: 1 face of classes the network has not (bored)"
-    begin = "probabilities renormalised without classes the data has not (neutral, surprise, anger,"
+    assert lines[1] == "left out: 1 face of classes that the network lacks (bored)"
+    begin = "probabilities renormalised without classes that the data lacks (neutral, surprise, "
     assert lines[2].startswith(begin)
     assert "threads: 1)" in lines[-1]
 

@@ -436,8 +436,8 @@ BAD_OBJECTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "ambiguous tensor": (
         lambda _: torch.ones(3, 6, 3),
-        "load_image: image must show which dimension is the channels, got (3, 6, 3), which may "
-        "be (C, H, W) or (H, W, C): pass a NumPy array, which is always (H, W, C)",
+        "load_image: image must have an unambiguous shape, got (3, 6, 3), which may be "
+        "(C, H, W) or (H, W, C): pass a NumPy array, which is always (H, W, C)",
     ),
     "empty tensor": (
         lambda _: torch.ones(3, 0, 8),

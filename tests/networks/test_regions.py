@@ -30,5 +30,5 @@ def test_a_size_without_room_is_refused() -> None:
     with pytest.raises(InputError) as error:
         RegionLayout().boxes(3)
     assert str(error.value) == (
-        "RegionLayout.boxes: size 3 leaves no pixel for left_cheek; take a larger one"
+        "RegionLayout.boxes: size 3 leaves no pixel for left_cheek; use a larger size"
     )

@@ -192,7 +192,7 @@ def test_what_a_model_of_ones_own_may_return() -> None:
         saliency_maps(faces, lambda given: given * torch.nan)
     with pytest.raises(InputError, match=r"faces must be \(B, 1 or 3, H, W\), got \(3, 2, 8, 8\)"):
         saliency_maps(torch.zeros(3, 2, 8, 8))
-    with pytest.raises(InputError, match=r"is called 'Itti'; there are spectral_residual, centre"):
+    with pytest.raises(InputError, match=r"is called 'Itti'; known are spectral_residual, centre"):
         saliency_maps(faces, "Itti")
     with pytest.raises(InputError, match="register: 'centre' is taken"):
         saliency.register("centre", centre)
@@ -267,7 +267,7 @@ def test_weights_of_an_unknown_model(name: object, tmp_path: Path) -> None:
             load(path)
         if isinstance(name, str):
             known = ", ".join(saliency.model_names())
-            assert f"no saliency model is called {name!r}; there are {known}" in str(raised.value)
+            assert f"no saliency model is called {name!r}; known are {known}" in str(raised.value)
 
 
 def test_a_model_of_ones_own_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,7 +351,7 @@ def test_training_gives_the_network_products(tmp_path: Path) -> None:
     torch.testing.assert_close(products, expected, atol=1e-3, rtol=1e-3)
     assert dataclasses.asdict(training.average.network.config)["saliency"] == "spectral_residual"
     training.save(tmp_path / "checkpoint")
-    with pytest.raises(InputError, match="begun with another saliency"):
+    with pytest.raises(InputError, match="started with another saliency"):
         without.resume(tmp_path / "checkpoint")
     with pytest.raises(InputError, match="no saliency model is called 'Itti'"):
         dataclasses.replace(OPTIONS, saliency="Itti")

@@ -316,7 +316,7 @@ def test_failure_falls_back_with_one_warning(
     class OnGpu:
         is_cpu, is_cuda, device = False, True, torch.device("cuda", 0)
 
-    with pytest.warns(RuntimeWarning, match=r"(?s)for cuda are not at hand.*nvcc: out of sorts"):
+    with pytest.warns(RuntimeWarning, match=r"(?s)for cuda are not available.*nvcc: out of sorts"):
         assert native._serving("warp_add", OnGpu(), torch.float32) is None
     calls = log.read_text()
     with warnings.catch_warnings():

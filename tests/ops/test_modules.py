@@ -121,7 +121,7 @@ def test_a_runtime_error_leads_to_the_reference_with_one_warning(
     package(monkeypatch, emulated)
     compile_as(monkeypatch, emulated)
     monkeypatch.setenv("EMULATED_CUDA_ERROR", error)
-    with pytest.warns(RuntimeWarning, match="plain PyTorch serves instead") as told:
+    with pytest.warns(RuntimeWarning, match="using plain PyTorch, which is slower") as told:
         found, expected = fuse()
         torch.testing.assert_close(found, expected)
         fuse()

@@ -504,7 +504,7 @@ def test_answers_of_a_head_are_not_explained(recognizer: Recognizer) -> None:
     other.reader = reader
     with pytest.raises(InputError) as error:
         other.explain_crops(picture())
-    assert str(error.value) == "Recognizer.explain: explains no answers of a head: leave out head="
+    assert str(error.value) == "Recognizer.explain: cannot explain a head's answers: omit head="
 
 
 def test_a_network_without_regions_is_not_explained() -> None:

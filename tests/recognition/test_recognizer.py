@@ -204,7 +204,7 @@ def test_what_cannot_be_constructed(small: Path) -> None:
         Recognizer(small, Planted(), "abacus")
     with pytest.raises(WeightsError, match="nonsense: no such weights file"):
         Recognizer("nonsense", Planted())
-    with pytest.raises(WeightsError, match="names weights of the kind detector, expected expres"):
+    with pytest.raises(WeightsError, match="holds weights of kind detector, expected expres"):
         Recognizer("resnet50", Planted())
 
 

@@ -348,7 +348,7 @@ def test_draw_without_image_or_source() -> None:
     with pytest.raises(InputError) as caught:
         prediction_of().draw()
     assert str(caught.value) == (
-        "Prediction.draw: image must be given, as the picture came without a path: "
+        "Prediction.draw: image must be given, because the picture had no path: "
         "pass the same picture again"
     )
 

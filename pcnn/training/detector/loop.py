@@ -1,4 +1,4 @@
-"""One run of the detector's training: its options, its steps, its checkpoint."""
+"""Training loop of the detector: steps and checkpoints."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from pcnn.weights.detector import DetectorSettings, normalise_images, read_detec
 from pcnn.weights.schema import text
 
 ARCHITECTURE = "retinaface-mobilenet0.25"
-# Share of the steps over which the learning rate rises; it falls along a cosine afterwards, of
-# which it goes this share before polishing begins.
+# The learning rate rises during this share of the steps. Then it falls along a cosine and reaches
+# this share of the cosine before polishing.
 _WARM_UP, _FALL = 1 / 15, 14 / 19
-# Scores start out this low, so that the thousands of empty anchors do not swamp the first steps.
+# The initial score. It is low, so that thousands of empty anchors do not dominate the first steps.
 _PRIOR = 0.01
 # Pictures of this many times the side, for large faces, in one of four steps.
 _LARGE, _LARGE_CHANCE = 1.75, 0.25
 _GRADIENT_NORM = 10.0
-# How many large cells show a photograph untouched, and how many pictures are degraded.
+# Shares of large cells with an unchanged photograph, and of degraded pictures.
 _LEARN, _POLISH = (0.35, 0.6), (0.75, 0.25)
 
 _Step: TypeAlias = tuple[list[Mosaic], list[np.ndarray], int]
 
 
 class DetectorTraining:
-    """A training run at some step: the networks, the optimiser, and how to go on."""
+    """A resumable training: the networks, the optimiser and the number of steps done."""
 
     @own_settings(gradients=True)
     def __init__(self, options: DetectorOptions, teacher: Detector) -> None:
@@ -79,7 +79,7 @@ class DetectorTraining:
         return self.options.folder / "detector.checkpoint.pt"
 
     def run(self, photographs: list[Photograph]) -> Iterator[float]:
-        """Take the remaining steps; yields each one's loss."""
+        """Run the remaining steps and yield the loss of each."""
         self.network.train()
         steps = DataLoader(
             _Steps(self.options, photographs, self.step),
@@ -94,7 +94,7 @@ class DetectorTraining:
 
     @own_settings(gradients=True)
     def _update(self, pictures: list[Mosaic], seen: list[np.ndarray], side: int) -> float:
-        """One step of the optimiser; the student sees the degraded pictures only."""
+        """Run one step of the optimiser. The student sees only the degraded pictures."""
         kind = self.teacher.settings
         anchors = anchor_grid(side, side, min_sizes=kind.min_sizes, steps=kind.steps)
         with torch.no_grad():
@@ -121,12 +121,12 @@ class DetectorTraining:
 
     @own_settings(gradients=True)
     def detector(self) -> Detector:
-        """The averaged weights, ready for use."""
+        """A detector with the averaged weights."""
         state = {name: value.cpu() for name, value in self.average.items()}
         return Detector(load_state(state, leak=self.settings.leak), self.settings)
 
     def save(self) -> None:
-        """Write the checkpoint in one atomic step."""
+        """Write the checkpoint atomically."""
         state = {
             "options": fingerprint(self.options),
             "step": self.step,
@@ -139,7 +139,7 @@ class DetectorTraining:
 
     @own_settings(gradients=True)
     def resume(self) -> None:
-        """Go on from the checkpoint, where there is one.
+        """Continue from the checkpoint, if it exists.
 
         Raises InputError: it was made with other options. WeightsError: it is damaged.
         """
@@ -149,7 +149,7 @@ class DetectorTraining:
         if stored["options"] != fingerprint(self.options):
             raise InputError(
                 f"train_detector: {self.path} was made with other options "
-                f"({stored['options']}); use those, or remove it to start anew"
+                f"({stored['options']}); use those options, or remove the file to start again"
             )
         fill(self.path, "network", self.network, stored.get("network"))
         average = check_state(self.path, "average", self.average, stored.get("average"))
@@ -158,7 +158,7 @@ class DetectorTraining:
 
 
 class _Steps(Dataset[_Step]):
-    """The pictures of each step that is left: mosaics, what the student sees of them, the side."""
+    """The data of each remaining step: mosaics, their degraded pixels for the student, the side."""
 
     def __init__(self, options: DetectorOptions, photographs: list[Photograph], done: int) -> None:
         self._options, self._photographs, self._done = options, photographs, done
@@ -168,7 +168,7 @@ class _Steps(Dataset[_Step]):
 
     def __getitem__(self, index: int) -> _Step:
         options, step = self._options, self._done + index
-        # Seeded by the step alone, so that a resumed run sees the same pictures.
+        # The seed depends only on the step, so that a resumed run sees the same pictures.
         random = np.random.default_rng((options.seed, step))
         polishing = step >= options.steps
         side, count = options.side, options.batch
@@ -198,7 +198,7 @@ def _new_network() -> RetinaFace:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d) and module.bias is not None:  # the heads alone
+        if isinstance(module, nn.Conv2d) and module.bias is not None:  # only the heads
             nn.init.normal_(module.weight, std=0.01)
             nn.init.zeros_(module.bias)
             if name.startswith("ClassHead"):  # background, face, background, face
@@ -212,7 +212,7 @@ def _trainable(network: RetinaFace) -> RetinaFace:
 
 
 def _learning_rate(options: DetectorOptions, step: int) -> float:
-    """Up in a line, down along a cosine; then down once more from a third, to polish."""
+    """A linear rise, then a cosine fall; for polishing, a second fall from a third of the peak."""
     if step >= options.steps:
         return options.learning_rate / 3 * _fall((step - options.steps) / options.polish)
     done = step / options.steps
@@ -222,7 +222,7 @@ def _learning_rate(options: DetectorOptions, step: int) -> float:
 
 
 def _fall(done: float) -> float:
-    """From 1 to 0 along a cosine, as `done` goes from 0 to 1."""
+    """A cosine fall from 1 to 0, for `done` from 0 to 1."""
     return 0.5 * (1 + math.cos(math.pi * done))
 
 

@@ -1,4 +1,4 @@
-"""Training pictures for the detector: several photographs in one, faces at every size."""
+"""Mosaics for training the detector: several photographs in one picture, faces of all sizes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from PIL import Image, ImageEnhance, ImageFilter
 from pcnn.errors import InputError
 from pcnn.training.detector.photographs import Photograph
 
-# Cells a mosaic may be cut into, in pixels, and how often: large ones show one photograph about
-# as it is, small ones bring small faces.
+# Sides of a mosaic's cells, in pixels, and their probabilities. Large cells show a photograph
+# nearly unchanged; small cells give small faces.
 _CELLS = ((512, 0.35), (256, 0.3), (128, 0.15), (84, 0.1), (48, 0.1))
 # A face's shorter side as a fraction of its cell, and its least size in pixels.
 _FACE_FRACTION, _SMALLEST_FACE = (0.25, 1.0), 10.0
-# A cell of at least this side may show its photograph as it is, not resampled: detection is
-# mostly asked for on such pixels, and resampling shifts the teacher's landmarks a little.
+# Cells of at least this side may show a photograph without resampling. Most photographs for
+# detection have such pixels, and resampling shifts the teacher's landmarks a little.
 _UNTOUCHED_CELL = 128
-# Beyond this angle the teacher's own answers are not believed.
+# Beyond this angle the teacher's own answers are not used.
 _TEACHER_ANGLE = np.deg2rad(30)
-# Mirroring swaps left with right: the eyes, the corners of the mouth.
+# Mirroring exchanges left and right: the eyes, the corners of the mouth.
 _MIRRORED_POINTS = (1, 0, 2, 4, 3)
 
 
@@ -33,13 +33,13 @@ class Mosaic:
     """A training picture.
 
     pixels: (S, S, 3) uint8 RGB.
-    boxes: (F, 4), landmarks: (F, 10) float32 pixels: the teacher's confident faces, moved along
-        with their photographs; only those with all landmarks inside their cell. The box of a
-        turned face is that of its box's inscribed ellipse, turned.
-    turned: (T, 4) float32: cells that lie so that the teacher, who knows upright faces, is not to
-        be believed.
-    doubtful: (D, 4) float32: boxes in those cells of which nobody knows whether they are faces,
-        as the teacher was unsure or a part is cut away.
+    boxes: (F, 4), landmarks: (F, 10) float32, pixels: the teacher's confident faces, transformed
+        with their photographs. All landmarks of a face are inside its cell. The box of a rotated
+        face encloses the rotated ellipse that its upright box encloses.
+    turned: (T, 4) float32: strongly rotated cells. The teacher knows upright faces, so its
+        answers there are not used.
+    doubtful: (D, 4) float32: boxes in those cells that may or may not be faces, because the
+        teacher was unsure or a part is outside.
     """
 
     pixels: NDArray[np.uint8]
@@ -59,11 +59,11 @@ def mosaic(
 ) -> Mosaic:
     """A random mosaic of `side` × `side` pixels.
 
-    Each cell shows a photograph at a random scale, place and angle (up to 40°), half of them
-    mirrored, around one of its faces or, now and then, around any of its points.
-    untouched: how often a larger cell shows its photograph pixel for pixel instead, 0…1.
-    turned: how often a photograph lies at any angle instead, 0…1.
-    Raises InputError: no photographs, a side below 32.
+    Each cell shows a photograph at a random scale, place and angle (up to 40°). Half of them are
+    mirrored. The cell shows the surroundings of a face or, in one of ten cases, of a random point.
+    untouched: share of large cells that show their photograph without resampling, 0…1.
+    turned: share of photographs with a random angle of up to 180°, 0…1.
+    Raises InputError: no photographs, or a side below 32.
     """
     if not photographs or side < 32:
         raise InputError(
@@ -101,7 +101,7 @@ def mosaic(
 
 
 def _harshly_lit(values: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
-    """A picture far too dark, too light, flat or tinted, in whole levels."""
+    """A picture made much too dark, too light, flat or tinted, in whole levels."""
     kind = int(random.integers(4))
     levels = values.astype(np.float32)
     if kind == 0:
@@ -123,10 +123,10 @@ def degrade(
     chance: float = 0.6,
     harsh: float = 0.0,
 ) -> NDArray[np.uint8]:
-    """A picture with random light, colour, grey, blur, noise and JPEG marks; same shape.
+    """A picture with random light, colour, grey, blur, noise and JPEG artefacts; same shape.
 
-    chance: how often anything is done to it at all, 0…1.
-    harsh: how often it is lit as no photographer would have it, besides, 0…1.
+    chance: the probability of these changes, 0…1.
+    harsh: the probability of an additional extreme change of the light, 0…1.
     """
     if harsh and random.random() < harsh:
         pixels = _harshly_lit(pixels, random)
@@ -150,7 +150,7 @@ def degrade(
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """How a photograph lies in its cell: cell = matrix · photograph + offset."""
+    """The transform from a photograph to its cell: cell = matrix · photograph + offset."""
 
     matrix: NDArray[np.float64]
     offset: NDArray[np.float64]
@@ -201,7 +201,7 @@ def _render(
 ) -> NDArray[np.uint8]:
     with Image.open(io.BytesIO(photograph.encoded)) as image:
         whole = np.array(image.size, np.float64)
-        # JPEG decodes straight to a half, quarter or eighth, which is quick and does not alias.
+        # JPEG can be decoded at a half, quarter or eighth of its size, quickly, without aliasing.
         width, height = (ceil(edge * view.scale) for edge in image.size)
         image.draft("RGB", (width, height))
         source = image.convert("RGB")
@@ -225,7 +225,7 @@ def _render(
 def _visible_faces(
     photograph: Photograph, view: View, size: tuple[int, int]
 ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Boxes (4,) and landmarks (10,) in the cell of faces that lie inside it."""
+    """Boxes (4,) and landmarks (10,), in the cell, of faces whose landmarks are inside it."""
     faces = []
     for index in np.flatnonzero(photograph.faces.confident()):
         box = photograph.faces.boxes[index].astype(np.float64)
@@ -242,7 +242,7 @@ def _visible_faces(
 def turned_box(
     box: NDArray[np.float64], view: View
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Centre and half sides of the box around the turned ellipse that a box inscribes."""
+    """Centre and half sides of the box around a rotated ellipse, which the given box encloses."""
     centre = view.matrix @ ((box[:2] + box[2:]) / 2) + view.offset
     return centre, np.hypot(*(view.matrix * (box[2:] - box[:2]) / 2).T)
 
@@ -250,7 +250,7 @@ def turned_box(
 def _doubtful_faces(
     photograph: Photograph, view: View, size: tuple[int, int]
 ) -> list[NDArray[np.float32]]:
-    """Boxes (4,) in the cell of faces that are unsure, or of which some lies outside."""
+    """Boxes (4,), in the cell, of faces that are unsure or partly outside."""
     found = []
     for index, sure in enumerate(photograph.faces.confident()):
         points = photograph.faces.landmarks[index].reshape(5, 2) @ view.matrix.T + view.offset

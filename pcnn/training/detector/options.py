@@ -1,4 +1,4 @@
-"""What decides the outcome of a training of the detector."""
+"""Options that determine the result of a detector training."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ class DetectorOptions:
     """Options of `train_detector`.
 
     photographs: tar archive of JPEG or PNG files. teacher: weights that `Detector.load` reads.
-    output: the safetensors file to write; checkpoint, log and the teacher's faces lie beside it
-        unless `work` names another folder.
-    steps, batch, side: how many updates, of how many mosaics, of how many pixels a side.
-    early, early_side: so many of these steps, the first, are on smaller mosaics, which cost a
+    output: the safetensors file to write.
+    work: folder for checkpoint, log and the teacher's faces; by default that of `output`.
+    steps, batch, side: number of updates, mosaics in each, and side of a mosaic in pixels.
+    early, early_side: the first `early` steps use mosaics of this smaller side, which cost a
         third.
-    polish: updates after these, on small mosaics again, at a third of the learning rate, mostly
-        of photographs as they are, which is what detection is asked for.
-    learning_rate: its peak; weight_decay: as AdamW has it.
-    average: decay of the running average of the weights, which is what is written.
-    save_every: steps between checkpoints. seed: of all that is random.
-    start: "teacher" begins with the teacher's own weights, "scratch" with random ones, which need
-        many times the steps and a learning rate of 3e-3.
-    init: weights to begin with instead, of the same network.
-    turned: the share of photographs that lie at any angle.
-    harsh: the share of pictures that are far too dark, too light, flat or tinted.
-    device: where to compute. workers: processes that make mosaics ahead; 0: none. They change
-        nothing in what is learnt.
+    polish: further updates on small mosaics, with a third of the learning rate. Most of them show
+        unchanged photographs, like those for detection.
+    learning_rate: its peak; weight_decay: of AdamW.
+    average: decay of the running average of the weights. The average is written.
+    save_every: steps between checkpoints. seed: of all random choices.
+    start: "teacher" starts from the teacher's own weights, "scratch" from random ones. Random
+        weights need many times the steps and a learning rate of 3e-3.
+    init: weights of the same network to start from instead.
+    turned: the share of photographs with any angle.
+    harsh: the share of pictures made much too dark, too light, flat or tinted.
+    device: the device to compute on. workers: processes that prepare mosaics; 0 for none. Both
+        do not change the result.
     """
 
     photographs: Path
@@ -90,17 +90,17 @@ class DetectorOptions:
 
     @property
     def total(self) -> int:
-        """All updates."""
+        """The number of all updates."""
         return self.steps + self.polish
 
     @property
     def folder(self) -> Path:
-        """Where checkpoint, log and the teacher's faces are kept."""
+        """The folder of checkpoint, log and the teacher's faces."""
         return self.output.parent if self.work is None else self.work
 
 
 def fingerprint(options: DetectorOptions) -> str:
-    """The options that decide the weights, as JSON; paths do not."""
+    """The options that affect the weights, as JSON. Paths are left out."""
     elsewhere = ("photographs", "teacher", "output", "work", "save_every", "device", "workers")
     decisive = {key: value for key, value in asdict(options).items() if key not in elsewhere}
     return json.dumps(decisive, default=lambda path: Path(path).name)

@@ -1,4 +1,4 @@
-"""Photographs to train and score the detector on, and the teacher's faces in them."""
+"""Photographs for training and scoring the detector, with the teacher's faces."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pcnn.errors import InputError
 from pcnn.faces.detector import Detector
 from pcnn.results.values import Detection
 
-# The teacher's candidates below this are noise; between it and CONFIDENT they are in doubt.
+# The teacher's candidates below DOUBTFUL are noise; those between both limits are doubtful.
 DOUBTFUL, CONFIDENT = 0.3, 0.9
 _LABEL_BATCH = 8
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -26,7 +26,7 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 @dataclass(frozen=True, eq=False)
 class Faces:
-    """The teacher's faces in one picture, by falling score.
+    """The teacher's faces in one picture, the highest score first.
 
     boxes: (F, 4), x1 y1 x2 y2; landmarks: (F, 10); scores: (F,), at least `DOUBTFUL`; all
         float32, pixels.
@@ -37,20 +37,20 @@ class Faces:
     scores: NDArray[np.float32]
 
     def confident(self) -> NDArray[np.bool_]:
-        """(F,): which of them the teacher is sure of."""
+        """(F,) True for faces with a score of at least CONFIDENT."""
         return np.asarray(self.scores >= CONFIDENT)
 
     def sides(self) -> NDArray[np.float32]:
-        """(F,): the shorter sides of their boxes, in pixels."""
+        """(F,) the shorter sides of the boxes, in pixels."""
         width, height = (self.boxes[:, 2:] - self.boxes[:, :2]).T
         return np.asarray(np.minimum(width, height), np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class Photograph:
-    """A photograph as it lies in its file.
+    """A photograph, still encoded.
 
-    name: the file's name. encoded: the bytes of a JPEG or PNG file.
+    name: the file's name. encoded: the bytes of a JPEG or PNG file. faces: the teacher's.
     """
 
     name: str
@@ -64,18 +64,18 @@ class Photograph:
 
 
 def is_held_out(name: str) -> bool:
-    """Whether a photograph is kept from training: one in ten, told by its file name's hash."""
+    """Whether a photograph is excluded from training: one in ten, by the hash of its file name."""
     return int(hashlib.sha256(Path(name).name.encode()).hexdigest(), 16) % 10 == 0
 
 
 def read_photographs(
     path: str | Path, teacher: Detector, *, cache: str | Path | None = None
 ) -> list[Photograph]:
-    """All photographs of a tar archive with the teacher's faces in them, in order of names.
+    """All photographs of a tar archive with the teacher's faces, sorted by name.
 
-    cache: an .npz file that keeps the teacher's faces between runs; written where missing, and
-        anew where it belongs to other photographs or another teacher.
-    Raises InputError: no such archive, not an archive, or without JPEG or PNG files.
+    cache: an .npz file that keeps the teacher's faces between runs. It is written if it is missing
+        or belongs to other photographs or another teacher.
+    Raises InputError: the archive is missing, unreadable, or has no JPEG or PNG file.
     """
     files = _read_archive(Path(path))
     cache = None if cache is None else Path(cache)

@@ -1,4 +1,4 @@
-"""`pcnn-train detector`: a RetinaFace that learns from another one's answers."""
+"""Training of a RetinaFace by distillation, from photographs to a weights file."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ from pcnn.training.detector.scores import (
 )
 from pcnn.weights.files import locate, sha256, write
 
-# Photographs in the running check; the final scores are on all that are held out.
+# Photographs scored at each checkpoint. The final scores use all held-out photographs.
 _CHECKED = 100
 
 
 @own_settings(gradients=True)
 def train_detector(options: DetectorOptions) -> Path:
-    """Train, or go on from the checkpoint of the same options; returns the output.
+    """Train a detector, or continue from a checkpoint with the same options.
 
-    One in ten photographs (`is_held_out`) is only used for the scores in the file's metadata.
-    A run that is interrupted and started again ends with the same weights as one that was not,
-    on the same machine and number of threads.
-    Raises InputError: unusable photographs, or a checkpoint of other options. WeightsError: the
-    teacher cannot be loaded.
+    One in ten photographs (`is_held_out`) is used only for the scores in the file's metadata.
+    An interrupted and resumed run gives the same weights as an uninterrupted one, on the same
+    machine and number of threads.
+    Returns the path of the weights file.
+    Raises InputError: unusable photographs, or a checkpoint of other options.
+    Raises WeightsError: the teacher cannot be loaded.
     """
     teacher = Detector.load(options.teacher)
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +75,7 @@ def _log(options: DetectorOptions, entry: dict[str, Any]) -> None:
 def _write_output(
     options: DetectorOptions, training: DetectorTraining, held_out: list[Photograph]
 ) -> None:
-    """Write the averaged weights in half precision, then the scores of just that file."""
+    """Write the averaged weights in half precision, then add the scores of this file."""
     state = {
         name: value.half() if value.dim() > 1 else value
         for name, value in training.detector().network.state_dict().items()

@@ -1,4 +1,4 @@
-"""How well a detector agrees with the teacher's faces: on photographs, and on small faces."""
+"""Scores of a detector against the teacher's faces, on photographs and on small faces."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pcnn.networks.boxes import box_overlaps
 from pcnn.results.values import Detection
 from pcnn.training.detector.photographs import Faces, Photograph
 
-# A found face is the wanted one from this intersection over union on.
+# The least intersection over union of a detected face with the teacher's.
 _SAME_FACE = 0.5
-# Smaller faces are not asked for, in pixels of the shorter side.
+# The least shorter side of a face that counts, in pixels.
 _LEAST_SIDE = 16.0
 _SMALL_SIDES = (12.0, 60.0)
 _MOSAIC_SIDE, _MOSAIC_CELLS = 512, 3
@@ -28,12 +28,12 @@ _BATCH = 8
 class DetectorScores:
     """Agreement with a teacher's faces.
 
-    photographs, faces: how many were looked at, and for.
-    recall: the share found, 0…1; None where there was none to find.
-    landmark_error: mean distance of the found ones' landmarks, in distances between the eyes;
-        None where none was found.
-    false_faces: faces reported where the teacher sees none at all, for each photograph.
-    unconfirmed_faces: likewise, where it sees none with confidence; never fewer.
+    photographs: number of photographs. faces: number of the teacher's faces to find.
+    recall: the share of these faces that were found, 0…1; None without faces.
+    landmark_error: mean distance of landmarks of found faces, in distances between the eyes; None
+        if no face was found.
+    false_faces: reported faces per photograph that match none of the teacher's faces.
+    unconfirmed_faces: reported faces per photograph that match none of its confident faces.
     """
 
     photographs: int
@@ -45,9 +45,9 @@ class DetectorScores:
 
 
 def score_photographs(detector: Detector, photographs: Sequence[Photograph]) -> DetectorScores:
-    """Scores on photographs as they are, against the teacher's confident faces of ≥ 16 pixels.
+    """Scores on unchanged photographs, against the teacher's confident faces of ≥ 16 pixels.
 
-    The detector reports what its weights' own least score lets through.
+    The detector uses its weights' own least score.
     """
     tally = _Tally(_LEAST_SIDE, np.inf)
     for start in range(0, len(photographs), _BATCH):
@@ -61,10 +61,10 @@ def score_photographs(detector: Detector, photographs: Sequence[Photograph]) -> 
 def score_small_faces(
     detector: Detector, photographs: Sequence[Photograph], *, seed: int = 0
 ) -> DetectorScores:
-    """Scores on mosaics of nine scaled-down photographs, faces of 12 to 60 pixels.
+    """Scores on mosaics of nine reduced photographs, with faces of 12 to 60 pixels.
 
-    Each photograph with a confident face is scaled so that its best face's shorter side is
-    evenly distributed over that range; all of its confident faces in that range are looked for.
+    Each photograph with a confident face is scaled: the shorter side of its best face is
+    uniformly distributed over this range. All its confident faces in the range count.
     """
     random = np.random.default_rng(seed)
     usable = [photo for photo in photographs if photo.faces.confident().any()]
@@ -76,9 +76,9 @@ def score_small_faces(
 
 
 def score_turned(detector: Detector, photographs: Sequence[Photograph]) -> DetectorScores:
-    """Scores on photographs turned in the plane, each by the next multiple of 45°, in turn.
+    """Scores on rotated photographs; the angles are the multiples of 45° in turn.
 
-    Against the teacher's confident faces of ≥ 16 pixels in the upright photograph.
+    The teacher's confident faces of ≥ 16 pixels in the upright photographs count.
     """
     tally = _Tally(_LEAST_SIDE, np.inf)
     for place, photograph in enumerate(photographs):
@@ -88,7 +88,7 @@ def score_turned(detector: Detector, photographs: Sequence[Photograph]) -> Detec
 
 
 def _turned(photograph: Photograph, degrees: float) -> tuple[NDArray[np.uint8], Faces]:
-    """A photograph turned counter-clockwise on a canvas that holds all of it, and its faces."""
+    """A photograph rotated counter-clockwise on a canvas large enough for it, and its faces."""
     image = Image.fromarray(photograph.pixels())
     turned = image.rotate(degrees, Image.Resampling.BICUBIC, expand=True)
     angle = np.deg2rad(degrees)
@@ -108,7 +108,7 @@ def _turned(photograph: Photograph, degrees: float) -> tuple[NDArray[np.uint8], 
 
 
 class _Tally:
-    """Counts over pictures; faces count whose shorter side lies between two bounds."""
+    """Counts over pictures, for faces whose shorter side is between two limits."""
 
     def __init__(self, least: float, most: float) -> None:
         self.least, self.most = least, most
@@ -116,7 +116,7 @@ class _Tally:
         self.errors: list[float] = []
 
     def add(self, faces: Faces, found: Sequence[Detection]) -> None:
-        """Count one picture: the teacher's faces and those found."""
+        """Count one picture, with the teacher's faces and the detected ones."""
         sure, sides = faces.confident(), faces.sides()
         asked = np.flatnonzero(sure & (sides >= self.least) & (sides <= self.most))
         reported = torch.tensor([face.box for face in found]).reshape(-1, 4)

@@ -1,4 +1,4 @@
-"""What the detector learns from: the teacher's own outputs, and faces known from larger views."""
+"""Targets of the detector's training: the teacher's outputs, corrected by known faces."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from pcnn.networks.boxes import box_overlaps
 from pcnn.training.detector.mosaics import Mosaic
 from pcnn.weights.detector import DetectorSettings
 
-# Anchors that overlap a face by this take their offsets from it; by this, they are positive.
+# Anchors with the first overlap with a face learn its offsets; with the second, they are positive.
 _MATCHED, _POSITIVE = 0.35, 0.5
-# Anchors that overlap a box of which nobody knows by this are asked nothing.
+# Anchors with this overlap with a doubtful box have no target.
 _UNASKED = 0.3
-# Anchors less likely to be a face than this teach no box and no landmarks.
+# Anchors with a lower face probability have no target box and landmarks.
 _LEAST_FACE = 0.5
-# Sides between which the teacher is right about a face it sees, in pixels. Below, it was measured
-# to lose faces; above, to lose their place: at 160 pixels its boxes overlap with those of the
-# same face at half the size by 0.91, at 300 by 0.71, at 400 by 0.44.
+# Sides of faces, in pixels, for which the teacher is reliable. Measurements show that it misses
+# smaller faces and misplaces larger ones. Its boxes overlap with those of the same face at half
+# the size by 0.91 at 160 pixels, 0.71 at 300, 0.44 at 400.
 _TEACHER_SIDES = (20.0, 160.0)
 # Quality focal loss (Li et al., NeurIPS 2020, equation 4): exponent of the modulating factor.
 _FOCUS = 2.0
-# Where smooth L1 turns from square to straight, in units of the coded offsets.
+# The point where smooth L1 changes from quadratic to linear, in units of the coded offsets.
 _BEND = 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """What each anchor should say: probability (B, N), boxes (B, N, 4), landmarks (B, N, 10).
+    """Targets of each anchor: probability (B, N), boxes (B, N, 4), landmarks (B, N, 10).
 
-    A probability that is NaN asks nothing of its anchor.
+    An anchor with the probability NaN has no target.
     """
 
     faces: Tensor
@@ -49,10 +49,10 @@ def targets_of(
     anchors: Tensor,
     settings: DetectorSettings,
 ) -> Targets:
-    """The teacher's outputs on some mosaics, corrected where a face is known better.
+    """The teacher's outputs on mosaics, corrected by the mosaics' known faces.
 
-    A mosaic's faces were found in the photographs at their own size, so they hold where the
-    teacher misses a face that has become small, or misplaces one that has become large.
+    The known faces were found in the photographs at their original size. So they correct the
+    teacher where it misses a reduced face or misplaces an enlarged one.
     outputs: the teacher's, as `RetinaFace.forward` returns them, with its own anchors.
     anchors: (N, 4), as `anchor_grid` returns them.
     Raises InputError: outputs and mosaics do not agree in number.
@@ -73,9 +73,9 @@ def targets_of(
 
 
 def distillation_loss(outputs: tuple[Tensor, Tensor, Tensor], targets: Targets) -> Tensor:
-    """Loss of the student's outputs, a scalar: focal for the scores, smooth L1 for the offsets.
+    """The scalar loss of the student's outputs: focal for scores, smooth L1 for offsets.
 
-    Each part is a sum over anchors divided by the number of faces' anchors (at least 1).
+    Each part is a sum over anchors, divided by the number of face anchors (at least 1).
     """
     logits, boxes, landmarks = outputs
     margin = logits[..., 1] - logits[..., 0]  # (B, N): the face's logit
@@ -93,7 +93,7 @@ def distillation_loss(outputs: tuple[Tensor, Tensor, Tensor], targets: Targets) 
 
 
 def _distrust(targets: Targets, row: int, picture: Mosaic, anchors: tuple[Tensor, Tensor]) -> None:
-    """Forget what the teacher says of a mosaic's turned cells."""
+    """Discard the teacher's answers in a mosaic's rotated cells."""
     grid, corners = anchors
     x, y = grid[:, 0], grid[:, 1]
     for left, top, right, bottom in picture.turned.tolist():
@@ -117,11 +117,11 @@ def _correct(
     sides = (known[:, 2:] - known[:, :2]).amin(dim=1)  # (F,)
     overlaps = box_overlaps(known, corners)  # (F, N)
     best, owner = overlaps.max(dim=0)
-    own_anchor = overlaps.argmax(dim=1)  # every face has one, however small
+    own_anchor = overlaps.argmax(dim=1)  # every face has one, even a small face
     best[own_anchor], owner[own_anchor] = 1.0, torch.arange(len(known))
     claimed = best >= _MATCHED
     for face in torch.nonzero(sides > _TEACHER_SIDES[1])[:, 0]:
-        # The teacher sees parts of a large face as faces: the small anchors in it are none.
+        # The teacher takes parts of a large face for faces, so small anchors in it become negative.
         left, top, right, bottom = known[face]
         x, y, width = grid[:, 0], grid[:, 1], grid[:, 2]
         inside = (x > left) & (x < right) & (y > top) & (y < bottom) & ~claimed

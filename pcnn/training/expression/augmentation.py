@@ -1,4 +1,4 @@
-"""Random variations of training faces, a batch at a time."""
+"""Random augmentation of training faces, batch by batch."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from pcnn.faces.resampling import resample
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far each variation goes.
+    """Ranges of the random changes.
 
-    rotation_deg: at most this far either way. scale: factor between 1 − scale and 1 + scale.
-    shift: at most this fraction of the side. contrast: as scale. brightness: at most this much
-    of the full range. erase: the probability that a rectangle of 2–12 % of the face is made grey.
-    blur: the probability that a face is shrunk to a side between `coarsest` and its own, drawn
-    evenly in the logarithm, and enlarged again. noise: at most this standard deviation of the full
-    range, drawn for each face. gamma: values are raised to a power between 1 / gamma and gamma.
+    rotation_deg: largest angle in either direction. scale: factors of 1 − scale … 1 + scale.
+    shift: largest shift, as a fraction of the side. contrast: as scale.
+    brightness: largest change, as a fraction of the full range.
+    erase: probability of a grey rectangle over 2–12 % of the face.
+    blur: probability that a face is reduced and enlarged again. The smaller side is between
+        `coarsest` and the face's own, uniform in the logarithm.
+    noise: largest standard deviation, as a fraction of the full range; drawn for each face.
+    gamma: values are raised to a power between 1 / gamma and gamma.
     """
 
     rotation_deg: float = 20
@@ -36,7 +38,7 @@ class Augmentation:
     gamma: float = 1.0
 
     def calmer(self) -> Augmentation:
-        """Half as far, and nothing erased."""
+        """Half the ranges, without erasing."""
         return Augmentation(
             rotation_deg=self.rotation_deg / 2,
             scale=self.scale / 2,
@@ -52,7 +54,7 @@ class Augmentation:
 
 
 class Augmenter:
-    """Varies faces by kornia's augmentations.
+    """Random augmentation of faces with kornia.
 
     Raises InputError: kornia is not installed, or options out of range.
     """
@@ -88,10 +90,10 @@ class Augmenter:
         )
 
     def __call__(self, faces: Tensor, size: int, seed: int) -> Tensor:
-        """Faces resampled to the network's size and varied.
+        """Resample faces to the network's size and change them at random.
 
-        faces: (B, C, h, w) float, 0…1. seed: of all that is drawn at random.
-        Returns (B, C, size, size) float, 0…1. Positions outside read the nearest edge.
+        faces: (B, C, h, w) float, 0…1. seed: of all random choices.
+        Returns (B, C, size, size) float, 0…1. Positions outside a face take its nearest pixel.
         """
         devices = [faces.device] if faces.is_cuda else []
         with torch.random.fork_rng(devices):
@@ -100,7 +102,7 @@ class Augmenter:
             return self._degrade(varied)
 
     def _degrade(self, faces: Tensor) -> Tensor:
-        """Faces (B, C, S, S) of 0…1, darker or lighter, coarser and noisier."""
+        """Change the gamma, resolution and noise of faces (B, C, S, S) of 0…1."""
         options, device = self._options, faces.device
         each = (len(faces), 1, 1, 1)
         if options.gamma > 1:
@@ -114,12 +116,12 @@ class Augmenter:
         return faces.clamp(0, 1)
 
 
-# Faces of a batch are made coarser in so many groups: each group is one call.
+# Number of groups in which faces of a batch are made coarser; each group is one call.
 _GROUPS = 4
 
 
 def _coarsen(faces: Tensor, share: float, coarsest: int) -> Tensor:
-    """Faces of which about `share` were shrunk and enlarged again, group by group."""
+    """Reduce and enlarge about a `share` of the faces, group by group."""
     size, count = faces.shape[3], len(faces)
     order = torch.randperm(count, device=faces.device)
     coarse = faces.clone()

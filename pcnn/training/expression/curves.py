@@ -1,4 +1,4 @@
-"""A training's log as a picture."""
+"""Chart of a training's log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A resumable training of an expression network."""
+"""Resumable training loop of an expression network."""
 
 from __future__ import annotations
 
@@ -33,19 +33,20 @@ from pcnn.training.optimiser import average_decay, parameter_groups
 from pcnn.weights.checkpoints import check_targets, fill, fill_optimizer, read_training
 from pcnn.weights.schema import anything, mapping
 
-# Options that a training may be gone on with after they changed.
+# Options that may change when a training is resumed.
 _NO_PART_IN_STEPS = ("data", "output", "detector", "mirror", "storage", "init_share")
 
 
 class ExpressionTraining:
-    """A training that can be stopped at any step and gone on with, to the same result.
+    """A training that can be stopped at any step and resumed, with the same result.
 
-    Every random choice is a function of the seed and the step, so the state is the step
-    number, the network, its average, the optimiser, and what teachers answered. Where
+    Each random choice is a function of the seed and the step. So the state consists of the step
+    number, the network, its average, the optimiser and the teachers' answers. If
     torch.distributed is initialised, each process computes its share of every batch.
-    train: the faces, and second: the same with labels of the second kind, if options.second.
-    photographs: (M, S, S) faces without labels, uint8, if options.photographs; as sharp as they
-        are, see options.
+    train: the faces with labels. second: the same faces with labels of the second kind, if
+        options.second is above 0.
+    photographs: (M, S, S) or (M, S, S, 3) uint8 faces without labels, at their original
+        sharpness, if options.photographs is given.
     Raises InputError: options and data that do not fit together.
     """
 
@@ -68,7 +69,8 @@ class ExpressionTraining:
         )
         if options.batch % world:
             raise InputError(
-                f"ExpressionTraining: batch {options.batch} cannot be shared by {world} processes"
+                f"ExpressionTraining: batch must be a multiple of the {world} processes, "
+                f"got {options.batch}"
             )
         self.share = options.batch // world
         torch.manual_seed(options.seed)
@@ -86,7 +88,7 @@ class ExpressionTraining:
         self._sharp = None if photographs is None else photographs.to(self.device)
         self._drawn_by = _drawn_by(train.votes, options.balance)
         self._teachers = load_teachers(options.teachers, train.classes)
-        # For each kind of labels (N + M, classes), photographs last; made with the first batch.
+        # For each kind of labels (N + M, classes), photographs last; computed for the first batch.
         self._targets: list[Tensor] | None = None
         self.step = 0
         self.epoch_steps = len(train) // options.batch
@@ -104,10 +106,10 @@ class ExpressionTraining:
 
     @own_settings(gradients=True)
     def teach(self) -> list[Tensor]:
-        """Have the teachers answer to all faces, as the first step does where nobody did before.
+        """Compute the targets of all faces, with the teachers' answers.
 
-        Shows its progress on a terminal's stderr.
-        Returns for each kind of labels what is to be learnt, (N + M, classes).
+        The first step calls this if it was not called before. Shows its progress on stderr, if
+        that is a terminal. Returns the targets (N + M, classes) for each kind of labels.
         """
         options, kinds = self.options, [self.train]
         if self._second is not None:
@@ -115,7 +117,7 @@ class ExpressionTraining:
         self._targets = []
         for place, kind in enumerate(kinds):
             labels = _targets(kind.votes, options.labels)
-            # Teachers who do not know the second labels teach only the first.
+            # Teachers without heads for the second labels teach only the first.
             teachers = [t for t in self._teachers if place == 0 or t.classes == kind.classes]
             if teachers:
                 answers = self._answers(teachers, self.train.faces, place)
@@ -139,7 +141,7 @@ class ExpressionTraining:
 
     @own_settings(gradients=True)
     def advance(self) -> float:
-        """One step of optimisation; returns its loss."""
+        """Run one step of the optimiser and return its loss."""
         self.learner.train()
         faces, targets = self._batch()
         for group in self.optimizer.param_groups:
@@ -159,7 +161,7 @@ class ExpressionTraining:
 
     @own_settings(gradients=True)
     def result(self) -> Learner:
-        """What the training has come to: the average, with `init_share` of what it began with."""
+        """The trained weights: the average, mixed with a share `init_share` of the start."""
         learner = copy.deepcopy(self.average)
         if self.options.init_share:
             begun = new_learner(self.options, self.train, self._second, self.device)
@@ -168,7 +170,7 @@ class ExpressionTraining:
 
     @own_settings(gradients=True)
     def save(self, path: Path) -> None:
-        """Write the whole state in one atomic step."""
+        """Write the whole state atomically."""
         state = {
             "options": dataclasses.asdict(self.options),
             "step": self.step,
@@ -182,24 +184,24 @@ class ExpressionTraining:
 
     @own_settings(gradients=True)
     def resume(self, path: Path) -> None:
-        """Go on from a saved state.
+        """Continue from a saved state.
 
         Raises InputError: it was made with other options. WeightsError: it is damaged.
         """
         state = read_training(path, self.device, mapping(anything))
         ours = dataclasses.asdict(self.options)
         defaults = {option.name: option.default for option in dataclasses.fields(self.options)}
-        begun = {**defaults, **state["options"]}  # by a version that had fewer, perhaps
+        begun = {**defaults, **state["options"]}  # an older version may have fewer options
         free = set(_NO_PART_IN_STEPS) - ({"detector"} if self.options.aligned else set())
         changed = [name for name in ours if name not in free and ours[name] != begun[name]]
         if changed:
             raise InputError(
-                f"ExpressionTraining: {path} was begun with another {', '.join(changed)}; "
-                "remove it to start afresh, or repeat the options"
+                f"ExpressionTraining: {path} was started with another {', '.join(changed)}; "
+                "repeat the options, or remove the file to start again"
             )
         if "learner" not in state:
             raise InputError(
-                f"ExpressionTraining: {path} was begun by an older pcnn; remove it to start afresh"
+                f"ExpressionTraining: {path} was started by an older pcnn; remove it to start again"
             )
         count = len(self.train) + (0 if self._photographs is None else len(self._photographs))
         targets = state.get("targets")
@@ -208,7 +210,7 @@ class ExpressionTraining:
             check_targets(path, targets, kinds, len(self.train.classes))
         if targets is not None and len(targets[0]) != count:
             raise InputError(
-                f"ExpressionTraining: {path} was begun with {len(targets[0])} faces, "
+                f"ExpressionTraining: {path} was started with {len(targets[0])} faces, "
                 f"the data have {count}"
             )
         fill(path, "learner", self.learner, state["learner"])
@@ -235,7 +237,7 @@ class ExpressionTraining:
         return weigh([faces], config)[0], [kind[chosen] for kind in targets]
 
     def _draw_photographs(self, targets: Tensor) -> Tensor:
-        """The photographs of this step's batch, by their numbers; those that are sure enough."""
+        """Indices of photographs for this step's batch, drawn from the confident ones."""
         options = self.options
         sure = targets[len(self.train) :].amax(1) >= options.photographs_confidence
         numbers = sure.nonzero()[:, 0]
@@ -245,7 +247,7 @@ class ExpressionTraining:
         return numbers[drawn.to(self.device)]
 
     def _order(self, generator: torch.Generator) -> Tensor:
-        """The faces of an epoch, in their order."""
+        """Indices of the faces of an epoch, in order."""
         if self._drawn_by is None:
             return torch.randperm(len(self.train), generator=generator)
         return torch.multinomial(self._drawn_by, len(self.train), True, generator=generator)
@@ -263,7 +265,7 @@ class ExpressionTraining:
         return parts[0] if len(parts) == 1 else parts[0] + options.second * parts[1]
 
     def _schedule(self) -> float:
-        """The share of the peak rate that this step gets."""
+        """The learning rate of this step, as a share of its peak."""
         if self.options.optimizer == "sgd":
             return float(0.5 ** (self.step // (15 * self.epoch_steps)))
         at = (self.step + 1) / self.steps
@@ -274,12 +276,12 @@ class ExpressionTraining:
         )
 
 
-# Teachers learnt from faces of this side, and are shown photographs' faces no finer.
+# The side of the teachers' training faces. They see photographs at the same resolution.
 _TEACHERS_SIDE = 48
 
 
 def _shrink(faces: Tensor, side: int) -> Tensor:
-    """(M, S, S) or (M, S, S, 3) uint8 → the same with sides of `side` pixels, averaged."""
+    """Reduce faces (M, S, S) or (M, S, S, 3) uint8 to a side of `side` pixels, antialiased."""
     shrunk = [
         F.interpolate(to_planes(chunk), size=(side, side), mode="bilinear", antialias=True)
         for chunk in faces.split(256)
@@ -296,14 +298,14 @@ def _optimizer(network: nn.Module, options: ExpressionOptions) -> torch.optim.Op
 
 
 def _targets(votes: Tensor, labels: str) -> Tensor:
-    """(N, classes) probabilities: the votes, or all for the class that has most."""
+    """Probabilities (N, classes): the votes, or 1 for the class with most votes."""
     if labels == "votes":
         return votes
     return F.one_hot(votes.argmax(1), votes.shape[1]).to(votes.dtype)
 
 
 def _drawn_by(votes: Tensor, balance: float) -> Tensor | None:
-    """(N,) how often each face is drawn, relative to others; None: each once."""
+    """Relative frequencies (N,) of the faces in an epoch; None draws each face once."""
     if balance == 0:
         return None
     labels = votes.argmax(1)

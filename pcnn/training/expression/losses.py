@@ -1,4 +1,4 @@
-"""What training minimises."""
+"""Loss of the expression network."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor
 def two_phase_loss(
     logits: Tensor, region_logits: Tensor, targets: Tensor, *, alpha: float = 12, beta: float = 8
 ) -> Tensor:
-    """alpha · CE(logits) + beta · CE(region logits), the mean over the batch.
+    """The two-phase loss alpha · CE(logits) + beta · CE(region logits), averaged over the batch.
 
     logits, region_logits: (B, classes). targets: (B, classes) probabilities, or (B,) int64.
-    Source: Tian et al. 2025; alpha and beta as there.
+    Source: Tian et al. 2025, also for alpha and beta.
     """
     return alpha * F.cross_entropy(logits, targets) + beta * F.cross_entropy(region_logits, targets)

@@ -1,4 +1,4 @@
-"""What decides the outcome of a training of an expression network."""
+"""Options that determine the result of an expression training."""
 
 from __future__ import annotations
 
@@ -22,40 +22,47 @@ _CHOICES = {
 
 @dataclass(frozen=True)
 class ExpressionOptions:
-    """What decides the outcome of a training, beside the data: a recipe.
+    """Options of an expression training. A recipe has all of them except data and output.
 
-    network: "trunk" (FaceNet) or "pcnn". init: weights to start from: of a trunk, which goes into
-    all six of a pcnn, or of the same network.
-    size: side of the face view, in pixels. width: see ModelConfig.
-    colour: whether the network sees RGB, normalised as ImageNet, instead of grey.
-    optimizer: "adamw" with one cycle of the rate (a rise over the share `warm_up` of the steps,
-    then half a cosine), or "sgd" as in the paper (momentum 0.9, halved every 15 epochs).
-    lr: the peak rate. clip: the largest norm of the gradient.
-    labels: "votes" (soft) or "majority" (the class with most votes).
-    balance: 0 draws every face once an epoch; 1 draws every class as often as any other, with
-    repetition; between, classes by (number of faces) ** (1 − balance).
-    alpha, beta: weights of the two-phase loss, as in the paper; only their ratio matters to AdamW.
-    calm: in this share of the steps, the last, faces vary half as far (Augmentation.calmer).
-    teachers: weights files whose mean probabilities are mixed into the labels by `teaching`, 0…1:
-        those of each face, aligned or not as here, with its mirror image, before it is varied.
-    ema: decay of the averaged weights, which are the ones that are kept.
-    init_share: of `init`, a network of the same kind, in what is kept: 0…1, the mean of both
-        weights (Wortsman et al., Robust Fine-Tuning of Zero-Shot Models, CVPR 2022).
-    seed: of everything random. precision: of the arithmetic, "bfloat16" by autocast.
-    detector: whose landmarks faces are aligned by, and the template is measured by.
-    aligned: whether faces are aligned, see alignment; so will pictures be that are given as faces.
-    mirror: whether the weights are to be used with mirror images, see mirror.read_both.
-    backbone: see ModelConfig. `init` may also be the published face weights of a backbone, see
+    network: "trunk" (FaceNet) or "pcnn".
+    data, output: the data set, see docs/data.md, and the weights file to write.
+    init: weights to start from: those of a trunk, used for all six trunks of a pcnn; those of the
+        same network; or published face weights of a backbone, see
         mobilenet.start_from_published.
-    second: the weight in the loss of FER2013's own seven labels, which heads of their own learn;
-        0: none do.
-    photographs: an archive of photographs whose faces are learnt, too: the labels are what the
-        teachers answer to them at the size of the training faces. None: no others are learnt.
-    photographs_share: how many of them there are in a batch, as a share of `batch`.
-    photographs_confidence: faces for which the teachers' likeliest class has less are left out.
-    saliency: the model by whose maps faces are multiplied after their variation, see
-        saliency.weigh; None: by none.
-    storage: how the weights are written, see storage.narrow.
+    size: side of the face view, in pixels. width, backbone: see ModelConfig.
+    colour: True for RGB input, normalised as for ImageNet, instead of grey.
+    epochs: passes over the faces. batch: faces in each step.
+    optimizer: "adamw" with a one-cycle schedule: the rate rises during the share `warm_up` of the
+        steps, then falls along half a cosine. "sgd" is the paper's: momentum 0.9, rate halved
+        every 15 epochs.
+    lr: the peak rate. weight_decay: of the optimiser. clip: the largest norm of the gradient.
+    labels: "votes" (soft) or "majority" (the class with most votes).
+    balance: 0 draws every face once an epoch. 1 draws all classes equally often, with repetition.
+        In between, a class is drawn in proportion to (number of faces) ** (1 − balance).
+    alpha, beta: weights of the two-phase loss, as in the paper. With AdamW only their ratio
+        matters.
+    calm: the share of the steps, at the end, with reduced augmentation (Augmentation.calmer).
+    teachers: weights files. Their mean probabilities are mixed into the labels by `teaching`,
+        0…1. Teachers see each face, aligned as here, and its mirror image, without augmentation.
+    ema: decay of the weight average. The average is written.
+    init_share: share of `init`, a network of the same kind, in the written weights: 0…1. Both
+        weights are averaged (Wortsman et al., Robust Fine-Tuning of Zero-Shot Models, CVPR 2022).
+    seed: of all random choices. precision: of the arithmetic; "bfloat16" uses autocast.
+    detector: its landmarks align the faces and give the template.
+    aligned: True aligns faces, see alignment. Predictions for cut-out faces then align, too.
+    mirror: True if predictions shall use mirror images, see mirror.read_both.
+    second: weight of FER2013's own seven labels in the loss. They have their own heads. 0 for
+        none.
+    photographs: an archive of photographs. Their faces are also learnt, with the teachers'
+        answers at the size of the training faces as labels. None for no photographs.
+    photographs_share: number of photographs in a batch, as a share of `batch`.
+    photographs_confidence: the least probability of the teachers' likeliest class; photographs
+        below it are left out.
+    saliency: the model whose maps weigh the faces after augmentation, see saliency.weigh; None
+        for no model.
+    storage: the format of the written weights, see compression.narrow.
+    augmentation: ranges of the random changes.
+    Raises InputError: values out of range, or options that contradict each other.
     """
 
     network: str
@@ -128,7 +135,7 @@ class ExpressionOptions:
                     f"ExpressionOptions: {name} must lie in 0…1, got {getattr(self, name)}"
                 )
         if self.photographs and not self.teachers:
-            raise InputError("ExpressionOptions: photographs have no labels; they need teachers")
+            raise InputError("ExpressionOptions: photographs= needs teachers= to label them")
         find_backbone(self.backbone)
         if self.saliency is not None:
             find_model(self.saliency)

@@ -1,4 +1,4 @@
-"""Faces out of photographs, for teachers to label."""
+"""Faces cut from photographs, for teachers to label."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from pcnn.training.detector.photographs import is_held_out, read_photographs
 def photograph_faces(
     path: str | Path, detector: Detector, template: ArrayLike, size: int, *, grey: bool
 ) -> Tensor:
-    """The faces in an archive of photographs, but those held out, aligned and as sharp as they are.
+    """Aligned faces of an archive of photographs, at their original sharpness.
 
     path: see photographs.read_photographs. template, size: see align_faces.
-    Faces whose box is less than a third of `size` wide or high are left out.
-    Returns (M, size, size) or (M, size, size, 3) uint8.
-    Raises InputError: as read_photographs; no faces.
+    Held-out photographs are left out, and so are faces whose box is less than a third of `size`
+    wide or high.
+    Returns (M, size, size) if grey, else (M, size, size, 3); uint8.
+    Raises InputError: as read_photographs; also if no face is left.
     """
     cache = cache_folder() / "landmarks" / f"{Path(path).stem}.npz"
     channels = 1 if grey else 3

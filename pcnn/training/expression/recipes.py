@@ -1,4 +1,4 @@
-"""Recipes: training options kept in a small TOML file beside the weights they made."""
+"""Recipes: TOML files of training options, stored beside their weights."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pcnn.errors import InputError
 from pcnn.training.expression.augmentation import Augmentation
 from pcnn.training.expression.options import ExpressionOptions
 
-_MOST = 2**53  # whole numbers up to here are floating ones, too
-_PLACES = ("data", "output")  # say where things lie on one machine: no part of a recipe
+_MOST = 2**53  # whole numbers below this are exact as floating ones
+_PLACES = ("data", "output")  # places on one machine, not part of a recipe
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
-    """The options in a recipe, as keywords for ExpressionOptions.
+    """The options of a recipe, as keywords for ExpressionOptions.
 
-    A recipe has the names of ExpressionOptions at its top, but for data and output, and those of
-    Augmentation in a table [augmentation]; what it leaves out keeps its default.
-    Raises InputError: no such file, no TOML, or a name or type that does not belong there.
+    A recipe has names of ExpressionOptions, except data and output. The table [augmentation] has
+    names of Augmentation. Missing options keep their defaults.
+    Raises InputError: the file cannot be read, is not TOML, or has an unknown name or wrong type.
     """
     try:
         import tomllib
@@ -31,7 +31,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"recipe {path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, or nested without end
-        raise InputError(f"recipe {path}: is no TOML ({error})") from error
+        raise InputError(f"recipe {path}: is not TOML ({error})") from error
     if "augmentation" in options:
         varied = _checked(path, options["augmentation"], Augmentation, "[augmentation] ")
         options["augmentation"] = Augmentation(**varied)
@@ -39,7 +39,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
 
 
 def _checked(path: str | Path, table: object, kind: type, place: str) -> dict[str, Any]:
-    """The table's values, their names and types those of the dataclass `kind`."""
+    """The table's values, after a check of names and types against the dataclass `kind`."""
     if not isinstance(table, dict):
         raise InputError(f"recipe {path}: {place.strip()} must be a table, got {table!r}")
     fields = {field.name: field for field in dataclasses.fields(kind) if field.name not in _PLACES}
@@ -47,7 +47,7 @@ def _checked(path: str | Path, table: object, kind: type, place: str) -> dict[st
     for name, value in table.items():
         if name not in fields:
             known = ", ".join(fields)
-            raise InputError(f"recipe {path}: {place}{name} is no option; there are {known}")
+            raise InputError(f"recipe {path}: {place}{name} is unknown; options are {known}")
         expected = str(fields[name].type)
         if expected == "float" and type(value) is int and abs(value) < _MOST:
             value = float(value)  # noqa: PLW2901 (TOML's 1 for 1.0)

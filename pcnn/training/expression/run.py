@@ -1,4 +1,4 @@
-"""`pcnn-train trunk` and `pcnn-train expression`: the commands and the files they write."""
+"""Expression training, from a data set to a weights file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from pcnn.weights.expression import SECOND_PREFIX
 from pcnn.weights.files import write
 
 _CHECKPOINT_SECONDS = 120
-# The labels that further heads may learn: FER2013's own.
+# The second kind of labels: FER2013's own.
 SECOND = "fer2013"
 
 
@@ -42,12 +42,13 @@ SECOND = "fer2013"
 def train_expression(
     options: ExpressionOptions, *, device: str = "cpu", valid_split: str = "valid"
 ) -> Path:
-    """Train to the end, going on from a checkpoint beside `output` if there is one.
+    """Train an expression network, or continue from a checkpoint beside `output`.
 
-    device: where to compute. valid_split: the split that is scored every epoch.
-    Beside the weights file stand `<output>.log.jsonl` (a line every epoch), `<output>.png` (its
-    curves) and, until the end, `<output>.checkpoint`. Returns the weights file's path.
-    Raises InputError: data, checkpoint or options that do not fit.
+    device: the device to compute on. valid_split: the split to score after each epoch.
+    Other files beside the weights are `<output>.log.jsonl` (a line for each epoch),
+    `<output>.png` (its curves) and, during the training, `<output>.checkpoint`.
+    Returns the path of the weights file.
+    Raises InputError: data, checkpoint or options that do not fit together.
     """
     output = Path(options.output)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +75,7 @@ def train_expression(
             options.photographs, detector, template, options.size, grey=not options.colour
         )
     training = ExpressionTraining(options, train, device, second=second, photographs=photographs)
-    if options.aligned and training.rank == 0:  # the one that scores
+    if options.aligned and training.rank == 0:  # only this process scores
         valid = aligned(valid)
     if checkpoint.exists():
         training.resume(checkpoint)
@@ -133,7 +134,7 @@ def _write_weights(
 ) -> None:
     learner, options = training.result(), training.options
     tensors = narrow(_state(learner), options.storage)
-    learner = _stored(learner, widen(tensors))  # scored as it is stored
+    learner = _stored(learner, widen(tensors))  # scored with the stored precision
     network = learner.network
     logits, regions = predict_logits(network, valid.faces, mirror=options.mirror)
     name = Path(options.data).name
@@ -168,7 +169,7 @@ def _write_weights(
 
 
 def _state(learner: Learner) -> dict[str, Tensor]:
-    """The tensors of a file: the network's, and those of its heads for second labels."""
+    """The tensors of a weights file: the network's, and those of the heads for second labels."""
     state = learner.network.state_dict()
     if learner.second is not None:
         prefix = f"{SECOND_PREFIX}{SECOND}."
@@ -177,7 +178,7 @@ def _state(learner: Learner) -> dict[str, Tensor]:
 
 
 def _stored(learner: Learner, tensors: Mapping[str, Tensor]) -> Learner:
-    """The learner with the tensors of a file."""
+    """Load the tensors of a weights file into the learner and return it."""
     prefix = f"{SECOND_PREFIX}{SECOND}."
     own = {name: t for name, t in tensors.items() if not name.startswith(prefix)}
     learner.network.load_state_dict(own)
@@ -188,7 +189,7 @@ def _stored(learner: Learner, tensors: Mapping[str, Tensor]) -> Learner:
 
 
 def _second_labels(options: ExpressionOptions, train: FaceSet) -> FaceSet:
-    """Those of the training faces that have a label of FER2013, with it."""
+    """The training faces that have a label of FER2013, with these labels."""
     others = load_faces(options.data, "train", grey=not options.colour, labels=SECOND)
     places = {name: index for index, name in enumerate(others.names)}
     kept = [index for index, name in enumerate(train.names) if name in places]
@@ -200,9 +201,9 @@ def _second_labels(options: ExpressionOptions, train: FaceSet) -> FaceSet:
 def _describe_second(
     learner: Learner, options: ExpressionOptions, valid: FaceSet
 ) -> dict[str, Any]:
-    """What a file says of its heads for second labels: classes, temperatures, scores.
+    """Metadata of the heads for second labels: classes, temperatures, scores.
 
-    valid: the faces that are scored, as the network reads them.
+    valid: the faces to score, aligned if the network needs that.
     """
     others = load_faces(options.data, "valid", grey=not options.colour, labels=SECOND)
     places = {name: index for index, name in enumerate(others.names)}
@@ -220,7 +221,7 @@ def _describe_second(
 
 
 def _portable(options: ExpressionOptions) -> dict[str, Any]:
-    """The options as they may be published: files by their names, wherever they lay."""
+    """The options for publication: files by their names, without folders."""
     published = dataclasses.asdict(options)
     for name in ("data", "output", "init", "detector", "photographs"):
         if published[name]:
@@ -231,7 +232,10 @@ def _portable(options: ExpressionOptions) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def in_its_process(device: str) -> Iterator[str]:
-    """The device of this process; one of several where torchrun started it."""
+    """The device of this process; with torchrun, one of several.
+
+    The process joins torchrun's group for the duration of the block.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if "RANK" not in os.environ:

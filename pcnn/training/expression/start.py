@@ -1,4 +1,4 @@
-"""What a training begins with: networks at random, from weights, or from a published network."""
+"""Initial networks of a training: random, from weights, or from a published network."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ _CALIBRATION_FACES = 256
 def new_learner(
     options: ExpressionOptions, train: FaceSet, second: FaceSet | None, device: torch.device
 ) -> Learner:
-    """The networks as a training begins with them: at random, or from `options.init`.
+    """The initial network of a training: random, or from `options.init`.
 
-    train: gives the classes and grey or RGB; a published network's norms are measured on its
-    faces. second: gives the classes of second heads, None for none.
-    Raises InputError: `init` does not fit the options. WeightsError: see weights.read.
+    train: gives the classes and the number of channels. The norms for published weights are
+        measured on its faces.
+    second: gives the classes of the second heads; None for no second heads.
+    Raises InputError: `init` does not fit the options. Raises WeightsError: see files.read.
     """
     grey = train.faces.dim() == 3
     config = ModelConfig(
@@ -60,22 +61,22 @@ def new_learner(
         given = type(start.network), start.network.config.size
         if options.init_share and given != (type(network), config.size):
             kind = f"{options.network} of size {config.size}"
-            raise InputError(f"ExpressionTraining: init_share needs an init that is a {kind}")
+            raise InputError(f"ExpressionTraining: init_share= needs init= of a {kind}")
         network.start_from(start.network)
         if learner.second and start.second and start.classes == learner.classes:
             learner.second.load_state_dict(start.second.state_dict(), strict=False)
     elif options.init_share:
-        raise InputError("ExpressionTraining: init_share needs an init")
+        raise InputError("ExpressionTraining: init_share= needs init=")
     learner.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return learner
 
 
 def _start_from_published(network: FaceNet, init: str, faces: Tensor) -> None:
-    """Fill the network's trunk and stage 4; norms are measured on some of the training faces."""
+    """Fill the network's trunk and stage 4. Norms are measured on some training faces."""
     config = network.config
     if config.backbone != "mobilenet":
         raise InputError(
-            f"ExpressionTraining: {init} holds a MobileNet's weights; set backbone to 'mobilenet'"
+            f"ExpressionTraining: {init} holds a MobileNet's weights; use backbone='mobilenet'"
         )
     chosen = faces[:: max(1, len(faces) // _CALIBRATION_FACES)][:_CALIBRATION_FACES]
     views = normalise(resample(to_planes(chosen), config.size), config)

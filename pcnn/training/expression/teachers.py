@@ -1,4 +1,4 @@
-"""What trained networks answer to faces, mixed into the labels that another is to learn."""
+"""Teachers: trained networks whose answers are mixed into the labels."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _FACES_AT_ONCE = 1024  # between two steps of the progress bar
 
 @own_settings(gradients=True)
 def load_teachers(paths: Sequence[str], classes: tuple[str, ...]) -> list[Learner]:
-    """Networks by weights' names or paths.
+    """Load teachers by the names or paths of their weights.
 
-    classes: of the labels that they are to know; their second labels may differ.
-    Raises InputError: one that knows other classes than these. WeightsError: see read.
+    classes: the classes that each must have; their second labels may differ.
+    Raises InputError: a teacher has other classes. Raises WeightsError: see files.read.
     """
     teachers = []
     for path in paths:
@@ -30,8 +30,8 @@ def load_teachers(paths: Sequence[str], classes: tuple[str, ...]) -> list[Learne
         known = teacher.network.config.classes
         if known != classes:
             raise InputError(
-                f"ExpressionTraining: the teacher {path} has the classes "
-                f"{', '.join(known)}, the data {', '.join(classes)}"
+                f"ExpressionTraining: the teacher {path} must have the data's classes "
+                f"{', '.join(classes)}, got {', '.join(known)}"
             )
         teachers.append(teacher)
     return teachers
@@ -46,11 +46,12 @@ def mean_answers(
     device: torch.device,
     shown: bool,
 ) -> Tensor:
-    """The mean probabilities that teachers answer to faces, each with its mirror image.
+    """The teachers' mean probabilities for faces, each read with its mirror image.
 
     teachers: at least one. faces: (N, H, W) grey or (N, H, W, 3) RGB, uint8, N ≥ 1.
-    second: the answers in their second labels. device: where they are computed.
-    shown: whether progress is shown on a terminal's stderr. Returns (N, classes) on the CPU.
+    second: True for the second labels. device: the device to compute on.
+    shown: whether to show progress on stderr, if that is a terminal.
+    Returns (N, classes) on the CPU.
     """
     chunks = faces.split(_FACES_AT_ONCE)
     answers = []

@@ -466,7 +466,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
 
 def test_a_checkpoint_of_other_options_is_refused(options: DetectorOptions) -> None:
     train_detector(replace(options, steps=1, polish=0))
-    with pytest.raises(InputError, match=r"was made with other options .*remove it to start anew"):
+    with pytest.raises(InputError, match=r"was made with other options .*the file to start again"):
         train_detector(options)
 
 

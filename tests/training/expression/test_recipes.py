@@ -37,14 +37,14 @@ def test_what_is_written_and_what_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("epochs = ", "is no TOML"),
-        ("epoch = 3", "epoch is no option; there are network, init, size"),
-        ('data = "here"', "data is no option"),
+        ("epochs = ", "is not TOML"),
+        ("epoch = 3", "epoch is unknown; options are network, init, size"),
+        ('data = "here"', "data is unknown"),
         ('epochs = "three"', "epochs must be float, got 'three'"),
         ("size = 96.5", "size must be int, got 96.5"),
         ('teachers = "a"', "teachers must be tuple[str, ...], got 'a'"),
         ("augmentation = 3", "[augmentation] must be a table, got 3"),
-        ("[augmentation]\nflip = 1", "[augmentation] flip is no option; there are rotation_deg"),
+        ("[augmentation]\nflip = 1", "[augmentation] flip is unknown; options are rotation_deg"),
     ],
 )
 def test_what_is_wrong_is_said(text: str, message: str, tmp_path: Path) -> None:

@@ -1,0 +1,34 @@
+"""Messages of the library in the words of a command."""
+
+import pytest
+
+from pcnn.commands.process import exit_status, with_options
+from pcnn.errors import InputError
+
+OPTIONS = ("engine", "batch_size", "split", "skip_missing", "numbering", "init", "init_share")
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("use engine='torch'", "use --engine torch"),
+        ("batch_size=4 is too large", "--batch-size 4 is too large"),
+        ("choose one with split=: train, test", "choose one with --split: train, test"),
+        ("use missing='skip' to skip them", "use --skip-missing to skip them"),
+        ("give numbering={0: 'neutral', …} (see there)", "give --numbering (see there)"),
+        ("init_share= needs init=", "--init-share needs --init"),
+        ("omit head=", "omit head="),
+        ("PCNN_OPS=native, but", "PCNN_OPS=native, but"),
+        ("", ""),
+    ],
+)
+def test_arguments_become_options(message: str, expected: str) -> None:
+    assert with_options(message, OPTIONS) == expected
+
+
+def test_a_command_prints_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        raise InputError("load_faces: choose one with split=: train, test")
+
+    assert exit_status("pcnn-x", work, {"split": None}) == 2
+    assert capsys.readouterr().err == "pcnn-x: load_faces: choose one with --split: train, test\n"
