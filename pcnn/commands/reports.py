@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pcnn.errors import InputError
 from pcnn.images.files import shown
 from pcnn.results.values import FACE_COLUMNS, Expression, Face, Prediction
 
-FORMATS = ("table", "json", "jsonl", "csv")
+FORMATS = ("table", "json", "jsonl", "csv")  # of text; Parquet has a module of its own
 STREAMED = ("jsonl", "csv")  # written line by line, as results come
 
 _RUNNERS_UP = 2
@@ -27,6 +28,9 @@ class Report(Protocol):
 
     def add(self, source: str, result: Prediction | Expression) -> None:
         """One picture's result; an Expression where the picture itself is the face."""
+
+    def fail(self, source: str, error: InputError) -> None:
+        """One picture that could not be read; formats of text leave it out."""
 
     def close(self) -> None:
         """Write what has been held back. The stream stays open."""
@@ -46,7 +50,14 @@ def open_report(kind: str, stream: TextIO, *, classes: Sequence[str], crops: boo
     return _JsonReport(stream) if kind == "json" else _JsonLinesReport(stream)
 
 
-class _JsonLinesReport:
+class _TextReport:
+    """What formats of text have in common."""
+
+    def fail(self, source: str, error: InputError) -> None:
+        """Nothing: stderr has it."""
+
+
+class _JsonLinesReport(_TextReport):
     """One JSON object a line, one line a picture."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -60,7 +71,7 @@ class _JsonLinesReport:
         self._stream.flush()
 
 
-class _JsonReport:
+class _JsonReport(_TextReport):
     """A JSON list with one object for each picture, written as it grows."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -76,7 +87,7 @@ class _JsonReport:
         self._stream.flush()
 
 
-class _CsvReport:
+class _CsvReport(_TextReport):
     """A header, then one line a face: Prediction.rows. No face, no line."""
 
     def __init__(self, stream: TextIO, classes: Sequence[str], crops: bool) -> None:
@@ -100,7 +111,7 @@ class _CsvReport:
         self._stream.flush()
 
 
-class _TableReport:
+class _TableReport(_TextReport):
     """One row a face, for reading; printed when all are known. Never cut to a width of 80."""
 
     def __init__(self, stream: TextIO, crops: bool) -> None:
