@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from pcnn.commands.cluster import add_cluster, predict_on_ray, settle_address, wrong_on_ray
 from pcnn.commands.shared import (
     DONE,
     NOTHING_DONE,
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from rich.progress import Progress
 
-    from pcnn.commands.parquet import ParquetReport
     from pcnn.commands.reports import Report
     from pcnn.recognition.recognizer import Recognizer
+    from pcnn.results.parquet import ParquetReport
     from pcnn.results.values import Expression, Prediction
 
 
@@ -48,6 +49,7 @@ examples:
   pcnn-predict 'photos/**/*.jpg' --format csv --output faces.csv
   pcnn-predict photos --format jsonl | jq .faces[].label
   pcnn-predict photos --format parquet --output faces.parquet
+  pcnn-predict --ray photos --output faces.parquet    many processes, or a cluster; resumable
   pcnn-predict --faces fer/*.png                      pictures that already are faces
   pcnn-predict --info                                 versions, device, weights, ops
 
@@ -72,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--min-score", type=probability, metavar="P", help="least detection score, 0…1")
     add("--batch-size", type=positive, metavar="N", help="pictures in one pass")
     add("--info", action="store_true", help="show versions, device, weights, ops; then stop")
+    add_cluster(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -79,7 +82,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises InputError, WeightsError, NativeError: nothing can be done at all.
     """
-    return show_info(arguments) if arguments.info else predict_files(arguments)
+    if arguments.info:
+        return show_info(arguments)
+    return predict_on_ray(arguments) if arguments.ray else predict_files(arguments)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,10 +99,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> str:
+    settle_address(arguments)
     if not arguments.paths and not arguments.info:
         return "give at least one picture, folder or pattern (or --info)"
     if arguments.faces and (arguments.annotate or arguments.min_score is not None):
         return "--faces takes each picture for a face, so --annotate and --min-score have no place"
+    if arguments.ray:
+        return wrong_on_ray(arguments)
     if arguments.format == "parquet" and (arguments.output is None or arguments.info):
         return "--format parquet writes faces to a file: give --output FILE, and no --info"
     return ""
@@ -232,7 +240,7 @@ def _report(
     from pcnn.commands.reports import open_report
 
     if arguments.format == "parquet":
-        from pcnn.commands.parquet import parquet_report
+        from pcnn.results.parquet import parquet_report
 
         _check_output(arguments.output, files)
         with parquet_report(arguments.output, classes) as parquet:

@@ -204,7 +204,7 @@ def test_parquet_in_several_groups_and_of_faces(
 ) -> None:
     from pyarrow import parquet
 
-    from pcnn.commands import parquet as reports
+    from pcnn.results import parquet as reports
 
     monkeypatch.setattr(reports, "_PICTURES_AT_ONCE", 2)
     assert run("photos", "--faces", "--format", "parquet", "--output", "faces.parquet") == 0

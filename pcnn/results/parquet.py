@@ -11,7 +11,6 @@ from pcnn.disk import whole_file
 from pcnn.errors import InputError
 from pcnn.images.files import shown
 from pcnn.results.tables import Result, face_schema, needed, to_arrow
-from pcnn.results.values import Expression, Prediction
 
 _PICTURES_AT_ONCE = 4096  # in memory, and in a row group
 
@@ -41,25 +40,26 @@ class ParquetReport:
     def __init__(self, writer: Any, classes: Sequence[str]) -> None:
         self._writer = writer
         self._classes = classes
-        self._sources: list[str] = []
+        self._sources: list[str | None] = []
         self._results: list[Result] = []
 
-    def add(self, source: str, result: Prediction | Expression) -> None:
-        self._take(source, result)
+    def add(self, source: str | None, result: Result) -> None:
+        """One picture's result, or the error that stands for it; source: its name."""
+        # Names that are no Unicode cannot be text in Arrow; as in messages they are escaped.
+        escaped = source and source.encode("utf-8", "backslashreplace").decode()
+        self._sources.append(escaped)
+        self._results.append(result)
+        if len(self._results) >= _PICTURES_AT_ONCE:
+            self.close()
 
     def fail(self, source: str, error: InputError) -> None:
-        self._take(source, error)
+        """One picture that could not be read."""
+        self.add(source, error)
 
     def close(self) -> None:
+        """Write what has been held back."""
         if self._results:
             self._writer.write_table(
                 to_arrow(self._results, sources=self._sources, classes=self._classes)
             )
             self._sources, self._results = [], []
-
-    def _take(self, source: str, result: Result) -> None:
-        # Names that are no Unicode cannot be text in Arrow; as in messages they are escaped.
-        self._sources.append(source.encode("utf-8", "backslashreplace").decode())
-        self._results.append(result)
-        if len(self._results) >= _PICTURES_AT_ONCE:
-            self.close()
