@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import re
 import sys
 from collections.abc import Iterator
@@ -145,6 +146,7 @@ def _ray(arguments: argparse.Namespace) -> Iterator[None]:
 
     ray = ray_modules("pcnn-predict --ray")
     ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     if ray.is_initialized():
         yield
         return
@@ -155,8 +157,8 @@ def _ray(arguments: argparse.Namespace) -> Iterator[None]:
         own = {"num_cpus": cores, "object_store_memory": _STORE_BYTES, "include_dashboard": False}
     try:
         ray.init(arguments.ray, logging_level="ERROR", log_to_driver=False, **own)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise InputError(f"--ray {arguments.ray}: no such cluster ({error})") from error
+    except Exception as error:  # Ray raises that very class where its processes do not start
+        raise InputError(f"--ray {arguments.ray}: the cluster does not answer ({error})") from error
     try:
         yield
     finally:
