@@ -154,6 +154,31 @@ class Prediction:
             self.rows(), columns=[*FACE_COLUMNS, *(self.faces[0].scores if self.faces else ())]
         )
 
+    def to_supervision(self) -> Any:
+        """The faces as supervision.Detections, in order.
+
+        xyxy (N, 4) float32 pixels; confidence (N,) float32, that of the label; class_id (N,) the
+        label's place among the classes. data: `class_name` (N,), `scores` (N, classes) float32,
+        `landmarks` (N, 5, 2) float32 pixels, `detection_score` (N,) float32.
+        Without faces: empty Detections, without data.
+        Raises InputError: supervision is not installed.
+        """
+        from pcnn.results.supervision import detections_of
+
+        return detections_of(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the annotated picture, if its file is there, and the table."""
+        from pcnn.results.notebooks import prediction_html
+
+        return prediction_html(self)
+
+    def _repr_png_(self) -> bytes | None:
+        """The annotated picture as PNG; None where `source` names no file that can be read."""
+        from pcnn.results.notebooks import prediction_png
+
+        return prediction_png(self)
+
     def draw(self, image: ImageSource | None = None, *, bgr: bool = False) -> Image:
         """Draw each face's box, landmarks, label and scores on a copy of the picture.
 
@@ -253,6 +278,12 @@ class Explanation:
         from pcnn.results.explanation_picture import draw_explanation
 
         return draw_explanation(self, number=number)
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows: the drawn explanation as PNG."""
+        from pcnn.results.notebooks import png
+
+        return png(self.draw())
 
 
 def expression_of(
