@@ -19,6 +19,7 @@ from pcnn.faces.detector import Detector, FaceDetector, OneAtATime
 from pcnn.faces.geometry import face_transforms
 from pcnn.ops import describe
 from pcnn.recognition.batches import OnError, Picture, process_each
+from pcnn.recognition.films import Film, Following, KnownFaces
 from pcnn.recognition.reader import FaceReader, Transforms
 from pcnn.results.values import (
     Detection,
@@ -28,6 +29,9 @@ from pcnn.results.values import (
     Prediction,
     face_of,
 )
+from pcnn.video.decoding import FilmReader
+from pcnn.video.smoothing import SMOOTHING_S, check_smoothing
+from pcnn.video.sources import FilmSource
 from pcnn.weights.expression import load_expression
 from pcnn.weights.files import DEFAULT_DETECTOR, DEFAULT_WEIGHTS, sha256
 
@@ -158,14 +162,54 @@ class Recognizer:
         """
 
         def predict_batch(pictures: list[Picture]) -> list[Prediction]:
-            found, transforms = self._find(pictures, min_score)
-            expressions = iter(self._reader.expressions(pictures, transforms))
-            return [
-                _prediction(picture, [face_of(face, next(expressions)) for face in faces])
-                for picture, faces in zip(pictures, found, strict=True)
-            ]
+            faces = self._faces(pictures, min_score)
+            return [_prediction(*each) for each in zip(pictures, faces, strict=True)]
 
         return self._each(images, predict_batch, bgr=bgr, on_error=on_error)
+
+    def predict_video(  # noqa: PLR0913 - a film can be read in many ways
+        self,
+        source: FilmSource,
+        *,
+        every: float | None = None,
+        start: float | None = None,
+        end: float | None = None,
+        smoothing: float | None = SMOOTHING_S,
+        min_score: float | None = None,
+        keep_pixels: bool = False,
+        known: KnownFaces = (),
+    ) -> Film:
+        """The faces of people in a film, followed from frame to frame. See docs/video.md.
+
+        source: a path, an address (`rtsp://…`), `camera:0`, `-` for standard input, bytes, or a
+            binary file open for reading.
+        every: seconds from one frame to the next that is looked at; None looks at all.
+        start, end: seconds; frames from `start` on and before `end`.
+        smoothing: seconds over which scores are steadied; None leaves them as they are.
+        min_score: the least detection score of somebody new; None leaves it to the detector.
+        keep_pixels: give each Frame its pixels; a list of such frames takes much memory.
+        known: faces by frame index, of an earlier run with the same arguments. Frames up to the
+            last of them are read, but no faces looked for; `scores` are to be the raw ones.
+        Returns an iterator of Frames, which reads ahead by a few batches but not of a camera or
+        stream; memory is flat for films of any length.
+        Raises InputError: PyAV is not installed; not a film, no video in it, no decoder for it;
+            a number out of range. While reading: no frame could be decoded.
+        """
+        check_smoothing(smoothing)
+        if min_score is not None and not 0 <= min_score <= 1:
+            raise InputError(f"predict_video: min_score must be 0…1, got {min_score}")
+        own = self._detector
+        least = own.settings.confidence if isinstance(own, Detector) else 0.0
+        reader = FilmReader(source, every=every, start=start, end=end)
+        following = Following(
+            self._faces,
+            sure=least if min_score is None else min_score,
+            smoothing=smoothing,
+            temperature=1.0,
+            step=self.batch_size,
+            device=self.device,
+        )
+        return Film(reader, following, source=source, keep_pixels=keep_pixels, known=known)
 
     def predict_crops(self, images: Any, *, bgr: bool = False, on_error: OnError = "raise") -> Any:
         """The expression of pictures that already are faces, cut out as in FER or RAF-DB.
@@ -293,6 +337,12 @@ class Recognizer:
         return process_each(
             images, work, step=self.batch_size, device=self.device, bgr=bgr, on_error=on_error
         )
+
+    def _faces(self, pictures: list[Picture], min_score: float | None) -> list[list[Face]]:
+        """The faces of each picture, with their expressions."""
+        found, transforms = self._find(pictures, min_score)
+        expressions = iter(self._reader.expressions(pictures, transforms))
+        return [[face_of(face, next(expressions)) for face in faces] for faces in found]
 
     def _find(
         self, pictures: list[Picture], min_score: float | None
