@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 # Shares of the face's height, as ByteTrack's filter has them at 30 frames a second:
 _MEASURED = 1 / 20  # standard deviation of a box that the detector reports
+_SURE = 0.05  # of a score below 1: up to here measures are that good, then worse in proportion
 _FIRST_SPEED = 2.0  # of the speed of a new face, heights a second
 _ACCELERATION = 1.0  # variance that speed gains each second
 
@@ -42,10 +43,11 @@ class BoxMotion:
         added = np.array([[seconds**3 / 3, seconds**2 / 2], [seconds**2 / 2, seconds]])
         self._covariance = step @ self._covariance @ step.T + noise * added
 
-    def update(self, box: tuple[float, float, float, float]) -> None:
-        """Take what the detector has measured now."""
+    def update(self, box: tuple[float, float, float, float], score: float) -> None:
+        """Take what the detector has measured now. score: 0…1, of how sure it is."""
         measured = _measures(box)
-        error = (_MEASURED * measured[3]) ** 2
+        # A face that is half hidden is less surely one, and its box is of the other half.
+        error = (_MEASURED * measured[3] * max(1.0, (1 - score) / _SURE)) ** 2
         gain = self._covariance[:, 0] / (self._covariance[0, 0] + error)  # (2,)
         surprise = measured - self._place
         self._place = self._place + gain[0] * surprise

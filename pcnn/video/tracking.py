@@ -66,9 +66,10 @@ class Tracker:
         numbers: list[int | None] = [None] * len(boxes)
         sure = [i for i, score in enumerate(scores) if score >= self._sure]
         unsure = [i for i, score in enumerate(scores) if score < self._sure]
-        left = self._match(self._tracks, boxes, sure, numbers, _LEAST_OVERLAP)
+        faces = list(zip(boxes, scores, strict=True))
+        left = self._match(self._tracks, faces, sure, numbers, _LEAST_OVERLAP)
         recent = [track for track in left if track.missed == 0]
-        self._match(recent, boxes, unsure, numbers, _LEAST_OVERLAP_UNSURE)
+        self._match(recent, faces, unsure, numbers, _LEAST_OVERLAP_UNSURE)
         found = {number for number in numbers if number is not None}
         for track in self._tracks:
             if track.number not in found:
@@ -88,22 +89,22 @@ class Tracker:
     def _match(
         self,
         tracks: Sequence[_Track],
-        boxes: Sequence[Box],
+        faces: Sequence[tuple[Box, float]],
         indices: Sequence[int],
         numbers: list[int | None],
         least: float,
     ) -> list[_Track]:
-        """Write the numbers of tracks to the boxes they match; returns the tracks without one."""
+        """Write the numbers of tracks to the faces they match; returns the tracks without one."""
         now = self._time or 0.0
         away = np.array([now - track.seen for track in tracks])
         grown = np.minimum(_MOST_GROWN, _GROWN + _GROWN_A_SECOND * away)
         places = np.array([track.motion.box for track in tracks]).reshape(-1, 4)
-        candidates = np.array([boxes[index] for index in indices], float).reshape(-1, 4)
+        candidates = np.array([faces[index][0] for index in indices], float).reshape(-1, 4)
         overlaps = _overlaps(places, candidates, grown)
         pairs = assign(1 - overlaps, most=1 - least)
         for row, column in pairs:
             track, index = tracks[row], indices[column]
-            track.motion.update(boxes[index])
+            track.motion.update(*faces[index])
             track.seen, track.missed = now, 0
             numbers[index] = track.number
         matched = {row for row, _ in pairs}
