@@ -1,4 +1,4 @@
-"""`pcnn-predict`: the expressions in many files, and what --info shows."""
+"""`pcnn-predict`: the expressions in many pictures and films, and what --info shows."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import platform
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
+from pcnn.commands.films.options import add_film_arguments, find_inputs, wrong_film_arguments
 from pcnn.commands.shared import (
     DONE,
     NOTHING_DONE,
@@ -23,7 +24,7 @@ from pcnn.commands.shared import (
     run_command,
 )
 from pcnn.errors import InputError, NativeError, WeightsError, counted
-from pcnn.images.files import annotated_names, find_images, shown
+from pcnn.images.files import annotated_names, shown
 from pcnn.terminal import stderr_console
 from pcnn.version import __version__
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from rich.progress import Progress
 
+    from pcnn.commands.reports import Report
     from pcnn.recognition.recognizer import Recognizer
     from pcnn.results.values import Expression, Prediction
 
@@ -46,6 +48,8 @@ examples:
   pcnn-predict 'photos/**/*.jpg' --format csv --output faces.csv
   pcnn-predict photos --format jsonl | jq .faces[].label
   pcnn-predict --faces fer/*.png                      pictures that already are faces
+  pcnn-predict film.mp4 --timeline drawn              people followed through a film
+  pcnn-predict camera:0 --format jsonl                also rtsp://…, and - for a film from a pipe
   pcnn-predict --info                                 versions, device, weights, ops
 
 exit status: 0 all predicted, 1 some pictures failed (each named on stderr), 2 nothing done.
@@ -55,10 +59,10 @@ exit status: 0 all predicted, 1 some pictures failed (each named on stderr), 2 n
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add = parser.add_argument
-    add("paths", nargs="*", metavar="PATH", help="picture, folder (searched), or glob pattern")
+    add("paths", nargs="*", metavar="PATH", help="picture, film, folder or pattern")
     add("--format", choices=("table", "json", "jsonl", "csv"), default="table")
     add("--output", type=Path, metavar="FILE", help="write there instead of to stdout")
-    add("--annotate", type=Path, metavar="DIR", help="save a copy of each picture, drawn on")
+    add("--annotate", type=Path, metavar="DIR", help="save a copy of each, drawn on")
     add("--explain", type=Path, metavar="DIR", help="save a picture of why each face is read so")
     add("--faces", action="store_true", help="each picture is a face, cut out already")
     add("--as-they-are", action="store_true", help="align no such face, even if the weights ask")
@@ -69,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--min-score", type=probability, metavar="P", help="least detection score, 0…1")
     add("--batch-size", type=positive, metavar="N", help="pictures in one pass")
     add("--info", action="store_true", help="show versions, device, weights, ops; then stop")
+    add_film_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -81,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `pcnn-predict`; argv, exit status, SystemExit: see shared.run_command."""
-    description = "Find the faces in pictures and read their expressions."
+    description = "Find the faces in pictures and films and read their expressions."
     return run_command(
         *("pcnn-predict", description, add_arguments, run, argv),
         epilog=_EXAMPLES,
@@ -95,43 +100,71 @@ def _check(arguments: argparse.Namespace) -> str:
         return "give at least one picture, folder or pattern (or --info)"
     if arguments.faces and (arguments.annotate or arguments.min_score is not None):
         return "--faces takes each picture for a face, so --annotate and --min-score have no place"
-    return ""
+    return wrong_film_arguments(arguments)
 
 
 def predict_files(arguments: argparse.Namespace) -> int:
     """Predict all files, complain of each that fails, and return the exit status.
 
-    arguments: as `pcnn-predict` parses them.
+    arguments: as `pcnn-predict` parses them. Pictures come first, then films.
     Raises InputError, WeightsError, NativeError: nothing can be done at all.
     """
-    from pcnn.commands.reports import open_report
-    from pcnn.results.values import Prediction
-
-    files, errors = find_images(arguments.paths)
+    pictures, films, errors = find_inputs(arguments)
     for error in errors:
         _tell(error)
-    if not files:
+    if not pictures and not films:
         return NOTHING_DONE
+    from pcnn.commands.reports import open_report
+
+    for folder in (arguments.annotate, arguments.explain):
+        if folder is not None:
+            _make_folder(folder)
+    recognizer = load_recognizer(arguments)
+    if arguments.faces and (hint := photograph_hint(pictures)):
+        _tell(hint)
+    resumed = None
+    if arguments.resume:
+        from pcnn.commands.films.resumption import resume
+
+        resumed = resume(arguments, recognizer.classes, films=bool(films))
+        pictures = [file for file in pictures if str(file) not in resumed.finished]
+    begun = resumed is not None and resumed.size > 0
+    with contextlib.ExitStack() as stack:
+        files = [*pictures, *map(Path, films)]
+        stream = stack.enter_context(_opened(arguments.output, files, go_on=begun))
+        report = open_report(
+            *(arguments.format, stream),
+            classes=recognizer.classes,
+            crops=arguments.faces,
+            films=bool(films),
+            begun=begun,
+        )
+        stack.enter_context(contextlib.closing(report))
+        failed = _predict_pictures(recognizer, pictures, arguments, report) if pictures else 0
+        if films:
+            from pcnn.commands.films.run import FilmRun
+
+            failed += FilmRun(recognizer, arguments, report, resumed, _tell).predict(films)
+    if failed and failed == len(pictures) + len(films):
+        return NOTHING_DONE
+    return SOME_FAILED if failed or errors else DONE
+
+
+def _predict_pictures(
+    recognizer: Recognizer, files: Sequence[Path], arguments: argparse.Namespace, report: Report
+) -> int:
+    """Predict all pictures, complain of each that fails; returns how many did."""
+    from pcnn.results.values import Prediction
+
     drawn: dict[Path, Path] = {}
     explained: dict[Path, Path] = {}
     if arguments.annotate:
-        _make_folder(arguments.annotate)
         drawn = annotated_names(files, arguments.annotate)
     if arguments.explain:
-        _make_folder(arguments.explain)
         explained = annotated_names(files, arguments.explain, word="explained", jpeg=False)
-    recognizer = load_recognizer(arguments)
-    if arguments.faces and (hint := photograph_hint(files)):
-        _tell(hint)
     failed = 0
-    with contextlib.ExitStack() as stack:
-        stream = stack.enter_context(_opened(arguments.output, files))
-        report = open_report(
-            arguments.format, stream, classes=recognizer.classes, crops=arguments.faces
-        )
-        stack.enter_context(contextlib.closing(report))
-        # Inside of the report: a table printed while the bar is there would be torn.
-        bar = stack.enter_context(_progress(arguments, len(files)))
+    # Inside of the report: a table printed while the bar is there would be torn.
+    with _progress(arguments, len(files)) as bar:
         for file, result in _results(recognizer, files, arguments):
             try:
                 if isinstance(result, InputError):
@@ -146,9 +179,7 @@ def predict_files(arguments: argparse.Namespace) -> int:
                 _tell(error, bar)
             if bar:
                 bar.advance(bar.task_ids[0])
-    if failed == len(files):
-        return NOTHING_DONE
-    return SOME_FAILED if failed or errors else DONE
+    return failed
 
 
 def show_info(arguments: argparse.Namespace) -> int:
@@ -226,8 +257,10 @@ def _save(picture: Image, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _opened(output: Path | None, files: Sequence[Path]) -> Iterator[TextIO]:
+def _opened(output: Path | None, files: Sequence[Path], *, go_on: bool = False) -> Iterator[TextIO]:
     """The stream for data: stdout, or `output`, which must be none of the pictures.
+
+    go_on: write after what is there.
 
     Raises InputError: `output` is one of them, or cannot be written.
     """
@@ -240,7 +273,8 @@ def _opened(output: Path | None, files: Sequence[Path]) -> Iterator[TextIO]:
     if output.resolve() in {file.resolve() for file in files}:
         raise InputError(f"{shown(output)}: --output is one of the pictures: choose another name")
     try:
-        stream = output.open("w", encoding="utf-8", errors="surrogateescape", newline="")
+        mode: Literal["a", "w"] = "a" if go_on else "w"
+        stream = output.open(mode, encoding="utf-8", errors="surrogateescape", newline="")
     except OSError as error:
         raise _not_written(output, error) from error
     with stream:

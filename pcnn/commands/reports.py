@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TextIO
 
 from rich import box
@@ -13,7 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from pcnn.images.files import shown
+from pcnn.results.frames import FILM_COLUMNS, RAW, Frame
 from pcnn.results.values import FACE_COLUMNS, Expression, Face, Prediction
+from pcnn.video.curves import clock, told_shares
+from pcnn.video.summaries import TrackSummary
 
 FORMATS = ("table", "json", "jsonl", "csv")
 STREAMED = ("jsonl", "csv")  # written line by line, as results come
@@ -28,26 +31,52 @@ class Report(Protocol):
     def add(self, source: str, result: Prediction | Expression) -> None:
         """One picture's result; an Expression where the picture itself is the face."""
 
+    def add_frame(self, frame: Frame) -> None:
+        """One frame of a film."""
+
+    def add_tracks(self, source: str, tracks: Sequence[TrackSummary]) -> None:
+        """The people of a film, after its last frame."""
+
     def close(self) -> None:
         """Write what has been held back. The stream stays open."""
 
 
-def open_report(kind: str, stream: TextIO, *, classes: Sequence[str], crops: bool) -> Report:
+def open_report(  # noqa: PLR0913
+    kind: str,
+    stream: TextIO,
+    *,
+    classes: Sequence[str],
+    crops: bool,
+    films: bool = False,
+    begun: bool = False,
+) -> Report:
     """A report to a text stream.
 
     kind: one of FORMATS.
     classes: names of the expressions, in order.
     crops: the results will be Expressions, not Predictions.
+    films: there will be films, see csv_columns.
+    begun: the stream has the beginning of a report, to which this is added.
     """
     if kind == "table":
         return _TableReport(stream, crops)
     if kind == "csv":
-        return _CsvReport(stream, classes, crops)
+        return _CsvReport(stream, csv_columns(classes, crops=crops, films=films), begun)
     return _JsonReport(stream) if kind == "json" else _JsonLinesReport(stream)
 
 
+def csv_columns(classes: Sequence[str], *, crops: bool, films: bool) -> tuple[str, ...]:
+    """The columns of a CSV report.
+
+    films: there are films among the pictures, which leave empty what only films have.
+    """
+    if films:
+        return (*FILM_COLUMNS, *classes, *(f"{RAW}{name}" for name in classes))
+    return (*(_CROP_COLUMNS if crops else FACE_COLUMNS), *classes)
+
+
 class _JsonLinesReport:
-    """One JSON object a line, one line a picture."""
+    """One JSON object a line: one line a picture, and one for each face of a film's frames."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -56,19 +85,36 @@ class _JsonLinesReport:
         self._stream.write(json.dumps(_as_dict(source, result)) + "\n")
         self._stream.flush()
 
+    def add_frame(self, frame: Frame) -> None:
+        self._stream.writelines(json.dumps(row) + "\n" for row in frame.rows())
+        self._stream.flush()
+
+    def add_tracks(self, source: str, tracks: Sequence[TrackSummary]) -> None:
+        """Nothing: rows say all."""
+
     def close(self) -> None:
         self._stream.flush()
 
 
 class _JsonReport:
-    """A JSON list with one object for each picture, written as it grows."""
+    """A JSON list, written as it grows: an object a picture, or a face of a film's frame."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._before = "["
 
     def add(self, source: str, result: Prediction | Expression) -> None:
-        self._stream.write(self._before + "\n" + json.dumps(_as_dict(source, result), indent=2))
+        self._write(_as_dict(source, result))
+
+    def add_frame(self, frame: Frame) -> None:
+        for row in frame.rows():
+            self._write(row)
+
+    def add_tracks(self, source: str, tracks: Sequence[TrackSummary]) -> None:
+        """Nothing: rows say all."""
+
+    def _write(self, value: Mapping[str, Any]) -> None:
+        self._stream.write(self._before + "\n" + json.dumps(value, indent=2))
         self._before = ","
 
     def close(self) -> None:
@@ -77,13 +123,13 @@ class _JsonReport:
 
 
 class _CsvReport:
-    """A header, then one line a face: Prediction.rows. No face, no line."""
+    """A header, then one line a face: Prediction.rows or Frame.rows. No face, no line."""
 
-    def __init__(self, stream: TextIO, classes: Sequence[str], crops: bool) -> None:
-        columns = (*(_CROP_COLUMNS if crops else FACE_COLUMNS), *classes)
+    def __init__(self, stream: TextIO, columns: Sequence[str], begun: bool) -> None:
         self._stream = stream
-        self._writer = csv.DictWriter(stream, columns, lineterminator="\n")
-        self._writer.writeheader()
+        self._writer = csv.DictWriter(stream, columns, lineterminator="\n", extrasaction="ignore")
+        if not begun:
+            self._writer.writeheader()
 
     def add(self, source: str, result: Prediction | Expression) -> None:
         if isinstance(result, Prediction):
@@ -96,12 +142,22 @@ class _CsvReport:
             )
         self._stream.flush()
 
+    def add_frame(self, frame: Frame) -> None:
+        self._writer.writerows(frame.rows())
+        self._stream.flush()
+
+    def add_tracks(self, source: str, tracks: Sequence[TrackSummary]) -> None:
+        """Nothing: rows say all."""
+
     def close(self) -> None:
         self._stream.flush()
 
 
 class _TableReport:
-    """One row a face, for reading; printed when all are known. Never cut to a width of 80."""
+    """One row a face, and of films one a person, for reading; printed when all are known.
+
+    Never cut to a width of 80.
+    """
 
     def __init__(self, stream: TextIO, crops: bool) -> None:
         self._stream = stream
@@ -115,6 +171,11 @@ class _TableReport:
         self._table.add_column("then")
         if not crops:
             self._table.add_column("box x1 y1 x2 y2", no_wrap=True)
+        self._people = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        self._people.add_column("film", overflow="fold")
+        for name in ("person", "first", "last", "seen"):
+            self._people.add_column(name, justify="right")
+        self._people.add_column("share of time")
 
     def add(self, source: str, result: Prediction | Expression) -> None:
         file = Text(shown(source))
@@ -126,15 +187,31 @@ class _TableReport:
             for number, face in enumerate(result.faces, 1):
                 self._table.add_row(file, Text(str(number)), *_told(face), _told_box(face))
 
+    def add_frame(self, frame: Frame) -> None:
+        """Nothing: a film's frames are too many to read."""
+
+    def add_tracks(self, source: str, tracks: Sequence[TrackSummary]) -> None:
+        film = Text(shown(source))
+        for person in tracks:
+            times = (clock(person.first, 0.1), clock(person.last, 0.1), f"{person.seconds:.1f} s")
+            seen = (Text(str(person.track)), *map(Text, times))
+            self._people.add_row(film, *seen, Text(told_shares(person), style="bold"))
+        if not tracks:
+            nothing = [Text("–")] * 4
+            self._people.add_row(film, *nothing, Text("no face found", style="dim"))
+
     def close(self) -> None:
-        if not self._table.row_count:
-            return
+        for table in (self._table, self._people):
+            if table.row_count:
+                self._print(table)
+
+    def _print(self, table: Table) -> None:
         console = Console(file=self._stream, markup=False, emoji=False, highlight=False)
         if not console.is_terminal:
             wide = console.options.update(width=10_000)
-            console.width = console.measure(self._table, options=wide).maximum
+            console.width = console.measure(table, options=wide).maximum
         with console.capture() as captured:  # printed by rich, a closed pipe would end the process
-            console.print(self._table)
+            console.print(table)
         self._stream.write(captured.get())
         self._stream.flush()
 

@@ -12,12 +12,13 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
+from pcnn.errors import InputError
 from pcnn.recognition.batches import Picture
 from pcnn.recognition.threads import in_order, worker_count
 from pcnn.results.frames import Frame, TrackedFace
 from pcnn.results.values import Face
 from pcnn.video.decoding import DecodedFrame, FilmInfo, FilmReader
-from pcnn.video.smoothing import ScoreFilter
+from pcnn.video.smoothing import ScoreFilter, check_smoothing
 from pcnn.video.sources import FilmSource
 from pcnn.video.tracking import Tracker
 
@@ -38,6 +39,7 @@ class Following:
     sure: the detection score from which on a face may be of somebody new.
     smoothing: see ScoreFilter; None leaves the scores as they are.
     temperature: of steady scores. step: frames in a batch. device: where `find` computes.
+    Raises InputError: a number out of range.
     """
 
     find: Callable[[list[Picture], float], list[list[Face]]]
@@ -46,6 +48,11 @@ class Following:
     temperature: float
     step: int
     device: torch.device
+
+    def __post_init__(self) -> None:
+        check_smoothing(self.smoothing)
+        if not 0 <= self.sure <= 1:
+            raise InputError(f"predict_video: min_score must be 0…1, got {self.sure}")
 
 
 class Film:

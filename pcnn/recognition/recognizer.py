@@ -21,16 +21,9 @@ from pcnn.ops import describe
 from pcnn.recognition.batches import OnError, Picture, process_each
 from pcnn.recognition.films import Film, Following, KnownFaces
 from pcnn.recognition.reader import FaceReader, Transforms
-from pcnn.results.values import (
-    Detection,
-    Explanation,
-    Expression,
-    Face,
-    Prediction,
-    face_of,
-)
+from pcnn.results.values import Detection, Explanation, Expression, Face, Prediction, face_of
 from pcnn.video.decoding import FilmReader
-from pcnn.video.smoothing import SMOOTHING_S, check_smoothing
+from pcnn.video.smoothing import SMOOTHING_S
 from pcnn.video.sources import FilmSource
 from pcnn.weights.expression import load_expression
 from pcnn.weights.files import DEFAULT_DETECTOR, DEFAULT_WEIGHTS, sha256
@@ -190,25 +183,20 @@ class Recognizer:
         keep_pixels: give each Frame its pixels; a list of such frames takes much memory.
         known: faces by frame index, of an earlier run with the same arguments. Frames up to the
             last of them are read, but no faces looked for; `scores` are to be the raw ones.
-        Returns an iterator of Frames, which reads ahead by a few batches but not of a camera or
-        stream; memory is flat for films of any length.
+        Returns an iterator of Frames, which reads ahead by a few batches (nothing of a live film).
         Raises InputError: PyAV is not installed; not a film, no video in it, no decoder for it;
             a number out of range. While reading: no frame could be decoded.
         """
-        check_smoothing(smoothing)
-        if min_score is not None and not 0 <= min_score <= 1:
-            raise InputError(f"predict_video: min_score must be 0…1, got {min_score}")
-        own = self._detector
-        least = own.settings.confidence if isinstance(own, Detector) else 0.0
-        reader = FilmReader(source, every=every, start=start, end=end)
+        own = self._detector.settings.confidence if isinstance(self._detector, Detector) else 0.0
         following = Following(
             self._faces,
-            sure=least if min_score is None else min_score,
+            sure=own if min_score is None else min_score,
             smoothing=smoothing,
             temperature=1.0,
             step=self.batch_size,
             device=self.device,
         )
+        reader = FilmReader(source, every=every, start=start, end=end)
         return Film(reader, following, source=source, keep_pixels=keep_pixels, known=known)
 
     def predict_crops(self, images: Any, *, bgr: bool = False, on_error: OnError = "raise") -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,7 +29,7 @@ def segments(person: TrackSummary) -> list[slice]:
     usual = float(np.median(steps)) if len(steps) else person.bin_s
     cuts = np.flatnonzero(steps > max(_GAP_S, _GAP_STEPS * usual)) + 1
     edges = [0, *cuts.tolist(), len(person.times)]
-    return [slice(begin, end) for begin, end in zip(edges, edges[1:], strict=False)]
+    return [slice(begin, end) for begin, end in itertools.pairwise(edges)]
 
 
 def sampled(person: TrackSummary, times: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -108,7 +108,8 @@ def _chart(person: TrackSummary, span: tuple[float, float], colours: dict[str, C
 
 def _faces(person: TrackSummary, span: tuple[float, float]) -> str:
     """Small pictures above their moments, as far as they do not cover each other."""
-    figures, taken = [], []
+    figures: list[str] = []
+    taken: list[float] = []
     for each in person.best:
         share = (each.time - span[0]) / (span[1] - span[0])
         if any(abs(share - other) < 0.07 for other in taken):

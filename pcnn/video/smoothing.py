@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pcnn.errors import InputError
 
 SMOOTHING_S = 0.5  # time constant of a face that does not change
-_QUICKER = 0.15  # Hz that the filter's cutoff gains for each unit of log-odds a second
+_QUICKER = 0.03  # Hz that the filter's cutoff gains for each unit of log-odds a second
 _SPEED_S = 0.15  # time constant of that speed's own filter
 _LEAST = 1e-4  # a probability below it says no more than this
 # A face that was away for so many time constants starts anew: what was before says nothing.

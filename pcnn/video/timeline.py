@@ -50,7 +50,7 @@ def draw_timeline(summary: Summary, title: str) -> Image.Image:
     for number, person in enumerate(people):
         top = _HEADER + row * number
         _draw_person(picture, draw, person, top, colours)
-        _draw_chart(picture, draw, person, top, span, list(colours.values()))
+        _draw_chart(picture, person, top, span, list(colours.values()))
     if not people:
         middle = (_WIDTH / 2, _HEADER + row / 2)
         draw.text(middle, "no face found", font=letters(22), fill=DIM, anchor="mm")
@@ -88,9 +88,8 @@ def _draw_person(
         draw.text(at, text, font=letters(16), fill=colours[name], anchor="lm")
 
 
-def _draw_chart(  # noqa: PLR0913
+def _draw_chart(
     picture: Image.Image,
-    draw: ImageDraw.ImageDraw,
     person: TrackSummary,
     top: int,
     span: tuple[float, float],
@@ -115,16 +114,16 @@ def _draw_chart(  # noqa: PLR0913
         if any(start < end and begin < start + _SMALL for begin, end in taken):
             continue
         taken.append((start, start + _SMALL + 4))
-        _draw_thumbnail(picture, draw, thumbnail, (start, upper), place)
+        _draw_thumbnail(picture, thumbnail, (start, upper), place)
 
 
 def _draw_thumbnail(
     picture: Image.Image,
-    draw: ImageDraw.ImageDraw,
     thumbnail: Thumbnail,
     place: tuple[float, int],
     moment: float,
 ) -> None:
+    draw = ImageDraw.Draw(picture)
     small = thumbnail.picture().resize((_SMALL, _SMALL), Image.Resampling.BICUBIC)
     picture.paste(small, (round(place[0]), place[1] - _SMALL - 8))
     draw.line((moment, place[1] - 8, moment, place[1] + _CHART), fill=GROUND, width=2)
