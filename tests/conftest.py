@@ -20,6 +20,8 @@ settings.load_profile("unhurried")
 EXTRAS = {
     "train": ("train", ("kornia", "sklearn", "matplotlib")),
     "engines": ("openvino", ("openvino", "onnxruntime", "onnx", "onnxscript")),
+    "serve": ("dev", ("fastapi", "uvicorn", "python_multipart", "httpx")),
+    "browser": ("dev", ("fastapi", "uvicorn", "python_multipart", "selenium")),
 }
 
 
