@@ -73,7 +73,7 @@ class Browser:
         while time.monotonic() < end:
             if found := wanted():
                 return found
-            time.sleep(0.1)
+            time.sleep(0.2)
         raise AssertionError(f"{self.js('return document.body.innerText')}; {self.errors()}")
 
     def find(self, selector: str) -> Any:
@@ -103,7 +103,9 @@ class Browser:
 
     def requests(self) -> list[str]:
         """The addresses of all requests since this was last asked."""
-        events = [json.loads(line["message"])["message"] for line in self.driver.get_log("performance")]
+        events = [
+            json.loads(line["message"])["message"] for line in self.driver.get_log("performance")
+        ]
         return [
             event["params"]["request"]["url"]
             for event in events
@@ -112,9 +114,7 @@ class Browser:
 
     def errors(self) -> list[str]:
         return [
-            line["message"]
-            for line in self.driver.get_log("browser")
-            if line["level"] == "SEVERE"
+            line["message"] for line in self.driver.get_log("browser") if line["level"] == "SEVERE"
         ]
 
     def close(self) -> None:
@@ -176,9 +176,7 @@ def test_what_is_no_picture_is_named(server: Server, browser: Browser, tmp_path:
     browser.open(server)
     browser.drop(broken)
     browser.until(lambda: browser.find("#failure").text)
-    assert browser.find("#failure").text == (
-        "broken.png: this browser cannot read it as a picture"
-    )
+    assert browser.find("#failure").text == ("broken.png: this browser cannot read it as a picture")
 
 
 def test_everything_is_reached_by_keyboard(
@@ -191,7 +189,9 @@ def test_everything_is_reached_by_keyboard(
     for _ in range(8):
         browser.driver.switch_to.active_element.send_keys(Keys.TAB)
         active = browser.driver.switch_to.active_element
-        reached.append(active.get_attribute("id") or active.get_attribute("aria-label") or active.text)
+        reached.append(
+            active.get_attribute("id") or active.get_attribute("aria-label") or active.text
+        )
     wanted = ["files", "camera", "json", "csv", "clear", "Why is face 1 read as happiness?"]
     assert [name for name in reached if name in wanted] == wanted
 
