@@ -23,6 +23,8 @@ EXTRAS = {
     "engines": ("openvino", ("openvino", "onnxruntime", "onnx", "onnxscript")),
     "ray": ("ray", ("ray", "pyarrow", "pandas")),
     "tables": ("tables,supervision", ("pandas", "pyarrow", "supervision")),
+    "serve": ("dev", ("fastapi", "uvicorn", "python_multipart", "httpx")),
+    "browser": ("dev", ("fastapi", "uvicorn", "python_multipart", "selenium")),
 }
 
 

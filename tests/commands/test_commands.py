@@ -644,7 +644,10 @@ def test_engines_and_precisions_are_all_there_are() -> None:
     assert shared.PRECISIONS == PRECISIONS
 
 
-COMMANDS = ("predict", "train", "evaluate", "embed", "export", "saliency", "deconvnet", "units")
+COMMANDS = (
+    *("predict", "serve", "train", "evaluate", "embed", "export"),
+    *("saliency", "deconvnet", "units"),
+)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
