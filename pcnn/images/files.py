@@ -1,4 +1,4 @@
-"""Picture files by name: finding them, naming them in messages, saying what is wrong."""
+"""Picture files: search, names for messages and outputs, and reasons for errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pcnn.errors import InputError
 
-# What find_images takes for a picture; HEIC so that it is named as unreadable, not passed over.
+# Suffixes of pictures for find_images. HEIC is included, so that it is reported and not ignored.
 JPEG_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"))
 SUFFIXES = JPEG_SUFFIXES.union(
     (
@@ -19,7 +19,7 @@ SUFFIXES = JPEG_SUFFIXES.union(
     )
 )
 
-# How files begin that are often handed in instead of a picture (in lower case, after blanks).
+# First bytes of files that are often passed instead of a picture (in lower case, after blanks).
 _NOT_PICTURES = (
     ((b"<!doctype html", b"<html"), "an HTML page, not a picture: was the download an error page?"),
     ((b"%pdf",), "PDF documents are not supported: export the page as PNG"),
@@ -32,14 +32,14 @@ _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], list[InputError]]:
-    """The picture files that files, folders and glob patterns stand for.
+    """Find picture files from files, folders and glob patterns.
 
-    paths: a file stands for itself, whatever its suffix, even where it does not exist; a
-        folder for all files below it with one of SUFFIXES, without hidden ones and linked
-        folders; a name with *, ? or [ that is no file, for what matches (** for any depth).
-    Returns the files, each once, in the order of `paths` and sorted within each; and one
-    InputError for each path that stands for nothing, or folder that cannot be read, so that
-    the others can still be used.
+    paths: a file is returned with any suffix, even if it does not exist. A folder gives all files
+        below it with one of SUFFIXES, without hidden files and linked folders. A name with *, ?
+        or [ that is no file is a pattern (** for any depth).
+    Returns the files, each once, in the order of `paths` and sorted within each. Also returns an
+    InputError for each path without pictures and each unreadable folder, so that the others can
+    still be used.
     """
     files: dict[Path, None] = {}
     errors: list[InputError] = []
@@ -59,13 +59,13 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], li
 def annotated_names(
     files: Sequence[Path], folder: Path, *, word: str = "annotated", jpeg: bool = True
 ) -> dict[Path, Path]:
-    """Where in `folder` the annotated copy of each file goes.
+    """File → the path of its annotated copy in `folder`.
 
-    word: what is added to the names. jpeg: copies of JPEG files are JPEG, else all are PNG.
-    The copies are named `stem.annotated.png` (`.jpg` for JPEG) and lie as the files do below
-    the folder they have in common, so that equal names do not meet; where they still would
-    (a.png and a.webp), or would hit one of `files`, a number is added.
-    Returns one path for each of `files`, all different and none of them in `files`.
+    word: added to the names. jpeg: copies of JPEG files are JPEG; False makes all of them PNG.
+    Copies are named `stem.annotated.png` (`.jpg` for JPEG). They keep the files' subfolders below
+    their common folder. If two names would still be equal (a.png and a.webp), or one of `files`
+    has that name, a number is added.
+    Returns one path for each of `files`; all differ, and none is in `files`.
     """
     absolute = [_absolute(file) for file in files]
     taken = set(absolute)
@@ -83,15 +83,15 @@ def annotated_names(
     return names
 
 
-def what_instead(head: bytes) -> str:
-    """What a file that is no readable picture seems to be, and what to do about it.
+def unreadable_reason(head: bytes) -> str:
+    """The reason why a file is no readable picture, with a remedy.
 
-    head: its first bytes, some hundred of them; empty for an empty file.
+    head: its first bytes, at least a hundred if it has them.
     """
     if not head:
         return "the file is empty (0 bytes)"
     if head[4:8] == b"ftyp":
-        return _what_media(head[8:12])
+        return _media_reason(head[8:12])
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for beginnings, reason in _NOT_PICTURES:
         if start.startswith(beginnings):
@@ -104,7 +104,7 @@ def what_instead(head: bytes) -> str:
 
 
 def file_error(error: OSError) -> str:
-    """Why a file could not be read, in a few words."""
+    """The reason why a file cannot be read, in a few words."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, IsADirectoryError) or os.path.isdir(error.filename or ""):  # noqa: PTH112
@@ -115,13 +115,13 @@ def file_error(error: OSError) -> str:
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """A file name for a message: as it is, or escaped where it would not print on one line."""
+    """A file name for a message, escaped if it is not printable on one line."""
     text = os.fspath(path)
     return text if text.isprintable() else ascii(text)
 
 
 def _absolute(path: Path) -> Path:
-    """The path without links and dots, whether or not it exists."""
+    """The absolute path without links and dots; it need not exist."""
     return Path(os.path.realpath(path))
 
 
@@ -133,8 +133,8 @@ def _common_folder(files: Sequence[Path]) -> Path | None:
         return None
 
 
-def _what_media(brand: bytes) -> str:
-    """What an ISO base media file of this major brand is."""
+def _media_reason(brand: bytes) -> str:
+    """The reason for an ISO base media file of this major brand."""
     if brand in _AVIF:
         return "AVIF pictures need Pillow 11.3 or later: upgrade it, or convert to JPEG"
     if brand in _HEIC:
@@ -143,7 +143,7 @@ def _what_media(brand: bytes) -> str:
 
 
 def _is_text(head: bytes) -> bool:
-    """Whether these first bytes of a file are UTF-8 text; a last character may be cut."""
+    """Whether a file's first bytes are UTF-8 text; the last character may be incomplete."""
     try:
         head.decode()
     except UnicodeDecodeError as error:
@@ -152,7 +152,7 @@ def _is_text(head: bytes) -> bool:
 
 
 def _found_in_folder(folder: Path, errors: list[InputError]) -> list[Path]:
-    """Sorted pictures below `folder`; what goes wrong is added to `errors`."""
+    """Sorted pictures below `folder`; errors are added to `errors`."""
 
     def report(error: OSError) -> None:
         reason = f"the folder cannot be read ({error.strerror})"
@@ -169,7 +169,7 @@ def _found_in_folder(folder: Path, errors: list[InputError]) -> list[Path]:
 
 
 def _found_by_pattern(pattern: str, errors: list[InputError]) -> list[Path]:
-    """Sorted pictures that match, and those below folders that match."""
+    """Sorted pictures that match, and those below matching folders."""
     found: list[Path] = []
     matches = glob.glob(pattern, recursive=True)  # noqa: PTH207  (it may be absolute)
     for match in sorted(map(Path, matches)):
@@ -183,5 +183,5 @@ def _found_by_pattern(pattern: str, errors: list[InputError]) -> list[Path]:
 
 
 def _is_picture_name(name: str) -> bool:
-    """Whether a file of this name, met in a folder, is taken for a picture."""
+    """Whether a file of this name in a folder counts as a picture."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122

@@ -1,4 +1,4 @@
-"""Faces that are found already, read: their expressions, vectors and explanations."""
+"""Reading of located faces: their expressions, embeddings and explanations."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ _Result = TypeVar("_Result")
 
 
 class FaceReader:
-    """The expression network, ready for inference, and all that is needed to understand it.
+    """The expression network, ready for inference, with its calibration and classes.
 
-    loaded: its network on `device`. head: gives labels and scores in place of the network's own.
-    engine: see engines.choose_engine; the attribute also says what it computes in.
-    precision: see engines.prepare_classifier.
-    Safe to use from several threads.
+    loaded: weights with the network on `device`. head: replaces the network's own labels and
+        scores; None without one.
+    engine: see select.choose_engine. The attribute `engine` describes engine and precision.
+    precision: see select.prepare_classifier.
+    Several threads may use it.
     """
 
     def __init__(
@@ -53,27 +54,27 @@ class FaceReader:
 
     @property
     def embedding_size(self) -> int:
-        """D: the values of a face's vector."""
+        """D, the number of values of a face's embedding."""
         return self._loaded.network.config.features
 
     def expressions(
         self, pictures: Sequence[Picture], transforms: Sequence[Transforms]
     ) -> list[Expression]:
-        """The expressions of all faces, across pictures.
+        """The expressions of all faces of all pictures, in order.
 
-        transforms: of each picture's faces.
+        transforms: for each picture those of its faces.
         """
         return self._read(pictures, transforms, self._read_views)
 
     def vectors(self, pictures: Sequence[Picture], transforms: Sequence[Transforms]) -> Vectors:
-        """The vectors of all faces, (faces, D) float32 of unit norm, across pictures."""
+        """The embeddings of all faces of all pictures, (faces, D) float32 of unit norm."""
         rows = self._read(pictures, transforms, lambda views: list(self._embed_views(views)))
         return np.array(rows, np.float32).reshape(-1, self.embedding_size)
 
     def explanations(
         self, pictures: Sequence[Picture], transforms: Sequence[Transforms]
     ) -> list[Explanation]:
-        """Why all faces are read as they are, across pictures.
+        """The explanations of all faces of all pictures, in order.
 
         Raises InputError: there is a head.
         """
@@ -89,7 +90,7 @@ class FaceReader:
         transforms: Sequence[Transforms],
         read: Callable[[Sequence[Tensor]], list[_Result]],
     ) -> list[_Result]:
-        """What `read` makes of the views of all faces, some at a time."""
+        """The results of `read` for the views of all faces, computed in chunks."""
         loaded = self._loaded
         views = cut_views(
             [picture.pixels for picture in pictures],
@@ -119,7 +120,7 @@ class FaceReader:
         calibrated += [
             own / loaded.region_temperatures[name] for name, own in region_logits.items()
         ]
-        scores, *every = torch.stack(calibrated).softmax(2).cpu()  # fetched together
+        scores, *every = torch.stack(calibrated).softmax(2).cpu()  # one transfer for all
         regions = dict(zip(region_logits, every, strict=True))
         return [
             expression_of(self.classes, row, {name: own[i] for name, own in regions.items()})
