@@ -188,9 +188,8 @@ def _to_pixels(picture: Image.Image, name: str) -> Pixels:
     if width < 1 or height < 1:
         raise InputError(f"{name}: the picture has no pixels ({width} × {height})")
     picture.load()
-    turn = _UPRIGHT.get(
-        _orientation(picture)
-    )  # after load, because TIFF then is upright and PNG has read it
+    # After load: TIFF is upright then, and PNG has read its orientation.
+    turn = _UPRIGHT.get(_orientation(picture))
     return picture_to_rgb(picture if turn is None else picture.transpose(turn), name=name)
 
 
