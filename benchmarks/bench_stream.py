@@ -102,17 +102,17 @@ def throughput(
     """Milliseconds a photograph: of each stage, and of three ways to have all of it."""
     pictures = [Picture(path, bgr=False, name="") for path in paths]
     batches = _batches(pictures, recognizer.batch_size)
-    found = {id(batch[0]): recognizer._find(batch, None)[1] for batch in batches}
+    found = {id(batch[0]): recognizer.find_faces(batch)[1] for batch in batches}
 
     def read(batch: list[Path]) -> None:
         for path in batch:
             Picture(path, bgr=False, name="")
 
     def detect(batch: list[Picture]) -> None:
-        recognizer._find(batch, None)
+        recognizer.find_faces(batch)
 
     def recognise(batch: list[Picture]) -> None:
-        recognizer._read_faces(batch, found[id(batch[0])], recognizer._read_views)
+        recognizer.reader.expressions(batch, found[id(batch[0])])
 
     files = _batches(paths, recognizer.batch_size)
     stages: dict[str, Callable[[], object]] = {

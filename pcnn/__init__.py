@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pcnn.errors import InputError, NativeError, WeightsError
     from pcnn.images.loading import load_image
     from pcnn.recognition.recognizer import Recognizer
+    from pcnn.results.tables import to_arrow, to_pandas
     from pcnn.results.values import Detection, Explanation, Expression, Face, Prediction
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "WeightsError",
     "__version__",
     "load_image",
+    "to_arrow",
+    "to_pandas",
 ]
 
 _HOMES = {
@@ -40,6 +43,8 @@ _HOMES = {
     "Recognizer": "recognition.recognizer",
     "WeightsError": "errors",
     "load_image": "images.loading",
+    "to_arrow": "results.tables",
+    "to_pandas": "results.tables",
 }
 
 

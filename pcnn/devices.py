@@ -1,11 +1,16 @@
-"""Choice of the device, its instruction sets, and uploads to it."""
+"""Choice of the device, uploads to it, and PyTorch's settings while this package computes."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from pcnn.errors import InputError
 
@@ -45,3 +50,109 @@ def upload(values: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda":
         return values.to(device)
     return values.contiguous().pin_memory().to(device, non_blocking=True)
+
+
+@contextlib.contextmanager
+def own_settings(*, gradients: bool = False) -> Iterator[None]:
+    """This package's settings of PyTorch, whatever the caller's are: float32, CPU, no autocast.
+
+    gradients: they can be computed, even where the caller wants none of its own.
+
+    Public doors are entered by it, as context or as decorator of a function that is no generator.
+    It holds in the calling thread alone: other threads keep what the caller chose, and threads
+    started within must enter it themselves. Where the settings are PyTorch's own it does nothing.
+    """
+    _use_one_thread_after_fork()
+    with contextlib.ExitStack() as entered:
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                entered.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_dtype() != torch.float32:
+            entered.enter_context(_Float32())
+        if torch.get_default_device().type != "cpu":
+            entered.enter_context(torch.device("cpu"))
+        if gradients:
+            entered.enter_context(torch.inference_mode(False))
+            entered.enter_context(torch.enable_grad())
+        yield
+
+
+# The process that first came in by a door; threads of PyTorch's live in it alone.
+_user: int | None = None
+
+
+def _use_one_thread_after_fork() -> None:
+    """Have PyTorch use one thread in a child that was forked after its parent had used this.
+
+    The parent's other threads do not exist there, and OpenMP would wait for them for ever.
+    """
+    global _user  # noqa: PLW0603 - a process has but one state of this kind
+    process = os.getpid()
+    if _user is None:
+        _user = process
+    elif _user != process:
+        torch.set_num_threads(1)
+        _user = process
+
+
+def check_process(made_in: int, what: str) -> None:
+    """Raise InputError where something that survives no fork is used in a forked child.
+
+    made_in: the number of the process that made it. what: its name in the message.
+    """
+    if os.getpid() != made_in:
+        raise InputError(
+            f"{what} was made before this process was forked, which its threads or its GPU do not "
+            "survive: make it in the child, or start children by 'spawn' or 'forkserver'"
+        )
+
+
+class _Float32(TorchFunctionMode):
+    """What comes of no float64, and was not asked to be float64, is float32.
+
+    `torch.set_default_dtype` holds for the whole process: to set it for a moment would change what
+    the caller's other threads make.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = dict(kwargs or {})
+        if func in _MAKERS and named.get("dtype") is None and not _asked(args):
+            named["dtype"] = torch.float32
+        found = func(*args, **named)
+        if func in _ASKED or _asked((*args, *named.values())):
+            return found
+        if isinstance(found, Tensor):
+            return _narrowed(found)
+        if type(found) in (tuple, list):
+            return type(found)(_narrowed(one) for one in found)
+        return found
+
+
+# Make floating numbers unless told otherwise.
+_MAKERS = frozenset(
+    (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.eye, torch.linspace)
+)
+# Whose answer has the kind of number that it was asked for.
+_ASKED = frozenset((Tensor.double, torch.from_numpy, Tensor.numpy, Tensor.type))
+
+
+def _asked(values: Sequence[Any]) -> bool:
+    """Whether float64 is among the arguments of a call: as a wish, a tensor or an array."""
+    return any(
+        value is torch.float64
+        or getattr(value, "dtype", None) in (torch.float64, "float64")
+        or (isinstance(value, list | tuple) and _asked(value))
+        for value in values
+    )
+
+
+def _narrowed(found: Any) -> Any:
+    if isinstance(found, Tensor) and found.dtype == torch.float64:
+        return found.to(torch.float32)
+    return found

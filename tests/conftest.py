@@ -20,6 +20,8 @@ settings.load_profile("unhurried")
 EXTRAS = {
     "train": ("train", ("kornia", "sklearn", "matplotlib")),
     "engines": ("openvino", ("openvino", "onnxruntime", "onnx", "onnxscript")),
+    "ray": ("ray", ("ray", "pyarrow", "pandas")),
+    "tables": ("tables,supervision", ("pandas", "pyarrow", "supervision")),
 }
 
 

@@ -11,7 +11,7 @@ import pytest
 SNAPSHOT = Path(__file__).parent / "public_names.txt"
 HOMES = (
     *("pcnn", "pcnn.datasets", "pcnn.embeddings", "pcnn.engines", "pcnn.images", "pcnn.ops"),
-    "pcnn.weights",
+    *("pcnn.distributed", "pcnn.weights"),
 )
 NAMES = SNAPSHOT.read_text(encoding="utf-8").split()
 

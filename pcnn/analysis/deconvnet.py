@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pcnn.devices import own_settings
 from pcnn.errors import InputError, check_shape
 from pcnn.faces.views import face_views
 from pcnn.networks.pcnn import PCNN, FaceNet
@@ -101,6 +102,7 @@ def parse_map(text: str, network: PCNN | FaceNet) -> FeatureMap:
     return FeatureMap(name, stage, channel)
 
 
+@own_settings()
 @torch.no_grad()
 def maximal_responses(
     network: PCNN | FaceNet,
@@ -132,6 +134,7 @@ def maximal_responses(
     return torch.cat(rows)
 
 
+@own_settings()
 @torch.no_grad()
 def project(
     trunk: Trunk, views: Tensor, stage: str, channels: Sequence[int] | Tensor
@@ -166,6 +169,7 @@ def project(
     return Projection(pixels, strengths, places)
 
 
+@own_settings()
 def project_top(
     network: PCNN | FaceNet,
     faces: Tensor,
@@ -193,6 +197,7 @@ def project_top(
     return top.tolist(), project(trunks[chosen.trunk], views, chosen.stage, channels)
 
 
+@own_settings()
 def strongest_maps(
     network: PCNN | FaceNet, views: Sequence[Tensor]
 ) -> dict[FeatureMap, Projection]:

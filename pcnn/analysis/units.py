@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pcnn.analysis.deconvnet import FeatureMap
 from pcnn.datasets.action_units import UNITS, UnitFaces
+from pcnn.devices import own_settings
 from pcnn.errors import InputError, counted
 from pcnn.faces.views import face_views
 from pcnn.networks.pcnn import PCNN, FaceNet
@@ -100,6 +101,7 @@ class Sensitivity:
         }
 
 
+@own_settings()
 def measure(
     maps: Sequence[FeatureMap],
     responses: Tensor,
@@ -157,6 +159,7 @@ def _finite(distance: float) -> float | None:
     return float(distance) if np.isfinite(distance) else None
 
 
+@own_settings()
 def untrained_like(
     network: PCNN | FaceNet, faces: Tensor, *, native_size: int, seed: int = 0
 ) -> PCNN | FaceNet:

@@ -11,11 +11,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from pcnn.commands.cluster import add_cluster, predict_on_ray, settle_address, wrong_on_ray
 from pcnn.commands.shared import (
     DONE,
     NOTHING_DONE,
     SOME_FAILED,
     add_engine,
+    add_reading,
     load_recognizer,
     photograph_hint,
     positive,
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from rich.progress import Progress
 
+    from pcnn.commands.reports import Report
     from pcnn.recognition.recognizer import Recognizer
+    from pcnn.results.parquet import ParquetReport
     from pcnn.results.values import Expression, Prediction
 
 
@@ -45,6 +49,8 @@ examples:
   pcnn-predict photo.jpg --explain why                each region's answer and a heat map
   pcnn-predict 'photos/**/*.jpg' --format csv --output faces.csv
   pcnn-predict photos --format jsonl | jq .faces[].label
+  pcnn-predict photos --format parquet --output faces.parquet
+  pcnn-predict --ray photos --output faces.parquet    many processes, or a cluster; resumable
   pcnn-predict --faces fer/*.png                      pictures of cut-out faces
   pcnn-predict --info                                 versions, device, weights, ops
 
@@ -56,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add = parser.add_argument
     add("paths", nargs="*", metavar="PATH", help="picture, folder (searched), or glob pattern")
-    add("--format", choices=("table", "json", "jsonl", "csv"), default="table")
+    add("--format", choices=("table", "json", "jsonl", "csv", "parquet"), default="table")
     add("--output", type=Path, metavar="FILE", help="write there instead of to stdout")
     add("--annotate", type=Path, metavar="DIR", help="save an annotated copy of each picture")
     add("--explain", type=Path, metavar="DIR", help="save a picture that explains each face")
@@ -67,8 +73,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
     add_engine(parser)
     add("--min-score", type=probability, metavar="P", help="least detection score, 0…1")
+    add_reading(parser)
     add("--batch-size", type=positive, metavar="N", help="pictures in one pass")
     add("--info", action="store_true", help="show versions, device, weights and ops, then exit")
+    add_cluster(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -76,7 +84,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises InputError, WeightsError, NativeError: no file can be predicted.
     """
-    return show_info(arguments) if arguments.info else predict_files(arguments)
+    if arguments.info:
+        return show_info(arguments)
+    return predict_on_ray(arguments) if arguments.ray else predict_files(arguments)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -91,10 +101,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> str:
+    settle_address(arguments)
     if not arguments.paths and not arguments.info:
         return "give at least one picture, folder or pattern (or --info)"
     if arguments.faces and (arguments.annotate or arguments.min_score is not None):
         return "--faces runs no detector, so it excludes --annotate and --min-score"
+    if arguments.ray:
+        return wrong_on_ray(arguments)
+    if arguments.format == "parquet" and (arguments.output is None or arguments.info):
+        return "--format parquet writes faces to a file: give --output FILE, and no --info"
     return ""
 
 
@@ -104,7 +119,6 @@ def predict_files(arguments: argparse.Namespace) -> int:
     arguments: as `pcnn-predict` parses them.
     Raises InputError, WeightsError, NativeError: no file can be predicted.
     """
-    from pcnn.commands.reports import open_report
     from pcnn.results.values import Prediction
 
     files, errors = find_images(arguments.paths)
@@ -112,24 +126,14 @@ def predict_files(arguments: argparse.Namespace) -> int:
         _complain(error)
     if not files:
         return NOTHING_DONE
-    drawn: dict[Path, Path] = {}
-    explained: dict[Path, Path] = {}
-    if arguments.annotate:
-        _make_folder(arguments.annotate)
-        drawn = annotated_names(files, arguments.annotate)
-    if arguments.explain:
-        _make_folder(arguments.explain)
-        explained = annotated_names(files, arguments.explain, word="explained", jpeg=False)
+    drawn = _targets(arguments.annotate, files, word="annotated", jpeg=True)
+    explained = _targets(arguments.explain, files, word="explained", jpeg=False)
     recognizer = load_recognizer(arguments)
     if arguments.faces and (hint := photograph_hint(files)):
         _complain(hint)
     failed = 0
     with contextlib.ExitStack() as stack:
-        stream = stack.enter_context(_opened(arguments.output, files))
-        report = open_report(
-            arguments.format, stream, classes=recognizer.classes, crops=arguments.faces
-        )
-        stack.enter_context(contextlib.closing(report))
+        report = stack.enter_context(_report(arguments, files, recognizer.classes))
         # The bar ends before the report closes: a table printed beside a bar is garbled.
         bar = stack.enter_context(_progress(arguments, len(files)))
         for file, result in _results(recognizer, files, arguments):
@@ -144,6 +148,8 @@ def predict_files(arguments: argparse.Namespace) -> int:
             except InputError as error:
                 failed += 1
                 _complain(error, bar)
+                if result is error:
+                    report.fail(str(file), error)
             if bar:
                 bar.advance(bar.task_ids[0])
     if failed == len(files):
@@ -226,6 +232,38 @@ def _save(picture: Image, target: Path) -> None:
 
 
 @contextlib.contextmanager
+def _report(
+    arguments: argparse.Namespace, files: Sequence[Path], classes: Sequence[str]
+) -> Iterator[Report | ParquetReport]:
+    """What takes the results, in the format that the arguments ask for.
+
+    Raises InputError: the output is one of the pictures, or cannot be written.
+    """
+    from pcnn.commands.reports import open_report
+
+    if arguments.format == "parquet":
+        from pcnn.results.parquet import parquet_report
+
+        _check_output(arguments.output, files)
+        with parquet_report(arguments.output, classes) as parquet:
+            yield parquet
+        return
+    with (
+        _opened(arguments.output, files) as stream,
+        contextlib.closing(
+            open_report(arguments.format, stream, classes=classes, crops=arguments.faces)
+        ) as report,
+    ):
+        yield report
+
+
+def _check_output(output: Path, files: Sequence[Path]) -> None:
+    """Raises InputError: the output is one of the pictures."""
+    if output.resolve() in {file.resolve() for file in files}:
+        raise InputError(f"{shown(output)}: --output is one of the pictures: choose another name")
+
+
+@contextlib.contextmanager
 def _opened(output: Path | None, files: Sequence[Path]) -> Iterator[TextIO]:
     """The stream for data: stdout, or the file `output`.
 
@@ -237,8 +275,7 @@ def _opened(output: Path | None, files: Sequence[Path]) -> Iterator[TextIO]:
         yield sys.stdout
         sys.stdout.flush()
         return
-    if output.resolve() in {file.resolve() for file in files}:
-        raise InputError(f"{shown(output)}: --output is one of the pictures: choose another name")
+    _check_output(output, files)
     try:
         stream = output.open("w", encoding="utf-8", errors="surrogateescape", newline="")
     except OSError as error:
@@ -247,12 +284,20 @@ def _opened(output: Path | None, files: Sequence[Path]) -> Iterator[TextIO]:
         yield stream
 
 
-def _make_folder(folder: Path) -> None:
-    """Make the folder for drawn pictures. Raises InputError: it cannot be made."""
+def _targets(
+    folder: Path | None, files: Sequence[Path], *, word: str, jpeg: bool
+) -> dict[Path, Path]:
+    """Where in the folder, which is made, each file's drawn picture goes; none without a folder.
+
+    Raises InputError: the folder cannot be made.
+    """
+    if folder is None:
+        return {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _not_written(folder, error) from error
+    return annotated_names(files, folder, word=word, jpeg=jpeg)
 
 
 def _not_written(path: Path, error: OSError) -> InputError:

@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pcnn.errors import InputError
 from pcnn.images.files import shown
 from pcnn.results.values import FACE_COLUMNS, Expression, Face, Prediction
 
-FORMATS = ("table", "json", "jsonl", "csv")
+FORMATS = ("table", "json", "jsonl", "csv")  # of text; Parquet has a module of its own
 STREAMED = ("jsonl", "csv")  # written line by line, as results come
 
 _RUNNERS_UP = 2
@@ -27,6 +28,9 @@ class Report(Protocol):
 
     def add(self, source: str, result: Prediction | Expression) -> None:
         """Add one picture's result: an Expression if the picture is a cut-out face."""
+
+    def fail(self, source: str, error: InputError) -> None:
+        """One picture that could not be read; formats of text leave it out."""
 
     def close(self) -> None:
         """Write the remaining output. The stream stays open."""
@@ -46,7 +50,14 @@ def open_report(kind: str, stream: TextIO, *, classes: Sequence[str], crops: boo
     return _JsonReport(stream) if kind == "json" else _JsonLinesReport(stream)
 
 
-class _JsonLinesReport:
+class _TextReport:
+    """What the text formats share."""
+
+    def fail(self, source: str, error: InputError) -> None:
+        """Write nothing: stderr has it."""
+
+
+class _JsonLinesReport(_TextReport):
     """One JSON object on a line for each picture."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -60,7 +71,7 @@ class _JsonLinesReport:
         self._stream.flush()
 
 
-class _JsonReport:
+class _JsonReport(_TextReport):
     """A JSON list with one object for each picture, written one by one."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -76,7 +87,7 @@ class _JsonReport:
         self._stream.flush()
 
 
-class _CsvReport:
+class _CsvReport(_TextReport):
     """A header, then one line for each face, as in Prediction.rows."""
 
     def __init__(self, stream: TextIO, classes: Sequence[str], crops: bool) -> None:
@@ -100,7 +111,7 @@ class _CsvReport:
         self._stream.flush()
 
 
-class _TableReport:
+class _TableReport(_TextReport):
     """One row for each face, printed when all are known, at its full width."""
 
     def __init__(self, stream: TextIO, crops: bool) -> None:

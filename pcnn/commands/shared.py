@@ -19,6 +19,7 @@ DONE, SOME_FAILED, NOTHING_DONE = 0, 1, 2  # exit statuses
 # The choices of engines.select, repeated to avoid its import; a test compares both.
 ENGINES = ("auto", "torch", "compile", "openvino", "onnxruntime")
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
+PRIORS = ("data", "uniform")
 
 _BATCH_SIZE, _CROPS_BATCH_SIZE = 8, 64
 
@@ -79,6 +80,9 @@ def load_recognizer(arguments: argparse.Namespace) -> Recognizer:
         precision=arguments.precision,
         batch_size=step_size(arguments),
         align_crops=False if arguments.as_they_are else None,
+        labels=getattr(arguments, "labels", None),
+        prior=getattr(arguments, "prior", "data"),
+        min_confidence=getattr(arguments, "min_confidence", 0.0),
     )
 
 
@@ -112,6 +116,25 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     add(
         "--precision", choices=PRECISIONS, default="float32", help="of classification [%(default)s]"
     )
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Add what decides how faces are read."""
+    add = parser.add_argument
+    add(
+        "--min-confidence",
+        type=probability,
+        default=0.0,
+        metavar="P",
+        help='below it a face is "uncertain", 0…1 [0]',
+    )
+    add(
+        "--prior",
+        choices=PRIORS,
+        default="data",
+        help="how frequent expressions are taken to be: as in training, or equally [%(default)s]",
+    )
+    add("--labels", metavar="NAME", help="the weights' second labels, such as fer2013")
 
 
 def probability(text: str) -> float:

@@ -28,6 +28,7 @@ from pcnn.datasets.layouts import (
     rafdb_list,
     read_list,
 )
+from pcnn.devices import own_settings
 from pcnn.errors import InputError, counted
 from pcnn.images.loading import load_image
 from pcnn.terminal import track
@@ -77,6 +78,7 @@ class _Options:
     on_error: str = "raise"
 
 
+@own_settings()
 def load_faces(  # noqa: PLR0913 - the one entry to all layouts, each of which has its options
     path: str | Path,
     split: str | None = None,

@@ -12,8 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from pcnn.devices import own_settings
 from pcnn.errors import InputError, WeightsError
-from pcnn.weights.files import read, write
+from pcnn.weights.files import WeightsFile, write
+from pcnn.weights.kinds import HEAD
+from pcnn.weights.schema import shown
 
 Vectors: TypeAlias = NDArray[np.float32]
 Method = Literal["logistic", "balanced", "means"]
@@ -110,6 +113,7 @@ class Head:
         """D, the number of values of an embedding."""
         return int(self.matrix.shape[1])
 
+    @own_settings()
     def predict_proba(self, features: ArrayLike) -> Vectors:
         """Probabilities (N, labels) float32 for features (N, D); rows sum to 1; N may be 0.
 
@@ -136,21 +140,28 @@ class Head:
         )
 
     @classmethod
+    @own_settings()
     def load(cls, path: str | Path) -> Head:
         """Read a file that `save` wrote. Raises WeightsError: missing, damaged, or another file."""
-        tensors, metadata = read(path)
+        file = WeightsFile(path)
+        metadata, shape = file.metadata, file.shapes.get("matrix", ())
         if metadata.get("architecture") != _ARCHITECTURE:
-            found = metadata.get("architecture")
-            raise WeightsError(f"{path}: holds {found!r}, expected {_ARCHITECTURE!r}")
-        try:
-            return cls(
-                labels=tuple(map(str, metadata["labels"])),
-                matrix=tensors["matrix"].float().numpy(),
-                bias=tensors["bias"].float().numpy(),
-                weights_sha256=str(metadata["weights_sha256"]),
+            found = shown(metadata.get("architecture"))
+            raise WeightsError(f"{path}: holds {found}, expected {_ARCHITECTURE!r}")
+        file.check(HEAD)
+        labels = tuple(metadata["labels"])
+        size = shape[1] if len(shape) == 2 else 1
+        with torch.device("meta"):
+            file.check_shapes(
+                {"matrix": torch.empty(len(labels), size), "bias": torch.empty(len(labels))}
             )
-        except (KeyError, TypeError, InputError) as error:
-            raise WeightsError(f"{path}: does not fit the head it describes ({error})") from error
+        tensors = file.tensors()
+        return cls(
+            labels=labels,
+            matrix=tensors["matrix"].float().numpy(),
+            bias=tensors["bias"].float().numpy(),
+            weights_sha256=metadata["weights_sha256"],
+        )
 
     def check_weights(self, sha256: str, name: str) -> None:
         """Raise WeightsError unless the head was fitted on embeddings of these weights.

@@ -14,10 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pcnn.devices import own_settings
 from pcnn.engines.portable import FileGraph, quietly
 from pcnn.engines.sessions import Session, open_session, require
 from pcnn.errors import InputError, WeightsError
 from pcnn.version import __version__
+from pcnn.weights.kinds import EXPORTED
+from pcnn.weights.schema import parse_metadata
 
 # Formats and the suffixes of their files.
 FORMATS: Mapping[str, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
@@ -47,6 +50,7 @@ class Comparison:
     agreement: float
 
 
+@own_settings()
 def export(
     graph: FileGraph,
     target: str | Path,
@@ -101,6 +105,7 @@ def export(
     return comparison
 
 
+@own_settings()
 def open_file(path: Path, kind: str) -> Session:
     """An exported file, ready to run. kind: one of FORMATS."""
     if kind == "torch-export":
@@ -108,6 +113,7 @@ def open_file(path: Path, kind: str) -> Session:
     return open_session(path, {"onnx": "onnxruntime"}.get(kind, kind))
 
 
+@own_settings()
 @torch.no_grad()
 def compare(graph: FileGraph, session: Session, samples: Tensor) -> Comparison:
     """Compare the answers of a session of the graph's file with the graph's own."""
@@ -227,11 +233,15 @@ class _Program:
     """A session of a torch.export file."""
 
     def __init__(self, path: Path) -> None:
-        self._extra = {f"{_KEY}.json": ""}
-        self._module = torch.export.load(path, extra_files=self._extra).module()
+        extra = {f"{_KEY}.json": ""}
+        try:
+            self._module = torch.export.load(path, extra_files=extra).module()
+        except Exception as error:  # torch has no list of what it raises
+            raise WeightsError(f"{path}: PyTorch cannot use it ({error})") from error
+        described = parse_metadata(extra[f"{_KEY}.json"], str(path), EXPORTED)
+        self._outputs = list(described["outputs"])
 
     @torch.no_grad()
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         found = self._module(*(torch.from_numpy(values) for values in inputs.values()))
-        names = json.loads(self._extra[f"{_KEY}.json"])["outputs"]
-        return dict(zip(names, (values.numpy() for values in found), strict=True))
+        return dict(zip(self._outputs, (values.numpy() for values in found), strict=True))

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from pcnn.devices import own_settings
 from pcnn.engines.detector import merged_heads
 from pcnn.engines.folding import beheaded
 from pcnn.errors import InputError
@@ -86,6 +87,7 @@ class ViewsGraph(Graph):
     dtype: the type of the arithmetic; inputs and outputs are float32.
     """
 
+    @own_settings()
     def __init__(self, network: PCNN | FaceNet, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         config, self._dtype = network.config, dtype
@@ -131,6 +133,7 @@ class FaceGraph(FileGraph):
     Raises InputError: the weights use a saliency model, which cannot be exported.
     """
 
+    @own_settings()
     def __init__(self, loaded: ExpressionWeights) -> None:
         super().__init__()
         config = loaded.network.config
@@ -198,6 +201,7 @@ class LevelsGraph(Graph):
     values: the logit of a face, box offsets, landmark offsets.
     """
 
+    @own_settings()
     def __init__(self, network: RetinaFace, settings: DetectorSettings) -> None:
         super().__init__()
         self._network, self._settings = network, settings
@@ -233,6 +237,7 @@ class ImageGraph(FileGraph):
     Raises InputError: height or width is no multiple of 32.
     """
 
+    @own_settings()
     def __init__(
         self, network: RetinaFace, settings: DetectorSettings, height: int, width: int
     ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pcnn.devices import check_process
 from pcnn.errors import InputError, WeightsError
 
 # Engine → the extra that installs it, and its packages. The quickest for a photograph comes first
@@ -56,9 +58,21 @@ def open_session(path: Path, engine: str, precision: str = "float32") -> Session
     Raises WeightsError: the engine cannot read it.
     """
     try:
-        return _SESSIONS[engine](path, precision)
+        session = _SESSIONS[engine](path, precision)
     except Exception as error:  # each engine has its own exceptions
         raise WeightsError(f"{path}: {engine} cannot load it ({error})") from error
+    return _InItsProcess(session, engine)
+
+
+class _InItsProcess:
+    """A session that refuses to run in a forked child, which does not have its threads."""
+
+    def __init__(self, session: Session, engine: str) -> None:
+        self._session, self._engine, self._process = session, engine, os.getpid()
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> _Arrays:
+        check_process(self._process, f"engine {self._engine!r}: the network")
+        return self._session(inputs)
 
 
 class _OpenVino:

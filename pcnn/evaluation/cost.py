@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from pcnn.devices import own_settings
 from pcnn.networks.pcnn import PCNN, FaceNet
 
 
@@ -35,6 +36,7 @@ class Cost:
         return dataclasses.asdict(self)
 
 
+@own_settings()
 @torch.no_grad()
 def measure_cost(network: PCNN | FaceNet, *, runs: int = 20) -> Cost:
     """Measure the cost of a face on the network's device, without cropping.

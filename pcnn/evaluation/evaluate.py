@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pcnn.datasets.labels import FaceSet, canonical, one_hot, relabel
+from pcnn.devices import own_settings
 from pcnn.errors import InputError
 from pcnn.evaluation.logits import predict_logits
 from pcnn.evaluation.scores import Scores, score
@@ -73,6 +74,7 @@ class Evaluation:
         }
 
 
+@own_settings()
 def evaluate(  # noqa: PLR0913
     loaded: ExpressionWeights,
     faces: FaceSet,

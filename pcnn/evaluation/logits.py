@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pcnn.devices import own_settings
 from pcnn.faces.views import network_views
 from pcnn.networks.mirror import read_both
 from pcnn.networks.pcnn import PCNN, FaceNet
 
 
+@own_settings()
 @torch.no_grad()
 def predict_logits(
     network: PCNN | FaceNet,

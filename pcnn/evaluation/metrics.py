@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pcnn.devices import own_settings
+
 CALIBRATION_BINS = 15
 
 
@@ -17,6 +19,7 @@ def accuracy(logits: Tensor, votes: Tensor) -> float:
     return float((logits.argmax(1) == votes.argmax(1)).float().mean())
 
 
+@own_settings()
 def fit_temperature(logits: Tensor, votes: Tensor) -> float:
     """The T that minimises the cross-entropy of softmax(logits / T) with the majority labels.
 

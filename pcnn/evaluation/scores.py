@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pcnn.devices import own_settings
 from pcnn.errors import InputError, check_shape
 from pcnn.evaluation.metrics import brier_scores, calibration_error, reliability, risks
 
@@ -96,6 +97,7 @@ class Scores:
         return fields
 
 
+@own_settings()
 def score(
     probabilities: Tensor,
     labels: Tensor,

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from torch import Tensor
 
+from pcnn.devices import own_settings
 from pcnn.disk import cache_folder, whole_file
 from pcnn.errors import InputError
 from pcnn.faces.detector import Detector, FaceDetector
@@ -49,10 +50,13 @@ def find_landmarks(pictures: Sequence[_Picture], detector: FaceDetector) -> list
     pictures: (H, W, 3) uint8 RGB, each a face. detector: its own least score decides.
     Returns arrays (5, 2), continuous coordinates of the picture.
     """
-    found = detector.detect([_framed(picture) for picture in pictures])
+    # Such faces stand upright, and the packaged weights were taught on what one look finds.
+    look = detector.detect_upright if isinstance(detector, Detector) else detector.detect
+    found = look([_framed(picture) for picture in pictures])
     return [_meant(faces, picture) for faces, picture in zip(found, pictures, strict=True)]
 
 
+@own_settings()
 def crop_transforms(
     pictures: Sequence[_Picture],
     template: ArrayLike,
@@ -84,6 +88,7 @@ def _transforms(
     return face_transforms([points], template, size, layout)
 
 
+@own_settings()
 def dataset_landmarks(faces: Tensor, detector: FaceDetector) -> _Points:
     """The landmarks of a data set's faces, (N, 5, 2); NaN where none are surely found.
 
@@ -110,6 +115,7 @@ def dataset_landmarks(faces: Tensor, detector: FaceDetector) -> _Points:
     return places
 
 
+@own_settings()
 def measure_template(faces: Tensor, detector: FaceDetector) -> list[list[float]]:
     """Where the landmarks of a data set's faces lie on average.
 
@@ -183,6 +189,7 @@ def suited_faces(
     return align_faces(faces, weights.template, size, weights.native_size, detector), size
 
 
+@own_settings()
 def align_faces(
     faces: Tensor, template: ArrayLike, size: int, native_size: int, detector: FaceDetector
 ) -> Tensor:

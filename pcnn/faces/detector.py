@@ -7,6 +7,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -15,11 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcnn.devices import upload
+from pcnn.devices import own_settings, upload
 from pcnn.engines.folding import fold_batch_norms
 from pcnn.engines.select import prepare_detector
 from pcnn.errors import InputError, WeightsError
-from pcnn.faces.resampling import resized
+from pcnn.faces.orientation import look_again
+from pcnn.faces.resampling import pixels_tensor, resized
 from pcnn.networks.anchors import anchor_grid, decode_boxes, decode_landmarks
 from pcnn.networks.boxes import nms
 from pcnn.networks.retinaface import RetinaFace, architecture_of, load_state
@@ -95,6 +97,7 @@ class Detector:
     Holds no state between calls: one detector may serve several threads.
     """
 
+    @own_settings(gradients=True)
     def __init__(
         self,
         network: RetinaFace,
@@ -117,6 +120,7 @@ class Detector:
         self._always_fine = 2 * max(settings.min_sizes[0]) > least
 
     @classmethod
+    @own_settings(gradients=True)
     def load(
         cls,
         path: str | Path,
@@ -142,18 +146,32 @@ class Detector:
         network = fold_batch_norms(network)
         return cls(network, chosen, device=device, description=description, engine=engine)
 
+    @own_settings()
     def detect(
         self, images: Sequence[NDArray[np.uint8]], *, min_score: float | None = None
     ) -> list[tuple[Detection, ...]]:
-        """Faces of each image, best first.
+        """Faces of each image, best first, however they lie and in whatever light.
 
-        Where the settings name a trusted side, larger faces are looked for in halved images;
-        images whose longer side is below their least side are enlarged.
         images: (H, W, 3) uint8 RGB each, of any sizes; those alike share a forward pass.
         min_score: least score reported, 0…1; None takes the weights' own.
+        Upright faces in ordinary light are those of `detect_upright`. Where it is sure of none, or
+        sees a face tilted, the image is looked at again (see orientation).
         Returns one tuple for each image, empty where it has no face; coordinates in the image's
             own pixels. No images give an empty list.
         Raises InputError: an image of another shape or type, a score out of range.
+        """
+        look = partial(self.detect_upright, min_score=min_score)
+        return look_again(images, look(images), look)
+
+    def detect_upright(
+        self, images: Sequence[NDArray[np.uint8]], *, min_score: float | None = None
+    ) -> list[tuple[Detection, ...]]:
+        """Faces of each image, best first, as the network sees them in the image as it is.
+
+        Others than upright ones may be missing, or their landmarks wrong. Where the settings name
+        a trusted side, larger faces are looked for in halved images; images whose longer side is
+        below their least side are enlarged.
+        images, min_score, the result and errors: as for `detect`.
         """
         least = self.settings.confidence if min_score is None else min_score
         if not 0 <= least <= 1:
@@ -247,9 +265,7 @@ class Detector:
 
     def _pixels(self, image: NDArray[np.uint8]) -> Tensor:
         """(H, W, 3) uint8 RGB → the same on the device; float32 where that is resampled faster."""
-        if not image.flags.writeable or min(image.strides) < 0:
-            image = image.copy()  # PyTorch warns of the one and refuses the other
-        pixels = upload(torch.from_numpy(image), self.device)
+        pixels = upload(pixels_tensor(image), self.device)
         return pixels if self.device.type == "cpu" else pixels.float()
 
     def _faces(

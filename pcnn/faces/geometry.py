@@ -7,6 +7,7 @@ The continuous coordinate of pixel centre p is p + ½.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from pcnn.errors import InputError
 from pcnn.networks.regions import RegionLayout
+from pcnn.results.angle import UPRIGHT
+
+_MIDDLE = sum(complex(x, y) for x, y in UPRIGHT) / len(UPRIGHT)
+_UPRIGHT = tuple(complex(x, y) - _MIDDLE for x, y in UPRIGHT)
+_UPRIGHT_SPREAD = sum(abs(point) ** 2 for point in _UPRIGHT)
 
 
 def similarity(source: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
@@ -37,6 +43,25 @@ def similarity(source: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
     a = (centred.conj() * (z - z.mean())).sum() / spread if spread > 0 else 0j
     b = z.mean() - a * w.mean()
     return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+
+
+def misfit(landmarks: ArrayLike) -> float:
+    """How far landmarks lie from where those of a face seen from the front would.
+
+    landmarks: (5, 2), in the order of `Detection.landmarks`. They may lie turned anyhow.
+    Returns the mean distance after the best similarity, in distances between the eyes of the
+    face so placed; infinite where all landmarks coincide or one is not finite.
+    """
+    # Five points are too few for arrays to be quick.
+    points = [complex(x, y) for x, y in np.asarray(landmarks).tolist()]
+    middle = sum(points) / len(points)
+    points = [point - middle for point in points]
+    pairs = list(zip(_UPRIGHT, points, strict=True))
+    turned = sum(w.conjugate() * z for w, z in pairs) / _UPRIGHT_SPREAD  # as in similarity
+    eyes = abs(turned)  # in UPRIGHT they are 1 apart
+    if not 0 < eyes < math.inf:
+        return math.inf
+    return sum(abs(w * turned - z) for w, z in pairs) / len(pairs) / eyes
 
 
 def face_transforms(

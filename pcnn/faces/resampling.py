@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pcnn.ops.reference import LUMA
@@ -18,6 +20,13 @@ def to_planes(faces: Tensor, channels: int | None = None) -> Tensor:
     if channels == 1 and planes.shape[1] == 3:
         return (planes * planes.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
     return planes if channels is None else planes.expand(-1, channels, -1, -1)
+
+
+def pixels_tensor(image: NDArray[np.uint8]) -> Tensor:
+    """(H, W, 3) as a tensor on the CPU; read-only images and those with steps back are copied."""
+    if not image.flags.writeable or min(image.strides) < 0:
+        image = image.copy()  # PyTorch warns of the one and refuses the other
+    return torch.from_numpy(image)
 
 
 def resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:

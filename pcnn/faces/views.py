@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcnn.devices import upload
+from pcnn.devices import own_settings, upload
 from pcnn.faces.geometry import picture_transforms
+from pcnn.faces.light import even_light, readable
 from pcnn.faces.resampling import resample, to_planes
 from pcnn.faces.shrinking import Source, shrink_face
 from pcnn.networks.pcnn import PCNN, FaceNet, ModelConfig, normalise
@@ -19,6 +20,7 @@ from pcnn.networks.saliency import weigh
 from pcnn.ops import crop_regions
 
 
+@own_settings()
 def cut_views(  # noqa: PLR0913
     pictures: Sequence[NDArray[np.uint8]],
     transforms: Sequence[NDArray[np.float32]],
@@ -29,6 +31,8 @@ def cut_views(  # noqa: PLR0913
     names: Sequence[str] = VIEWS,
 ) -> list[Tensor]:
     """The faces of pictures as a network takes them, weighed by saliency if it asks for that.
+
+    Faces in poor light are brought into the usual one (see light).
 
     pictures: (H, W, 3) each. transforms: for each picture (faces, 6, 2, 3), see geometry.
     native_size: the side in pixels of the faces that the network was trained on.
@@ -43,7 +47,8 @@ def cut_views(  # noqa: PLR0913
     footprint = config.size / native_size
     crops: list[list[Tensor]] = []
     for pixels, maps in zip(pictures, transforms, strict=True):
-        image, wanted = torch.from_numpy(pixels), maps[:, : len(names)]
+        image = torch.from_numpy(readable(pixels, maps, config.size))
+        wanted = maps[:, : len(names)]
         sources = [shrink_face(Source(image, one, footprint), config.size) for one in wanted]
         if sources and all(source.pixels is image for source in sources):
             sources = [Source(image, wanted, footprint)]  # all faces at once
@@ -60,9 +65,11 @@ def cut_views(  # noqa: PLR0913
         ]
     if not crops:
         return [torch.empty(0, config.channels, *size, device=device) for size in sizes]
-    return weigh([torch.cat(parts) for parts in zip(*crops, strict=True)], config)
+    views = [torch.cat(parts) for parts in zip(*crops, strict=True)]
+    return weigh(even_light(views, config), config)
 
 
+@own_settings()
 def face_views(network: PCNN | FaceNet, faces: Tensor, native_size: int) -> list[Tensor]:
     """Faces that are already cut out, as `Recognizer.predict_crops` shows them to a network.
 

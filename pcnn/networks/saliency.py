@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pcnn.devices import own_settings
 from pcnn.errors import InputError, check_shape
 from pcnn.networks.pcnn import ModelConfig
 from pcnn.networks.regions import VIEWS
@@ -107,6 +108,7 @@ def find_model(name: str) -> SaliencyModel:
     return _MODELS[name]
 
 
+@own_settings()
 def saliency_maps(faces: Tensor, model: str | SaliencyModel = DEFAULT_MODEL) -> Tensor:
     """The saliency maps of faces, with a check of the model's output.
 
@@ -131,6 +133,7 @@ def saliency_maps(faces: Tensor, model: str | SaliencyModel = DEFAULT_MODEL) -> 
     return maps
 
 
+@own_settings()
 def weigh(
     views: Sequence[Tensor], config: ModelConfig, model: str | SaliencyModel | None = None
 ) -> list[Tensor]:

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 
+from pcnn.devices import own_settings
 from pcnn.errors import InputError
 from pcnn.images.loading import load_image
 from pcnn.recognition.threads import in_order, worker_count
@@ -36,6 +37,7 @@ class Picture:
         self.source = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
 
 
+@own_settings()
 def process_each(  # noqa: PLR0913
     images: Any,
     process: Callable[[list[Picture]], list[_Result]],
@@ -68,6 +70,7 @@ def process_each(  # noqa: PLR0913
         done = iter(process(pictures) if pictures else [])
         return [item if isinstance(item, InputError) else next(done) for item in read]
 
+    @own_settings()
     def work(batch: _Batch) -> list[_Result | InputError]:
         each = (_read(image, bgr, f"images[{i}]", on_error) for i, image in batch)
         # map keeps no picture alive while the next ones are read.

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pcnn.devices import own_settings
 from pcnn.errors import InputError
 from pcnn.faces.views import cut_views
 from pcnn.networks.backbones import find_backbone
@@ -28,6 +29,7 @@ _SMOOTH = 1 / 24  # blur as a fraction of the face's side; finer details of grad
 _FACES_AT_ONCE = 8  # gradients keep every map of the network in memory
 
 
+@own_settings(gradients=True)
 def explain_faces(
     weights: ExpressionWeights,
     pictures: Sequence[NDArray[np.uint8]],
@@ -102,6 +104,7 @@ def hide(views: Sequence[Tensor], region: str, layout: RegionLayout) -> list[Ten
     return hidden
 
 
+@own_settings()
 @torch.no_grad()
 def without_regions(network: PCNN, views: Sequence[Tensor]) -> dict[str, Tensor]:
     """Region name → logits (B, classes) of the face with that region hidden (see hide)."""
@@ -109,6 +112,7 @@ def without_regions(network: PCNN, views: Sequence[Tensor]) -> dict[str, Tensor]
     return {name: network.forward_views(hide(views, name, layout))[0] for name in REGIONS}
 
 
+@own_settings(gradients=True)
 def attributions(
     network: PCNN, views: Sequence[Tensor], classes: Tensor, *, steps: int = STEPS
 ) -> Tensor:
@@ -139,6 +143,7 @@ def attributions(
     return face
 
 
+@own_settings(gradients=True)
 def heat_maps(
     network: PCNN, views: Sequence[Tensor], classes: Tensor, *, steps: int = STEPS
 ) -> Tensor:
@@ -188,6 +193,7 @@ def cascade(network: PCNN) -> tuple[str, ...]:
     return ("expression_head", "layer4", "interaction", *trunk)
 
 
+@own_settings(gradients=True)
 def randomised(network: PCNN, parts: Iterable[str], seed: int) -> PCNN:
     """A copy of a network with some parts initialised at random.
 
@@ -226,12 +232,9 @@ def _explain(
             name: weights.answer(network.forward_views, hide(views, name, layout))[0]
             for name in REGIONS
         }
-    scores = (logits / weights.temperature).softmax(1).cpu()
-    regions = {n: (own[n] / weights.region_temperatures[n]).softmax(1).cpu() for n in REGIONS}
-    without = {
-        name: (answers / weights.temperature).softmax(1).tolist()
-        for name, answers in hidden.items()
-    }
+    scores = weights.probabilities(logits).cpu()
+    regions = {name: weights.probabilities(own[name], name).cpu() for name in REGIONS}
+    without = {name: weights.probabilities(answers).tolist() for name, answers in hidden.items()}
     heat = heat_maps(network, views, logits.argmax(1), steps=STEPS).cpu().numpy()
     size = network.config.size
     places = {

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pcnn.embeddings.heads import Head, Vectors, unit_norm
-from pcnn.engines.select import prepare_classifier
+from pcnn.engines.classifier import Prepared
 from pcnn.errors import InputError
 from pcnn.faces.views import cut_views
 from pcnn.networks.regions import VIEWS
@@ -29,23 +29,24 @@ _Result = TypeVar("_Result")
 class FaceReader:
     """The expression network, ready for inference, with its calibration and classes.
 
-    loaded: weights with the network on `device`. head: replaces the network's own labels and
-        scores; None without one.
-    engine: see select.choose_engine. The attribute `engine` describes engine and precision.
-    precision: see select.prepare_classifier.
+    loaded: weights with the network on `device`.
+    prepared: the network, see select.prepare_classifier.
+    head: replaces the network's own labels and scores; None without one.
+    min_confidence: below it a face's label is "uncertain".
     Several threads may use it.
     """
 
     def __init__(
         self,
         loaded: ExpressionWeights,
+        prepared: Prepared,
         head: Head | None,
         device: torch.device,
-        engine: str,
-        precision: str,
+        *,
+        min_confidence: float = 0.0,
     ) -> None:
-        self._loaded, self._head, self._device = loaded, head, device
-        self._prepared, self.engine = prepare_classifier(loaded, engine, precision)
+        self._loaded, self._prepared, self._head = loaded, prepared, head
+        self._device, self._min_confidence = device, min_confidence
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -74,7 +75,7 @@ class FaceReader:
     def explanations(
         self, pictures: Sequence[Picture], transforms: Sequence[Transforms]
     ) -> list[Explanation]:
-        """The explanations of all faces of all pictures, in order.
+        """The explanations of all faces of all pictures, in order, for their likeliest classes.
 
         Raises InputError: there is a head.
         """
@@ -113,16 +114,19 @@ class FaceReader:
     def _read_views(self, views: Sequence[Tensor]) -> list[Expression]:
         if self._head is not None:
             own = torch.from_numpy(self._head.predict_proba(self._embed_views(views)))
-            return [expression_of(self.classes, row, {}) for row in own]
+            return [expression_of(self.classes, row, {}, self._min_confidence) for row in own]
         loaded = self._loaded
         logits, region_logits = loaded.answer(self._prepared.forward_views, views)
-        calibrated = [logits / loaded.temperature]
-        calibrated += [
-            own / loaded.region_temperatures[name] for name, own in region_logits.items()
-        ]
-        scores, *every = torch.stack(calibrated).softmax(2).cpu()  # one transfer for all
+        answers = [loaded.probabilities(logits)]
+        answers += [loaded.probabilities(own, name) for name, own in region_logits.items()]
+        scores, *every = torch.stack(answers).cpu()  # one transfer for all
         regions = dict(zip(region_logits, every, strict=True))
         return [
-            expression_of(self.classes, row, {name: own[i] for name, own in regions.items()})
+            expression_of(
+                self.classes,
+                row,
+                {name: own[i] for name, own in regions.items()},
+                self._min_confidence,
+            )
             for i, row in enumerate(scores)
         ]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeAlias, overload
 
 import numpy as np
 import torch
 
-from pcnn.devices import choose_device
+from pcnn.devices import check_process, choose_device, own_settings
 from pcnn.embeddings.heads import Head, Vectors
-from pcnn.engines.select import check_precision, choose_engine
+from pcnn.engines.select import check_precision, choose_engine, prepare_classifier
 from pcnn.errors import InputError
 from pcnn.faces.alignment import crop_transforms
 from pcnn.faces.detector import Detector, FaceDetector, OneAtATime
@@ -30,6 +31,8 @@ from pcnn.results.values import (
 )
 from pcnn.weights.expression import load_expression
 from pcnn.weights.files import DEFAULT_DETECTOR, DEFAULT_WEIGHTS, sha256
+
+PRIORS = ("data", "uniform")
 
 _Many: TypeAlias = list[Any] | tuple[Any, ...]
 
@@ -52,6 +55,13 @@ class Recognizer:
     batch_size: how many pictures share a pass, when many are predicted; some more are in memory.
     align_crops: whether `predict_crops`, `embed_crops` and `explain_crops` turn and scale a face so
         that its landmarks lie as in training; None does it if the weights were taught so.
+    labels: "fer2013" answers in FER2013's seven labels, if the weights have heads for them; None
+        answers in the weights' first labels.
+    prior: how frequent the classes are taken to be. "data": as among the training faces, which
+        makes most faces right; "uniform": equally frequent, which finds more of the rare ones.
+        See docs/evaluation.md for what each is worth.
+    min_confidence: where the likeliest class has less, 0…1, the label is "uncertain"; the scores
+        stay as they are.
     Safe to use from several threads.
     Raises InputError: an engine or a precision that cannot be had; WeightsError: see
         weights.locate, weights.load_expression and Head.load; a head that was fitted on the
@@ -63,6 +73,7 @@ class Recognizer:
     'happiness'
     """
 
+    @own_settings(gradients=True)
     def __init__(  # noqa: PLR0913 - the one entry, each of whose parts can be chosen
         self,
         weights: str | Path | None = None,
@@ -74,12 +85,29 @@ class Recognizer:
         precision: str = "float32",
         batch_size: int = 8,
         align_crops: bool | None = None,
+        labels: str | None = None,
+        prior: str = "data",
+        min_confidence: float = 0.0,
     ) -> None:
+        self._made_of: dict[str, Any] = {
+            **{"weights": weights, "detector": detector, "device": device, "head": head},
+            **{"engine": engine, "precision": precision},
+            **{"batch_size": batch_size, "align_crops": align_crops},
+            **{"labels": labels, "prior": prior, "min_confidence": min_confidence},
+        }
         if batch_size < 1:
             raise InputError(f"Recognizer: batch_size must be at least 1, got {batch_size}")
         self.device = choose_device(device, "Recognizer: device")
         self.batch_size = batch_size
-        self._weights = load_expression(weights or DEFAULT_WEIGHTS)
+        if not 0 <= min_confidence <= 1:
+            raise InputError(f"Recognizer: min_confidence must lie in 0…1, got {min_confidence}")
+        if prior not in PRIORS:
+            raise InputError(f"Recognizer: prior must be {' or '.join(PRIORS)}, got {prior!r}")
+        if head is not None and (labels is not None or prior != "data"):
+            raise InputError("Recognizer: a head has labels of its own: leave out labels and prior")
+        self._weights = load_expression(weights or DEFAULT_WEIGHTS, labels)
+        if prior == "uniform":
+            self._weights = self._weights.for_equal_classes()
         self._weights.network.to(self.device)
         own_head = Head.load(head) if isinstance(head, (str, Path)) else head
         if own_head is not None:
@@ -93,13 +121,21 @@ class Recognizer:
         self._detector: Detector | OneAtATime = (
             detector if isinstance(detector, Detector) else OneAtATime(detector)
         )
-        self._reader = FaceReader(self._weights, own_head, self.device, engine, precision)
+        prepared, self._engine = prepare_classifier(self._weights, engine, precision)
+        self.reader = FaceReader(
+            self._weights, prepared, own_head, self.device, min_confidence=min_confidence
+        )
         self._align_crops = self._weights.aligned if align_crops is None else align_crops
+        self._process = os.getpid()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travels to another process as what it was made from; that process loads the files."""
+        return partial(Recognizer, **self._made_of), ()
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The expressions' names, in the order of every `scores`."""
-        return self._reader.classes
+        return self.reader.classes
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -109,7 +145,7 @@ class Recognizer:
     @property
     def embedding_size(self) -> int:
         """D: the values of a face's vector."""
-        return self._reader.embedding_size
+        return self.reader.embedding_size
 
     @overload
     def predict(
@@ -158,8 +194,8 @@ class Recognizer:
         """
 
         def predict_batch(pictures: list[Picture]) -> list[Prediction]:
-            found, transforms = self._find(pictures, min_score)
-            expressions = iter(self._reader.expressions(pictures, transforms))
+            found, transforms = self.find_faces(pictures, min_score)
+            expressions = iter(self.reader.expressions(pictures, transforms))
             return [
                 _prediction(picture, [face_of(face, next(expressions)) for face in faces])
                 for picture, faces in zip(pictures, found, strict=True)
@@ -177,7 +213,7 @@ class Recognizer:
         """
 
         def read_batch(pictures: list[Picture]) -> list[Expression]:
-            return self._reader.expressions(pictures, self._whole(pictures))
+            return self.reader.expressions(pictures, self._whole(pictures))
 
         return self._each(images, read_batch, bgr=bgr, on_error=on_error)
 
@@ -201,8 +237,8 @@ class Recognizer:
         """
 
         def embed_batch(pictures: list[Picture]) -> list[Any]:
-            found, transforms = self._find(pictures, min_score)
-            rows = self._reader.vectors(pictures, transforms)
+            found, transforms = self.find_faces(pictures, min_score)
+            rows = self.reader.vectors(pictures, transforms)
             ends = np.cumsum([len(faces) for faces in found])[:-1]
             vectors = np.split(rows, ends)
             if not boxes:
@@ -224,7 +260,7 @@ class Recognizer:
         """
 
         def embed_batch(pictures: list[Picture]) -> list[Vectors]:
-            return list(self._reader.vectors(pictures, self._whole(pictures)))
+            return list(self.reader.vectors(pictures, self._whole(pictures)))
 
         found = self._each(images, embed_batch, bgr=bgr, on_error=on_error)
         if isinstance(found, list) and on_error == "raise":
@@ -248,8 +284,8 @@ class Recognizer:
         """
 
         def explain_batch(pictures: list[Picture]) -> list[list[Explanation]]:
-            found, transforms = self._find(pictures, min_score)
-            explained = iter(self._reader.explanations(pictures, transforms))
+            found, transforms = self.find_faces(pictures, min_score)
+            explained = iter(self.reader.explanations(pictures, transforms))
             return [[next(explained).placed(face) for face in faces] for faces in found]
 
         return self._each(images, explain_batch, bgr=bgr, on_error=on_error)
@@ -261,7 +297,7 @@ class Recognizer:
         """
 
         def explain_batch(pictures: list[Picture]) -> list[Explanation]:
-            return self._reader.explanations(pictures, self._whole(pictures))
+            return self.reader.explanations(pictures, self._whole(pictures))
 
         return self._each(images, explain_batch, bgr=bgr, on_error=on_error)
 
@@ -271,7 +307,7 @@ class Recognizer:
         described = "; ".join(f"{100 * value:.2f} % on {name}" for name, value in scores.items())
         pairs = [
             ("device", str(self.device)),
-            ("engine", self._reader.engine),
+            ("engine", self._engine),
             ("weights", str(self._weights.path)),
             ("weights sha256", self.weights_sha256),
             ("weights accuracy", described or "not recorded"),
@@ -290,14 +326,19 @@ class Recognizer:
         on_error: OnError,
     ) -> Any:
         """What `work` makes of the pictures, see batches.process_each."""
+        if self.device.type != "cpu":
+            check_process(self._process, "Recognizer: what lies on a GPU")
         return process_each(
             images, work, step=self.batch_size, device=self.device, bgr=bgr, on_error=on_error
         )
 
-    def _find(
-        self, pictures: list[Picture], min_score: float | None
+    def find_faces(
+        self, pictures: Sequence[Picture], min_score: float | None = None
     ) -> tuple[Sequence[Sequence[Detection]], list[Transforms]]:
-        """The faces of each picture, and the transforms of their views."""
+        """The faces of each picture, and the transforms of their views for `reader`.
+
+        pictures: loaded, see batches.Picture. min_score: see `predict`.
+        """
         found = self._detector.detect([p.pixels for p in pictures], min_score=min_score)
         config, template = self._weights.network.config, self._weights.template
         return found, [

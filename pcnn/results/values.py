@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pcnn.errors import InputError
+from pcnn.results.angle import angle_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,10 +19,13 @@ if TYPE_CHECKING:
 
     from pcnn.images.loading import ImageSource
 
+# The label of a face whose likeliest class is not likely enough.
+UNCERTAIN = "uncertain"
+
 # Columns of a table of faces, before those of the classes.
 FACE_COLUMNS = (
     *("source", "face", "label", "confidence"),
-    *("x1", "y1", "x2", "y2", "detection_score"),
+    *("x1", "y1", "x2", "y2", "detection_score", "angle"),
 )
 
 
@@ -32,19 +36,25 @@ class Detection:
     box: x1, y1, x2, y2 in pixels of the upright image; it may extend beyond the image.
     score: 0…1.
     landmarks: (5, 2) float32, x y in pixels: left eye, right eye, nose, left and right mouth
-        corner. Left and right are those of the image.
+        corner. Left and right are those of the image when the face is set upright.
     """
 
     box: tuple[float, float, float, float]
     score: float
     landmarks: NDArray[np.float32]
 
+    @property
+    def angle(self) -> float:
+        """As `Face.angle`."""
+        return angle_of(self.landmarks.tolist())
+
 
 @dataclass(frozen=True, eq=False)
 class Expression:
     """The expression of one face.
 
-    label: the likeliest class; confidence: its probability, 0…1.
+    label: the likeliest class, or "uncertain" where that has less than the `min_confidence` asked
+        for; confidence: the probability of the likeliest class, 0…1.
     scores: name → probability in class order; they sum to 1.
     regions: region name → scores from that region alone, in the form of `scores`.
     """
@@ -72,15 +82,26 @@ class Face(Expression):
     detection_score: float
     landmarks: NDArray[np.float32] = field(repr=False)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The fields by name, as values for `json.dumps`; landmarks as five [x, y].
+    @property
+    def angle(self) -> float:
+        """Degrees clockwise by which the face lies from upright, in (-180, 180].
 
-        Probabilities and the detection score have 6 decimals, pixels 2.
+        `image.rotate(face.angle)` of Pillow, which turns counterclockwise, sets it upright. 0
+        where the landmarks say nothing: all in one place, or not finite.
+        """
+        return angle_of(self.landmarks.tolist())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields and the angle by name, as values that `json.dumps` takes.
+
+        Landmarks are five [x, y]. Probabilities and the detection score have 6 decimals, pixels
+        and degrees 2.
         """
         return {
             **super().to_dict(),
             "box": [_pixels(edge) for edge in self.box],
             "detection_score": _probability(self.detection_score),
+            "angle": _pixels(self.angle),
             "landmarks": [[_pixels(x), _pixels(y)] for x, y in self.landmarks],
         }
 
@@ -132,6 +153,31 @@ class Prediction:
         return pandas.DataFrame(
             self.rows(), columns=[*FACE_COLUMNS, *(self.faces[0].scores if self.faces else ())]
         )
+
+    def to_supervision(self) -> Any:
+        """The faces as supervision.Detections, in order.
+
+        xyxy (N, 4) float32 pixels; confidence (N,) float32, that of the label; class_id (N,) the
+        label's place among the classes. data: `class_name` (N,), `scores` (N, classes) float32,
+        `landmarks` (N, 5, 2) float32 pixels, `detection_score` (N,) float32.
+        Without faces: empty Detections, without data.
+        Raises InputError: supervision is not installed.
+        """
+        from pcnn.results.supervision import detections_of
+
+        return detections_of(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the annotated picture, if its file is there, and the table."""
+        from pcnn.results.notebooks import prediction_html
+
+        return prediction_html(self)
+
+    def _repr_png_(self) -> bytes | None:
+        """The annotated picture as PNG; None where `source` names no file that can be read."""
+        from pcnn.results.notebooks import prediction_png
+
+        return prediction_png(self)
 
     def draw(self, image: ImageSource | None = None, *, bgr: bool = False) -> Image:
         """Draw each face's box, landmarks, label and scores on a copy of the picture.
@@ -233,12 +279,26 @@ class Explanation:
 
         return draw_explanation(self, number=number)
 
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows: the drawn explanation as PNG."""
+        from pcnn.results.notebooks import png
 
-def expression_of(classes: Sequence[str], row: Tensor, regions: Mapping[str, Tensor]) -> Expression:
-    """An Expression from the probabilities (classes,) of the face and of each region."""
+        return png(self.draw())
+
+
+def expression_of(
+    classes: Sequence[str],
+    row: Tensor,
+    regions: Mapping[str, Tensor],
+    min_confidence: float = 0.0,
+) -> Expression:
+    """An Expression from probabilities (classes,) of the face, and of each region.
+
+    min_confidence: below it the label is UNCERTAIN.
+    """
     best = int(row.argmax())
     return Expression(
-        label=classes[best],
+        label=classes[best] if float(row[best]) >= min_confidence else UNCERTAIN,
         confidence=float(row[best]),
         scores=dict(zip(classes, row.tolist(), strict=True)),
         regions={
@@ -271,7 +331,7 @@ def _probability(value: float) -> float:
 
 
 def _pixels(value: float) -> float:
-    """A coordinate rounded for output. A hundredth is finer than the detector's precision."""
+    """A coordinate or an angle rounded for output: finer than the detector's precision."""
     return round(float(value), 2)
 
 
@@ -279,5 +339,6 @@ def _row(source: str | None, number: int, face: Face) -> dict[str, Any]:
     """One face as a row of a table."""
     fields = face.to_dict()
     values = (source, number, fields["label"], fields["confidence"], *fields["box"])
-    named = zip(FACE_COLUMNS, (*values, fields["detection_score"]), strict=True)
+    values += (fields["detection_score"], fields["angle"])
+    named = zip(FACE_COLUMNS, values, strict=True)
     return {**dict(named), **fields["scores"]}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 STORAGES = ("half", "int8")
-_SCALE = ".scale"
+SCALE = ".scale"
 _WORTH = 4096  # elements; smaller tensors would save nothing and lose precision
 
 
@@ -28,7 +28,7 @@ def narrow(tensors: Mapping[str, Tensor], storage: str) -> dict[str, Tensor]:
             scale = (tensor.flatten(1).abs().amax(1) / 127).clamp(min=1e-30)
             shape = (-1, *[1] * (tensor.dim() - 1))
             steps = (tensor / scale.view(shape)).round().clamp(-127, 127)
-            narrowed[name], narrowed[name + _SCALE] = steps.to(torch.int8), scale
+            narrowed[name], narrowed[name + SCALE] = steps.to(torch.int8), scale
         else:
             narrowed[name] = tensor.half()
     return narrowed
@@ -38,10 +38,10 @@ def widen(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A file's tensors as a network takes them: floating ones in float32."""
     widened: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        scale = tensors.get(name + _SCALE)
+        scale = tensors.get(name + SCALE)
         if scale is not None:
             shape = (-1, *[1] * (tensor.dim() - 1))
             widened[name] = tensor.to(torch.float32) * scale.view(shape)
-        elif not name.endswith(_SCALE):
+        elif not name.endswith(SCALE):
             widened[name] = tensor.to(torch.float32) if tensor.is_floating_point() else tensor
     return widened

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 import re
 import zipfile
 from collections.abc import Mapping
@@ -14,9 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pcnn.devices import own_settings
 from pcnn.errors import WeightsError
 from pcnn.networks.retinaface import architecture_of
-from pcnn.weights.files import locate, read, sha256
+from pcnn.weights.checkpoints import check_tensors
+from pcnn.weights.files import WeightsFile, locate, sha256
+from pcnn.weights.kinds import DETECTOR
+from pcnn.weights.schema import keep_to, shown
 
 
 @dataclass(frozen=True)
@@ -60,16 +63,11 @@ class DetectorSettings:
         """Settings from a weights file's metadata, whose other entries are left alone.
 
         `trusted_side` and `least_side` may be missing: the first files were written without.
-        Raises WeightsError: an entry is missing or of the wrong kind; names it.
+        Raises WeightsError: an entry is missing, of the wrong kind or out of range; names it.
         """
-        younger = {"trusted_side": cls.trusted_side, "least_side": cls.least_side}
-        stored = {**younger, **metadata}
-        missing = [field.name for field in fields(cls) if field.name not in stored]
-        if missing:
-            raise WeightsError(f"detector weights: the metadata lacks {', '.join(missing)}")
-        values = {field.name: _as_tuple(stored[field.name]) for field in fields(cls)}
-        _check(values)
-        return cls(**values)
+        keep_to(DETECTOR, metadata, "detector weights")
+        stored = {"trusted_side": cls.trusted_side, "least_side": cls.least_side} | dict(metadata)
+        return cls(**{field.name: _as_tuple(stored[field.name]) for field in fields(cls)})
 
 
 # How the published checkpoints are used by their own code. biubug6's Pytorch_Retinaface:
@@ -110,6 +108,7 @@ _OTHER_HEADS = re.compile(
 )
 
 
+@own_settings(gradients=True)
 def read_detector(path: str | Path) -> tuple[dict[str, Tensor], DetectorSettings]:
     """State dict, in the names of `retinaface.RetinaFace`, and settings of a detector's file.
 
@@ -121,10 +120,12 @@ def read_detector(path: str | Path) -> tuple[dict[str, Tensor], DetectorSettings
     """
     path = locate(path, kind="detector")
     if path.suffix == ".safetensors":
-        state, metadata = read(path)
-        if metadata.get("kind") != "detector":
-            raise WeightsError(f"{path}: holds no detector but {metadata.get('kind')!r}")
-        return state, DetectorSettings.from_metadata(metadata)
+        file = WeightsFile(path)
+        kind = file.metadata.get("kind")
+        if kind != "detector":
+            raise WeightsError(f"{path}: holds no detector but {shown(kind)}")
+        file.check(DETECTOR)
+        return file.tensors(), DetectorSettings.from_metadata(file.metadata)
     state = _read_checkpoint(path)
     digest = sha256(path)
     for beginning, settings in _KNOWN_FILES.items():
@@ -156,13 +157,14 @@ def _read_checkpoint(path: Path) -> dict[str, Tensor]:
     """
     try:
         loaded = torch.load(_unwrapped(path), map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except Exception as error:  # torch.load has no list of what it raises
         raise WeightsError(f"{path}: not a readable PyTorch checkpoint ({error})") from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
     ):
         raise WeightsError(f"{path}: holds no state dict, but {type(loaded).__name__}")
+    check_tensors(path, state)
     return {_published_name(name): value for name, value in state.items()}
 
 
@@ -185,35 +187,6 @@ def _published_name(name: str) -> str:
 
 def _as_tuple(value: Any) -> Any:
     return tuple(_as_tuple(entry) for entry in value) if isinstance(value, list | tuple) else value
-
-
-def _check(values: Mapping[str, Any]) -> None:
-    for name in ("confidence", "nms_iou", "max_side", "least_side", "leak"):
-        if not _is_number(values[name]):
-            raise WeightsError(f"detector weights: {name} must be a number, got {values[name]!r}")
-    if values["trusted_side"] is not None and not _is_number(values["trusted_side"]):
-        raise WeightsError(
-            f"detector weights: trusted_side must be a number or null, got "
-            f"{values['trusted_side']!r}"
-        )
-    for name in ("mean", "std"):
-        if not isinstance(values[name], tuple) or [*map(_is_number, values[name])] != [True] * 3:
-            raise WeightsError(
-                f"detector weights: {name} must be three numbers, got {values[name]!r}"
-            )
-    if values["channels"] not in ("rgb", "bgr"):
-        raise WeightsError(
-            f"detector weights: channels must be rgb or bgr, got {values['channels']!r}"
-        )
-    if len(values["min_sizes"]) != 3 or len(values["steps"]) != 3:
-        raise WeightsError(
-            "detector weights: min_sizes and steps must have 3 levels, got "
-            f"{values['min_sizes']}, {values['steps']}"
-        )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def normalise_images(images: Tensor, settings: DetectorSettings) -> Tensor:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from pcnn.errors import WeightsError
+from pcnn.devices import own_settings
+from pcnn.errors import InputError, WeightsError
 from pcnn.networks.mirror import Forward, read_both
 from pcnn.networks.pcnn import PCNN, FaceNet, Learner, ModelConfig
-from pcnn.networks.regions import REGIONS, RegionLayout
+from pcnn.networks.regions import RegionLayout
 from pcnn.networks.saliency import find_model
-from pcnn.weights.compression import widen
-from pcnn.weights.files import locate, read
-
-# What files call the networks.
-_NETWORKS: Mapping[object, type[PCNN | FaceNet]] = {"pcnn": PCNN, "trunk": FaceNet}
+from pcnn.weights.files import WeightsFile, locate
+from pcnn.weights.kinds import NETWORK, expression
+from pcnn.weights.schema import Rule, shown
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,8 @@ class ExpressionWeights:
         temperatures and scores are those of the mean.
     aligned: the training faces were aligned by their landmarks, and pictures that already are
         faces are to be aligned, too, see alignment.
+    class_shares: how often each class was among the training faces; None where the file does not
+        say. uniform: probabilities are those for classes that are equally frequent.
     """
 
     network: PCNN | FaceNet
@@ -47,6 +48,8 @@ class ExpressionWeights:
     aligned: bool
     path: Path
     metadata: Mapping[str, Any]
+    class_shares: tuple[float, ...] | None = None
+    uniform: bool = False
 
     @property
     def saliency(self) -> str | None:
@@ -63,40 +66,58 @@ class ExpressionWeights:
         """
         return read_both(forward, views) if self.mirror else forward(views)
 
+    def probabilities(self, logits: Tensor, region: str | None = None) -> Tensor:
+        """Calibrated probabilities (…, classes) of logits.
 
-def load_expression(weights: str | Path) -> ExpressionWeights:
+        region: whose own logits they are; None: the network's.
+        Where `uniform` is set, each class's probability is divided by its share of the training
+        faces (Menon et al., Long-Tail Learning via Logit Adjustment, ICLR 2021).
+        """
+        temperature = self.temperature if region is None else self.region_temperatures[region]
+        scaled = logits / temperature
+        if self.uniform and self.class_shares is not None:
+            scaled = scaled - scaled.new_tensor(self.class_shares).log()
+        return scaled.softmax(-1)
+
+    def for_equal_classes(self) -> ExpressionWeights:
+        """The same with `uniform` set. Raises InputError: the file records no class shares."""
+        if self.class_shares is None:
+            raise InputError(f"prior 'uniform': {self.path} does not record its class shares")
+        return replace(self, uniform=True)
+
+
+@own_settings(gradients=True)
+def load_expression(weights: str | Path, labels: str | None = None) -> ExpressionWeights:
     """An expression network by name or path, ready to use.
 
-    Raises WeightsError: see locate and read; a file of another kind, or one that does not fit.
+    labels: the name of the file's second labels, such as "fer2013", to answer in those; None
+        answers in the first.
+    Raises WeightsError: see locate and read; a file of another kind, or one that does not fit;
+        names the field. InputError: the file has no such labels.
     """
     path = locate(weights, kind="expression")
-    tensors, metadata = read(path)
-    network_type = _NETWORKS.get(metadata.get("architecture"))
-    if network_type is None:
-        raise WeightsError(f"{path}: holds {metadata.get('architecture')!r}, no expression network")
-    with _fitting(path):
-        network = network_type(_config(metadata), initialised=False)
-        network.load_state_dict(_own(widen(tensors)))
-        template = tuple((float(x), float(y)) for x, y in metadata["template"])
-        regions = REGIONS if network_type is PCNN else ()
-        own = {name: float(metadata["region_temperatures"][name]) for name in regions}
-        loaded = ExpressionWeights(
-            network=network.eval().requires_grad_(False),
-            template=template,
-            native_size=int(metadata["native_size"]),
-            temperature=float(metadata["temperature"]),
-            region_temperatures=own,
-            mirror=bool(metadata.get("mirror", False)),
-            aligned=bool(metadata.get("aligned", False)),
-            path=path,
-            metadata=metadata,
-        )
-        if len(template) != 5:
-            raise ValueError(f"template must be 5 points, got {len(template)}")
-        positive = (loaded.native_size, loaded.temperature, *own.values())
-        if not all(math.isfinite(value) and value > 0 for value in positive):
-            raise ValueError(f"sizes and temperatures must be above 0, got {positive}")
-    return loaded
+    learner, metadata = _load(path, expression)
+    network, answers = learner.network, metadata
+    if labels is not None:
+        others = metadata.get("labels") or {}
+        if labels not in others:
+            known = ", ".join(map(repr, others)) or "none"
+            raise InputError(f"labels {labels!r}: {path} has second labels: {known}")
+        network, answers = learner.relabelled(), {"temperature": 1.0, **others[labels]}
+    own = answers.get("region_temperatures", {}) if isinstance(network, PCNN) else {}
+    shares = answers.get("class_shares")
+    return ExpressionWeights(
+        network=network.eval().requires_grad_(False),
+        template=tuple((float(x), float(y)) for x, y in metadata["template"]),
+        native_size=metadata["native_size"],
+        temperature=float(answers["temperature"]),
+        region_temperatures={name: float(value) for name, value in own.items()},
+        mirror=metadata.get("mirror", False),
+        aligned=metadata.get("aligned", False),
+        path=path,
+        metadata=metadata,
+        class_shares=None if shares is None else tuple(map(float, shares)),
+    )
 
 
 def load_network(weights: str | Path) -> PCNN | FaceNet:
@@ -104,49 +125,49 @@ def load_network(weights: str | Path) -> PCNN | FaceNet:
 
     Raises WeightsError: no such file or name, or a file of another kind.
     """
-    path = locate(weights)
-    tensors, metadata = read(path)
-    network_type = _NETWORKS.get(metadata.get("architecture"))
-    if network_type is None:
-        raise WeightsError(f"{path}: holds {metadata.get('architecture')!r}, no expression network")
-    with _fitting(path):
-        network = network_type(_config(metadata))
-        network.load_state_dict(_own(widen(tensors)))
-    return network
+    return load_learner(weights).network
 
 
 # Before the names of the tensors of heads for second labels.
 SECOND_PREFIX = "labels."
 
 
+@own_settings(gradients=True)
 def load_learner(weights: str | Path) -> Learner:
     """The bare network of a file with its heads for second labels, where it has such.
 
     Raises WeightsError: as load_network.
     """
-    network = load_network(weights)
-    path = locate(weights)
-    tensors, metadata = read(path)
-    labels = metadata.get("labels")
-    if not labels:
-        return Learner(network)
-    with _fitting(path):
-        ((name, about),) = labels.items()
-        learner = Learner(network, tuple(about["classes"]))
-        prefix = f"{SECOND_PREFIX}{name}."
-        found = {
-            key.removeprefix(prefix): tensor
-            for key, tensor in widen(tensors).items()
-            if key.startswith(prefix)
-        }
-        if learner.second is not None:
-            learner.second.load_state_dict(found)
-    return learner
+    return _load(locate(weights), NETWORK)[0]
 
 
-def _own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of the network itself, without those of heads for second labels."""
-    return {name: t for name, t in tensors.items() if not name.startswith(SECOND_PREFIX)}
+def _load(path: Path, rule: Rule) -> tuple[Learner, dict[str, Any]]:
+    """What a file holds and says. It is held against the rule before a tensor is read or made."""
+    file = WeightsFile(path)
+    metadata = file.metadata
+    architecture = metadata.get("architecture")
+    if architecture not in ("pcnn", "trunk"):
+        raise WeightsError(f"{path}: holds {shown(architecture)}, no expression network")
+    file.check(rule)
+    network_type = PCNN if architecture == "pcnn" else FaceNet
+    second = next(iter((metadata.get("labels") or {}).items()), None)
+    with _fitting(path), torch.device("meta"):  # shapes alone, however large
+        network = network_type(_config(metadata), initialised=False)
+        learner = Learner(network, None if second is None else tuple(second[1]["classes"]))
+    prefix = "" if second is None else f"{SECOND_PREFIX}{second[0]}."
+    state = learner.state_dict()
+    wanted = {_file_name(own, prefix): own for own in state}
+    file.check_shapes({name: state[own] for name, own in wanted.items()})
+    found = file.tensors()
+    learner.load_state_dict({own: found[name] for name, own in wanted.items()}, assign=True)
+    return learner, metadata
+
+
+def _file_name(own: str, prefix: str) -> str:
+    """What a file calls a learner's tensor. prefix: of the heads for second labels."""
+    if own.startswith("network."):
+        return own.removeprefix("network.")
+    return prefix + own.removeprefix("second.")
 
 
 @contextlib.contextmanager
@@ -154,7 +175,7 @@ def _fitting(path: str | Path) -> Iterator[None]:
     """Turn what building a network out of a file's contents raises into WeightsError."""
     try:
         yield
-    except (KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{path}: its contents do not fit together ({error})") from error
 
 
@@ -165,5 +186,8 @@ def _config(metadata: Mapping[str, Any]) -> ModelConfig:
     }
     loaded = ModelConfig(**{**config, "layout": RegionLayout(**config["layout"])})
     if loaded.saliency is not None:
-        find_model(loaded.saliency)
+        try:
+            find_model(loaded.saliency)
+        except InputError as error:
+            raise InputError(f"config.saliency: {error}") from error
     return loaded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -18,8 +19,13 @@ from torch import Tensor
 
 from pcnn.disk import cache_folder, whole_file
 from pcnn.errors import WeightsError
+from pcnn.weights.compression import SCALE, widen
+from pcnn.weights.schema import Rule, keep_to, parse_metadata
 
 _METADATA_KEY = "pcnn"
+# What safetensors calls the kinds of numbers.
+_FLOATING, _INT8 = frozenset(("F16", "BF16", "F32", "F64")), frozenset(("I8",))
+_WHOLE = frozenset(("I64", "I32", "I16", "I8", "U8"))
 _PACKAGED = Path(__file__).resolve().parents[1] / "_weights"
 # In a checkout that was not installed the same folder is the repository's own.
 _CHECKOUT = Path(__file__).resolve().parents[2] / "weights"
@@ -100,27 +106,118 @@ def locate(weights: str | Path, *, kind: str | None = None) -> Path:
     return _download(spec, spec.url, cache_folder() / spec.file)
 
 
+class WeightsFile:
+    """One of this project's safetensors files, of which only the header has been read.
+
+    metadata: what it says of itself. shapes: of its tensors, by name.
+    Raises WeightsError: missing, damaged, or without metadata of ours.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        with self._opened() as file:
+            described = (file.metadata() or {}).get(_METADATA_KEY)
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            self.shapes = {name: tuple(own.get_shape()) for name, own in slices.items()}
+            self._kinds = {name: str(own.get_dtype()) for name, own in slices.items()}
+        if described is None:
+            raise WeightsError(f"{path}: a safetensors file, but not one written by pcnn")
+        metadata = parse_metadata(described, str(path))
+        if not isinstance(metadata, dict):
+            raise WeightsError(f"{path}: a safetensors file, but not one written by pcnn")
+        self.metadata: dict[str, Any] = metadata
+
+    def check(self, rule: Rule) -> None:
+        """Raise WeightsError, naming the field, unless the metadata keep to the rule."""
+        keep_to(rule, self.metadata, str(self.path))
+
+    def check_shapes(self, wanted: Mapping[str, Tensor]) -> None:
+        """Raise WeightsError unless these tensors are there, in kind and shape, and no others.
+
+        wanted: a network's state; it may lie on PyTorch's meta device.
+        """
+        for name, tensor in wanted.items():
+            if name not in self.shapes:
+                raise WeightsError(f"{self.path}: the tensor {name} is missing")
+            shape = tuple(tensor.shape)
+            if self.shapes[name] != shape:
+                raise WeightsError(
+                    f"{self.path}: by its metadata the tensor {name} must be {shape}, "
+                    f"got {self.shapes[name]}"
+                )
+            scale = self.shapes.get(name + SCALE)
+            kinds = (
+                _WHOLE if not tensor.is_floating_point() else _FLOATING if scale is None else _INT8
+            )
+            if self._kinds[name] not in kinds:
+                raise WeightsError(
+                    f"{self.path}: the tensor {name} must be {' or '.join(sorted(kinds))}, "
+                    f"got {self._kinds[name]}"
+                )
+            if scale is not None and scale != shape[:1]:
+                raise WeightsError(
+                    f"{self.path}: the tensor {name}{SCALE} must be {shape[:1]}, got {scale}"
+                )
+        unknown = [name for name in self.shapes if name.removesuffix(SCALE) not in wanted]
+        if unknown:
+            raise WeightsError(f"{self.path}: no tensor {unknown[0]} belongs there")
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors on the CPU, floating ones and 8-bit ones with a factor widened to float32.
+
+        Raises WeightsError: the file is gone, or one of them is not finite.
+        """
+        with self._opened() as file:
+            mapped = {name: file.get_tensor(name) for name in self.shapes}
+            widened = widen(mapped)
+            # safetensors maps the file: whoever overwrote it would change the network.
+            found = {n: t.clone() if t is mapped.get(n) else t for n, t in widened.items()}
+        check_finite(self.path, found)
+        return found
+
+    def stored(self) -> dict[str, Tensor]:
+        """All tensors as they lie in the file, on the CPU. Raises WeightsError: as `tensors`."""
+        with self._opened() as file:
+            found = {name: file.get_tensor(name).clone() for name in self.shapes}
+        check_finite(self.path, found)
+        return found
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[Any]:
+        try:
+            with safe_open(self.path, framework="pt", device="cpu") as file:
+                yield file
+        except FileNotFoundError as error:
+            raise WeightsError(f"{self.path}: no such weights file") from error
+        except (SafetensorError, OSError, ValueError) as error:
+            raise WeightsError(f"{self.path}: not a readable safetensors file ({error})") from error
+
+
+def check_finite(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raise WeightsError, naming the file and the tensor, where a number is none or has no end.
+
+    Nor may a norm's variance be below 0: its root would be none.
+    """
+    for name, tensor in tensors.items():
+        # Of what has no sum, or a sum too large, each number is looked at, which takes longer.
+        if (
+            tensor.is_floating_point()
+            and not tensor.sum().isfinite()
+            and not tensor.isfinite().all()
+        ):
+            raise WeightsError(f"{path}: the tensor {name} holds NaN or infinity")
+        if name.endswith("running_var") and bool((tensor < 0).any()):
+            raise WeightsError(f"{path}: the tensor {name} holds variances below 0")
+
+
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata of one of this project's safetensors files, on the CPU.
 
-    Raises WeightsError: the file is missing, damaged, or has no metadata of ours.
+    Raises WeightsError: the file is missing, damaged, has no metadata of ours, or tensors that
+    are not finite.
     """
-    path = Path(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise WeightsError(f"{path}: no such weights file") from error
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: not a readable safetensors file ({error})") from error
-    try:
-        described = json.loads(metadata[_METADATA_KEY])
-    except (KeyError, json.JSONDecodeError):
-        described = None
-    if not isinstance(described, dict):
-        raise WeightsError(f"{path}: a safetensors file, but not one written by pcnn")
-    return tensors, described
+    file = WeightsFile(path)
+    return file.stored(), file.metadata
 
 
 def write(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:

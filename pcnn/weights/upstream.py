@@ -17,9 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pcnn.devices import own_settings
 from pcnn.errors import WeightsError, counted
 from pcnn.networks.pcnn import PCNN, ModelConfig
 from pcnn.networks.regions import REGIONS
+from pcnn.weights.checkpoints import check_tensors
 
 # View → (its features…, its resnet…, its head).
 _TRUNKS = {
@@ -37,6 +39,7 @@ _STAGES = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3"
 _SIZE = 224
 
 
+@own_settings(gradients=True)
 def load_upstream(path: str | Path, classes: tuple[str, ...] | None = None) -> PCNN:
     """The network of one of the authors' checkpoints, float32, eval mode, on the CPU.
 
@@ -129,12 +132,15 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict):
         raise WeightsError(f"{path}: holds no state_dict")
-    return {
-        str(name).removeprefix("module."): tensor.to(torch.float32)
-        if tensor.is_floating_point()
-        else tensor
+    tensors = {
+        str(name).removeprefix("module."): tensor
         for name, tensor in state.items()
         if isinstance(tensor, Tensor)
+    }
+    check_tensors(path, tensors)
+    return {
+        name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
     }
 
 

@@ -175,8 +175,53 @@ def test_csv_without_any_face_has_its_header(
     fake: FakeRecognizer, photos: Path, capsys: Captured
 ) -> None:
     assert run("photos/none.jpg", "--format", "csv") == 0
-    columns = "source,face,label,confidence,x1,y1,x2,y2,detection_score,neutral,happiness,anger\n"
-    assert capsys.readouterr().out == columns
+    columns = "source,face,label,confidence,x1,y1,x2,y2,detection_score,angle"
+    assert capsys.readouterr().out == f"{columns},neutral,happiness,anger\n"
+
+
+@pytest.mark.tables
+def test_parquet(fake: FakeRecognizer, photos: Path, capsys: Captured) -> None:
+    from pyarrow import parquet
+
+    output = photos / "faces.parquet"
+    assert run("photos", "bad.jpg", "--format", "parquet", "--output", str(output)) == 1
+    assert "bad.jpg: the file is empty" in capsys.readouterr().err
+    rows = parquet.read_table(output).to_pylist()
+    assert [(row["source"], row["face"], row["label"]) for row in rows] == [
+        ("photos/none.jpg", None, None),
+        ("photos/one.png", 1, "happiness"),
+        ("photos/two.png", 1, "happiness"),
+        ("photos/two.png", 2, "happiness"),
+        ("bad.jpg", None, None),
+    ]
+    assert rows[4]["error"].startswith("bad.jpg: the file is empty")
+    assert rows[1]["neutral"] == 0.25 and rows[1]["x1"] == np.float32(1.4)
+
+
+@pytest.mark.tables
+def test_parquet_in_several_groups_and_of_faces(
+    fake: FakeRecognizer, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pyarrow import parquet
+
+    from pcnn.results import parquet as reports
+
+    monkeypatch.setattr(reports, "_PICTURES_AT_ONCE", 2)
+    assert run("photos", "--faces", "--format", "parquet", "--output", "faces.parquet") == 0
+    file = parquet.ParquetFile("faces.parquet")
+    assert file.num_row_groups == 2 and file.metadata.num_rows == 3
+    assert file.read()["label"].to_pylist() == ["happiness"] * 3
+    assert not list(photos.glob("part-*"))
+
+
+@pytest.mark.tables
+def test_parquet_that_cannot_be_written(
+    fake: FakeRecognizer, photos: Path, capsys: Captured
+) -> None:
+    assert run("photos", "--format", "parquet", "--output", "none/faces.parquet") == 2
+    assert "none/faces.parquet: cannot be written" in capsys.readouterr().err
+    assert run("photos", "--format", "parquet", "--output", "photos/one.png") == 2
+    assert "--output is one of the pictures" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["table", "json", "jsonl", "csv"])
@@ -324,6 +369,7 @@ def test_nothing_done(fake: FakeRecognizer, photos: Path, capsys: Captured) -> N
             ["a.jpg", "--faces", "--annotate", "d"],
             "--faces runs no detector, so it excludes --annotate and --min-score",
         ),
+        (["a.jpg", "--format", "parquet"], "--format parquet writes faces to a file: give --out"),
     ],
 )
 def test_usage_errors(words: list[str], message: str, capsys: Captured) -> None:

@@ -191,7 +191,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Seer:
     seer, load = Seer(found_at(TEMPLATE)), weights.load_expression
     monkeypatch.setattr(Detector, "load", lambda *_, **__: seer)
     monkeypatch.setattr(
-        weights, "load_expression", lambda name: dataclasses.replace(load(name), aligned=True)
+        weights, "load_expression", lambda *asked: dataclasses.replace(load(*asked), aligned=True)
     )
     return seer
 

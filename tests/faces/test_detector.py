@@ -91,13 +91,13 @@ def test_our_own_file_says_all_it_needs(tmp_path: Path) -> None:
     ("metadata", "message"),
     [
         ({"kind": "expression"}, "holds no detector but 'expression'"),
-        ({"kind": "detector"}, "the metadata lacks min_sizes, steps, variances"),
+        ({"kind": "detector"}, r"other.safetensors: .*\(min_sizes is missing\)"),
         (_metadata(channels="grey"), "channels must be rgb or bgr, got 'grey'"),
-        (_metadata(mean=[1, 2]), r"mean must be three numbers, got \(1, 2\)"),
-        (_metadata(confidence="high"), "confidence must be a number, got 'high'"),
-        (_metadata(least_side="all"), "least_side must be a number, got 'all'"),
-        (_metadata(trusted_side="all"), "trusted_side must be a number or null, got 'all'"),
-        (_metadata(steps=[8, 16]), r"min_sizes and steps must have 3 levels"),
+        (_metadata(mean=[1, 2]), r"mean must be a list of 3, got \[1, 2\]"),
+        (_metadata(confidence="high"), "confidence must be a number in 0…1, got 'high'"),
+        (_metadata(least_side="all"), "least_side must be a whole number in 0…8192, got 'all'"),
+        (_metadata(trusted_side="all"), "trusted_side must be a number in 8…8192, got 'all'"),
+        (_metadata(steps=[8, 16]), r"steps must be \[8, 16, 32\], got \[8, 16\]"),
     ],
 )
 def test_a_file_of_ours_that_cannot_be_used_says_why(
@@ -248,9 +248,9 @@ def test_the_most_likely_candidates_alone_are_weighed(
     untrained: Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)
-    best = untrained.detect([image], min_score=0)[0][0]
+    best = untrained.detect_upright([image], min_score=0)[0][0]
     monkeypatch.setattr("pcnn.faces.detector._MOST_CANDIDATES", 1)
-    (faces,) = untrained.detect([image], min_score=0)
+    (faces,) = untrained.detect_upright([image], min_score=0)
     assert [face.score for face in faces] == [best.score]
 
 

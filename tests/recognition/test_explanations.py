@@ -498,10 +498,10 @@ def test_a_folder_that_cannot_be_made(
 
 
 def test_answers_of_a_head_are_not_explained(recognizer: Recognizer) -> None:
-    reader = copy.copy(recognizer._reader)
+    reader = copy.copy(recognizer.reader)
     reader._head = object()
     other = copy.copy(recognizer)
-    other._reader = reader
+    other.reader = reader
     with pytest.raises(InputError) as error:
         other.explain_crops(picture())
     assert str(error.value) == "Recognizer.explain: cannot explain a head's answers: omit head="

@@ -80,7 +80,8 @@ def test_to_dict_by_hand() -> None:
     assert (told["source"], told["width"], told["height"]) == ("a.jpg", 640, 480)
     face = told["faces"][0]
     assert list(face) == [
-        *("label", "confidence", "scores", "regions", "box", "detection_score", "landmarks"),
+        *("label", "confidence", "scores", "regions", "box", "detection_score", "angle"),
+        "landmarks",
     ]
     told_scores = {**SCORES, "fear": 0.007812, "contempt": 0.007812}  # 6 decimals
     assert face["scores"] == told_scores
@@ -112,7 +113,7 @@ def test_what_is_written_is_rounded_and_the_result_is_not() -> None:
     assert told["box"] == [1.23, -2.35, 9.88, 8.0] and told["landmarks"] == [[3.14, 3.14]] * 5
     (row,) = Prediction((face,), None, 20, 20).rows()
     assert list(row.values()) == [
-        *(None, 1, "c", 0.52381, 1.23, -2.35, 9.88, 8.0, 0.987654),
+        *(None, 1, "c", 0.52381, 1.23, -2.35, 9.88, 8.0, 0.987654, 0.0),
         *(0.333333, 0.142857, 0.52381),
     ]
     assert face.scores["a"] == third and face.box == box and face.confidence == scores["c"]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from pcnn.devices import own_settings
 from pcnn.disk import whole_file
 from pcnn.errors import InputError
 from pcnn.faces.detector import Detector
@@ -23,7 +24,9 @@ from pcnn.training.detector.options import DetectorOptions, fingerprint
 from pcnn.training.detector.photographs import Photograph
 from pcnn.training.detector.targets import Targets, distillation_loss, targets_of
 from pcnn.training.optimiser import average_decay, parameter_groups
+from pcnn.weights.checkpoints import check_state, fill, fill_optimizer, read_training
 from pcnn.weights.detector import DetectorSettings, normalise_images, read_detector
+from pcnn.weights.schema import text
 
 ARCHITECTURE = "retinaface-mobilenet0.25"
 # The learning rate rises during this share of the steps. Then it falls along a cosine and reaches
@@ -43,6 +46,7 @@ _Step: TypeAlias = tuple[list[Mosaic], list[np.ndarray], int]
 class DetectorTraining:
     """A resumable training: the networks, the optimiser and the number of steps done."""
 
+    @own_settings(gradients=True)
     def __init__(self, options: DetectorOptions, teacher: Detector) -> None:
         self.options, self.teacher, self.step = options, teacher, 0
         torch.manual_seed(options.seed)
@@ -88,6 +92,7 @@ class DetectorTraining:
             self.step += 1
             yield loss
 
+    @own_settings(gradients=True)
     def _update(self, pictures: list[Mosaic], seen: list[np.ndarray], side: int) -> float:
         """Run one step of the optimiser. The student sees only the degraded pictures."""
         kind = self.teacher.settings
@@ -114,6 +119,7 @@ class DetectorTraining:
                 self.average[name].lerp_(value, 1 - decay)
         return loss.item()
 
+    @own_settings(gradients=True)
     def detector(self) -> Detector:
         """A detector with the averaged weights."""
         state = {name: value.cpu() for name, value in self.average.items()}
@@ -131,23 +137,24 @@ class DetectorTraining:
         with whole_file(self.path) as temporary:
             torch.save(state, temporary)
 
+    @own_settings(gradients=True)
     def resume(self) -> None:
         """Continue from the checkpoint, if it exists.
 
-        Raises InputError: it was made with other options.
+        Raises InputError: it was made with other options. WeightsError: it is damaged.
         """
         if not self.path.exists():
             return
-        stored = torch.load(self.path, map_location=self.options.device, weights_only=True)
+        stored = read_training(self.path, self.options.device, text)
         if stored["options"] != fingerprint(self.options):
             raise InputError(
                 f"train_detector: {self.path} was made with other options "
                 f"({stored['options']}); use those options, or remove the file to start again"
             )
-        self.step = stored["step"]
-        self.network.load_state_dict(stored["network"])
-        self.average = stored["average"]
-        self.optimizer.load_state_dict(stored["optimizer"])
+        fill(self.path, "network", self.network, stored.get("network"))
+        average = check_state(self.path, "average", self.average, stored.get("average"))
+        fill_optimizer(self.path, self.optimizer, stored.get("optimizer"))
+        self.average, self.step = average, stored["step"]
 
 
 class _Steps(Dataset[_Step]):

@@ -114,7 +114,7 @@ def _label(files: Sequence[tuple[str, bytes]], teacher: Detector) -> dict[str, N
     faces: list[tuple[Detection, ...]] = []
     for start in range(0, len(files), _LABEL_BATCH):
         images = [_decode(name, encoded) for name, encoded in files[start : start + _LABEL_BATCH]]
-        faces.extend(teacher.detect(images, min_score=DOUBTFUL))
+        faces.extend(teacher.detect_upright(images, min_score=DOUBTFUL))
     every = [face for found in faces for face in found]
     return {
         "counts": np.array([len(found) for found in faces], np.float32),

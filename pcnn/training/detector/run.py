@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pcnn.devices import own_settings
 from pcnn.errors import InputError
 from pcnn.faces.detector import Detector
 from pcnn.terminal import training_progress
@@ -26,6 +27,7 @@ from pcnn.weights.files import locate, sha256, write
 _CHECKED = 100
 
 
+@own_settings(gradients=True)
 def train_detector(options: DetectorOptions) -> Path:
     """Train a detector, or continue from a checkpoint with the same options.
 

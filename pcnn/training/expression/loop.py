@@ -14,6 +14,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pcnn.datasets.labels import FaceSet
+from pcnn.devices import own_settings
 from pcnn.disk import whole_file
 from pcnn.errors import InputError, counted
 from pcnn.faces.resampling import resample, to_planes
@@ -29,6 +30,8 @@ from pcnn.training.expression.options import ExpressionOptions
 from pcnn.training.expression.start import new_learner
 from pcnn.training.expression.teachers import load_teachers, mean_answers
 from pcnn.training.optimiser import average_decay, parameter_groups
+from pcnn.weights.checkpoints import check_targets, fill, fill_optimizer, read_training
+from pcnn.weights.schema import anything, mapping
 
 # Options that may change when a training is resumed.
 _NO_PART_IN_STEPS = ("data", "output", "detector", "mirror", "storage", "init_share")
@@ -47,6 +50,7 @@ class ExpressionTraining:
     Raises InputError: options and data that do not fit together.
     """
 
+    @own_settings(gradients=True)
     def __init__(
         self,
         options: ExpressionOptions,
@@ -95,6 +99,12 @@ class ExpressionTraining:
             )
         self.steps = max(1, round(self.epoch_steps * options.epochs))
 
+    @property
+    def second_shares(self) -> list[float]:
+        """How often each of the second labels is among the faces."""
+        return [] if self._second is None else self._second.votes.mean(0).tolist()
+
+    @own_settings(gradients=True)
     def teach(self) -> list[Tensor]:
         """Compute the targets of all faces, with the teachers' answers.
 
@@ -129,6 +139,7 @@ class ExpressionTraining:
             teachers, faces, second=kind == 1, device=self.device, shown=self.rank == 0
         )
 
+    @own_settings(gradients=True)
     def advance(self) -> float:
         """Run one step of the optimiser and return its loss."""
         self.learner.train()
@@ -148,6 +159,7 @@ class ExpressionTraining:
         pull(self.average, self.learner, 1 - decay)
         return float(loss.detach())
 
+    @own_settings(gradients=True)
     def result(self) -> Learner:
         """The trained weights: the average, mixed with a share `init_share` of the start."""
         learner = copy.deepcopy(self.average)
@@ -156,6 +168,7 @@ class ExpressionTraining:
             pull(learner, begun, self.options.init_share)
         return learner.cpu()
 
+    @own_settings(gradients=True)
     def save(self, path: Path) -> None:
         """Write the whole state atomically."""
         state = {
@@ -169,9 +182,13 @@ class ExpressionTraining:
         with whole_file(path) as temporary:
             torch.save(state, temporary)
 
+    @own_settings(gradients=True)
     def resume(self, path: Path) -> None:
-        """Continue from a saved state. Raises InputError: it was made with other options."""
-        state = torch.load(path, weights_only=True, map_location=self.device)
+        """Continue from a saved state.
+
+        Raises InputError: it was made with other options. WeightsError: it is damaged.
+        """
+        state = read_training(path, self.device, mapping(anything))
         ours = dataclasses.asdict(self.options)
         defaults = {option.name: option.default for option in dataclasses.fields(self.options)}
         begun = {**defaults, **state["options"]}  # an older version may have fewer options
@@ -186,17 +203,20 @@ class ExpressionTraining:
             raise InputError(
                 f"ExpressionTraining: {path} was started by an older pcnn; remove it to start again"
             )
-        self.learner.load_state_dict(state["learner"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self._targets = state.get("targets")
         count = len(self.train) + (0 if self._photographs is None else len(self._photographs))
-        if self._targets is not None and len(self._targets[0]) != count:
+        targets = state.get("targets")
+        if targets is not None:
+            kinds = 1 if self._second is None else 2
+            check_targets(path, targets, kinds, len(self.train.classes))
+        if targets is not None and len(targets[0]) != count:
             raise InputError(
-                f"ExpressionTraining: {path} was started with {len(self._targets[0])} faces, "
+                f"ExpressionTraining: {path} was started with {len(targets[0])} faces, "
                 f"the data have {count}"
             )
-        self.step = state["step"]
+        fill(path, "learner", self.learner, state["learner"])
+        fill(path, "average", self.average, state.get("average"))
+        fill_optimizer(path, self.optimizer, state.get("optimizer"))
+        self._targets, self.step = targets, state["step"]
 
     def _batch(self) -> tuple[Tensor, list[Tensor]]:
         options = self.options

@@ -9,6 +9,7 @@ from pcnn.networks.backbones import find_backbone
 from pcnn.networks.saliency import find_model
 from pcnn.training.expression.augmentation import Augmentation
 from pcnn.weights.compression import STORAGES
+from pcnn.weights.kinds import MOST
 
 _CHOICES = {
     "network": ("trunk", "pcnn"),
@@ -112,6 +113,11 @@ class ExpressionOptions:
             if getattr(self, name) < least:
                 raise InputError(
                     f"ExpressionOptions: {name} must be at least {least}, got {getattr(self, name)}"
+                )
+        for name in ("size", "width"):
+            if getattr(self, name) > MOST:  # else nobody could load what was trained
+                raise InputError(
+                    f"ExpressionOptions: {name} must be at most {MOST}, got {getattr(self, name)}"
                 )
         if not (self.epochs > 0 and self.lr > 0 and self.clip > 0):
             raise InputError(

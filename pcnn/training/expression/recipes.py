@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from pcnn.errors import InputError
 from pcnn.training.expression.augmentation import Augmentation
 from pcnn.training.expression.options import ExpressionOptions
 
+_MOST = 2**53  # whole numbers below this are exact as floating ones
 _PLACES = ("data", "output")  # places on one machine, not part of a recipe
 
 
@@ -28,7 +30,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         options = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"recipe {path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, or nested without end
         raise InputError(f"recipe {path}: is not TOML ({error})") from error
     if "augmentation" in options:
         varied = _checked(path, options["augmentation"], Augmentation, "[augmentation] ")
@@ -47,10 +49,12 @@ def _checked(path: str | Path, table: object, kind: type, place: str) -> dict[st
             known = ", ".join(fields)
             raise InputError(f"recipe {path}: {place}{name} is unknown; options are {known}")
         expected = str(fields[name].type)
-        if expected == "float" and type(value) is int:
+        if expected == "float" and type(value) is int and abs(value) < _MOST:
             value = float(value)  # noqa: PLW2901 (TOML's 1 for 1.0)
         if expected == "tuple[str, ...]" and isinstance(value, list):
             value = tuple(map(str, value))  # noqa: PLW2901
+        if type(value) is float and not math.isfinite(value):
+            raise InputError(f"recipe {path}: {place}{name} must be finite, got {value!r}")
         if type(value).__name__ != expected.partition(" ")[0].partition("[")[0]:
             raise InputError(f"recipe {path}: {place}{name} must be {expected}, got {value!r}")
         checked[name] = value

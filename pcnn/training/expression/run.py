@@ -17,6 +17,7 @@ from torch import Tensor, distributed
 
 from pcnn.datasets.labels import FaceSet
 from pcnn.datasets.loading import load_faces
+from pcnn.devices import own_settings
 from pcnn.errors import counted
 from pcnn.evaluation.logits import predict_logits
 from pcnn.evaluation.metrics import accuracy, fit_temperature
@@ -37,6 +38,7 @@ _CHECKPOINT_SECONDS = 120
 SECOND = "fer2013"
 
 
+@own_settings(gradients=True)
 def train_expression(
     options: ExpressionOptions, *, device: str = "cpu", valid_split: str = "valid"
 ) -> Path:
@@ -149,6 +151,7 @@ def _write_weights(
         "scores": {
             f"{name}, {counted(len(valid), 'validation face')}": accuracy(logits, valid.votes)
         },
+        "class_shares": training.train.votes.mean(0).tolist(),
         "template": template,
         "temperature": fit_temperature(logits, valid.votes),
         "region_temperatures": {
@@ -156,7 +159,12 @@ def _write_weights(
         },
     }
     if learner.classes is not None:
-        metadata["labels"] = {SECOND: _describe_second(learner, options, valid)}
+        metadata["labels"] = {
+            SECOND: {
+                **_describe_second(learner, options, valid),
+                "class_shares": training.second_shares,
+            }
+        }
     write(output, tensors, metadata)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pcnn.devices import own_settings
 from pcnn.errors import InputError
 from pcnn.evaluation.logits import predict_logits
 from pcnn.networks.pcnn import Learner
@@ -16,6 +17,7 @@ from pcnn.weights.expression import load_learner
 _FACES_AT_ONCE = 1024  # between two steps of the progress bar
 
 
+@own_settings(gradients=True)
 def load_teachers(paths: Sequence[str], classes: tuple[str, ...]) -> list[Learner]:
     """Load teachers by the names or paths of their weights.
 
@@ -35,6 +37,7 @@ def load_teachers(paths: Sequence[str], classes: tuple[str, ...]) -> list[Learne
     return teachers
 
 
+@own_settings()
 def mean_answers(
     teachers: Sequence[Learner],
     faces: Tensor,

@@ -1,0 +1,108 @@
+"""Arrow batches of pictures in, Arrow batches of faces out: what every cluster calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from pcnn.distributed.sources import NamedPicture, open_picture
+from pcnn.errors import InputError
+from pcnn.recognition.recognizer import Recognizer
+from pcnn.results.tables import to_arrow
+
+COLUMNS = ("bytes", "path")
+
+
+class BatchRecognizer:
+    """A recognizer in a process of its own, for Arrow tables of pictures.
+
+    column: "bytes", the contents of picture files, or "path", their paths or URIs.
+    source: the column that names the pictures, taken where it is there; for "path" the path does.
+    options: arguments of `Recognizer` by name.
+    threads: how many torch may use in this process; None leaves them as they are.
+    Raises InputError: another column; as `Recognizer` does.
+    """
+
+    def __init__(
+        self,
+        *,
+        column: str = "bytes",
+        source: str = "path",
+        options: Mapping[str, Any] | None = None,
+        min_score: float | None = None,
+        threads: int | None = None,
+    ) -> None:
+        check_column(column, "BatchRecognizer")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._column, self._source, self._min_score = column, source, min_score
+        self.recognizer = Recognizer(**(options or {}))
+
+    def __call__(self, table: Any) -> Any:
+        """The faces of a pyarrow.Table or RecordBatch of pictures, as a pyarrow.Table.
+
+        Rows come in the order of the pictures, see docs/tables.md; a picture that cannot be read
+        has a row with its error.
+        Raises InputError: the table lacks the column.
+        """
+        names = table.schema.names
+        if self._column not in names:
+            raise InputError(
+                f"predict_dataset: column {self._column!r} must be in the data, got "
+                f"{', '.join(names)}: rename yours"
+            )
+        contents = table.column(self._column).to_pylist()
+        if self._column == "path":
+            sources = contents
+            pictures = [open_picture(path) for path in contents]
+        else:
+            here = self._source in names
+            sources = table.column(self._source).to_pylist() if here else [None] * len(contents)
+            pictures = [
+                NamedPicture(name or "picture", content)
+                for name, content in zip(sources, contents, strict=True)
+            ]
+        results = self.recognizer.predict(pictures, min_score=self._min_score, on_error="return")
+        return to_arrow(results, sources=sources, classes=self.recognizer.classes)
+
+
+def predict_batches(
+    batches: Iterator[Any],
+    *,
+    column: str = "bytes",
+    source: str = "path",
+    recognizer_options: Mapping[str, Any] | None = None,
+) -> Iterator[Any]:
+    """The faces of an iterator of pyarrow.RecordBatches of pictures, as RecordBatches.
+
+    What Spark's `mapInArrow` calls, see docs/scale.md; one batch is in memory at a time. Each
+    process keeps the recognizer that it made last.
+    column, source, recognizer_options: as for `predict_dataset`.
+    Raises InputError: another column, or data without it; as `Recognizer` does.
+
+    >>> import pyarrow
+    >>> from pcnn.distributed import predict_batches
+    >>> batch = pyarrow.record_batch({"path": ["docs/images/astronaut.png"]})
+    >>> [faces] = predict_batches(iter([batch]), column="path")
+    >>> faces.column("label").to_pylist()
+    ['happiness']
+    """
+    options = tuple(sorted((recognizer_options or {}).items()))
+    recognize = _kept(column, source, options)
+    for batch in batches:
+        yield from recognize(batch).combine_chunks().to_batches()
+
+
+def check_column(column: str, function: str) -> None:
+    """Raise InputError unless the column is one of COLUMNS."""
+    if column not in COLUMNS:
+        raise InputError(f"{function}: column must be 'bytes' or 'path', got {column!r}")
+
+
+@lru_cache(maxsize=1)
+def _kept(column: str, source: str, options: tuple[tuple[str, Any], ...]) -> BatchRecognizer:
+    """This process's recognizer: Spark calls anew for each partition."""
+    return BatchRecognizer(column=column, source=source, options=dict(options))

@@ -1,0 +1,207 @@
+"""Jobs that go on where they were killed: a partition of the output is a file, whole or absent.
+
+Below the output lies a folder `_job`, which readers of Parquet pass over: the plan, by which a
+restart knows that it is the same job, and files that are being written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pcnn.disk import whole_file
+from pcnn.distributed.datasets import placement, ray_modules
+from pcnn.distributed.sources import Partition, read_partition
+from pcnn.errors import InputError
+from pcnn.images.files import shown
+from pcnn.recognition.recognizer import Recognizer
+from pcnn.results.parquet import parquet_report
+from pcnn.results.tables import needed
+
+_JOB = "_job"
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """What decides a job's results.
+
+    recognizer: arguments of `Recognizer` by name, values that JSON knows.
+    crops: each picture is a face that was cut out already. min_score: as for `Recognizer.predict`.
+    weights_sha256: of the weights' file, which may change while its name stays.
+    """
+
+    recognizer: Mapping[str, Any] = field(default_factory=dict)
+    crops: bool = False
+    min_score: float | None = None
+    weights_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Done:
+    """One partition's outcome: rows that are faces, and pictures that could not be read.
+
+    problem: why there is no file; empty where there is one.
+    """
+
+    number: int
+    faces: int = 0
+    failed: int = 0
+    problem: str = ""
+
+
+class PartitionRecognizer:
+    """A recognizer in a process of its own, which writes the files of whole partitions.
+
+    threads: how many torch may use in this process; None leaves them as they are.
+    """
+
+    def __init__(self, output: str, options: JobOptions, threads: int | None = None) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._output, self._options = Path(output), options
+        self._recognizer = Recognizer(**options.recognizer)
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[str]]:
+        """For Ray: a batch with the column `partition`, JSON of Partitions; gives JSON of Dones."""
+        told = [json.loads(text) for text in batch["partition"]]
+        done = [self.write(partition_of(each)) for each in told]
+        return {"done": [json.dumps(asdict(each)) for each in done]}
+
+    def write(self, partition: Partition) -> Done:
+        """Read one partition's pictures and write its file, unless it is there already.
+
+        Tried again after a crash, or twice at once, it does no harm: the file gets its name when it
+        is whole, and both have the same rows.
+        """
+        target = self._output / file_name(partition.number)
+        if not target.exists():
+            temporary = self._output / _JOB / f"{uuid.uuid4().hex}.parquet"
+            try:
+                self._read(partition, temporary)
+                os.replace(temporary, target)  # noqa: PTH105
+            except (InputError, OSError) as error:
+                temporary.unlink(missing_ok=True)
+                return Done(partition.number, problem=str(error))
+        return outcome(target, partition.number)
+
+    def _read(self, partition: Partition, target: Path) -> None:
+        names: list[str | None] = []
+
+        def pictures() -> Iterator[Any]:
+            for name, picture in read_partition(partition):
+                names.append(name)
+                yield picture
+
+        results: Iterator[Any]
+        if self._options.crops:
+            results = self._recognizer.predict_crops(pictures(), on_error="return")
+        else:
+            results = self._recognizer.predict(
+                pictures(), min_score=self._options.min_score, on_error="return"
+            )
+        with parquet_report(target, self._recognizer.classes) as report:
+            for number, result in enumerate(results):
+                report.add(names[number], result)
+
+
+def prepare(output: Path, partitions: Sequence[Partition], options: JobOptions) -> list[Partition]:
+    """The partitions that are still to do; makes the output's folder and plan where there is none.
+
+    Raises InputError: the output is a file, or has results of another job: other pictures,
+    partitions or options.
+    """
+    plan = {
+        "schema": 1,
+        "partitions": len(partitions),
+        "sha256": sha256(
+            json.dumps([asdict(options), [asdict(each) for each in partitions]]).encode()
+        ).hexdigest(),
+    }
+    try:
+        (output / _JOB).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{shown(output)}: must be a folder of Parquet files to write to ({error.strerror})"
+        ) from error
+    kept = output / _JOB / "plan.json"
+    if not kept.exists():
+        if any(output.glob("*.parquet")):
+            raise InputError(f"{shown(output)}: has other files in it: choose another --output")
+        with whole_file(kept) as temporary:
+            temporary.write_text(json.dumps(plan) + "\n")
+    elif json.loads(kept.read_text()) != plan:
+        raise InputError(
+            f"{shown(output)}: has results of another job, with other pictures or options: choose "
+            "another --output, or delete it"
+        )
+    return [each for each in partitions if not (output / file_name(each.number)).exists()]
+
+
+def clear(output: Path) -> None:
+    """Delete what killed workers have left unfinished, once all partitions are there."""
+    for left in (output / _JOB).glob("*.parquet"):
+        left.unlink(missing_ok=True)
+
+
+def run_on_ray(  # noqa: PLR0913
+    output: Path,
+    todo: Sequence[Partition],
+    options: JobOptions,
+    *,
+    workers: int | None,
+    num_cpus: float,
+    num_gpus: float,
+) -> Iterator[Done]:
+    """Do the partitions on the cluster that Ray is connected to; outcomes as they come.
+
+    workers, num_cpus, num_gpus: as `concurrency`, … of `predict_dataset`; workers=None takes all
+        cores, as nothing but the workers reads.
+    Raises InputError: as `placement` does.
+    """
+    ray = ray_modules("pcnn-predict --ray")
+    if workers is None:
+        kind, share = ("GPU", num_gpus) if num_gpus else ("CPU", num_cpus)
+        workers = max(1, int(ray.cluster_resources().get(kind, 0) / share))
+    workers = min(workers, len(todo))
+    rows = [{"partition": json.dumps(asdict(each))} for each in todo]
+    dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), 2048))
+    done = dataset.map_batches(
+        PartitionRecognizer,
+        fn_constructor_args=(str(output.resolve()), options, max(1, int(num_cpus))),
+        batch_size=1,
+        **placement(workers, num_cpus=num_cpus, num_gpus=num_gpus),
+    )
+    for row in done.iter_rows():
+        yield Done(**json.loads(row["done"]))
+
+
+def outcome(path: Path, number: int) -> Done:
+    """What a partition's file has, by its footer alone."""
+    parquet = needed("pyarrow.parquet", "pcnn-predict --ray", "ray")
+    about = parquet.read_metadata(path)
+    columns = {name: i for i, name in enumerate(about.schema.to_arrow_schema().names)}
+    filled = {"face": 0, "error": 0}
+    for group in range(about.num_row_groups):
+        for name in filled:
+            filled[name] += about.row_group(group).column(columns[name]).statistics.num_values
+    return Done(number, faces=filled["face"], failed=filled["error"])
+
+
+def file_name(number: int) -> str:
+    """A partition's file in the output; names sort as their numbers do, up to a hundred million."""
+    return f"faces-{number:08d}.parquet"
+
+
+def partition_of(told: Mapping[str, Any]) -> Partition:
+    """A Partition from its JSON."""
+    return Partition(
+        told["number"], tuple(told["pictures"]), told["parquet"], tuple(told["row_groups"])
+    )

@@ -1,0 +1,65 @@
+"""Results as one Parquet file, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pcnn.disk import whole_file
+from pcnn.errors import InputError
+from pcnn.images.files import shown
+from pcnn.results.tables import Result, face_schema, needed, to_arrow
+
+_PICTURES_AT_ONCE = 4096  # in memory, and in a row group
+
+
+@contextlib.contextmanager
+def parquet_report(path: Path, classes: Sequence[str]) -> Iterator[ParquetReport]:
+    """A report that becomes the file `path` when the block ends well.
+
+    Raises InputError: pyarrow is not installed, or the file cannot be written.
+    """
+    parquet = needed("pyarrow.parquet", "--format parquet")
+    with contextlib.ExitStack() as stack:
+        try:
+            temporary = stack.enter_context(whole_file(path))
+            writer = parquet.ParquetWriter(temporary, face_schema(classes), compression="zstd")
+        except OSError as error:
+            raise InputError(f"{shown(path)}: cannot be written ({error})") from error
+        stack.enter_context(writer)
+        report = ParquetReport(writer, classes)
+        yield report
+        report.close()
+
+
+class ParquetReport:
+    """A row for each face, as in docs/tables.md; also for pictures that failed or have none."""
+
+    def __init__(self, writer: Any, classes: Sequence[str]) -> None:
+        self._writer = writer
+        self._classes = classes
+        self._sources: list[str | None] = []
+        self._results: list[Result] = []
+
+    def add(self, source: str | None, result: Result) -> None:
+        """One picture's result, or the error that stands for it; source: its name."""
+        # Names that are no Unicode cannot be text in Arrow; as in messages they are escaped.
+        escaped = source and source.encode("utf-8", "backslashreplace").decode()
+        self._sources.append(escaped)
+        self._results.append(result)
+        if len(self._results) >= _PICTURES_AT_ONCE:
+            self.close()
+
+    def fail(self, source: str, error: InputError) -> None:
+        """One picture that could not be read."""
+        self.add(source, error)
+
+    def close(self) -> None:
+        """Write what has been held back."""
+        if self._results:
+            self._writer.write_table(
+                to_arrow(self._results, sources=self._sources, classes=self._classes)
+            )
+            self._sources, self._results = [], []

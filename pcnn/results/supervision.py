@@ -1,0 +1,32 @@
+"""Faces as `supervision.Detections`, for that package's annotators, trackers and zones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pcnn.results.tables import needed
+
+if TYPE_CHECKING:
+    from pcnn.results.values import Prediction
+
+
+def detections_of(prediction: Prediction) -> Any:
+    """See Prediction.to_supervision."""
+    detections = needed("supervision", "Prediction.to_supervision", "supervision").Detections
+    faces = prediction.faces
+    if not faces:
+        return detections.empty()
+    classes = list(faces[0].scores)
+    return detections(
+        xyxy=np.array([face.box for face in faces], np.float32),
+        confidence=np.array([face.confidence for face in faces], np.float32),
+        class_id=np.array([classes.index(face.label) for face in faces]),
+        data={
+            "class_name": np.array([face.label for face in faces]),
+            "scores": np.array([list(face.scores.values()) for face in faces], np.float32),
+            "landmarks": np.array([face.landmarks for face in faces], np.float32),
+            "detection_score": np.array([face.detection_score for face in faces], np.float32),
+        },
+    )

@@ -1,0 +1,213 @@
+"""One tidy table of faces for pandas and Arrow: a row a face, columns as in docs/tables.md."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from pcnn.errors import InputError
+from pcnn.results.values import Expression, Face, Prediction
+
+# Column → its type in Arrow, in order; a float32 column for each class follows.
+COLUMNS: Mapping[str, str] = {
+    "source": "string",
+    "frame": "int64",
+    "time_s": "float64",
+    "face": "int32",
+    "label": "string",
+    "confidence": "float32",
+    "x1": "float32",
+    "y1": "float32",
+    "x2": "float32",
+    "y2": "float32",
+    "detection_score": "float32",
+    "left_eye_x": "float32",
+    "left_eye_y": "float32",
+    "right_eye_x": "float32",
+    "right_eye_y": "float32",
+    "nose_x": "float32",
+    "nose_y": "float32",
+    "left_mouth_x": "float32",
+    "left_mouth_y": "float32",
+    "right_mouth_x": "float32",
+    "right_mouth_y": "float32",
+    "track": "int64",
+    "width": "int32",
+    "height": "int32",
+    "error": "string",
+}
+# Raised whenever a column changes its name, type or meaning.
+SCHEMA_VERSION = 1
+
+_BOX = ("x1", "y1", "x2", "y2")
+_LANDMARKS = tuple(name for name in COLUMNS if name.endswith(("_x", "_y")))
+# Whole numbers that may be missing, in pandas.
+_PANDAS_TYPES = {"int32": "Int32", "int64": "Int64"}
+
+Result: TypeAlias = Prediction | Expression | InputError
+
+
+def to_pandas(
+    predictions: Result | Iterable[Result],
+    *,
+    sources: Sequence[str | None] | None = None,
+    classes: Sequence[str] | None = None,
+) -> Any:
+    """A pandas.DataFrame with a row for each face, see docs/tables.md.
+
+    predictions: what `Recognizer.predict` or `predict_crops` returns, for one picture or many,
+        also with on_error="return". A picture without faces, or one that could not be read, has
+        one row in which `face` is missing.
+    sources: a name for each picture; None takes those of the predictions.
+    classes: names of the expressions, in order, as `Recognizer.classes`; None takes those of
+        the first face, and without any face there is no column for them.
+    Numbers keep every digit. No prediction gives a table without rows.
+    Raises InputError: pandas is not installed; faces of different classes; a class that is named
+        like another column; more or fewer sources than predictions.
+
+    >>> from pcnn import Recognizer, to_pandas
+    >>> table = to_pandas(Recognizer().predict(["docs/images/astronaut.png"]))
+    >>> table.label.tolist()
+    ['happiness']
+    """
+    pandas = needed("pandas", "to_pandas")
+    values, names = _filled("to_pandas", predictions, sources, classes)
+    types = {name: _PANDAS_TYPES.get(kind, kind) for name, kind in _types(names).items()}
+    columns = {name: pandas.array(values[name], dtype=types[name]) for name in values}
+    return pandas.DataFrame(
+        {
+            # Plain NumPy floats with NaN, on which all of pandas and its friends work.
+            name: column.to_numpy(types[name].lower(), na_value=float("nan"))
+            if types[name] in ("float32", "float64")
+            else column
+            for name, column in columns.items()
+        }
+    )
+
+
+def to_arrow(
+    predictions: Result | Iterable[Result],
+    *,
+    sources: Sequence[str | None] | None = None,
+    classes: Sequence[str] | None = None,
+) -> Any:
+    """A pyarrow.Table with a row for each face, of the schema `face_schema`.
+
+    predictions, sources, classes: as for `to_pandas`.
+    Raises InputError: pyarrow is not installed; else as `to_pandas`.
+
+    >>> from pcnn import Recognizer, to_arrow
+    >>> to_arrow(Recognizer().predict("docs/images/astronaut.png")).num_rows
+    1
+    """
+    pyarrow = needed("pyarrow", "to_arrow")
+    values, names = _filled("to_arrow", predictions, sources, classes)
+    return pyarrow.table(values, schema=face_schema(names))
+
+
+def face_schema(classes: Sequence[str]) -> Any:
+    """The pyarrow.Schema of a table of faces, for these classes in this order.
+
+    Its metadata `pcnn` is JSON with the schema's version and the classes.
+    Raises InputError: pyarrow is not installed; a class that is named like another column.
+    """
+    pyarrow = needed("pyarrow", "face_schema")
+    about = json.dumps({"schema": SCHEMA_VERSION, "classes": list(classes)})
+    fields = [(name, getattr(pyarrow, kind)()) for name, kind in _types(classes).items()]
+    return pyarrow.schema(fields, metadata={"pcnn": about})
+
+
+def needed(package: str, function: str, extra: str = "tables") -> Any:
+    """A package of an extra, imported.
+
+    Raises InputError: it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        name = package.partition(".")[0]
+        raise InputError(
+            f"{function}: {name} must be installed: pip install 'pcnn[{extra}]'"
+        ) from error
+
+
+def _types(classes: Sequence[str]) -> dict[str, str]:
+    """Every column's type, those of the classes included."""
+    taken = [name for name in classes if name in COLUMNS]
+    if taken:
+        raise InputError(
+            f"face_schema: classes must not be named like other columns, got {taken[0]!r}: "
+            "rename the class of the head"
+        )
+    return {**COLUMNS, **dict.fromkeys(classes, "float32")}
+
+
+def _filled(
+    function: str,
+    predictions: Result | Iterable[Result],
+    sources: Sequence[str | None] | None,
+    classes: Sequence[str] | None,
+) -> tuple[dict[str, list[Any]], Sequence[str]]:
+    """The columns' values by name, and the classes."""
+    single = isinstance(predictions, (Prediction, Expression, InputError))
+    results: list[Any] = [predictions] if single else list(predictions)  # type: ignore[arg-type]
+    if sources is None:
+        sources = [getattr(result, "source", None) for result in results]
+    if len(sources) != len(results):
+        raise InputError(
+            f"{function}: sources must be one for each of {len(results)} predictions, "
+            f"got {len(sources)}"
+        )
+    if classes is None:
+        faces = (face for result in results for face in _faces(result))
+        classes = tuple(next((face.scores for face in faces), ()))
+    columns: dict[str, list[Any]] = {name: [] for name in _types(classes)}
+    for source, result in zip(sources, results, strict=True):
+        for row in _rows(source, result):
+            if row.get("label") is not None and list(row["scores"]) != list(classes):
+                raise InputError(
+                    f"{function}: predictions must all have the classes {', '.join(classes)}; "
+                    f"got {', '.join(row['scores'])}: make one table for each recognizer"
+                )
+            scores = row.pop("scores", {})
+            for name, column in columns.items():
+                column.append(scores[name] if name in scores else row.get(name))
+    return columns, classes
+
+
+def _faces(result: Any) -> Sequence[Expression]:
+    """The faces of a picture's result; an Expression is one."""
+    if isinstance(result, Expression):
+        return (result,)
+    return () if isinstance(result, InputError) else result.faces
+
+
+def _rows(source: str | None, result: Any) -> Iterator[dict[str, Any]]:
+    """A row for each face by names, or the one of a picture without; scores as one mapping."""
+    common = {
+        "source": source,
+        "frame": getattr(result, "index", None),
+        "time_s": getattr(result, "time", None),
+        "width": getattr(result, "width", None),
+        "height": getattr(result, "height", None),
+    }
+    faces = _faces(result)
+    if not faces:
+        error = str(result) if isinstance(result, InputError) else None
+        yield {**common, "error": error}
+    for number, face in enumerate(faces, 1):
+        yield {**common, "face": number, **_face_values(face)}
+
+
+def _face_values(face: Expression) -> dict[str, Any]:
+    """What one face has; a place only if it was found in a photograph."""
+    values = {"label": face.label, "confidence": float(face.confidence), "scores": face.scores}
+    if isinstance(face, Face):
+        values["detection_score"] = float(face.detection_score)
+        values["track"] = getattr(face, "track", None)
+        values.update(zip(_BOX, map(float, face.box), strict=True))
+        points = (float(value) for point in face.landmarks for value in point)
+        values.update(zip(_LANDMARKS, points, strict=True))
+    return values

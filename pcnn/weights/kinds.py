@@ -1,0 +1,163 @@
+"""What each kind of weights file must say of itself, and in which ranges."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pcnn.errors import InputError
+from pcnn.networks.backbones import BACKBONES
+from pcnn.networks.regions import REGIONS, RegionLayout
+from pcnn.networks.retinaface import ANCHORS_PER_CELL, ARCHITECTURES
+from pcnn.weights.schema import (
+    anything,
+    broken,
+    label,
+    mapping,
+    null_or,
+    number,
+    one_of,
+    record,
+    row,
+    text,
+    truth,
+    whole,
+)
+
+# Sides of faces in pixels, and the widths of networks; the authors' have 224 and 64.
+_LEAST_SIDE, MOST = 8, 1024
+# A view's pixel averages at most so many times so many of the training faces' pixels.
+_MOST_FINER = 32
+# The landmarks of the template span at least this share of the face's side.
+_LEAST_SPAN = 0.05
+_STRIDES = (8, 16, 32)  # of the maps that a RetinaFace looks at
+_MOST_PHOTOGRAPH = 8192  # longer side in pixels
+
+_COORDINATE = number(-1, 2)
+_TEMPERATURE = number(0.01, 100)  # metrics.fit_temperature looks in 0.05…20
+_CLASSES = row(label, 2, 1000, different=True)
+_SHARE = number(0, 1)
+
+_LAYOUT = record(
+    dict.fromkeys(("middle", "eyes_end", "cheeks_end"), number(0.01, 0.99)), closed=True
+)
+_CONFIG_FIELDS = record(
+    {
+        "classes": _CLASSES,
+        "size": whole(_LEAST_SIDE, MOST),
+        "mean": row(number(-100, 100), 1, 3),
+        "std": row(number(1e-4, 100), 1, 3),
+        "layout": _LAYOUT,
+    },
+    {
+        "width": whole(1, MOST),
+        "saliency": null_or(text),
+        "backbone": one_of(*BACKBONES),
+    },
+    closed=True,
+)
+
+
+def _config(value: Any, name: str) -> None:
+    """A networks.pcnn.ModelConfig."""
+    _CONFIG_FIELDS(value, name)
+    if len(value["mean"]) not in (1, 3) or len(value["std"]) != len(value["mean"]):
+        raise broken(f"{name}.mean", "one number or three, as std", value["mean"])
+    try:
+        RegionLayout(**value["layout"]).boxes(value["size"])
+    except InputError as error:
+        raise broken(f"{name}.layout", "regions with pixels in them", value["layout"]) from error
+
+
+_TEMPERATURES = record({}, dict.fromkeys(REGIONS, _TEMPERATURE), closed=True)
+_SCORES = mapping(_SHARE)
+_CLASS_SHARES = row(number(1e-6, 1), 2, 1000)
+_SECOND = record(
+    {"classes": _CLASSES},
+    {
+        "temperature": _TEMPERATURE,
+        "region_temperatures": _TEMPERATURES,
+        "scores": _SCORES,
+        "class_shares": _CLASS_SHARES,
+    },
+)
+
+# An expression network by itself, to go on training with.
+NETWORK = record(
+    {"architecture": one_of("pcnn", "trunk"), "config": _config},
+    {
+        "kind": one_of("expression"),
+        "labels": null_or(mapping(_SECOND, most=1)),
+        "mirror": truth,
+        "aligned": truth,
+        "native_size": whole(1, MOST),
+        "template": row(row(_COORDINATE, 2), 5),
+        "temperature": _TEMPERATURE,
+        "region_temperatures": _TEMPERATURES,
+        "scores": _SCORES,
+        "class_shares": _CLASS_SHARES,
+        "training": mapping(anything),
+        "trained_on": text,
+        "licence": text,
+    },
+)
+_NEEDED = record(
+    dict.fromkeys(("template", "native_size", "temperature", "region_temperatures"), anything)
+)
+_ALL_TEMPERATURES = record({"region_temperatures": record(dict.fromkeys(REGIONS, _TEMPERATURE))})
+
+# What pcnn-export writes for PyTorch.
+EXPORTED = record({"outputs": row(label, 1, 16, different=True)})
+
+HEAD = record(
+    {"architecture": one_of("head"), "labels": row(label, 2, 10_000, different=True)}
+    | {"weights_sha256": text},
+)
+
+
+def _steps(value: Any, name: str) -> None:
+    if not (isinstance(value, list | tuple) and tuple(value) == _STRIDES):
+        raise broken(name, str(list(_STRIDES)), value)
+
+
+# The fields of weights.detector.DetectorSettings.
+DETECTOR = record(
+    {
+        "min_sizes": row(row(number(1, _MOST_PHOTOGRAPH), ANCHORS_PER_CELL), len(_STRIDES)),
+        "steps": _steps,
+        "variances": row(number(1e-4, 100), 2),
+        "channels": one_of("rgb", "bgr"),
+        "mean": row(number(-1000, 1000), 3),
+        "std": row(number(1e-3, 1000), 3),
+        "confidence": _SHARE,
+        "nms_iou": _SHARE,
+        "max_side": whole(32, _MOST_PHOTOGRAPH),
+        "leak": _SHARE,
+    },
+    {
+        "least_side": whole(0, _MOST_PHOTOGRAPH),
+        "trusted_side": null_or(number(8, _MOST_PHOTOGRAPH)),
+        "kind": one_of("detector"),
+        "architecture": one_of(*ARCHITECTURES),
+        "licence": text,
+        "provenance": text,
+        "scores": mapping(mapping(number())),
+    },
+)
+
+
+def expression(value: Any, name: str) -> None:
+    """An expression network with all that is needed to read faces."""
+    NETWORK(value, name)
+    _NEEDED(value, name)
+    if value["architecture"] == "pcnn":
+        _ALL_TEMPERATURES(value, name)
+    size, native_size, points = value["config"]["size"], value["native_size"], value["template"]
+    if size > _MOST_FINER * native_size:
+        raise broken(
+            "native_size",
+            f"at least {size / _MOST_FINER:g}, 1/{_MOST_FINER} of the size",
+            native_size,
+        )
+    span = max(max(axis) - min(axis) for axis in zip(*points, strict=True))
+    if span < _LEAST_SPAN:
+        raise broken("template", f"points that span {_LEAST_SPAN} of the side or more", points)
