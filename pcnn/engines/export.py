@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pcnn.devices import own_settings
-from pcnn.engines.portable import FileGraph, quietly
+from pcnn.engines.portable import FileGraph, without_messages
 from pcnn.engines.sessions import Session, open_session, require
 from pcnn.errors import InputError, WeightsError
 from pcnn.version import __version__
@@ -161,7 +161,7 @@ def _judge(target: Path, comparison: Comparison, int8: bool) -> None:
 
 
 def _write_program(graph: FileGraph, path: Path, metadata: Mapping[str, Any]) -> None:
-    with quietly():
+    with without_messages():
         torch.export.save(graph.program(), path, extra_files={f"{_KEY}.json": json.dumps(metadata)})
 
 
@@ -212,7 +212,7 @@ def _quantise(path: Path, graph: FileGraph, samples: Tensor) -> None:
     model = onnx.load(path).graph
     weights = {tensor.name: tuple(tensor.dims) for tensor in model.initializer}
     convolutions = [node for node in model.node if node.op_type == "Conv"]
-    with quietly():  # it recommends a step that `Graph.onnx` has already done
+    with without_messages():  # it recommends a step that `Graph.onnx` has already done
         quantize_static(
             path,
             path,

@@ -83,7 +83,7 @@ def annotated_names(
     return names
 
 
-def unreadable_reason(head: bytes) -> str:
+def what_instead(head: bytes) -> str:
     """The reason why a file is no readable picture, with a remedy.
 
     head: its first bytes, at least a hundred if it has them.
@@ -91,7 +91,7 @@ def unreadable_reason(head: bytes) -> str:
     if not head:
         return "the file is empty (0 bytes)"
     if head[4:8] == b"ftyp":
-        return _media_reason(head[8:12])
+        return _what_media(head[8:12])
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for beginnings, reason in _NOT_PICTURES:
         if start.startswith(beginnings):
@@ -133,7 +133,7 @@ def _common_folder(files: Sequence[Path]) -> Path | None:
         return None
 
 
-def _media_reason(brand: bytes) -> str:
+def _what_media(brand: bytes) -> str:
     """The reason for an ISO base media file of this major brand."""
     if brand in _AVIF:
         return "AVIF pictures need Pillow 11.3 or later: upgrade it, or convert to JPEG"

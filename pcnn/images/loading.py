@@ -27,7 +27,7 @@ from PIL import (  # noqa: F401  (imported plugins register themselves in Image.
 )
 
 from pcnn.errors import InputError
-from pcnn.images.files import file_error, shown, unreadable_reason
+from pcnn.images.files import file_error, shown, what_instead
 from pcnn.images.pixels import Pixels, array_to_rgb, picture_to_rgb, tensor_to_array
 
 with contextlib.suppress(ImportError):
@@ -161,7 +161,7 @@ def _load_stream(stream: BinaryIO, name: str) -> Pixels:
     head = stream.read(1024)
     kind = _format_of(head)
     if kind is None:
-        raise InputError(f"{name}: {unreadable_reason(head)}")
+        raise InputError(f"{name}: {what_instead(head)}")
     stream.seek(0)
     with _pillow_errors(f"{name}: the {kind} data are damaged or cut short", name):
         # Image.open would check the size against Pillow's global limit, and warn.

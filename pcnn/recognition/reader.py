@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pcnn.embeddings.heads import Head, Vectors, unit_norm
-from pcnn.engines.classifier import Prepared
+from pcnn.engines.classifier import PreparedClassifier
 from pcnn.errors import InputError
 from pcnn.faces.views import cut_views
 from pcnn.networks.regions import VIEWS
@@ -39,7 +39,7 @@ class FaceReader:
     def __init__(
         self,
         loaded: ExpressionWeights,
-        prepared: Prepared,
+        prepared: PreparedClassifier,
         head: Head | None,
         device: torch.device,
         *,
