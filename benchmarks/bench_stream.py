@@ -102,14 +102,14 @@ def throughput(
     """Milliseconds a photograph: of each stage, and of three ways to have all of it."""
     pictures = [Picture(path, bgr=False, name="") for path in paths]
     batches = _batches(pictures, recognizer.batch_size)
-    found = {id(batch[0]): recognizer.find_faces(batch)[1] for batch in batches}
+    found = {id(batch[0]): recognizer.finder.find(batch)[1] for batch in batches}
 
     def read(batch: list[Path]) -> None:
         for path in batch:
             Picture(path, bgr=False, name="")
 
     def detect(batch: list[Picture]) -> None:
-        recognizer.find_faces(batch)
+        recognizer.finder.find(batch)
 
     def recognise(batch: list[Picture]) -> None:
         recognizer.reader.expressions(batch, found[id(batch[0])])

@@ -11,10 +11,21 @@ from pcnn.commands.evaluate import main as evaluate
 from pcnn.commands.export import main as export
 from pcnn.commands.predict import main as predict
 from pcnn.commands.saliency import main as saliency
+from pcnn.commands.serve import main as serve
 from pcnn.commands.train import main as train
 from pcnn.commands.units import main as units
 
-__all__ = ["deconvnet", "embed", "evaluate", "export", "predict", "saliency", "train", "units"]
+__all__ = [
+    "deconvnet",
+    "embed",
+    "evaluate",
+    "export",
+    "predict",
+    "saliency",
+    "serve",
+    "train",
+    "units",
+]
 
 
 def help_of(command: Callable[..., Any]) -> str:

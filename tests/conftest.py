@@ -19,9 +19,12 @@ settings.load_profile("unhurried")
 # Markers of tests that need an extra: its name, and what it brings.
 EXTRAS = {
     "train": ("train", ("kornia", "sklearn", "matplotlib")),
+    "video": ("video", ("av",)),
     "engines": ("openvino", ("openvino", "onnxruntime", "onnx", "onnxscript")),
     "ray": ("ray", ("ray", "pyarrow", "pandas")),
     "tables": ("tables,supervision", ("pandas", "pyarrow", "supervision")),
+    "serve": ("dev", ("fastapi", "uvicorn", "python_multipart", "httpx")),
+    "browser": ("dev", ("fastapi", "uvicorn", "python_multipart", "selenium")),
 }
 
 

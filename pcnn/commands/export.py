@@ -7,17 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pcnn.commands.shared import run_command
+from pcnn.commands.shared import positive, run_command
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pcnn.engines.portable import FaceGraph, FileGraph, ImageGraph
+    from pcnn.engines.portable import FaceGraph, FileGraph
 
 # The largest numbers of samples that calibrate and check int8.
 _FACES, _PHOTOGRAPHS = 600, 150
 # Without samples, the numbers of patterns that check the file.
 _PATTERNS, _IMAGES = 32, 2
+# Height and width of what a detector for any size is checked on.
+_ANY_SIZE = 480, 640
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--calibrate", metavar="PATH", help="faces (docs/data.md), or a folder of photographs")
     add("--split", help="part of the faces, such as train")
     add("--layout", default="auto", help="layout of the faces [%(default)s]")
-    add("--size", type=_size, default=(640, 640), metavar="W×H", help="of the detector [640×640]")
+    add("--size", type=_size, default=(640, 640), metavar="W×H|any", help="detector's [640×640]")
+    add("--side", type=positive, metavar="N", help="of faces [that of the training faces]")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -75,25 +78,36 @@ def _classifier(arguments: argparse.Namespace) -> tuple[FaceGraph, str]:
     from pcnn.weights.files import DEFAULT_WEIGHTS
 
     source = arguments.weights or DEFAULT_WEIGHTS
-    return FaceGraph(load_expression(source)), source
+    return FaceGraph(load_expression(source), arguments.side), source
 
 
-def _detector(arguments: argparse.Namespace) -> tuple[ImageGraph, str]:
-    from pcnn.engines.portable import ImageGraph
+def _detector(arguments: argparse.Namespace) -> tuple[FileGraph, str]:
+    from pcnn.engines.portable import AnchorsGraph, ImageGraph
     from pcnn.faces.detector import Detector
     from pcnn.weights.files import DEFAULT_DETECTOR
 
     source = arguments.weights or DEFAULT_DETECTOR
     detector = Detector.load(source)
+    if arguments.size is None:
+        return AnchorsGraph(detector.network, detector.settings), source
     width, height = arguments.size
     return ImageGraph(detector.network, detector.settings, height, width), source
 
 
 def _samples(arguments: argparse.Namespace, graph: FileGraph) -> Tensor:
     """Inputs of the graph, uint8: evenly chosen pictures of --calibrate, else patterns."""
+    from pcnn.engines.portable import AnchorsGraph
+
+    if isinstance(graph, AnchorsGraph):  # it takes any size, channels last
+        return _planes(arguments, graph, (3, *_ANY_SIZE)).permute(0, 2, 3, 1)
+    return _planes(arguments, graph, tuple(graph.example[0].shape[1:]))
+
+
+def _planes(arguments: argparse.Namespace, graph: FileGraph, shape: tuple[int, ...]) -> Tensor:
+    """The same, (N, *shape). shape: channels, height, width."""
     from pcnn.engines.portable import patterns
 
-    channels, height, width = graph.example[0].shape[1:]
+    channels, height, width = shape
     if not arguments.calibrate:
         count = _PATTERNS if arguments.network == "classifier" else _IMAGES
         made = patterns(count, channels, height, width)
@@ -115,7 +129,8 @@ def _samples(arguments: argparse.Namespace, graph: FileGraph) -> Tensor:
     chosen = faces.subset(_evenly(len(faces), _FACES)).faces
     if isinstance(graph, FaceGraph) and graph.weights.aligned:  # as the file's users should
         detector = Detector.load(DEFAULT_DETECTOR)
-        chosen = align_faces(chosen, graph.weights.template, height, height, detector)
+        template, native_size = graph.weights.template, graph.weights.native_size
+        chosen = align_faces(chosen, template, height, native_size, detector)
     return chosen[:, None] if channels == 1 else chosen.permute(0, 3, 1, 2)
 
 
@@ -146,9 +161,11 @@ def _evenly(count: int, most: int) -> list[int]:
     return [index * count // min(count, most) for index in range(min(count, most))]
 
 
-def _size(text: str) -> tuple[int, int]:
-    """Width and height of "640x480" or "640×480"."""
+def _size(text: str) -> tuple[int, int] | None:
+    """Width and height of "640x480" or "640×480"; None of "any"."""
+    if text == "any":
+        return None
     width, _, height = text.replace("×", "x").partition("x")
     if not (width.isdecimal() and height.isdecimal()):
-        raise argparse.ArgumentTypeError(f"must be WIDTHxHEIGHT, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be WIDTHxHEIGHT or any, got {text!r}")
     return int(width), int(height)

@@ -1,4 +1,4 @@
-"""`pcnn-predict`: predict the expressions in many files, or show --info."""
+"""`pcnn-predict`: predict the expressions in many pictures and films, or show --info."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import platform
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from pcnn.commands.cluster import add_cluster, predict_on_ray, settle_address, wrong_on_ray
+from pcnn.commands.films.options import add_film_arguments, find_inputs, wrong_film_arguments
+from pcnn.commands.outputs import not_written, opened, report_to
 from pcnn.commands.shared import (
     DONE,
     NOTHING_DONE,
@@ -25,7 +27,7 @@ from pcnn.commands.shared import (
     run_command,
 )
 from pcnn.errors import InputError, NativeError, WeightsError, counted
-from pcnn.images.files import annotated_names, find_images, shown
+from pcnn.images.files import annotated_names
 from pcnn.terminal import stderr_console
 from pcnn.version import __version__
 
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 
     from pcnn.commands.reports import Report
     from pcnn.recognition.recognizer import Recognizer
-    from pcnn.results.parquet import ParquetReport
     from pcnn.results.values import Expression, Prediction
 
 
@@ -52,6 +53,8 @@ examples:
   pcnn-predict photos --format parquet --output faces.parquet
   pcnn-predict --ray photos --output faces.parquet    many processes, or a cluster; resumable
   pcnn-predict --faces fer/*.png                      pictures of cut-out faces
+  pcnn-predict film.mp4 --timeline drawn              people followed through a film
+  pcnn-predict camera:0 --format jsonl                also rtsp://…, and - for a film from a pipe
   pcnn-predict --info                                 versions, device, weights, ops
 
 exit status: 0 all predicted, 1 some pictures failed (each named on stderr), 2 nothing done.
@@ -61,10 +64,10 @@ exit status: 0 all predicted, 1 some pictures failed (each named on stderr), 2 n
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add = parser.add_argument
-    add("paths", nargs="*", metavar="PATH", help="picture, folder (searched), or glob pattern")
+    add("paths", nargs="*", metavar="PATH", help="picture, film, folder or glob pattern")
     add("--format", choices=("table", "json", "jsonl", "csv", "parquet"), default="table")
     add("--output", type=Path, metavar="FILE", help="write there instead of to stdout")
-    add("--annotate", type=Path, metavar="DIR", help="save an annotated copy of each picture")
+    add("--annotate", type=Path, metavar="DIR", help="save an annotated copy of each input")
     add("--explain", type=Path, metavar="DIR", help="save a picture that explains each face")
     add("--faces", action="store_true", help="each picture is one cut-out face")
     add("--as-they-are", action="store_true", help="never align faces (default: weights decide)")
@@ -76,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_reading(parser)
     add("--batch-size", type=positive, metavar="N", help="pictures in one pass")
     add("--info", action="store_true", help="show versions, device, weights and ops, then exit")
+    add_film_arguments(parser)
     add_cluster(parser)
 
 
@@ -91,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `pcnn-predict`; argv, exit status, SystemExit: see shared.run_command."""
-    description = "Find the faces in pictures and read their expressions."
+    description = "Find the faces in pictures and films and read their expressions."
     return run_command(
         *("pcnn-predict", description, add_arguments, run, argv),
         epilog=_EXAMPLES,
@@ -110,32 +114,58 @@ def _check(arguments: argparse.Namespace) -> str:
         return wrong_on_ray(arguments)
     if arguments.format == "parquet" and (arguments.output is None or arguments.info):
         return "--format parquet writes faces to a file: give --output FILE, and no --info"
-    return ""
+    return wrong_film_arguments(arguments)
 
 
 def predict_files(arguments: argparse.Namespace) -> int:
     """Predict all files, report each that fails, and return the exit status.
 
-    arguments: as `pcnn-predict` parses them.
+    arguments: as `pcnn-predict` parses them. Pictures come first, then films.
     Raises InputError, WeightsError, NativeError: no file can be predicted.
     """
-    from pcnn.results.values import Prediction
-
-    files, errors = find_images(arguments.paths)
+    pictures, films, errors = find_inputs(arguments)
     for error in errors:
         _complain(error)
-    if not files:
+    if not pictures and not films:
         return NOTHING_DONE
+    if films and arguments.format == "parquet":
+        raise InputError("films are written as jsonl, csv, json or a table, not as parquet")
+    for folder in (arguments.annotate, arguments.explain):
+        if folder is not None:
+            _make_folder(folder)
+    recognizer = load_recognizer(arguments)
+    if arguments.faces and (hint := photograph_hint(pictures)):
+        _complain(hint)
+    resumed = None
+    if arguments.resume:
+        from pcnn.commands.films.resumption import resume
+
+        resumed = resume(arguments, recognizer.classes, films=bool(films))
+        pictures = [file for file in pictures if str(file) not in resumed.finished]
+    begun = resumed is not None and resumed.size > 0
+    files = [*pictures, *map(Path, films)]
+    with report_to(arguments, files, recognizer.classes, films=bool(films), begun=begun) as report:
+        failed = _predict_pictures(recognizer, pictures, arguments, report) if pictures else 0
+        if films:
+            from pcnn.commands.films.run import FilmRun
+
+            failed += FilmRun(recognizer, arguments, report, resumed, _complain).predict(films)
+    if failed and failed == len(files):
+        return NOTHING_DONE
+    return SOME_FAILED if failed or errors else DONE
+
+
+def _predict_pictures(
+    recognizer: Recognizer, files: Sequence[Path], arguments: argparse.Namespace, report: Report
+) -> int:
+    """Predict all pictures, report each that fails, and return how many did."""
+    from pcnn.results.values import Prediction
+
     drawn = _targets(arguments.annotate, files, word="annotated", jpeg=True)
     explained = _targets(arguments.explain, files, word="explained", jpeg=False)
-    recognizer = load_recognizer(arguments)
-    if arguments.faces and (hint := photograph_hint(files)):
-        _complain(hint)
     failed = 0
-    with contextlib.ExitStack() as stack:
-        report = stack.enter_context(_report(arguments, files, recognizer.classes))
-        # The bar ends before the report closes: a table printed beside a bar is garbled.
-        bar = stack.enter_context(_progress(arguments, len(files)))
+    # The bar ends before the report closes: a table printed beside a bar is garbled.
+    with _progress(arguments, len(files)) as bar:
         for file, result in _results(recognizer, files, arguments):
             try:
                 if isinstance(result, InputError):
@@ -152,9 +182,7 @@ def predict_files(arguments: argparse.Namespace) -> int:
                     report.fail(str(file), error)
             if bar:
                 bar.advance(bar.task_ids[0])
-    if failed == len(files):
-        return NOTHING_DONE
-    return SOME_FAILED if failed or errors else DONE
+    return failed
 
 
 def show_info(arguments: argparse.Namespace) -> int:
@@ -179,7 +207,7 @@ def show_info(arguments: argparse.Namespace) -> int:
         pairs += load_recognizer(arguments).info()
     except (InputError, WeightsError, NativeError) as error:
         failure = error
-    with _opened(arguments.output, []) as stream:
+    with opened(arguments.output, []) as stream:
         if arguments.format in ("json", "jsonl"):
             stream.write(json.dumps(dict(pairs), indent=2) + "\n")
         else:
@@ -228,81 +256,24 @@ def _save(picture: Image, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         picture.save(target, quality=92)
     except OSError as error:
-        raise _not_written(target, error) from error
+        raise not_written(target, error) from error
 
 
-@contextlib.contextmanager
-def _report(
-    arguments: argparse.Namespace, files: Sequence[Path], classes: Sequence[str]
-) -> Iterator[Report | ParquetReport]:
-    """What takes the results, in the format that the arguments ask for.
-
-    Raises InputError: the output is one of the pictures, or cannot be written.
-    """
-    from pcnn.commands.reports import open_report
-
-    if arguments.format == "parquet":
-        from pcnn.results.parquet import parquet_report
-
-        _check_output(arguments.output, files)
-        with parquet_report(arguments.output, classes) as parquet:
-            yield parquet
-        return
-    with (
-        _opened(arguments.output, files) as stream,
-        contextlib.closing(
-            open_report(arguments.format, stream, classes=classes, crops=arguments.faces)
-        ) as report,
-    ):
-        yield report
-
-
-def _check_output(output: Path, files: Sequence[Path]) -> None:
-    """Raises InputError: the output is one of the pictures."""
-    if output.resolve() in {file.resolve() for file in files}:
-        raise InputError(f"{shown(output)}: --output is one of the pictures: choose another name")
-
-
-@contextlib.contextmanager
-def _opened(output: Path | None, files: Sequence[Path]) -> Iterator[TextIO]:
-    """The stream for data: stdout, or the file `output`.
-
-    Raises InputError: `output` is one of the pictures, or cannot be written.
-    """
-    if output is None:
-        with contextlib.suppress(AttributeError):  # the caller may have replaced stdout
-            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-        yield sys.stdout
-        sys.stdout.flush()
-        return
-    _check_output(output, files)
+def _make_folder(folder: Path) -> None:
+    """Make the folder for drawn pictures. Raises InputError: it cannot be made."""
     try:
-        stream = output.open("w", encoding="utf-8", errors="surrogateescape", newline="")
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _not_written(output, error) from error
-    with stream:
-        yield stream
+        raise not_written(folder, error) from error
 
 
 def _targets(
     folder: Path | None, files: Sequence[Path], *, word: str, jpeg: bool
 ) -> dict[Path, Path]:
-    """Where in the folder, which is made, each file's drawn picture goes; none without a folder.
-
-    Raises InputError: the folder cannot be made.
-    """
+    """Where in the folder each file's drawn picture goes; none without a folder."""
     if folder is None:
         return {}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _not_written(folder, error) from error
     return annotated_names(files, folder, word=word, jpeg=jpeg)
-
-
-def _not_written(path: Path, error: OSError) -> InputError:
-    """The error for a file or folder that cannot be made."""
-    return InputError(f"{shown(path)}: cannot be written ({error.strerror or error})")
 
 
 @contextlib.contextmanager

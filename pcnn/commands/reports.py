@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TextIO
 
 from rich import box
@@ -14,7 +14,10 @@ from rich.text import Text
 
 from pcnn.errors import InputError
 from pcnn.images.files import shown
+from pcnn.results.frames import FILM_COLUMNS, RAW, Frame
 from pcnn.results.values import FACE_COLUMNS, Expression, Face, Prediction
+from pcnn.video.curves import clock, told_shares
+from pcnn.video.summaries import TrackSummary
 
 FORMATS = ("table", "json", "jsonl", "csv")  # of text; Parquet has a module of its own
 STREAMED = ("jsonl", "csv")  # written line by line, as results come
@@ -32,22 +35,48 @@ class Report(Protocol):
     def fail(self, source: str, error: InputError) -> None:
         """One picture that could not be read; formats of text leave it out."""
 
+    def add_frame(self, frame: Frame) -> None:
+        """One frame of a film."""
+
+    def add_tracks(self, source: str, tracks: Sequence[TrackSummary]) -> None:
+        """The people of a film, after its last frame."""
+
     def close(self) -> None:
         """Write the remaining output. The stream stays open."""
 
 
-def open_report(kind: str, stream: TextIO, *, classes: Sequence[str], crops: bool) -> Report:
+def open_report(  # noqa: PLR0913
+    kind: str,
+    stream: TextIO,
+    *,
+    classes: Sequence[str],
+    crops: bool,
+    films: bool = False,
+    begun: bool = False,
+) -> Report:
     """A report that writes to a text stream.
 
     kind: one of FORMATS.
     classes: names of the expressions, in order.
     crops: the results are Expressions, not Predictions.
+    films: there are films, see csv_columns.
+    begun: the stream has the beginning of a report already.
     """
     if kind == "table":
         return _TableReport(stream, crops)
     if kind == "csv":
-        return _CsvReport(stream, classes, crops)
+        return _CsvReport(stream, csv_columns(classes, crops=crops, films=films), begun)
     return _JsonReport(stream) if kind == "json" else _JsonLinesReport(stream)
+
+
+def csv_columns(classes: Sequence[str], *, crops: bool, films: bool) -> tuple[str, ...]:
+    """The columns of a CSV report.
+
+    films: there are films among the inputs; pictures leave the columns of films empty.
+    """
+    if films:
+        return (*FILM_COLUMNS, *classes, *(f"{RAW}{name}" for name in classes))
+    return (*(_CROP_COLUMNS if crops else FACE_COLUMNS), *classes)
 
 
 class _TextReport:
@@ -58,7 +87,7 @@ class _TextReport:
 
 
 class _JsonLinesReport(_TextReport):
-    """One JSON object on a line for each picture."""
+    """One JSON object on a line for each picture, and for each face of a film's frame."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -67,19 +96,36 @@ class _JsonLinesReport(_TextReport):
         self._stream.write(json.dumps(_as_dict(source, result)) + "\n")
         self._stream.flush()
 
+    def add_frame(self, frame: Frame) -> None:
+        self._stream.writelines(json.dumps(row) + "\n" for row in frame.rows())
+        self._stream.flush()
+
+    def add_tracks(self, source: str, tracks: Sequence[TrackSummary]) -> None:
+        """Nothing: rows say all."""
+
     def close(self) -> None:
         self._stream.flush()
 
 
 class _JsonReport(_TextReport):
-    """A JSON list with one object for each picture, written one by one."""
+    """A JSON list with one object for each picture or face of a film's frame, one by one."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._before = "["
 
     def add(self, source: str, result: Prediction | Expression) -> None:
-        self._stream.write(self._before + "\n" + json.dumps(_as_dict(source, result), indent=2))
+        self._write(_as_dict(source, result))
+
+    def add_frame(self, frame: Frame) -> None:
+        for row in frame.rows():
+            self._write(row)
+
+    def add_tracks(self, source: str, tracks: Sequence[TrackSummary]) -> None:
+        """Nothing: rows say all."""
+
+    def _write(self, value: Mapping[str, Any]) -> None:
+        self._stream.write(self._before + "\n" + json.dumps(value, indent=2))
         self._before = ","
 
     def close(self) -> None:
@@ -88,13 +134,13 @@ class _JsonReport(_TextReport):
 
 
 class _CsvReport(_TextReport):
-    """A header, then one line for each face, as in Prediction.rows."""
+    """A header, then one line for each face, as in Prediction.rows or Frame.rows."""
 
-    def __init__(self, stream: TextIO, classes: Sequence[str], crops: bool) -> None:
-        columns = (*(_CROP_COLUMNS if crops else FACE_COLUMNS), *classes)
+    def __init__(self, stream: TextIO, columns: Sequence[str], begun: bool) -> None:
         self._stream = stream
-        self._writer = csv.DictWriter(stream, columns, lineterminator="\n")
-        self._writer.writeheader()
+        self._writer = csv.DictWriter(stream, columns, lineterminator="\n", extrasaction="ignore")
+        if not begun:
+            self._writer.writeheader()
 
     def add(self, source: str, result: Prediction | Expression) -> None:
         if isinstance(result, Prediction):
@@ -107,12 +153,22 @@ class _CsvReport(_TextReport):
             )
         self._stream.flush()
 
+    def add_frame(self, frame: Frame) -> None:
+        self._writer.writerows(frame.rows())
+        self._stream.flush()
+
+    def add_tracks(self, source: str, tracks: Sequence[TrackSummary]) -> None:
+        """Nothing: rows say all."""
+
     def close(self) -> None:
         self._stream.flush()
 
 
 class _TableReport(_TextReport):
-    """One row for each face, printed when all are known, at its full width."""
+    """One row for each face, and for each person of a film, printed when all are known.
+
+    The table has its full width.
+    """
 
     def __init__(self, stream: TextIO, crops: bool) -> None:
         self._stream = stream
@@ -126,6 +182,11 @@ class _TableReport(_TextReport):
         self._table.add_column("then")
         if not crops:
             self._table.add_column("box x1 y1 x2 y2", no_wrap=True)
+        self._people = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        self._people.add_column("film", overflow="fold")
+        for name in ("person", "first", "last", "seen"):
+            self._people.add_column(name, justify="right")
+        self._people.add_column("share of time")
 
     def add(self, source: str, result: Prediction | Expression) -> None:
         file = Text(shown(source))
@@ -137,15 +198,31 @@ class _TableReport(_TextReport):
             for number, face in enumerate(result.faces, 1):
                 self._table.add_row(file, Text(str(number)), *_cells(face), _box_text(face))
 
+    def add_frame(self, frame: Frame) -> None:
+        """Nothing: a film's frames are too many to read."""
+
+    def add_tracks(self, source: str, tracks: Sequence[TrackSummary]) -> None:
+        film = Text(shown(source))
+        for person in tracks:
+            times = (clock(person.first, 0.1), clock(person.last, 0.1), f"{person.seconds:.1f} s")
+            seen = (Text(str(person.track)), *map(Text, times))
+            self._people.add_row(film, *seen, Text(told_shares(person), style="bold"))
+        if not tracks:
+            nothing = [Text("–")] * 4
+            self._people.add_row(film, *nothing, Text("no face found", style="dim"))
+
     def close(self) -> None:
-        if not self._table.row_count:
-            return
+        for table in (self._table, self._people):
+            if table.row_count:
+                self._print(table)
+
+    def _print(self, table: Table) -> None:
         console = Console(file=self._stream, markup=False, emoji=False, highlight=False)
         if not console.is_terminal:
             wide = console.options.update(width=10_000)
-            console.width = console.measure(self._table, options=wide).maximum
+            console.width = console.measure(table, options=wide).maximum
         with console.capture() as captured:  # rich itself would exit on a closed pipe
-            console.print(self._table)
+            console.print(table)
         self._stream.write(captured.get())
         self._stream.flush()
 

@@ -223,12 +223,12 @@ def _read(listing: Listing, path: Path, options: _Options) -> FaceSet:
         text = f"load_faces: {len(missing)} of {pictures} of {path} missing: {named}"
         if options.missing == "raise":
             raise InputError(f"{text}; use missing='skip' to skip them")
-        warnings.warn(text, stacklevel=3)
+        warnings.warn(text, stacklevel=4)  # own_settings is one of the frames
     pixels, broken = _read_pictures(listing.pictures, options)
     if broken:
         first = next(iter(broken.values()))
         text = f"{len(broken)} of {pictures} of {path} cannot be read; the first: {first}"
-        warnings.warn(f"load_faces: {text}", stacklevel=3)
+        warnings.warn(f"load_faces: {text}", stacklevel=4)
     whole = [index for index in range(len(listing.names)) if index not in broken]
     if not whole:
         raise InputError(f"load_faces: {path} holds no picture that can be read")

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -127,14 +128,16 @@ class FileGraph(Graph):
 class FaceGraph(FileGraph):
     """A complete classifier that starts from the pixels of cut-out faces.
 
-    Input: face (B, C, side, side) uint8, grey or RGB. side: the side of the training faces.
-    Outputs: scores (B, classes), calibrated, 0…1; embedding (B, 8 · width) of unit norm; for a
-    PCNN also region_scores (B, 5, classes), in the order of REGIONS.
-    Raises InputError: the weights use a saliency model, which cannot be exported.
+    Input: face (B, C, side, side) uint8, grey or RGB.
+    Outputs: scores (B, classes), calibrated, 0…1; embedding (B, D) of unit norm; for a PCNN also
+    region_scores (B, 5, classes), in the order of REGIONS.
+    side: None takes that of the training faces. The network's own side, with faces cut out so that
+        each pixel averages `footprint` pixels (metadata), gives what `Recognizer` answers.
+    Raises InputError: a side below 1; the weights use a saliency model, which cannot be exported.
     """
 
     @own_settings()
-    def __init__(self, loaded: ExpressionWeights) -> None:
+    def __init__(self, loaded: ExpressionWeights, side: int | None = None) -> None:
         super().__init__()
         config = loaded.network.config
         if config.saliency is not None:
@@ -143,7 +146,9 @@ class FaceGraph(FileGraph):
                 "exported: export weights without a saliency model"
             )
         self.weights, self._views = loaded, ViewsGraph(loaded.network)
-        self.side = min(loaded.native_size, config.size)
+        self.side = min(loaded.native_size, config.size) if side is None else side
+        if self.side < 1:
+            raise InputError(f"export: a face's side must be at least 1, got {side}")
         self.inputs, self.outputs = ("face",), ("scores", "embedding")
         if loaded.region_temperatures:
             self.outputs = "scores", "embedding", "region_scores"
@@ -152,6 +157,10 @@ class FaceGraph(FileGraph):
             "classes": config.classes,
             "regions": tuple(loaded.region_temperatures),
             "aligned": loaded.aligned,
+            "side": self.side,
+            "footprint": self.side / loaded.native_size,
+            "mean": config.mean,
+            "layout": asdict(config.layout),
             "template": loaded.template,
             **{name: loaded.metadata.get(name) for name in ("trained_on", "licence", "scores")},
         }
@@ -286,6 +295,37 @@ class ImageGraph(FileGraph):
         boxes = decode_boxes(found[..., 1:5], self._anchors, variances)
         landmarks = decode_landmarks(found[..., 5:], self._anchors, variances)
         return found[..., 0].sigmoid(), boxes, landmarks.unflatten(2, (5, 2))
+
+
+class AnchorsGraph(FileGraph):
+    """A RetinaFace from images of any size, for those who can place anchors themselves.
+
+    Input: image (B, height, width, 3) uint8 RGB; height, width: multiples of 32.
+    Outputs, for every anchor in the order of `anchors.anchor_grid`: scores (B, N) of 0…1, and
+    offsets (B, N, 14), as `anchors.decode_boxes` (4) and `decode_landmarks` (10) take them. The
+    metadata have all of DetectorSettings.
+    """
+
+    def __init__(self, network: RetinaFace, settings: DetectorSettings) -> None:
+        super().__init__()
+        self._levels = LevelsGraph(network, settings)
+        self.inputs, self.outputs = ("image",), ("scores", "offsets")
+        self.example = (torch.zeros(2, 4 * STRIDE, 6 * STRIDE, 3, dtype=torch.uint8),)
+        self.sizes = self._levels.sizes
+        self.metadata = settings.to_metadata()
+
+    takes_int8 = staticmethod(ImageGraph.takes_int8)
+
+    @staticmethod
+    def agreement(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
+        """The share of anchors with a score of ½ in one that have it in both."""
+        one, other = expected[0] >= 0.5, found[0] >= 0.5
+        return float((one & other).sum() / (one | other).sum().clamp(min=1)) if one.any() else 1.0
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """See the class."""
+        found = torch.cat([rows(level) for level in self._levels(inputs[0].float())], 1)
+        return found[..., 0].sigmoid(), found[..., 1:]
 
 
 def rows(level: Tensor) -> Tensor:

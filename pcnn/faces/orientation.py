@@ -117,6 +117,11 @@ class _Case:
             if not any(_same_face(find.face, other.face) for other in self.finds):
                 self.finds.append(find)
 
+    def means(self, find: _Find, new: _Find) -> bool:
+        """Whether a new find is the face that `find` is, not another one beside it."""
+        own = _distance(find.face, new.face)
+        return all(own < _distance(o.face, new.face) for o in self.finds if o is not find)
+
     def keep_turn(self) -> None:
         """Believe only sure faces where the picture turned otherwise shows the surest one."""
         sure = [find for find in self.finds if find.sure]
@@ -202,7 +207,7 @@ def _set_upright(cases: Sequence[_Case], look: Look, *, clear: bool = False) -> 
         before, tilted = tilted, []
         for (case, find), own in zip(before, squares, strict=True):
             best = _best_turn(find, [square.find(next(seen)) for square in own])
-            if best is not None:
+            if best is not None and case.means(find, best):
                 case.finds[case.finds.index(find)] = best
                 tilted += [(case, best)] if best.tilted else []
 
@@ -223,6 +228,11 @@ def _best_turn(find: _Find, turned: Sequence[_Find | None]) -> _Find | None:
 def _side(face: Detection) -> float:
     left, top, right, bottom = face.box
     return max(right - left, bottom - top)
+
+
+def _distance(one: Detection, other: Detection) -> float:
+    """Between the boxes, as far as their edges lie apart."""
+    return float(np.abs(np.subtract(one.box, other.box)).sum())
 
 
 def _same_face(one: Detection, other: Detection) -> bool:

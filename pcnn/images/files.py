@@ -19,6 +19,15 @@ SUFFIXES = JPEG_SUFFIXES.union(
     )
 )
 
+# Suffixes of films for find_images.
+FILM_SUFFIXES = frozenset(
+    (
+        *(".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".flv"),
+        *(".mpg", ".mpeg", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".3gp", ".3g2", ".ogv"),
+        *(".mxf", ".y4m", ".h264", ".hevc"),
+    )
+)
+
 # First bytes of files that are often passed instead of a picture (in lower case, after blanks).
 _NOT_PICTURES = (
     ((b"<!doctype html", b"<html"), "an HTML page, not a picture: was the download an error page?"),
@@ -31,37 +40,47 @@ _AVIF = (b"avif", b"avis")
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
-def find_images(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], list[InputError]]:
+def find_images(
+    paths: Iterable[str | os.PathLike[str]], *, films: bool = False
+) -> tuple[list[Path], list[InputError]]:
     """Find picture files from files, folders and glob patterns.
 
     paths: a file is returned with any suffix, even if it does not exist. A folder gives all files
         below it with one of SUFFIXES, without hidden files and linked folders. A name with *, ?
         or [ that is no file is a pattern (** for any depth).
+    films: True also finds files with one of FILM_SUFFIXES.
     Returns the files, each once, in the order of `paths` and sorted within each. Also returns an
     InputError for each path without pictures and each unreadable folder, so that the others can
     still be used.
     """
     files: dict[Path, None] = {}
     errors: list[InputError] = []
+    suffixes = SUFFIXES | FILM_SUFFIXES if films else SUFFIXES
     for each in paths:
         path = os.fspath(each)
         if not path or "\0" in path:
             errors.append(InputError(f"find_images: paths must be names, got {path!r}"))
         elif os.path.isdir(path):  # noqa: PTH112  (Path("") would be ".")
-            files.update(dict.fromkeys(_found_in_folder(Path(path), errors)))
+            files.update(dict.fromkeys(_found_in_folder(Path(path), errors, suffixes)))
         elif glob.has_magic(path) and not os.path.lexists(path):
-            files.update(dict.fromkeys(_found_by_pattern(path, errors)))
+            files.update(dict.fromkeys(_found_by_pattern(path, errors, suffixes)))
         else:
             files[Path(path)] = None
     return list(files), errors
 
 
 def annotated_names(
-    files: Sequence[Path], folder: Path, *, word: str = "annotated", jpeg: bool = True
+    files: Sequence[Path],
+    folder: Path,
+    *,
+    word: str = "annotated",
+    jpeg: bool = True,
+    suffix: str = "",
 ) -> dict[Path, Path]:
     """File → the path of its annotated copy in `folder`.
 
     word: added to the names. jpeg: copies of JPEG files are JPEG; False makes all of them PNG.
+    suffix: replaces these suffixes, with its dot.
     Copies are named `stem.annotated.png` (`.jpg` for JPEG). They keep the files' subfolders below
     their common folder. If two names would still be equal (a.png and a.webp), or one of `files`
     has that name, a number is added.
@@ -73,11 +92,12 @@ def annotated_names(
     names: dict[Path, Path] = {}
     for file, place in zip(files, absolute, strict=True):
         parent = folder / place.parent.relative_to(common) if common else folder
-        suffix = ".jpg" if jpeg and file.suffix.lower() in JPEG_SUFFIXES else ".png"
-        target, number = parent / f"{file.stem}.{word}{suffix}", 1
+        end = ".jpg" if jpeg and file.suffix.lower() in JPEG_SUFFIXES else ".png"
+        end = suffix or end
+        target, number = parent / f"{file.stem}.{word}{end}", 1
         while _absolute(target) in taken:
             number += 1
-            target = parent / f"{file.stem}-{number}.{word}{suffix}"
+            target = parent / f"{file.stem}-{number}.{word}{end}"
         taken.add(_absolute(target))
         names[file] = target
     return names
@@ -139,7 +159,7 @@ def _what_media(brand: bytes) -> str:
         return "AVIF pictures need Pillow 11.3 or later: upgrade it, or convert to JPEG"
     if brand in _HEIC:
         return "HEIC pictures need pillow_heif.register_heif_opener(), or conversion to JPEG"
-    return "a video, not a picture: extract its frames first"
+    return "a video, not a picture: Recognizer.predict_video and pcnn-predict read it"
 
 
 def _is_text(head: bytes) -> bool:
@@ -151,8 +171,10 @@ def _is_text(head: bytes) -> bool:
     return b"\0" not in head
 
 
-def _found_in_folder(folder: Path, errors: list[InputError]) -> list[Path]:
-    """Sorted pictures below `folder`; errors are added to `errors`."""
+def _found_in_folder(
+    folder: Path, errors: list[InputError], suffixes: frozenset[str]
+) -> list[Path]:
+    """Sorted files below `folder` with one of the suffixes; errors are added to `errors`."""
 
     def report(error: OSError) -> None:
         reason = f"the folder cannot be read ({error.strerror})"
@@ -162,26 +184,28 @@ def _found_in_folder(folder: Path, errors: list[InputError]) -> list[Path]:
     known = len(errors)
     for parent, folders, names in os.walk(folder, onerror=report):
         folders[:] = [each for each in folders if not each.startswith(".")]
-        found += (Path(parent, each) for each in names if _is_picture_name(each))
+        found += (Path(parent, each) for each in names if _has_suffix(each, suffixes))
     if not found and len(errors) == known:
         errors.append(InputError(f"{shown(folder)}: no pictures in this folder"))
     return sorted(found)
 
 
-def _found_by_pattern(pattern: str, errors: list[InputError]) -> list[Path]:
-    """Sorted pictures that match, and those below matching folders."""
+def _found_by_pattern(
+    pattern: str, errors: list[InputError], suffixes: frozenset[str]
+) -> list[Path]:
+    """Sorted files that match, and those below matching folders, with one of the suffixes."""
     found: list[Path] = []
     matches = glob.glob(pattern, recursive=True)  # noqa: PTH207  (it may be absolute)
     for match in sorted(map(Path, matches)):
         if match.is_dir():
-            found += _found_in_folder(match, [])
-        elif _is_picture_name(match.name):
+            found += _found_in_folder(match, [], suffixes)
+        elif _has_suffix(match.name, suffixes):
             found.append(match)
     if not found:
         errors.append(InputError(f"{shown(pattern)}: no pictures match this pattern"))
     return found
 
 
-def _is_picture_name(name: str) -> bool:
-    """Whether a file of this name in a folder counts as a picture."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122
+def _has_suffix(name: str, suffixes: frozenset[str]) -> bool:
+    """Whether a file name in a folder has one of the suffixes and is not hidden."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes  # noqa: PTH122

@@ -103,21 +103,28 @@ def load_image(source: ImageSource, *, bgr: bool = False, name: str = "image") -
     raise InputError(f"load_image: {name} must be {_SOURCES}, got {type(source).__name__}{remedy}")
 
 
-def stored_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+def stored_size(source: str | os.PathLike[str] | bytes) -> tuple[int, int] | None:
     """Width and height of a picture file, before its orientation is applied.
 
-    Reads only the first part of the file. None for a file that is no readable picture, and for a
-    special file, which can be read only once.
+    source: a path, or the bytes of a file. Reads only the first part and decodes nothing.
+    None for a file that is no readable picture, and for a special file, which can be read only
+    once.
     """
     with contextlib.suppress(OSError, InputError):
-        if not Path(path).is_file():
+        if isinstance(source, bytes):
+            return _stored_size(io.BytesIO(source))
+        if not Path(source).is_file():
             return None
-        with Path(path).open("rb") as stream:
-            kind = _format_of(stream.read(1024))
-            stream.seek(0)
-            with _pillow_errors("", ""):
-                return None if kind is None else Image.OPEN[kind][0](stream, "").size
+        with Path(source).open("rb") as stream:
+            return _stored_size(stream)
     return None
+
+
+def _stored_size(stream: BinaryIO) -> tuple[int, int] | None:
+    kind = _format_of(stream.read(1024))
+    stream.seek(0)
+    with _pillow_errors("", ""):
+        return None if kind is None else Image.OPEN[kind][0](stream, "").size
 
 
 def _load_file(path: str) -> Pixels:

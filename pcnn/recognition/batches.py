@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
@@ -13,6 +13,7 @@ from pcnn.devices import own_settings
 from pcnn.errors import InputError
 from pcnn.images.loading import load_image
 from pcnn.recognition.threads import in_order, worker_count
+from pcnn.results.values import Face, Prediction
 
 # Bounds the pixels (three bytes each) that a thread holds: large pictures of a batch are processed
 # in groups that end when they reach this number.
@@ -35,6 +36,11 @@ class Picture:
     def __init__(self, image: Any, bgr: bool, name: str) -> None:
         self.pixels = load_image(image, bgr=bgr, name=name)
         self.source = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
+
+    def predicted(self, faces: Sequence[Face]) -> Prediction:
+        """The result of a picture with these faces."""
+        height, width = self.pixels.shape[:2]
+        return Prediction(tuple(faces), source=self.source, width=width, height=height)
 
 
 @own_settings()

@@ -15,20 +15,16 @@ from pcnn.devices import check_process, choose_device, own_settings
 from pcnn.embeddings.heads import Head, Vectors
 from pcnn.engines.select import check_precision, choose_engine, prepare_classifier
 from pcnn.errors import InputError
-from pcnn.faces.alignment import crop_transforms
 from pcnn.faces.detector import Detector, FaceDetector, OneAtATime
-from pcnn.faces.geometry import face_transforms
 from pcnn.ops import describe
 from pcnn.recognition.batches import OnError, Picture, process_each
-from pcnn.recognition.reader import FaceReader, Transforms
-from pcnn.results.values import (
-    Detection,
-    Explanation,
-    Expression,
-    Face,
-    Prediction,
-    face_of,
-)
+from pcnn.recognition.films import Film, Following, KnownFaces
+from pcnn.recognition.finder import FaceFinder
+from pcnn.recognition.reader import FaceReader
+from pcnn.results.values import Explanation, Expression, Face, Prediction, face_of
+from pcnn.video.decoding import FilmReader
+from pcnn.video.smoothing import SMOOTHING_S
+from pcnn.video.sources import FilmSource
 from pcnn.weights.expression import load_expression
 from pcnn.weights.files import DEFAULT_DETECTOR, DEFAULT_WEIGHTS, sha256
 
@@ -118,14 +114,15 @@ class Recognizer:
         if detector is None or isinstance(detector, (str, Path)):
             detector = detector or DEFAULT_DETECTOR
             detector = Detector.load(detector, device=self.device, engine=engine)
-        self._detector: Detector | OneAtATime = (
-            detector if isinstance(detector, Detector) else OneAtATime(detector)
-        )
         prepared, self._engine = prepare_classifier(self._weights, engine, precision)
         self.reader = FaceReader(
             self._weights, prepared, own_head, self.device, min_confidence=min_confidence
         )
-        self._align_crops = self._weights.aligned if align_crops is None else align_crops
+        self.finder = FaceFinder(
+            detector if isinstance(detector, Detector) else OneAtATime(detector),
+            self._weights,
+            align_crops=self._weights.aligned if align_crops is None else align_crops,
+        )
         self._process = os.getpid()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -194,14 +191,48 @@ class Recognizer:
         """
 
         def predict_batch(pictures: list[Picture]) -> list[Prediction]:
-            found, transforms = self.find_faces(pictures, min_score)
-            expressions = iter(self.reader.expressions(pictures, transforms))
-            return [
-                _prediction(picture, [face_of(face, next(expressions)) for face in faces])
-                for picture, faces in zip(pictures, found, strict=True)
-            ]
+            faces = self._faces(pictures, min_score)
+            return [each.predicted(own) for each, own in zip(pictures, faces, strict=True)]
 
         return self._each(images, predict_batch, bgr=bgr, on_error=on_error)
+
+    def predict_video(  # noqa: PLR0913 - a film can be read in many ways
+        self,
+        source: FilmSource,
+        *,
+        every: float | None = None,
+        start: float | None = None,
+        end: float | None = None,
+        smoothing: float | None = SMOOTHING_S,
+        min_score: float | None = None,
+        keep_pixels: bool = False,
+        known: KnownFaces = (),
+    ) -> Film:
+        """The faces of people in a film, followed from frame to frame. See docs/video.md.
+
+        source: a path, an address (`rtsp://…`), `camera:0`, `-` for standard input, bytes, or a
+            binary file open for reading.
+        every: seconds from one frame to the next that is looked at; None looks at all.
+        start, end: seconds; frames from `start` on and before `end`.
+        smoothing: seconds over which scores are steadied; None leaves them as they are.
+        min_score: the least detection score of somebody new; None leaves it to the detector.
+        keep_pixels: give each Frame its pixels; a list of such frames takes much memory.
+        known: faces by frame index, of an earlier run with the same arguments. Frames up to the
+            last of them are read, but no faces looked for; `scores` are to be the raw ones.
+        Returns an iterator of Frames, which reads ahead by a few batches (nothing of a live film).
+        Raises InputError: PyAV is not installed; not a film, no video in it, no decoder for it;
+            a number out of range. While reading: no frame could be decoded.
+        """
+        following = Following(
+            self._faces,
+            sure=self.finder.confidence if min_score is None else min_score,
+            smoothing=smoothing,
+            temperature=1.0,
+            step=self.batch_size,
+            device=self.device,
+        )
+        reader = FilmReader(source, every=every, start=start, end=end)
+        return Film(reader, following, source=source, keep_pixels=keep_pixels, known=known)
 
     def predict_crops(self, images: Any, *, bgr: bool = False, on_error: OnError = "raise") -> Any:
         """The expression of pictures that already are faces, cut out as in FER or RAF-DB.
@@ -213,7 +244,7 @@ class Recognizer:
         """
 
         def read_batch(pictures: list[Picture]) -> list[Expression]:
-            return self.reader.expressions(pictures, self._whole(pictures))
+            return self.reader.expressions(pictures, self.finder.whole(pictures))
 
         return self._each(images, read_batch, bgr=bgr, on_error=on_error)
 
@@ -237,7 +268,7 @@ class Recognizer:
         """
 
         def embed_batch(pictures: list[Picture]) -> list[Any]:
-            found, transforms = self.find_faces(pictures, min_score)
+            found, transforms = self.finder.find(pictures, min_score)
             rows = self.reader.vectors(pictures, transforms)
             ends = np.cumsum([len(faces) for faces in found])[:-1]
             vectors = np.split(rows, ends)
@@ -260,7 +291,7 @@ class Recognizer:
         """
 
         def embed_batch(pictures: list[Picture]) -> list[Vectors]:
-            return list(self.reader.vectors(pictures, self._whole(pictures)))
+            return list(self.reader.vectors(pictures, self.finder.whole(pictures)))
 
         found = self._each(images, embed_batch, bgr=bgr, on_error=on_error)
         if isinstance(found, list) and on_error == "raise":
@@ -284,7 +315,7 @@ class Recognizer:
         """
 
         def explain_batch(pictures: list[Picture]) -> list[list[Explanation]]:
-            found, transforms = self.find_faces(pictures, min_score)
+            found, transforms = self.finder.find(pictures, min_score)
             explained = iter(self.reader.explanations(pictures, transforms))
             return [[next(explained).placed(face) for face in faces] for faces in found]
 
@@ -297,24 +328,15 @@ class Recognizer:
         """
 
         def explain_batch(pictures: list[Picture]) -> list[Explanation]:
-            return self.reader.explanations(pictures, self._whole(pictures))
+            return self.reader.explanations(pictures, self.finder.whole(pictures))
 
         return self._each(images, explain_batch, bgr=bgr, on_error=on_error)
 
     def info(self) -> list[tuple[str, str]]:
         """What this recognizer is made of, as (name, text) pairs."""
-        scores, size = self._weights.metadata.get("scores", {}), self._weights.network.config.size
-        described = "; ".join(f"{100 * value:.2f} % on {name}" for name, value in scores.items())
-        pairs = [
-            ("device", str(self.device)),
-            ("engine", self._engine),
-            ("weights", str(self._weights.path)),
-            ("weights sha256", self.weights_sha256),
-            ("weights accuracy", described or "not recorded"),
-            ("input", f"{size} × {size} pixels"),
-            ("detector", self._detector.description),
-            ("pictures of faces", "aligned first" if self._align_crops else "taken as they are"),
-        ]
+        aligned = "aligned first" if self.finder.align_crops else "taken as they are"
+        pairs = [("device", str(self.device)), ("engine", self._engine), *self._weights.facts()]
+        pairs += [("detector", self.finder.description), ("pictures of faces", aligned)]
         return pairs + [(f"op {name}", text) for name, text in describe()]
 
     def _each(
@@ -332,29 +354,8 @@ class Recognizer:
             images, work, step=self.batch_size, device=self.device, bgr=bgr, on_error=on_error
         )
 
-    def find_faces(
-        self, pictures: Sequence[Picture], min_score: float | None = None
-    ) -> tuple[Sequence[Sequence[Detection]], list[Transforms]]:
-        """The faces of each picture, and the transforms of their views for `reader`.
-
-        pictures: loaded, see batches.Picture. min_score: see `predict`.
-        """
-        found = self._detector.detect([p.pixels for p in pictures], min_score=min_score)
-        config, template = self._weights.network.config, self._weights.template
-        return found, [
-            face_transforms(
-                [face.landmarks for face in faces], template, config.size, config.layout
-            )
-            for faces in found
-        ]
-
-    def _whole(self, pictures: list[Picture]) -> list[Transforms]:
-        """The transforms of the views of pictures that are faces."""
-        template, config = self._weights.template, self._weights.network.config
-        detector = self._detector if self._align_crops else None
-        return crop_transforms([p.pixels for p in pictures], template, config, detector)
-
-
-def _prediction(picture: Picture, faces: Sequence[Face]) -> Prediction:
-    height, width = picture.pixels.shape[:2]
-    return Prediction(tuple(faces), source=picture.source, width=width, height=height)
+    def _faces(self, pictures: Sequence[Picture], min_score: float | None) -> list[list[Face]]:
+        """The faces of each picture, with their expressions."""
+        found, transforms = self.finder.find(pictures, min_score)
+        expressions = iter(self.reader.expressions(pictures, transforms))
+        return [[face_of(face, next(expressions)) for face in faces] for faces in found]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from PIL import Image, ImageFont
 
@@ -14,6 +14,16 @@ DIM = (190, 190, 190)
 # is left out, and so is the blue that is hard to see on black.
 SKY, ORANGE, GREEN = (86, 180, 233), (230, 159, 0), (0, 158, 115)
 YELLOW, PURPLE, VERMILION = (240, 228, 66), (204, 121, 167), (213, 94, 0)
+
+Colour: TypeAlias = tuple[int, int, int]
+# Of the packaged weights' classes, in their order: neutral, happiness, surprise, sadness, anger,
+# disgust, fear, contempt.
+_OF_CLASSES: tuple[Colour, ...] = (DIM, YELLOW, ORANGE, SKY, VERMILION, GREEN, PURPLE, TEXT)
+
+
+def class_colours(classes: Sequence[str]) -> dict[str, Colour]:
+    """Name → colour on the ground; after eight classes colours come again."""
+    return {name: _OF_CLASSES[i % len(_OF_CLASSES)] for i, name in enumerate(classes)}
 
 
 def letters(size: float) -> Any:

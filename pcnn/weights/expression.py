@@ -17,7 +17,7 @@ from pcnn.networks.mirror import Forward, read_both
 from pcnn.networks.pcnn import PCNN, FaceNet, Learner, ModelConfig
 from pcnn.networks.regions import RegionLayout
 from pcnn.networks.saliency import find_model
-from pcnn.weights.files import WeightsFile, locate
+from pcnn.weights.files import WeightsFile, locate, sha256
 from pcnn.weights.kinds import NETWORK, expression
 from pcnn.weights.schema import Rule, shown
 
@@ -78,6 +78,17 @@ class ExpressionWeights:
         if self.uniform and self.class_shares is not None:
             scaled = scaled - scaled.new_tensor(self.class_shares).log()
         return scaled.softmax(-1)
+
+    def facts(self) -> list[tuple[str, str]]:
+        """What people want to know of the file, as (name, text) pairs."""
+        scores, size = self.metadata.get("scores", {}), self.network.config.size
+        told = "; ".join(f"{100 * value:.2f} % on {name}" for name, value in scores.items())
+        return [
+            ("weights", str(self.path)),
+            ("weights sha256", sha256(self.path)),
+            ("weights accuracy", told or "not recorded"),
+            ("input", f"{size} × {size} pixels"),
+        ]
 
     def for_equal_classes(self) -> ExpressionWeights:
         """The same with `uniform` set. Raises InputError: the file records no class shares."""

@@ -369,7 +369,10 @@ def test_nothing_done(fake: FakeRecognizer, photos: Path, capsys: Captured) -> N
             ["a.jpg", "--faces", "--annotate", "d"],
             "--faces runs no detector, so it excludes --annotate and --min-score",
         ),
-        (["a.jpg", "--format", "parquet"], "--format parquet writes faces to a file: give --out"),
+        (
+            ["a.jpg", "--format", "parquet"],
+            "--format parquet writes faces to a file: give --output FILE, and no --info",
+        ),
     ],
 )
 def test_usage_errors(words: list[str], message: str, capsys: Captured) -> None:
@@ -484,7 +487,10 @@ def test_batch_sizes(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
 
     def make(*_: object, batch_size: int, **others: object) -> FakeRecognizer:
-        assert others == {"engine": "torch", "precision": "float32", "align_crops": None}
+        assert others == {
+            **{"engine": "torch", "precision": "float32", "align_crops": None},
+            **{"labels": None, "prior": "data", "min_confidence": 0.0},
+        }
         made.append(batch_size)
         return FakeRecognizer()
 
@@ -638,7 +644,10 @@ def test_engines_and_precisions_are_all_there_are() -> None:
     assert shared.PRECISIONS == PRECISIONS
 
 
-COMMANDS = ("predict", "train", "evaluate", "embed", "export", "saliency", "deconvnet", "units")
+COMMANDS = (
+    *("predict", "serve", "train", "evaluate", "embed", "export"),
+    *("saliency", "deconvnet", "units"),
+)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -321,7 +321,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "video": (
         file_with(HEIC.replace(b"heic", b"isom"), "a.mp4"),
-        "a video, not a picture: extract its frames first",
+        "a video, not a picture: Recognizer.predict_video and pcnn-predict read it",
     ),
     "zip": (file_with(b"PK\3\4\0", "a.zip"), "an archive, not a picture: unpack it first"),
     "lfs": (

@@ -1,0 +1,1 @@
+"""What `pcnn-predict` does with films."""

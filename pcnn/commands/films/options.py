@@ -1,0 +1,83 @@
+"""The arguments of `pcnn-predict` that films have, and what may be said in them."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+from pcnn.errors import InputError
+from pcnn.images.files import FILM_SUFFIXES, find_images
+from pcnn.video.sources import is_address
+
+# video.smoothing's, without importing it: a test holds both together.
+DEFAULT_SMOOTHING_S = 0.5
+_MOST_SIXTIES = 3  # hours, minutes, seconds
+
+
+def add_film_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options for films, as a group of their own."""
+    add = parser.add_argument_group("films (pip install 'pcnn[video]')").add_argument
+    add("--every", type=seconds, metavar="SECONDS", help="look at one frame in so many seconds")
+    add("--start", type=clock, metavar="TIME", help="begin there: seconds, 1:30 or 1:02:03")
+    add("--end", type=clock, metavar="TIME", help="end before that time")
+    add(
+        "--smoothing",
+        type=seconds_or_none,
+        default=DEFAULT_SMOOTHING_S,
+        metavar="SECONDS",
+        help="steady scores over so many [%(default)s]; 0: raw ones",
+    )
+    add("--timeline", type=Path, metavar="DIR", help="save expressions over time, PNG and HTML")
+    add("--subtitles", type=Path, metavar="DIR", help="save changes as subtitles, SRT and WebVTT")
+    add("--resume", action="store_true", help="go on with an --output that was broken off")
+
+
+def wrong_film_arguments(arguments: argparse.Namespace) -> str:
+    """What is wrong with them together, or ""."""
+    if arguments.resume and (arguments.output is None or arguments.format not in ("jsonl", "csv")):
+        return "--resume needs --output and --format jsonl or csv, of which it reads what is there"
+    if arguments.end is not None and arguments.end <= (arguments.start or 0):
+        return "--end must be later than --start"
+    return ""
+
+
+def find_inputs(arguments: argparse.Namespace) -> tuple[list[Path], list[str], list[InputError]]:
+    """The pictures and the films that the paths stand for, and what is wrong with some of them."""
+    addresses = [path for path in arguments.paths if is_address(path)]
+    named = [path for path in arguments.paths if not is_address(path)]
+    found, errors = find_images(named, films=not arguments.faces)
+    if arguments.faces:
+        return found, addresses, errors
+    films = [file for file in found if file.suffix.lower() in FILM_SUFFIXES]
+    pictures = [file for file in found if file.suffix.lower() not in FILM_SUFFIXES]
+    return pictures, [str(film) for film in films] + addresses, errors
+
+
+def seconds(text: str) -> float:
+    value = _number(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be seconds above 0, got {text}")
+    return value
+
+
+def seconds_or_none(text: str) -> float | None:
+    return None if _number(text) == 0 else seconds(text)
+
+
+def clock(text: str) -> float:
+    """Seconds, or hours, minutes and seconds with colons between them."""
+    parts = [_number(part) for part in text.split(":")]
+    if len(parts) > _MOST_SIXTIES or any(not 0 <= part < math.inf for part in parts):
+        raise argparse.ArgumentTypeError(f"must be like 90, 1:30 or 1:02:03.5, got {text!r}")
+    total = 0.0
+    for part in parts:
+        total = 60 * total + part
+    return total
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from error

@@ -1,0 +1,146 @@
+"""Films predicted one after another, and all that is made of each."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pcnn.commands.films.outputs import FilmOutputs
+from pcnn.errors import InputError, counted
+from pcnn.images.files import annotated_names, shown
+from pcnn.terminal import stderr_console
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from pcnn.commands.films.resumption import Resumption
+    from pcnn.commands.reports import Report
+    from pcnn.recognition.films import Film
+    from pcnn.recognition.recognizer import Recognizer
+    from pcnn.results.frames import Frame
+
+_KINDS = {
+    "annotate": ("annotated", (".mp4",)),
+    "timeline": ("timeline", (".png", ".html")),
+    "subtitles": ("expressions", (".srt", ".vtt")),
+}
+
+
+@dataclass(frozen=True)
+class FilmRun:
+    """What `pcnn-predict` does with films: each to the report, and to the files asked for.
+
+    resumed: what the output has already. tell: says a line on stderr, past a bar.
+    """
+
+    recognizer: Recognizer
+    arguments: argparse.Namespace
+    report: Report
+    resumed: Resumption | None
+    tell: Callable[[object, Progress | None], None]
+
+    def predict(self, films: Sequence[str]) -> int:
+        """Predict films, paths and addresses, and complain of each that fails: so many did."""
+        failed = 0
+        targets = _targets(films, self.arguments)
+        for film in films:
+            if self.resumed is not None and film in self.resumed.finished:
+                continue
+            with _progress(self.arguments) as bar:
+                try:
+                    self._predict(film, targets[film], bar)
+                except InputError as error:
+                    failed += 1
+                    self.tell(error, bar)
+        return failed
+
+    def _predict(self, film: str, targets: dict[str, Path], bar: Progress | None) -> None:
+        arguments, resumed = self.arguments, self.resumed
+        going_on = resumed is not None and resumed.film == film
+        done = resumed.last if resumed is not None and going_on else -1
+        frames = self.recognizer.predict_video(
+            film,
+            every=arguments.every,
+            start=arguments.start,
+            end=arguments.end,
+            smoothing=arguments.smoothing,
+            min_score=arguments.min_score,
+            keep_pixels=bool(targets),
+            known=resumed.known() if resumed is not None and going_on else (),
+        )
+        begin, rate = arguments.start or 0.0, frames.info.rate
+        with frames:
+            outputs = FilmOutputs(film, targets, self.recognizer.classes, start=begin, rate=rate)
+            with contextlib.closing(outputs):
+                for frame in _watched(frames, shown(film), arguments, bar):
+                    outputs.add(frame)
+                    if frame.index > done:
+                        self.report.add_frame(frame)
+            self.report.add_tracks(film, outputs.summary.tracks())
+        if frames.broken:
+            packets = counted(frames.broken, "broken packet")
+            self.tell(f"{shown(film)}: {packets} left out", bar)
+
+
+def _watched(
+    frames: Film, name: str, arguments: argparse.Namespace, bar: Progress | None
+) -> Iterator[Frame]:
+    """The frames of a film, counted on the bar."""
+    if bar is None:
+        yield from frames
+        return
+    begin, whole = arguments.start or 0.0, arguments.end or frames.info.duration
+    task = bar.add_task(name, total=whole and whole - begin, rate="")
+    began = time.monotonic()
+    for count, frame in enumerate(frames, 1):
+        rate = count / max(1e-3, time.monotonic() - began)
+        bar.update(task, completed=frame.time - begin, rate=f"{rate:.1f} frames/s")
+        yield frame
+
+
+def _targets(films: Sequence[str], arguments: argparse.Namespace) -> dict[str, dict[str, Path]]:
+    """For each film the files to be made of it, by suffix."""
+    targets: dict[str, dict[str, Path]] = {film: {} for film in films}
+    files = {film: Path(_file_name(film)) for film in films}
+    for option, (word, suffixes) in _KINDS.items():
+        folder = getattr(arguments, option)
+        if folder is None:
+            continue
+        for suffix in suffixes:
+            names = annotated_names(list(files.values()), folder, word=word, suffix=suffix)
+            for film, file in files.items():
+                targets[film][suffix] = names[file]
+    return targets
+
+
+def _file_name(film: str) -> str:
+    """A path as it is; for an address a name that a file can have."""
+    if film == "-":
+        return "standard-input"
+    return film if Path(film).exists() or ":" not in film else re.sub(r"[^\w.]+", "-", film)
+
+
+@contextlib.contextmanager
+def _progress(arguments: argparse.Namespace) -> Iterator[Any]:
+    """A bar on stderr; None where stderr is no terminal, or lines of data appear there."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    streaming = arguments.output is None and arguments.format in ("jsonl", "csv")
+    if not sys.stderr.isatty() or (streaming and sys.stdout.isatty()):
+        yield None
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=stderr_console(), transient=True) as bar:
+        yield bar

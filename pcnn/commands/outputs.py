@@ -1,0 +1,86 @@
+"""Where `pcnn-predict` writes its results."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TextIO, cast
+
+from pcnn.errors import InputError
+from pcnn.images.files import shown
+
+if TYPE_CHECKING:
+    from pcnn.commands.reports import Report
+
+
+@contextlib.contextmanager
+def report_to(
+    arguments: argparse.Namespace,
+    files: Sequence[Path],
+    classes: Sequence[str],
+    *,
+    films: bool,
+    begun: bool,
+) -> Iterator[Report]:
+    """What takes the results, in the format that the arguments ask for.
+
+    films: there are films among the files. begun: the output has the beginning already.
+    Raises InputError: the output is one of the pictures, or cannot be written.
+    """
+
+    if arguments.format == "parquet":
+        from pcnn.results.parquet import parquet_report
+
+        _check_output(arguments.output, files)
+        with parquet_report(arguments.output, classes) as parquet:
+            yield cast("Report", parquet)  # there are no films: they are refused before
+        return
+    from pcnn.commands.reports import open_report
+
+    with opened(arguments.output, files, append=begun) as stream:
+        report = open_report(
+            *(arguments.format, stream),
+            classes=classes,
+            crops=arguments.faces,
+            films=films,
+            begun=begun,
+        )
+        with contextlib.closing(report):
+            yield report
+
+
+def _check_output(output: Path, files: Sequence[Path]) -> None:
+    """Raises InputError: the output is one of the pictures."""
+    if output.resolve() in {file.resolve() for file in files}:
+        raise InputError(f"{shown(output)}: --output is one of the pictures: choose another name")
+
+
+@contextlib.contextmanager
+def opened(output: Path | None, files: Sequence[Path], *, append: bool = False) -> Iterator[TextIO]:
+    """The stream for data: stdout, or the file `output`.
+
+    append: write after what the file has.
+    Raises InputError: `output` is one of the pictures, or cannot be written.
+    """
+    if output is None:
+        with contextlib.suppress(AttributeError):  # the caller may have replaced stdout
+            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        yield sys.stdout
+        sys.stdout.flush()
+        return
+    _check_output(output, files)
+    try:
+        mode: Literal["a", "w"] = "a" if append else "w"
+        stream = output.open(mode, encoding="utf-8", errors="surrogateescape", newline="")
+    except OSError as error:
+        raise not_written(output, error) from error
+    with stream:
+        yield stream
+
+
+def not_written(path: Path, error: OSError) -> InputError:
+    """The error for a file or folder that cannot be made."""
+    return InputError(f"{shown(path)}: cannot be written ({error.strerror or error})")

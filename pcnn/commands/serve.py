@@ -1,0 +1,113 @@
+"""`pcnn-serve`: expressions over HTTP, and the page that reads them in the browser."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+from pcnn.commands.shared import (
+    add_engine,
+    load_recognizer,
+    positive,
+    run_command,
+)
+
+_EXAMPLES = """examples:
+  pcnn-serve                                    # http://127.0.0.1:8000, for this machine alone
+  curl --data-binary @photo.jpg http://127.0.0.1:8000/predict
+  curl -F pictures=@a.jpg -F pictures=@b.png http://127.0.0.1:8000/predict
+  PCNN_TOKEN=secret pcnn-serve --host 0.0.0.0   # for others, who send Authorization: Bearer secret
+"""
+_PACKAGES = ("fastapi", "uvicorn", "python_multipart")
+# Connections at a time for each request that may wait: most of them are idle.
+_CONNECTIONS = 8
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="address to listen at [%(default)s]")
+    add("--port", type=_port, default=8000, help="0: any that is free [%(default)s]")
+    add("--token", default=os.environ.get("PCNN_TOKEN"), help="asked of all [$PCNN_TOKEN, or none]")
+    add("--no-token", action="store_true", help="let everybody in, at whatever address")
+    add("--page", type=Path, metavar="DIR", help="folder of the page [the packaged one]")
+    add("--body", type=positive, default=32, metavar="MB", help="of a request [%(default)s]")
+    add("--pixels", type=positive, default=50, metavar="MP", help="of a picture [%(default)s]")
+    add("--pictures", type=positive, default=32, metavar="N", help="of a request [%(default)s]")
+    add("--seconds", type=positive, default=30, metavar="S", help="for a request [%(default)s]")
+    add("--waiting", type=positive, default=64, metavar="N", help="requests at hand [%(default)s]")
+    add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
+    add("--detector", metavar="NAME|FILE", help="mobilenet, resnet50 or a checkpoint")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
+    add_engine(parser)
+    add("--batch-size", type=positive, metavar="N", help="pictures in one pass")
+    parser.set_defaults(faces=False, as_they_are=False)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until SIGINT or SIGTERM; requests at hand are then still answered.
+
+    Raises InputError, WeightsError, NativeError: the server cannot be started.
+    """
+    import importlib.util
+
+    from pcnn.errors import InputError
+
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(f"pcnn-serve needs {', '.join(missing)}: pip install 'pcnn[serve]'")
+    import uvicorn
+
+    from pcnn.serving.application import create_app, is_local
+    from pcnn.serving.limits import Limits
+    from pcnn.serving.pages import PAGE
+    from pcnn.serving.records import log_to_stderr
+
+    token = None if arguments.no_token else arguments.token or None
+    if token is None and not arguments.no_token and not is_local(arguments.host):
+        raise InputError(
+            f"--host {arguments.host}: others would reach it without a token: give --token TOKEN "
+            "(or $PCNN_TOKEN), or --no-token to let everybody in"
+        )
+    limits = Limits(
+        body_bytes=1_000_000 * arguments.body,
+        pixels=1_000_000 * arguments.pixels,
+        pictures=arguments.pictures,
+        seconds=arguments.seconds,
+        waiting=arguments.waiting,
+    )
+    recognizer = load_recognizer(arguments)
+    app = create_app(recognizer, limits=limits, token=token, page=arguments.page or PAGE)
+    log_to_stderr()
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=arguments.host,
+            port=arguments.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            limit_concurrency=_CONNECTIONS * limits.waiting,
+            timeout_graceful_shutdown=arguments.seconds,
+        )
+    )
+    # uvicorn raises the signal that stopped it again when all is answered: that is no failure.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    server.run()
+    return 0 if server.started else 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command `pcnn-serve`; argv, exit status, SystemExit: see shared.run_command."""
+    description = "Serve expressions over HTTP, and a page that reads them in the browser."
+    return run_command(*("pcnn-serve", description, add_arguments, run, argv), epilog=_EXAMPLES)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"must be 0…65535, got {text!r}")
+    return int(text)

@@ -1,0 +1,216 @@
+"""A film from end to end: frames read, faces found and read, people followed, scores steadied."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TypeAlias
+
+import numpy as np
+import torch
+
+from pcnn.errors import InputError
+from pcnn.recognition.batches import Picture
+from pcnn.recognition.threads import in_order, worker_count
+from pcnn.results.frames import Frame, TrackedFace
+from pcnn.results.values import Face
+from pcnn.video.decoding import DecodedFrame, FilmInfo, FilmReader
+from pcnn.video.smoothing import ScoreFilter, check_smoothing
+from pcnn.video.sources import FilmSource
+from pcnn.video.tracking import Tracker
+
+KnownFaces: TypeAlias = Iterable[tuple[int, Sequence[Face]]]
+_Job: TypeAlias = tuple[DecodedFrame, Sequence[Face] | None]  # with its faces where they are known
+
+# Frames of a batch hold no more than so many pixels (three bytes each), and one frame more.
+_PIXELS_AT_ONCE = 12_000_000
+# Faces with lower scores continue no track, either.
+UNSURE = 0.3
+
+
+@dataclass(frozen=True)
+class Following:
+    """How people are followed through a film.
+
+    find: pictures and the least score → the faces of each, with their expressions.
+    sure: the detection score from which on a face may be of somebody new.
+    smoothing: see ScoreFilter; None leaves the scores as they are.
+    temperature: of steady scores. step: frames in a batch. device: where `find` computes.
+    Raises InputError: a number out of range.
+    """
+
+    find: Callable[[list[Picture], float], list[list[Face]]]
+    sure: float
+    smoothing: float | None
+    temperature: float
+    step: int
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        check_smoothing(self.smoothing)
+        if not 0 <= self.sure <= 1:
+            raise InputError(f"predict_video: min_score must be 0…1, got {self.sure}")
+
+
+class Film:
+    """The frames of a film, as they are recognised: an iterator of Frames.
+
+    Use it in a `with` block, or close it, where it is not read to its end.
+    info: what the container says. broken: packets and frames that could not be decoded, so far.
+    Reading raises InputError: no frame of it could be decoded, or none lies in the times given.
+    """
+
+    def __init__(
+        self,
+        reader: FilmReader,
+        following: Following,
+        *,
+        source: FilmSource,
+        keep_pixels: bool = False,
+        known: KnownFaces = (),
+    ) -> None:
+        self._reader = reader
+        self._following = following
+        self._source = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
+        self._keep_pixels = keep_pixels
+        self._frames = self._read(known)
+
+    @property
+    def info(self) -> FilmInfo:
+        return self._reader.info
+
+    @property
+    def broken(self) -> int:
+        return self._reader.broken
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self
+
+    def __next__(self) -> Frame:
+        return next(self._frames)
+
+    def __enter__(self) -> Film:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop at once and let go of the film; may be called twice."""
+        self._frames.close()  # type: ignore[attr-defined]
+        self._reader.close()
+
+    def _read(self, known: KnownFaces) -> Iterator[Frame]:
+        tracker = Tracker(sure=self._following.sure)
+        filters: dict[int, ScoreFilter] = {}
+        for frame, faces in self._recognised(known):
+            # As they are written, so that what is read from a file leads to the same tracks.
+            rounded = [_as_written(face) for face in faces]
+            numbers = tracker.update(
+                frame.time, [face.box for face in rounded], [f.detection_score for f in rounded]
+            )
+            tracked = [
+                self._tracked(face, number, frame.time, filters)
+                for face, number in zip(rounded, numbers, strict=True)
+                if number is not None
+            ]
+            filters = {number: filters[number] for number in tracker.numbers if number in filters}
+            yield Frame(
+                time=frame.time,
+                index=frame.index,
+                faces=tuple(sorted(tracked, key=lambda face: face.track)),
+                source=self._source,
+                width=frame.pixels.shape[1],
+                height=frame.pixels.shape[0],
+                pixels=frame.pixels if self._keep_pixels else None,
+            )
+        self._reader.close()
+
+    def _recognised(self, known: KnownFaces) -> Iterator[tuple[DecodedFrame, Sequence[Face]]]:
+        following = self._following
+
+        def work(batch: list[_Job]) -> list[tuple[DecodedFrame, Sequence[Face]]]:
+            new = [Picture(frame.pixels, False, "frame") for frame, own in batch if own is None]
+            least = min(UNSURE, following.sure)
+            found = iter(following.find(new, least) if new else [])
+            return [(frame, next(found) if own is None else own) for frame, own in batch]
+
+        jobs = _with_known(self._reader, known)
+        if self._reader.info.live:  # each frame at once: reading ahead would wait for the next
+            for job in jobs:
+                yield from work([job])
+            return
+        workers = worker_count(following.device)
+        for results in in_order(_batches(jobs, following.step), work, workers=workers):
+            yield from results
+
+    def _tracked(
+        self, face: Face, number: int, time: float, filters: dict[int, ScoreFilter]
+    ) -> TrackedFace:
+        raw = face.scores
+        scores = dict(raw)
+        if self._following.smoothing is not None:
+            if number not in filters:
+                filters[number] = ScoreFilter(
+                    self._following.smoothing, self._following.temperature
+                )
+            steady = filters[number].update(time, np.array(list(raw.values())))
+            scores = dict(zip(raw, steady.tolist(), strict=True))
+        label = max(scores, key=lambda name: scores[name])
+        return TrackedFace(
+            label=label,
+            confidence=scores[label],
+            scores=scores,
+            regions=face.regions,
+            box=face.box,
+            detection_score=face.detection_score,
+            landmarks=face.landmarks,
+            track=number,
+            raw=raw,
+        )
+
+
+def _as_written(face: Face) -> Face:
+    """The face with its numbers rounded as `to_dict` rounds them."""
+    plain = face.to_dict()
+    return dataclasses.replace(
+        face,
+        scores=plain["scores"],
+        box=tuple(plain["box"]),
+        detection_score=plain["detection_score"],
+        landmarks=np.array(plain["landmarks"], np.float32),
+    )
+
+
+def _with_known(reader: Iterable[DecodedFrame], known: KnownFaces) -> Iterator[_Job]:
+    """Frames, those up to the last one known with its faces, of which there may be none."""
+    faces = iter(known)
+    following = next(faces, None)
+    for frame in reader:
+        while following is not None and following[0] < frame.index:
+            following = next(faces, None)
+        if following is None:
+            yield frame, None
+        else:
+            yield frame, following[1] if following[0] == frame.index else ()
+
+
+def _batches(jobs: Iterable[_Job], step: int) -> Iterator[list[_Job]]:
+    batch: list[_Job] = []
+    pixels = 0
+    for job in jobs:
+        batch.append(job)
+        pixels += job[0].pixels.size // 3
+        if len(batch) == step or pixels >= _PIXELS_AT_ONCE:
+            yield batch
+            batch, pixels = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,105 @@
+"""What a film returns: frames with the faces of people who are followed through it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pcnn.errors import InputError
+from pcnn.results.values import Face
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
+# Columns of a table of a film's faces, before those of the classes.
+FILM_COLUMNS = (
+    *("source", "time", "frame", "track", "label", "confidence"),
+    *("x1", "y1", "x2", "y2", "detection_score"),
+    *(f"{point}_{axis}" for point in _POINTS for axis in "xy"),
+)
+RAW = "raw_"  # begins the names of the columns of raw probabilities
+
+
+@dataclass(frozen=True, eq=False)
+class TrackedFace(Face):
+    """A Face of somebody who is followed through a film.
+
+    label, confidence, scores: steady, of this frame and those before it; `regions` are not.
+    track: which person, counted from 1 in the order of appearance; no number comes twice.
+    raw: name → probability of this frame alone, in class order.
+    """
+
+    track: int
+    raw: Mapping[str, float] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name, as values that `json.dumps` takes, rounded as by Face."""
+        raw = {name: round(float(score), 6) for name, score in self.raw.items()}
+        return {"track": self.track, **super().to_dict(), "raw": raw}
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One frame of a film.
+
+    time: seconds from the film's start. index: which frame of the film, from 0.
+    faces: by track; empty where there is none.
+    source: the film's path or address; None for one that was passed as an object.
+    width, height: of the upright frame, in pixels.
+    pixels: (height, width, 3) uint8 RGB where they were asked for, else None.
+    """
+
+    time: float
+    index: int
+    faces: tuple[TrackedFace, ...]
+    source: str | None
+    width: int
+    height: int
+    pixels: NDArray[np.uint8] | None = field(default=None, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields but for `pixels`, as values that `json.dumps` takes."""
+        return {
+            "source": self.source,
+            "time": round(self.time, 6),
+            "frame": self.index,
+            "width": self.width,
+            "height": self.height,
+            "faces": [face.to_dict() for face in self.faces],
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat dict for each face: FILM_COLUMNS, each class, and `raw_` with each class.
+
+        Times and probabilities have 6 decimals, pixels 2. Without faces: an empty list.
+        """
+        return [self._row(face) for face in self.faces]
+
+    def _row(self, face: TrackedFace) -> dict[str, Any]:
+        plain = face.to_dict()
+        points = [value for point in plain["landmarks"] for value in point]
+        values = (
+            *(self.source, round(self.time, 6), self.index, face.track),
+            *(plain["label"], plain["confidence"], *plain["box"], plain["detection_score"]),
+            *points,
+        )
+        raw = {f"{RAW}{name}": score for name, score in plain["raw"].items()}
+        return {**dict(zip(FILM_COLUMNS, values, strict=True)), **plain["scores"], **raw}
+
+
+def frames_table(frames: Iterable[Frame]) -> Any:
+    """A pandas.DataFrame with one line for each face of each frame, columns as in `Frame.rows`.
+
+    Without faces: no line, and the columns but for the classes.
+    Raises InputError: pandas is not installed (it is no dependency of this package).
+    """
+    try:
+        pandas = importlib.import_module("pandas")
+    except ImportError as error:
+        raise InputError("frames_table: pandas must be installed: pip install pandas") from error
+    rows = [row for frame in frames for row in frame.rows()]
+    return pandas.DataFrame(rows, columns=list(rows[0]) if rows else list(FILM_COLUMNS))

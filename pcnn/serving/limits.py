@@ -1,0 +1,56 @@
+"""What a server accepts, and how it says no."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from pcnn.errors import InputError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one server accepts.
+
+    body_bytes: of a request, all its pictures together. pixels: of one picture, as its file says
+        before it is decoded. pictures: of a request.
+    seconds: how long a request may take, from its first byte to its answer.
+    waiting: requests at hand at a time, being received, waiting or computed.
+    Raises InputError: a limit that is not above 0.
+    """
+
+    body_bytes: int = 32_000_000
+    pixels: int = 50_000_000
+    pictures: int = 32
+    seconds: float = 30.0
+    waiting: int = 64
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not value > 0:
+                raise InputError(f"Limits: {field.name} must be above 0, got {value}")
+
+
+# Refused while the body may still be on its way: else the server would go on receiving it.
+_UNREAD = (400, 401, 408, 413, 429)
+
+
+class Refusal(Exception):  # noqa: N818 - most are no errors of the server's
+    """An answer other than 200: an HTTP status and a reason for people.
+
+    retry: seconds after which to try again, or None.
+    """
+
+    def __init__(self, status: int, reason: str, *, retry: int | None = None) -> None:
+        super().__init__(reason)
+        self.status, self.reason, self.retry = status, reason, retry
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that go with it."""
+        found = {} if self.retry is None else {"retry-after": str(self.retry)}
+        if self.status == 401:
+            found["www-authenticate"] = "Bearer"
+        if self.status in _UNREAD:
+            found["connection"] = "close"
+        return found

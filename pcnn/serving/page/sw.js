@@ -1,0 +1,49 @@
+// Keeps the page on this machine, so that it works without a network.
+
+const CACHE = "pcnn";
+const PAGE = [
+  "./", "app.js", "camera.js", "detection.js", "geometry.js", "icon.svg", "pixels.js",
+  "recognition.js", "style.css", "tables.js", "views.js", "worker.js", "built/manifest.json",
+];
+
+/** The manifest's files, whose names change with their content. */
+function builtFiles({ runtime, classifier, detector }) {
+  return [...Object.values(runtime), classifier, detector].map(({ file }) => file);
+}
+
+async function fill() {
+  const cache = await caches.open(CACHE);
+  const manifest = await (await fetch("built/manifest.json", { cache: "no-cache" })).json();
+  const built = builtFiles(manifest).map((file) => new URL(file, self.registration.scope).href);
+  await cache.addAll(PAGE);
+  for (const url of built) if (!(await cache.match(url))) await cache.add(url);
+  for (const { url } of await cache.keys()) {
+    if (url.includes("/built/") && !url.endsWith("manifest.json") && !built.includes(url)) {
+      await cache.delete(url);
+    }
+  }
+}
+
+async function answer(request) {
+  const cache = await caches.open(CACHE);
+  const { pathname } = new URL(request.url);
+  const steady = pathname.includes("/built/") && !pathname.endsWith("manifest.json");
+  const kept = await cache.match(request, { ignoreSearch: true });
+  if (steady && kept) return kept;
+  try {
+    const fresh = await fetch(request);
+    if (fresh.ok) await cache.put(request, fresh.clone());
+    return fresh;
+  } catch (error) {
+    if (kept) return kept;
+    throw error;
+  }
+}
+
+self.addEventListener("install", (event) => event.waitUntil(fill().then(() => self.skipWaiting())));
+self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim()));
+self.addEventListener("fetch", (event) => {
+  const { request } = event;
+  if (request.method !== "GET" || new URL(request.url).origin !== location.origin) return;
+  event.respondWith(answer(request));
+});

@@ -1,0 +1,110 @@
+// What people see of faces: bars, boxes, heat.
+
+// Below this the answer is shown as uncertain: another class may well be as likely.
+export const UNCERTAIN = 0.5;
+const RUNNERS_UP = 3;
+const SVG = "http://www.w3.org/2000/svg";
+
+export const percent = (value) => `${Math.round(100 * value)} %`;
+export const words = (name) => name.replaceAll("_", " ");
+
+/** An element with attributes (`class`, …) and children (elements or text). */
+export function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+/** What a face says in words. */
+export function sentence(face, number, count) {
+  const who = count > 1 ? `${number}: ` : "";
+  const doubt = face.confidence < UNCERTAIN ? " (uncertain)" : "";
+  return `${who}${face.label} ${percent(face.confidence)}${doubt}`;
+}
+
+/** A list of bars, one for each class, the likeliest first. */
+export function bars(scores, label, most = Infinity) {
+  const rows = Object.entries(scores).sort((one, two) => two[1] - one[1]).slice(0, most);
+  return make(
+    "ul", { class: "scores" },
+    ...rows.map(([name, score]) => {
+      const fill = make("span", { class: "fill" });
+      fill.style.width = `${100 * score}%`;
+      return make(
+        "li", name === label ? { class: "best" } : {},
+        make("span", { class: "name" }, name),
+        make("span", { class: "track", "aria-hidden": "true" }, fill),
+        make("span", { class: "value" }, percent(score)),
+      );
+    }),
+  );
+}
+
+/** Boxes with labels over a picture of width × height. */
+export function boxes({ width, height, faces }) {
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  svg.setAttribute("aria-hidden", "true");
+  const letters = Math.max(width, height) / 26;
+  faces.forEach((face, i) => {
+    const [left, top, right, bottom] = face.box;
+    const doubtful = face.confidence < UNCERTAIN;
+    for (const kind of ["below", doubtful ? "doubtful" : "sure"]) {
+      const rect = document.createElementNS(SVG, "rect");
+      const place = { x: left, y: top, width: right - left, height: bottom - top, class: kind };
+      for (const [name, value] of Object.entries(place)) rect.setAttribute(name, value);
+      svg.append(rect);
+    }
+    const text = document.createElementNS(SVG, "text");
+    text.textContent = sentence(face, i + 1, faces.length);
+    text.setAttribute("font-size", letters);
+    const wide = 0.55 * letters * text.textContent.length;
+    text.setAttribute("x", Math.max(0, Math.min(left, width - wide)));
+    text.setAttribute("y", top > 1.3 * letters ? top - 0.35 * letters : bottom + letters);
+    svg.append(text);
+  });
+  return svg;
+}
+
+/** The face as it lies in its square. name: for those who do not see it. */
+export function square({ data, width, height }, name) {
+  const canvas = make("canvas", { width, height, role: "img", "aria-label": name });
+  canvas.getContext("2d").putImageData(new ImageData(data, width, height), 0, 0);
+  return canvas;
+}
+
+/** Lay heat over a face's square: the more of the answer goes with a place, the redder it is. */
+export function addHeat(canvas, face, { heat, cells }) {
+  const context = canvas.getContext("2d");
+  const small = new OffscreenCanvas(cells, cells);
+  const pixels = new ImageData(cells, cells);
+  heat.forEach((value, i) => pixels.data.set([213, 40, 0, 190 * value], 4 * i));
+  small.getContext("2d").putImageData(pixels, 0, 0);
+  context.putImageData(new ImageData(face.square.data, canvas.width, canvas.height), 0, 0);
+  context.imageSmoothingQuality = "high";
+  context.drawImage(small, 0, 0, canvas.width, canvas.height);
+}
+
+/** What each region says on its own, as a table. */
+export function regionTable(regions) {
+  const head = make(
+    "tr", {}, make("th", { scope: "col" }, "region"), make("th", { scope: "col" }, "says alone"),
+  );
+  const rows = Object.entries(regions).map(([name, scores]) => {
+    const best = Object.entries(scores).sort((one, two) => two[1] - one[1]).slice(0, RUNNERS_UP);
+    const text = best.map(([label, score]) => `${label} ${percent(score)}`).join(", ");
+    return make("tr", {}, make("th", { scope: "row" }, words(name)), make("td", {}, text));
+  });
+  return make("table", { class: "regions" }, make("thead", {}, head), make("tbody", {}, ...rows));
+}
+
+/** What the heat says in words: where the strongest drop lies. */
+export function heatSentence({ heat, cells, most }, label) {
+  if (most < 0.02) return `Hiding a part of the face takes nothing from ${label}.`;
+  const at = heat.indexOf(Math.max(...heat));
+  const row = ["upper", "middle", "lower"][Math.floor((3 * Math.floor(at / cells)) / cells)];
+  const column = ["left", "middle", "right"][Math.floor((3 * (at % cells)) / cells)];
+  const place = row === column ? "middle" : `${row} ${column}`;
+  return `Hiding the ${place} of the face takes most from ${label}: ${percent(most)}.`;
+}

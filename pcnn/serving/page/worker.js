@@ -1,0 +1,126 @@
+// The networks, in a thread of their own so that the page stays quick. One message, one answer.
+
+import { findFaces } from "./detection.js";
+import { faceSquare, faceView, occlusion, readFaces } from "./recognition.js";
+
+const MOST_PIXELS = 50_000_000;
+const SQUARE = 200; // pixels of a face that is drawn
+const MOST_THREADS = 4;
+let ready;
+
+/** The bytes of a file of ours, told of as they come. */
+async function fetched({ file, bytes }, progress) {
+  const answer = await fetch(file);
+  if (!answer.ok) throw new Error(`${file}: ${answer.status} ${answer.statusText}`);
+  const content = new Uint8Array(bytes);
+  const reader = answer.body.getReader();
+  for (let at = 0; ; ) {
+    const { done, value } = await reader.read();
+    if (done) {
+      if (at !== bytes) throw new Error(`${file}: has ${at} bytes, expected ${bytes}`);
+      return content;
+    }
+    content.set(value, at);
+    at += value.length;
+    progress(value.length);
+  }
+}
+
+async function load({ manifest }, tell) {
+  const { runtime, classifier, detector } = manifest;
+  const parts = [runtime.wasm, classifier, detector];
+  const total = parts.reduce((sum, part) => sum + part.bytes, 0);
+  let loaded = 0;
+  const progress = (bytes) => tell({ progress: (loaded += bytes) / total });
+  const [wasm, ...networks] = await Promise.all(parts.map((part) => fetched(part, progress)));
+  const ort = await import(new URL(runtime.module.file, location.href).href);
+  ort.env.wasm.wasmPaths = {
+    mjs: new URL(runtime.loader.file, location.href).href,
+    wasm: new URL(runtime.wasm.file, location.href).href,
+  };
+  ort.env.wasm.wasmBinary = wasm.buffer;
+  const cores = navigator.hardwareConcurrency || 1;
+  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(MOST_THREADS, cores) : 1;
+  ort.env.logLevel = "error";
+  const [reads, finds] = await Promise.all(
+    networks.map((network) => ort.InferenceSession.create(network)),
+  );
+  const values = (answer) =>
+    Object.fromEntries(Object.entries(answer).map(([name, tensor]) => [name, tensor.data]));
+  const wanted = classifier.regions.length ? ["scores", "region_scores"] : ["scores"];
+  ready = {
+    ...{ classifier, detector },
+    async find({ data, width, height }) {
+      const image = new ort.Tensor("uint8", data, [1, height, width, 3]);
+      return values(await finds.run({ image }));
+    },
+    async read(batch, count) {
+      const { side, mean } = classifier;
+      const face = new ort.Tensor("uint8", batch, [count, mean.length, side, side]);
+      return values(await reads.run({ face }, wanted));
+    },
+  };
+  return { threads: ort.env.wasm.numThreads };
+}
+
+/** The upright pixels of a picture, transparency laid on white. picture: a Blob or ImageBitmap. */
+async function pixelsOf(picture) {
+  let bitmap = picture;
+  if (picture instanceof Blob) {
+    try {
+      // Colours as the file has them, as pcnn reads it.
+      const as = { imageOrientation: "from-image", colorSpaceConversion: "none" };
+      bitmap = await createImageBitmap(picture, as);
+    } catch {
+      throw new Error("this browser cannot read it as a picture");
+    }
+  }
+  const { width, height } = bitmap;
+  if (width * height > MOST_PIXELS) {
+    throw new Error(`${width} × ${height} pixels are more than this page takes`);
+  }
+  const canvas = new OffscreenCanvas(width, height);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.fillStyle = "white";
+  context.fillRect(0, 0, width, height);
+  context.drawImage(bitmap, 0, 0);
+  bitmap.close();
+  return context.getImageData(0, 0, width, height);
+}
+
+async function predict({ picture, maxSide, most = 100, squares = true }) {
+  const { classifier, detector, find, read } = ready;
+  const image = await pixelsOf(picture);
+  const found = (await findFaces(image, detector, find, maxSide)).slice(0, most);
+  const views = found.map((face) => faceView(image, face.landmarks, classifier));
+  const answers = await readFaces(views, classifier, read);
+  const faces = found.map((face, i) => ({
+    ...face,
+    ...answers[i],
+    view: squares ? views[i] : null,
+    square: squares ? faceSquare(image, face.landmarks, classifier, SQUARE) : null,
+  }));
+  return { width: image.width, height: image.height, faces };
+}
+
+const TASKS = {
+  load,
+  predict,
+  explain: ({ view, label, confidence }, tell) =>
+    occlusion(view, label, confidence, ready.classifier, ready.read, (progress) =>
+      tell({ progress }),
+    ),
+};
+
+// One after another: a session runs one thing at a time.
+let queue = Promise.resolve();
+self.addEventListener("message", ({ data: { id, task, ...rest } }) => {
+  queue = queue.then(async () => {
+    try {
+      const answer = await TASKS[task](rest, (more) => self.postMessage({ id, ...more }));
+      self.postMessage({ id, answer });
+    } catch (error) {
+      self.postMessage({ id, error: error.message });
+    }
+  });
+});

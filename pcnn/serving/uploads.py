@@ -1,0 +1,121 @@
+"""The pictures of a request: read within limits, from a raw body or a form."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator
+from pathlib import PureWindowsPath
+from typing import NamedTuple
+
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from pcnn.errors import InputError, counted
+from pcnn.images.loading import stored_size
+from pcnn.serving.limits import Limits, Refusal
+
+# How Recognizer.predict calls pictures without a name.
+_NUMBER = re.compile(r"^images\[\d+\]: ")
+
+
+class Upload(NamedTuple):
+    """One picture as it came. source: its file's name, without folders; None in a raw body."""
+
+    source: str | None
+    content: bytes
+
+
+class _InMemory(MultiPartParser):
+    """Keeps files in memory, where the body already is: nothing of them reaches a disk."""
+
+    spool_max_size = 1 << 62
+
+
+async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
+    """The pictures of a request: each file of a multipart form, or the body itself.
+
+    Raises Refusal: 408 too slow, 413 too many bytes, pictures or pixels, 422 no picture, or a
+    form that cannot be read.
+    """
+    body = await _body(request, limits)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        uploads = await _form(request, body, limits)
+    else:
+        uploads = [Upload(None, body)] if body else []
+    if not uploads:
+        raise Refusal(422, "no picture: send one as the body, or files in a multipart form")
+    for upload in uploads:
+        _check_pixels(upload, limits)
+    return uploads
+
+
+async def _body(request: Request, limits: Limits) -> bytes:
+    announced = request.headers.get("content-length", "")
+    if announced.isascii() and announced.isdecimal() and int(announced) > limits.body_bytes:
+        raise _too_large(limits.body_bytes)
+    try:
+        return await asyncio.wait_for(_received(request, limits.body_bytes), limits.seconds)
+    except asyncio.TimeoutError as error:
+        reason = f"the body took more than {limits.seconds:g} s to arrive"
+        raise Refusal(408, reason) from error
+    except ClientDisconnect as error:
+        raise Refusal(400, "the client went away before its body ended") from error
+
+
+async def _received(request: Request, most: int) -> bytes:
+    received = bytearray()
+    async for chunk in request.stream():
+        received += chunk
+        if len(received) > most:
+            raise _too_large(most)
+    return bytes(received)
+
+
+def _too_large(most: int) -> Refusal:
+    return Refusal(413, f"more than {most:,} bytes: send fewer or smaller pictures")
+
+
+async def _form(request: Request, body: bytes, limits: Limits) -> list[Upload]:
+    parser = _InMemory(
+        request.headers, _once(body), max_files=limits.pictures, max_fields=limits.pictures
+    )
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        if "Too many" in error.message:
+            most = counted(limits.pictures, "picture")
+            raise Refusal(413, f"more than {most} in a request: send several") from error
+        raise Refusal(422, f"the form cannot be read ({error.message})") from error
+    except Exception as error:  # its parser raises what it likes: a missing boundary is a KeyError
+        raise Refusal(422, "the form cannot be read: send multipart/form-data") from error
+    try:
+        return [
+            Upload(PureWindowsPath(file.filename or "").name or None, await file.read())
+            for _, file in form.multi_items()
+            if isinstance(file, UploadFile)
+        ]
+    finally:
+        await form.close()
+
+
+async def _once(body: bytes) -> AsyncGenerator[bytes, None]:
+    yield body
+
+
+def _check_pixels(upload: Upload, limits: Limits) -> None:
+    """Raise Refusal where the picture says that it has more pixels than are taken."""
+    size = stored_size(upload.content)
+    if size and size[0] * size[1] > limits.pixels:
+        name = upload.source or "the picture"
+        raise Refusal(
+            413,
+            f"{name}: {size[0]} × {size[1]} pixels are more than the {limits.pixels:,} allowed",
+        )
+
+
+def without_number(error: InputError, source: str | None) -> str:
+    """A picture's error under its own name, not its number in a batch it knows nothing of."""
+    return f"{source or 'the picture'}: {_NUMBER.sub('', str(error))}"

@@ -1,0 +1,68 @@
+"""Scores of one person over time made steady, without being late where they change."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcnn.errors import InputError
+
+SMOOTHING_S = 0.5  # time constant of a face that does not change
+_QUICKER = 0.03  # Hz that the filter's cutoff gains for each unit of log-odds a second
+_SPEED_S = 0.15  # time constant of that speed's own filter
+_LEAST = 1e-4  # a probability below it says no more than this
+# A face that was away for so many time constants starts anew: what was before says nothing.
+_FORGOTTEN = 4.0
+
+
+def check_smoothing(smoothing: float | None) -> None:
+    """Raise InputError unless smoothing is None or a number of seconds above 0."""
+    if smoothing is not None and not 0 < smoothing < math.inf:
+        raise InputError(f"predict_video: smoothing must be None or seconds, got {smoothing}")
+
+
+class ScoreFilter:
+    """The probabilities of one face from frame to frame, steadied by a one-euro filter.
+
+    seconds: the time constant of what does not change. Steady scores lag behind by it, those
+        that change quickly by much less.
+    temperature: divides the steady log-odds, so that they are calibrated again.
+    Works in log-odds and in seconds: the same at each frame rate.
+    Source: Casiez et al. 2012, with one cutoff for all classes of a face.
+    """
+
+    def __init__(self, seconds: float, temperature: float = 1.0) -> None:
+        self._slowest = 1 / (2 * math.pi * seconds)  # Hz
+        self._forgotten = _FORGOTTEN * seconds
+        self._temperature = temperature
+        self._time: float | None = None
+        self._steady: NDArray[np.float64] = np.empty(0)
+        self._speed: NDArray[np.float64] = np.empty(0)
+
+    def update(self, time: float, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The steady probabilities (classes,) of the next frame.
+
+        time: seconds, later than before. scores: (classes,) probabilities of this frame alone.
+        """
+        odds = np.log(np.maximum(scores, _LEAST))
+        odds -= odds.mean()
+        seconds = math.inf if self._time is None else time - self._time
+        self._time = time
+        if seconds > self._forgotten:
+            self._steady, self._speed = odds, np.zeros_like(odds)
+        else:
+            speed = (odds - self._steady) / seconds
+            self._speed = self._speed + _share(seconds, _SPEED_S) * (speed - self._speed)
+            cutoff = self._slowest + _QUICKER * float(np.abs(self._speed).max())
+            share = _share(seconds, 1 / (2 * math.pi * cutoff))
+            self._steady = self._steady + share * (odds - self._steady)
+        powers = np.exp((self._steady - self._steady.max()) / self._temperature)
+        steady: NDArray[np.float64] = powers / powers.sum()
+        return steady
+
+
+def _share(seconds: float, constant: float) -> float:
+    """How much of the way to its input a filter of this time constant goes in so many seconds."""
+    return -math.expm1(-seconds / constant)

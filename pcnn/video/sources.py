@@ -1,0 +1,151 @@
+"""Films as they are handed in: files, pipes, addresses and cameras, opened or refused clearly."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pcnn.errors import InputError
+from pcnn.images.files import file_error, shown, what_instead
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+# A path, an address, `camera:0`, `-` for standard input, bytes, or a binary file open for reading.
+FilmSource: TypeAlias = Any
+
+_CAMERA = "camera:"
+# What FFmpeg calls cameras, and the file or name of camera number %s.
+_CAMERAS = {
+    "linux": ("v4l2", "/dev/video%s"),
+    "darwin": ("avfoundation", "%s"),
+    "win32": ("dshow", "video=%s"),
+}
+_LIVE = ("rtsp://", "rtmp://", "udp://", "rtp://", "srt://")
+_ADDRESSES = (*_LIVE, "http://", "https://")
+_TIMEOUT_S = 10.0  # of an address that does not answer
+_HEAD = 512  # bytes that show what a file is instead
+
+
+def import_av() -> Any:
+    """PyAV. Raises InputError: it is not installed."""
+    try:
+        import av
+    except ImportError as error:
+        raise InputError(
+            f"films need PyAV, which cannot be imported ({error}): pip install 'pcnn[video]'"
+        ) from error
+    return av
+
+
+def source_name(source: FilmSource) -> str:
+    """What messages call a film."""
+    if isinstance(source, (str, os.PathLike)):
+        name = os.fspath(source)
+        return "standard input" if name == "-" else shown(name)
+    return "film"
+
+
+def is_live(source: FilmSource) -> bool:
+    """Whether frames come as they happen, so that none may wait for those after it."""
+    return isinstance(source, str) and source.startswith((_CAMERA, *_LIVE))
+
+
+def is_address(source: FilmSource) -> bool:
+    """Whether a name is no file's: a camera, an address or standard input."""
+    return isinstance(source, str) and (source == "-" or source.startswith((_CAMERA, *_ADDRESSES)))
+
+
+def open_container(source: FilmSource) -> InputContainer:
+    """A film, opened by PyAV.
+
+    Raises InputError: PyAV is not installed; no such file, camera or address; not a film.
+    """
+    av = import_av()
+    name = source_name(source)
+    file, options = _opened(source, name)
+    try:
+        container: InputContainer = av.open(file, **options)
+    except av.FFmpegError as error:
+        raise InputError(f"{name}: {_reason(source, error)}") from error
+    return container
+
+
+def video_stream(container: InputContainer, name: str) -> VideoStream:
+    """The film in a container: its first video stream that is no cover picture.
+
+    Raises InputError: there is none, or no decoder for it.
+    """
+    av = import_av()
+    covers = av.stream.Disposition.attached_pic
+    films = [each for each in container.streams.video if not each.disposition & covers]
+    if not films:
+        kinds = sorted({each.type for each in container.streams} - {"video"})
+        instead = f", only {' and '.join(kinds)}" if kinds else ""
+        raise InputError(f"{name}: no video stream in it{instead}")
+    if films[0].codec_context is None:
+        raise InputError(f"{name}: its video codec is not supported: convert it to H.264")
+    return films[0]
+
+
+class _Pipe:
+    """A file without a way back, so that PyAV does not try to find one."""
+
+    def __init__(self, file: Any) -> None:
+        self.read = file.read
+
+
+def _opened(source: FilmSource, name: str) -> tuple[Any, dict[str, Any]]:
+    """What PyAV takes for a source, and how to open it."""
+    if isinstance(source, (bytes, bytearray)):
+        return io.BytesIO(source), {}
+    if hasattr(source, "read"):
+        seekable = getattr(source, "seekable", lambda: False)()
+        return (source if seekable else _Pipe(source)), {}
+    if not isinstance(source, (str, os.PathLike)):
+        kind = type(source).__name__
+        raise InputError(
+            "predict_video: source must be a path, an address, 'camera:0', '-', bytes or a "
+            f"binary file, got {kind}"
+        )
+    path = os.fspath(source)
+    if path == "-":
+        return _Pipe(sys.stdin.buffer), {}
+    if path.startswith(_CAMERA):
+        return _camera(path.removeprefix(_CAMERA), name)
+    if path.startswith(_ADDRESSES):
+        return path, {"timeout": _TIMEOUT_S}
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123  (so that a message names what was passed)
+            if not file.read(1):
+                raise InputError(f"{name}: {what_instead(b'')}")
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError):
+            raise InputError(f"{name}: {file_error(error)}") from error
+        raise
+    return f"file:{path}", {}  # a colon in a name makes no address of it
+
+
+def _camera(number: str, name: str) -> tuple[str, dict[str, Any]]:
+    kind = _CAMERAS.get(sys.platform)
+    if kind is None:
+        raise InputError(f"{name}: cameras are not supported on {sys.platform}")
+    file = kind[1] % number
+    if sys.platform == "linux" and not os.path.exists(file):  # noqa: PTH110
+        raise InputError(f"{name}: no such camera ({file})")
+    return file, {"format": kind[0]}
+
+
+def _reason(source: FilmSource, error: Exception) -> str:
+    """Why a film could not be opened."""
+    reason = getattr(error, "strerror", None) or str(error)
+    if is_address(source) or not isinstance(source, (str, os.PathLike)):
+        return f"not a film that can be read ({reason})"
+    with open(source, "rb") as file:  # noqa: PTH123
+        instead = what_instead(file.read(_HEAD))
+    if instead.startswith(("not a picture", "a video")):
+        return f"not a film that can be read ({reason}): it is damaged, or of another kind"
+    return f"not a film: {instead.replace(', not a picture', '')}"

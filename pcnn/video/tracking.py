@@ -1,0 +1,127 @@
+"""Who is who from frame to frame: ByteTrack over the detector's boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcnn.video.assignment import assign
+from pcnn.video.motion import BoxMotion
+
+Box = tuple[float, float, float, float]
+
+# A track ends when its face was away for more than so many frames and so many seconds.
+HELD_FRAMES, HELD_S = 15, 1.0
+# Boxes match that overlap by this much of their union, after both have grown on each side by a
+# share of their size: so much, and more for each second since the face was last seen.
+_LEAST_OVERLAP = 0.2
+_GROWN, _GROWN_A_SECOND, _MOST_GROWN = 0.05, 1.0, 0.5
+# Faces that the detector is unsure of continue a track only where they lie.
+_LEAST_OVERLAP_UNSURE = 0.4
+
+
+class _Track:
+    """One person: where they are, and how long ago they were seen."""
+
+    def __init__(self, number: int, box: Box, time: float) -> None:
+        self.number = number
+        self.motion = BoxMotion(box)
+        self.seen = time
+        self.missed = 0  # frames since then
+
+
+class Tracker:
+    """Gives faces of consecutive frames the numbers of the people they are of.
+
+    sure: the detection score from which on a face may be of somebody new; those below continue
+        the track they lie on, or are dropped.
+    Numbers count from 1 in order of appearance, and none is given twice.
+    Source: Zhang et al. 2022, with boxes that grow as in C-BIoU (Yang et al. 2023).
+    """
+
+    def __init__(self, *, sure: float) -> None:
+        self._sure = sure
+        self._tracks: list[_Track] = []
+        self._time: float | None = None
+        self._count = 0
+
+    @property
+    def numbers(self) -> list[int]:
+        """Those of the tracks that are still held, seen or not."""
+        return [track.number for track in self._tracks]
+
+    def update(
+        self, time: float, boxes: Sequence[Box], scores: Sequence[float]
+    ) -> list[int | None]:
+        """The number of each face of the next frame; None for one to be dropped.
+
+        time: seconds, later than before. boxes: x1, y1, x2, y2 in pixels. scores: 0…1.
+        """
+        seconds = 0.0 if self._time is None else time - self._time
+        self._time = time
+        for track in self._tracks:
+            track.motion.predict(seconds, seen=track.missed == 0)
+        numbers: list[int | None] = [None] * len(boxes)
+        sure = [i for i, score in enumerate(scores) if score >= self._sure]
+        unsure = [i for i, score in enumerate(scores) if score < self._sure]
+        faces = list(zip(boxes, scores, strict=True))
+        left = self._match(self._tracks, faces, sure, numbers, _LEAST_OVERLAP)
+        recent = [track for track in left if track.missed == 0]
+        self._match(recent, faces, unsure, numbers, _LEAST_OVERLAP_UNSURE)
+        found = {number for number in numbers if number is not None}
+        for track in self._tracks:
+            if track.number not in found:
+                track.missed += 1
+        self._tracks = [
+            track
+            for track in self._tracks
+            if track.missed <= HELD_FRAMES or time - track.seen <= HELD_S
+        ]
+        for index in sure:
+            if numbers[index] is None:
+                self._count += 1
+                numbers[index] = self._count
+                self._tracks.append(_Track(self._count, boxes[index], time))
+        return numbers
+
+    def _match(
+        self,
+        tracks: Sequence[_Track],
+        faces: Sequence[tuple[Box, float]],
+        indices: Sequence[int],
+        numbers: list[int | None],
+        least: float,
+    ) -> list[_Track]:
+        """Write the numbers of tracks to the faces they match; returns the tracks without one."""
+        now = self._time or 0.0
+        away = np.array([now - track.seen for track in tracks])
+        grown = np.minimum(_MOST_GROWN, _GROWN + _GROWN_A_SECOND * away)
+        places = np.array([track.motion.box for track in tracks]).reshape(-1, 4)
+        candidates = np.array([faces[index][0] for index in indices], float).reshape(-1, 4)
+        overlaps = _overlaps(places, candidates, grown)
+        pairs = assign(1 - overlaps, most=1 - least)
+        for row, column in pairs:
+            track, index = tracks[row], indices[column]
+            track.motion.update(*faces[index])
+            track.seen, track.missed = now, 0
+            numbers[index] = track.number
+        matched = {row for row, _ in pairs}
+        return [track for row, track in enumerate(tracks) if row not in matched]
+
+
+def _overlaps(
+    places: NDArray[np.float64], boxes: NDArray[np.float64], grown: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(N, M) shares of common area, of (N, 4) with (M, 4), both grown by (N,) of their sizes."""
+    share = grown[:, None, None]
+    one, two = places[:, None], boxes[None]
+    one_size, two_size = one[..., 2:] - one[..., :2], two[..., 2:] - two[..., :2]
+    low = np.maximum(one[..., :2] - share * one_size, two[..., :2] - share * two_size)
+    high = np.minimum(one[..., 2:] + share * one_size, two[..., 2:] + share * two_size)
+    common = (high - low).clip(0).prod(2)
+    grown_area = (1 + 2 * grown[:, None]) ** 2
+    union = grown_area * (one_size.prod(2) + two_size.prod(2)) - common
+    overlaps: NDArray[np.float64] = common / np.maximum(union, 1e-9)
+    return overlaps

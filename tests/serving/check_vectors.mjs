@@ -1,0 +1,57 @@
+// Prints what the page's JavaScript makes of the vectors that a test wrote: node check_vectors.mjs
+// FOLDER_OF_THE_PAGE < vectors.json > answers.json
+
+import { readFileSync } from "node:fs";
+import { pathToFileURL } from "node:url";
+
+const page = pathToFileURL(`${process.argv[2]}/`);
+const load = (name) => import(new URL(name, page));
+const { cutView, resize, roundEven, shrinkFace } = await load("pixels.js");
+const { faceTransform, similarity } = await load("geometry.js");
+const { anchorGrid, canvasOf, decode, findFaces, levelSides, merged, suppress } =
+  await load("detection.js");
+const { faceView, readFaces } = await load("recognition.js");
+const { csv, entry } = await load("tables.js");
+
+const image = ({ data, width, height }) => ({
+  data: Uint8ClampedArray.from(Buffer.from(data, "base64")), width, height,
+});
+const numbers = (values) => [...values];
+const TASKS = {
+  resize: ({ image: own, width, height }) => numbers(resize(image(own), width, height).data),
+  roundEven: ({ values }) => values.map(roundEven),
+  similarity: ({ source, target }) => similarity(source, target),
+  transform: ({ landmarks, template, size }) => faceTransform(landmarks, template, size),
+  view: ({ image: own, transform, size, footprint, channels }) => {
+    const source = shrinkFace(image(own), transform, footprint, size);
+    return numbers(cutView(source.image, source.transform, size, source.footprint, channels));
+  },
+  face: ({ image: own, landmarks, model }) => numbers(faceView(image(own), landmarks, model)),
+  levels: ({ sizes, settings }) => sizes.map(([w, h]) => levelSides(w, h, settings)),
+  anchors: ({ width, height, settings }) => numbers(anchorGrid(width, height, settings).places),
+  decode: ({ offsets, anchors, variances }) =>
+    anchors.map((anchor, i) => decode(offsets, 14 * i, anchor, variances)),
+  suppress: ({ faces, iou }) => suppress(faces, iou).map(({ index }) => index),
+  merged: ({ found, sides, longest, trusted }) => merged(found, sides, longest, trusted),
+  canvas: ({ image: own, settings }) => {
+    const { data, width, height } = canvasOf(image(own), settings);
+    return { data: numbers(data), width, height };
+  },
+  find: async ({ image: own, settings, answers }) => {
+    const seen = [];
+    const run = async ({ width, height }) => {
+      seen.push([width, height]);
+      return answers[seen.length - 1];
+    };
+    return { faces: await findFaces(image(own), settings, run), seen };
+  },
+  read: ({ views, model, answer }) =>
+    readFaces(views.map((view) => Uint8Array.from(view)), model, async () => answer),
+  table: ({ pictures, classes }) => ({ json: pictures.map(entry), csv: csv(pictures, classes) }),
+};
+
+const answers = {};
+for (const [name, { task, ...input }] of Object.entries(JSON.parse(readFileSync(0, "utf8")))) {
+  answers[name] = await TASKS[task](input);
+}
+process.stdout.write(JSON.stringify(answers));

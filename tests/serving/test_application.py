@@ -1,0 +1,281 @@
+"""What the server answers, within its own process; and once with the real recognizer."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pcnn import Recognizer
+from pcnn.errors import InputError
+from pcnn.images.loading import load_image
+from pcnn.results.values import Face, Prediction
+
+pytestmark = pytest.mark.serve
+pytest.importorskip("fastapi")
+pytest.importorskip("httpx")
+
+from fastapi.testclient import TestClient  # noqa: E402
+
+from pcnn.serving.application import create_app, is_local  # noqa: E402
+from pcnn.serving.limits import Limits, Refusal  # noqa: E402
+from pcnn.serving.records import JsonLines  # noqa: E402
+
+SCORES = {"neutral": 0.25, "happiness": 0.75}
+
+
+class FakeRecognizer:
+    """Finds one face in each picture; waits for `go` before it answers."""
+
+    batch_size = 2
+    weights_sha256 = "0" * 64
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.go.set()
+        self.batches: list[int] = []
+        self.fails = False
+
+    def predict(self, images: list[Any], *, on_error: str) -> list[Prediction | InputError]:
+        assert on_error == "return"
+        self.batches.append(len(images))
+        assert self.go.wait(20)
+        if self.fails:
+            raise KeyError("secret")
+        found: list[Prediction | InputError] = []
+        for number, image in enumerate(images):
+            try:
+                height, width = load_image(image, name=f"images[{number}]").shape[:2]
+            except InputError as error:
+                found.append(error)
+                continue
+            landmarks = np.array([[3, 3], [7, 3], [5, 5], [4, 8], [6, 8]], np.float32)
+            face = Face("happiness", 0.75, SCORES, {}, (1.0, 1.0, 9.0, 9.0), 0.9, landmarks)
+            found.append(Prediction((face,), None, width, height))
+        return found
+
+
+def picture(width: int = 40, height: int = 30, kind: str = "PNG") -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (width, height), (90, 120, 40)).save(stream, kind)
+    return stream.getvalue()
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A small PNG that unpacks to width × height black pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes((width + 7) // 8 + 1) * height, 9)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.fixture
+def recognizer() -> FakeRecognizer:
+    return FakeRecognizer()
+
+
+@pytest.fixture
+def client(recognizer: FakeRecognizer) -> Iterator[TestClient]:
+    limits = Limits(body_bytes=200_000, pixels=1_000_000, pictures=3, seconds=2, waiting=2)
+    with TestClient(create_app(recognizer, limits=limits)) as ready:
+        yield ready
+
+
+def test_a_raw_picture(client: TestClient) -> None:
+    answer = client.post("/predict", content=picture())
+    assert answer.status_code == 200
+    (found,) = answer.json()
+    assert (found["source"], found["width"], found["height"]) == (None, 40, 30)
+    assert found["faces"][0]["scores"] == SCORES
+
+
+def test_many_pictures_keep_names_and_order(client: TestClient) -> None:
+    files = [
+        ("pictures", ("a.png", picture(10))),
+        ("other", ("C:\\people\\b.jpg", picture(20, kind="JPEG"))),
+    ]
+    found = client.post("/predict", files=files).json()
+    assert [(each["source"], each["width"]) for each in found] == [("a.png", 10), ("b.jpg", 20)]
+
+
+def test_a_bad_picture_among_good_ones_is_named_in_its_place(client: TestClient) -> None:
+    files = [("a", ("a.png", picture())), ("b", ("b.png", picture()[:60]))]
+    answer = client.post("/predict", files=files)
+    assert answer.status_code == 200
+    good, bad = answer.json()
+    assert good["faces"]
+    assert bad == {"source": "b.png", "error": "b.png: the PNG data are damaged or cut short"}
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status", "reason"),
+    [
+        (b"hello, I am text", "image/jpeg", 422, "text, not a picture"),
+        (b"", "image/png", 422, "no picture: send one as the body"),
+        (b"%PDF-1.7 ", "application/pdf", 422, "PDF"),
+        (picture()[:60], "image/png", 422, "damaged or cut short"),
+        (b"x" * 200_001, "image/png", 413, "more than 200,000 bytes"),
+        (bomb(20_000, 20_000), "image/png", 413, "20000 × 20000 pixels are more than"),
+        (b"junk", "multipart/form-data", 422, "form cannot be read"),
+        (b"junk", "multipart/form-data; boundary=x", 422, "form cannot be read"),
+        (b"a=1&b=2", "application/x-www-form-urlencoded", 422, "not a picture"),
+    ],
+)
+def test_what_is_refused(
+    client: TestClient, content: bytes, kind: str, status: int, reason: str
+) -> None:
+    for path in ("/predict", "/predict/annotated"):
+        answer = client.post(path, content=content, headers={"content-type": kind})
+        assert answer.status_code == status, answer.text
+        assert reason in answer.json()["error"]
+        assert list(answer.json()) == ["error"]
+
+
+def test_a_body_without_a_length_is_cut_off_too(client: TestClient) -> None:
+    def parts() -> Iterator[bytes]:
+        for _ in range(30):
+            yield b"x" * 10_000
+
+    assert client.post("/predict", content=parts()).status_code == 413
+
+
+def test_too_many_pictures(client: TestClient) -> None:
+    files = [("p", (f"{number}.png", picture())) for number in range(4)]
+    answer = client.post("/predict", files=files)
+    assert answer.status_code == 413
+    assert "more than 3 pictures" in answer.json()["error"]
+
+
+def test_annotated_is_a_picture(client: TestClient) -> None:
+    answer = client.post("/predict/annotated", content=picture(300, 300))
+    assert answer.headers["content-type"] == "image/png"
+    with Image.open(io.BytesIO(answer.content)) as drawn:
+        assert drawn.size == (300, 300)
+    files = [("p", ("a.png", picture())), ("p", ("b.png", picture()))]
+    assert client.post("/predict/annotated", files=files).status_code == 422
+
+
+def test_a_full_server_and_a_late_answer(client: TestClient, recognizer: FakeRecognizer) -> None:
+    recognizer.go.clear()
+    answers: list[Any] = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(client.post("/predict", content=picture())))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    while "pcnn_requests 2" not in client.get("/metrics").text:
+        pass
+    refused = client.post("/predict", content=picture())
+    assert refused.status_code == 429
+    assert refused.headers["retry-after"] == "1"
+    assert "2 requests are at hand" in refused.json()["error"]
+    for thread in threads:
+        thread.join()
+    assert [answer.status_code for answer in answers] == [503, 503]
+    assert "no answer within 2 s" in answers[0].json()["error"]
+    recognizer.go.set()
+    assert client.post("/predict", content=picture()).status_code == 200
+
+
+def test_an_error_of_its_own_shows_nothing(
+    client: TestClient, recognizer: FakeRecognizer, caplog: pytest.LogCaptureFixture
+) -> None:
+    recognizer.fails = True
+    with caplog.at_level(logging.INFO, "pcnn.serving"):
+        answer = client.post("/predict", content=picture())
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "an error of the server's own"}
+    line = json.loads(JsonLines().format(caplog.records[-1]))
+    assert "KeyError" in line["trace"]  # for whoever runs it
+    recognizer.fails = False
+    assert client.post("/predict", content=picture()).status_code == 200
+
+
+def test_the_token(recognizer: FakeRecognizer) -> None:
+    with TestClient(create_app(recognizer, token="schlüssel")) as client:
+        for given in (
+            {},
+            {"authorization": "Bearer other"},
+            {"authorization": "schlüssel".encode()},
+        ):
+            answer = client.post("/predict", content=picture(), headers=given)
+            assert answer.status_code == 401
+            assert answer.headers["www-authenticate"] == "Bearer"
+        assert client.get("/metrics").status_code == 401
+        assert client.get("/healthz").status_code == 200
+        right = {"authorization": "Bearer schlüssel".encode()}
+        assert client.post("/predict", content=picture(), headers=right).status_code == 200
+
+
+def test_logs_tell_nothing_of_pictures(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "pcnn.serving"):
+        client.post("/predict", files={"p": ("anna.png", picture())})
+    line = json.loads(JsonLines().format(caplog.records[-1]))
+    assert line["path"] == "/predict"
+    assert (line["status"], line["pictures"], line["faces"]) == (200, 1, 1)
+    assert line["received"] > 0
+    assert "anna" not in json.dumps(line)
+
+
+def test_metrics_are_prometheus_text(client: TestClient) -> None:
+    client.post("/predict", content=picture())
+    client.get("/nowhere")
+    answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    pattern = r'(# (HELP|TYPE) pcnn_\w+ .+|pcnn_\w+(\{\w+="[^"]*"(,\w+="[^"]*")*\})? [0-9.]+)'
+    assert all(re.fullmatch(pattern, line) for line in answer.text.splitlines())
+    assert 'pcnn_requests_total{path="/predict",status="200"} 1' in answer.text
+    assert 'pcnn_requests_total{path="other",status="404"} 1' in answer.text
+    assert "pcnn_faces_total 1" in answer.text
+    assert 'pcnn_request_seconds_bucket{le="+Inf"} 2' in answer.text
+
+
+def test_openapi_has_examples(client: TestClient) -> None:
+    told = client.get("/openapi.json").json()
+    assert set(told["paths"]) == {"/predict", "/predict/annotated", "/healthz", "/metrics"}
+    for path in ("/predict", "/predict/annotated"):
+        told_of = told["paths"][path]["post"]
+        assert "multipart/form-data" in told_of["requestBody"]["content"]
+        for status in ("413", "422", "429", "503"):
+            assert told_of["responses"][status]["content"]["application/json"]["example"]["error"]
+    answers = told["paths"]["/predict"]["post"]["responses"]["200"]["content"]
+    assert answers["application/json"]["example"][0]["faces"][0]["label"] == "happiness"
+
+
+def test_whose_addresses_are_local() -> None:
+    assert all(map(is_local, ("127.0.0.1", "127.1.2.3", "::1", "localhost")))
+    assert not any(map(is_local, ("0.0.0.0", "::", "192.0.2.1", "example.org")))
+
+
+def test_limits_must_be_above_0() -> None:
+    with pytest.raises(InputError, match="pixels must be above 0, got 0"):
+        Limits(pixels=0)
+    assert Refusal(401, "no").headers == {"www-authenticate": "Bearer", "connection": "close"}
+
+
+def test_the_real_recognizer_answers_as_pcnn_predict(astronaut: Path) -> None:
+    recognizer = Recognizer("small")
+    with TestClient(create_app(recognizer)) as client:
+        answer = client.post("/predict", files={"p": ("astronaut.png", astronaut.read_bytes())})
+    expected = recognizer.predict(astronaut).to_dict()
+    assert answer.json() == [{**expected, "source": "astronaut.png"}]
