@@ -28,7 +28,7 @@ from torch import Tensor
 
 from pcnn import Recognizer
 from pcnn.engines import classifier as inference
-from pcnn.engines.classifier import Prepared, prepare
+from pcnn.engines.classifier import PreparedClassifier, prepare
 from pcnn.engines.select import prepare_classifier
 from pcnn.errors import InputError
 from pcnn.evaluation.cost import measure_cost
@@ -99,9 +99,11 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _ways(network: PCNN | FaceNet, loaded: ExpressionWeights | None) -> dict[str, Prepared]:
+def _ways(
+    network: PCNN | FaceNet, loaded: ExpressionWeights | None
+) -> dict[str, PreparedClassifier]:
     """The network made ready in several ways, by name. loaded: compile it, too."""
-    found: dict[str, Prepared] = {}
+    found: dict[str, PreparedClassifier] = {}
     device = next(network.parameters()).device
     for name in ("float32", "bfloat16", "float16")[: 2 if device.type == "cpu" else 3]:
         dtype: torch.dtype = getattr(torch, name)
@@ -120,18 +122,18 @@ def _ways(network: PCNN | FaceNet, loaded: ExpressionWeights | None) -> dict[str
     return found
 
 
-def _stages(network: Any, ways: dict[str, Prepared], faces: Tensor) -> Stages:
+def _stages(network: Any, ways: dict[str, PreparedClassifier], faces: Tensor) -> Stages:
     """What is timed; each cuts the faces' views and computes the logits."""
     last = faces.contiguous(memory_format=torch.channels_last)
     stages: Stages = {_PLAIN: lambda: network(faces)[0]}
     for name, own in ways.items():
 
-        def run(own: Prepared = own) -> Tensor:
+        def run(own: PreparedClassifier = own) -> Tensor:
             return own.forward_views(network.cut(last))[0]
 
-        branches = _one_by_one if name.endswith(_UNBRANCHED) else inference.side_by_side
+        branches = _one_by_one if name.endswith(_UNBRANCHED) else inference.parallel_branches
         try:
-            with patch.object(inference, "side_by_side", branches):
+            with patch.object(inference, "parallel_branches", branches):
                 for _ in range(2):  # what comes again is recorded
                     run()
         except Exception as error:  # one way that fails; the others are timed

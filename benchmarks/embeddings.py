@@ -32,7 +32,7 @@ from pcnn.datasets.labels import FaceSet, relabel
 from pcnn.datasets.loading import load_faces
 from pcnn.embeddings.heads import Head, unit_norm
 from pcnn.embeddings.triplets import triplet_accuracy
-from pcnn.engines.folding import beheaded
+from pcnn.engines.folding import split_head
 from pcnn.evaluation.logits import predict_logits
 from pcnn.faces.alignment import suited_faces
 from pcnn.faces.resampling import resample, to_planes
@@ -182,7 +182,7 @@ def _random_network(like: PCNN, faces: FaceSet) -> PCNN:
 
 
 def _logits(network: PCNN | FaceNet, pooled: Array) -> Array:
-    _, head = beheaded(network)
+    _, head = split_head(network)
     with torch.no_grad():
         logits: Tensor = head(torch.from_numpy(pooled))
     return logits.numpy()
@@ -199,7 +199,7 @@ def _vectors(
 
     asking: weights as which the faces are aligned or not; None: not.
     """
-    bare, _ = beheaded(network.eval())
+    bare, _ = split_head(network.eval())
     blocks = [places[start : start + BLOCK] for start in range(0, len(places), BLOCK)]
     rows = []
     for i, block in enumerate(track(blocks, stem.name)):

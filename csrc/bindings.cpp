@@ -1,5 +1,5 @@
 // The Python modules: pcnn._C with the CPU ops, and, compiled with PCNN_WITH_CUDA, pcnn._cuda.
-// Tensors come as address, shape and strides, so that neither module depends on a version of torch.
+// Tensors are passed as address, shape and strides, so no module depends on a version of torch.
 #include <pybind11/pybind11.h>
 
 #include <array>
@@ -46,8 +46,8 @@ void run(const WarpAdd& op, Place at) { warp_add_cpu(op, at.threads); }
 Place place_of(std::int64_t threads, std::uintptr_t) { return {static_cast<int>(threads)}; }
 #endif
 
-// A tuple of N integers. pybind11's own conversion of sequences takes ten times as long, which
-// counts where a call brings sixty numbers and computes for five microseconds.
+// Converts a tuple of N integers. pybind11's own conversion of sequences takes ten times as long.
+// That matters for a call with sixty numbers that computes for five microseconds.
 template <std::size_t N>
 std::array<std::int64_t, N> integers(const py::handle& tuple) {
   std::array<std::int64_t, N> numbers;
@@ -157,5 +157,5 @@ PYBIND11_MODULE(PCNN_MODULE, module) {
   module.def("stitch_regions", &pcnn::stitch_regions);
   module.def("warp_add", &pcnn::warp_add);
   module.attr("BUILD") = PCNN_BUILD;
-  module.attr("SOURCES") = PCNN_SOURCES;  // what it was compiled from: compiler.py, sources_hash
+  module.attr("SOURCES") = PCNN_SOURCES;  // the hash of its sources: compiler.py, sources_hash
 }

@@ -1,5 +1,5 @@
-// The native layer's own checks. pcnn.ops has checked before, in the user's words; these keep a
-// caller who comes another way from crashing the interpreter. They become ValueError in Python.
+// The native layer's own checks. pcnn.ops checks first, with messages for users. These checks
+// protect the interpreter from other callers. Their errors become ValueError in Python.
 #pragma once
 
 #include <array>
@@ -28,7 +28,7 @@ inline void* pointer_of(const char* op, const char* name, std::int64_t address,
   return reinterpret_cast<void*>(static_cast<std::uintptr_t>(address));
 }
 
-// A 4-dimensional tensor as Python hands it over: its address, 4 sizes, 4 strides in elements.
+// A 4-dimensional tensor from Python: its address, 4 sizes, 4 strides in elements.
 using Tensor4 = std::array<std::int64_t, 9>;
 
 inline Map map_of(const char* op, const char* name, const Tensor4& tensor, std::int64_t batch,
@@ -38,7 +38,7 @@ inline Map map_of(const char* op, const char* name, const Tensor4& tensor, std::
   require(shape[0] == batch && shape[1] == channels, where + " has another batch or channel count");
   require(batch >= 0 && channels >= 1 && shape[2] >= 1 && shape[3] >= 1,
           where + " must have channels and pixels");
-  // The kernels count channels and pixels of one item in 32 bits; addresses have 64.
+  // The kernels count channels and pixels of one item with 32 bits; addresses have 64 bits.
   constexpr std::int64_t kLimit = std::numeric_limits<std::int32_t>::max();
   require(shape[2] <= kLimit && shape[3] <= kLimit && channels <= kLimit &&
               shape[2] <= kLimit / shape[3] && shape[3] <= kLimit / channels,

@@ -38,8 +38,8 @@ struct CropRegions {
   }
 };
 
-// How many samples along each axis one view pixel averages: ceil of its extent in the image. The
-// allowance keeps rounding noise about a whole number from adding a tap.
+// The number of samples that a view pixel averages along each axis: its extent in the image,
+// rounded up. The small allowance prevents an extra tap by rounding near a whole number.
 PCNN_INLINE int taps(const float* transform, double footprint) {
   const float across = sqrtf(transform[0] * transform[0] + transform[3] * transform[3]);
   const float down = sqrtf(transform[1] * transform[1] + transform[4] * transform[4]);
@@ -49,13 +49,13 @@ PCNN_INLINE int taps(const float* transform, double footprint) {
   return count < 1 ? 1 : count > kMaxTaps ? kMaxTaps : static_cast<int>(count);
 }
 
-// Where sample `index` of `count` lies about the centre of its view pixel, in view pixels.
+// Offset of sample `index` of `count` from the centre of its view pixel, in view pixels.
 PCNN_INLINE float tap_offset(int index, int count, float footprint) {
   return ((static_cast<float>(index) + 0.5f) / static_cast<float>(count) - 0.5f) * footprint;
 }
 
-// Moves a position into 0 … size - 1, NaN to 0; gives its lower neighbour and the share of the
-// next.
+// Clamps a position to 0 … size - 1 (NaN to 0). Returns its lower neighbour; share is the weight of
+// the next one.
 PCNN_INLINE std::int64_t inside(float position, std::int64_t size, float& share) {
   const float last = static_cast<float>(size - 1);
   position = position > 0.0f ? position : 0.0f;
@@ -66,7 +66,7 @@ PCNN_INLINE std::int64_t inside(float position, std::int64_t size, float& share)
   return lower;
 }
 
-// Adds the image's colour at a real position, bilinear, edges replicated.
+// Adds the image's colour at a real position: bilinear, with replicated edges.
 PCNN_INLINE void add_sample(const Image& image, float x, float y, float (&sum)[3]) {
   float along, down;
   const std::int64_t left = inside(x, image.width, along);
@@ -82,7 +82,7 @@ PCNN_INLINE void add_sample(const Image& image, float x, float y, float (&sum)[3
 }
 
 // The colour of one view pixel: the mean of count × count samples of its footprint.
-// offset(i) is tap_offset(i, count, footprint): a table on the CPU, for which the division is slow.
+// offset(i) is tap_offset(i, count, footprint). On the CPU it is a table, because division is slow.
 template <typename Offset>
 PCNN_INLINE void view_pixel(const CropRegions& op, const float* transform, int count,
                             const Offset& offset, std::int64_t row, std::int64_t column,

@@ -7,8 +7,8 @@
 namespace pcnn {
 namespace {
 
-// Where a view lies in its face's first view, if it is a part of it. The packaged networks see
-// regions at the scale of the face, whose pixels are all theirs: to copy them halves the work.
+// The place of a view in its face's first view, if it is a part of it. The packaged networks see
+// regions at the scale of the face, so their pixels can be copied. That halves the work.
 struct Window {
   bool found;
   std::int64_t top, left;
@@ -25,7 +25,7 @@ Window window(const float* whole, const View& first, const float* part, const Vi
   const double determinant = a * d - b * c;
   const double left = std::round((d * across - b * down) / determinant);
   const double top = std::round((a * down - c * across) / determinant);
-  // Whole view pixels must lead there, but for what float32 leaves of the shifts: not so NaN.
+  // The shift must be whole view pixels, up to float32's rounding; NaN fails this test.
   const double right = a * left + b * top, below = c * left + d * top;
   const double sizes = std::abs(whole[2]) + std::abs(part[2]) + std::abs(whole[5]) +
                        std::abs(part[5]) + std::abs(right) + std::abs(below);
@@ -59,7 +59,7 @@ struct Windows {
   }
 };
 
-// Copies a window's pixels out of the first view of its face.
+// Copies a window's pixels from the first view of its face.
 template <typename T>
 void copy_window(const CropRegions& op, const View* views, const Window& place, std::int64_t face,
                  std::int64_t view) {
@@ -93,7 +93,7 @@ PCNN_INLINE void crop_row(const CropRegions& op, const View& view, const float* 
   }
 }
 
-// Rows are numbered through: of every view of the first face, then of the next.
+// Rows are numbered consecutively: all views of the first face, then those of the next.
 template <typename T>
 void crop_rows(const CropRegions& op, const View* views, const Windows& copied,
                std::int64_t rows_per_face, std::int64_t begin, std::int64_t end) {

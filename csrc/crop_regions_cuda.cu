@@ -6,15 +6,15 @@
 namespace pcnn {
 namespace {
 
-// Views travel in the kernel's arguments, so that none is copied to the device: this many at once,
-// which is the network's six and room to spare; more take another launch.
+// Views are kernel arguments, which saves a copy to the device. One launch takes this many, more
+// than the network's six. Further views need another launch.
 constexpr int kViewsPerLaunch = 16;
 
 struct Views {
   View view[kViewsPerLaunch];
-  unsigned first_block[kViewsPerLaunch + 1];  // blocks are numbered through all views
+  unsigned first_block[kViewsPerLaunch + 1];  // blocks are numbered across all views
   int count;
-  std::int64_t offset;  // of the first view here among all
+  std::int64_t offset;  // index of the first view here among all
 };
 
 template <typename T>

@@ -1,5 +1,5 @@
-// What every CUDA launch shares. Kernels run on the caller's stream and device; nothing here waits
-// for them or allocates, so launches can be captured in a graph.
+// Common parts of CUDA launches. Kernels run on the caller's stream and device. Nothing here waits
+// or allocates, so launches can be captured in a graph.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -11,11 +11,11 @@
 
 namespace pcnn {
 
-// A row of the maps this library is made for holds a few hundred packs: small blocks waste least.
+// A row of this library's maps has a few hundred packs, so small blocks waste the fewest threads.
 constexpr unsigned kThreads = 128;
 constexpr std::int64_t kMaxGridY = 65535;
 
-// Makes a device current for as long as it lives.
+// Makes a device current during its lifetime.
 class DeviceGuard {
  public:
   explicit DeviceGuard(int device) {
@@ -41,13 +41,13 @@ class DeviceGuard {
 
 inline void check_launch(const char* op) { DeviceGuard::check(cudaGetLastError(), op); }
 
-// Blocks for `across` threads by `rows` rows; rows beyond the grid's limit are walked to.
+// Blocks for `across` threads by `rows` rows. Kernels loop over rows beyond the grid's limit.
 inline dim3 grid_for(std::int64_t across, std::int64_t rows) {
   return dim3(static_cast<unsigned>((across + kThreads - 1) / kThreads),
               static_cast<unsigned>(rows < kMaxGridY ? rows : kMaxGridY));
 }
 
-// How many elements of T one 16-byte access moves.
+// The number of elements of T in one 16-byte access.
 template <typename T>
 constexpr int kPackLanes = 16 / sizeof(T);
 

@@ -5,8 +5,8 @@
 
 namespace pcnn {
 
-// A (B, C, height, width) tensor. Strides count elements, and like every offset here they have 64
-// bits: a map of more than 2^31 bytes is addressed rightly.
+// A (B, C, height, width) tensor. Strides count elements. All offsets have 64 bits, so maps of more
+// than 2^31 bytes are addressed correctly.
 struct Map {
   void* data;
   std::int64_t height, width;
@@ -18,8 +18,8 @@ struct Map {
   }
 };
 
-// Where one output pixel's value comes from: up to four pixels, each given by its channel 0.
-// A weight of 0 means that the pixel is not read, so that an infinity there does no harm.
+// The sources of one output pixel: up to four pixels, each given by its channel 0. A pixel of
+// weight 0 is not read, so an infinity there has no effect.
 template <typename T>
 struct Stencil {
   const T* at[4];
@@ -27,7 +27,7 @@ struct Stencil {
   float weight[4];
 };
 
-// Adds N channels' weighted values to sum. N > 1 asks for channel strides of 1.
+// Adds N channels' weighted values to sum. N > 1 needs channel strides of 1.
 template <typename T, int N>
 PCNN_INLINE void add_pixels(const Stencil<T>& stencil, std::int64_t channel, float (&sum)[N]) {
 #ifdef __CUDA_ARCH__

@@ -1,4 +1,4 @@
-// How a CUDA kernel over feature maps walks its output, in either memory layout.
+// The order in which a CUDA kernel visits the elements of its output, for both memory layouts.
 #pragma once
 
 #include "launch.h"
@@ -6,8 +6,8 @@
 
 namespace pcnn {
 
-// Neighbouring threads take neighbouring elements in memory: packs of N channels of a row of pixels
-// where the channels lie together (N > 1), else the pixels of one channel (N = 1).
+// Neighbouring threads take neighbouring elements in memory. If channels are contiguous (N > 1),
+// these are packs of N channels along a row of pixels; else (N = 1) the pixels of one channel.
 template <int N>
 struct Walk {
   std::int64_t rows;  // grid.y: (item, y) for packs, (item, channel) for pixels

@@ -1,4 +1,4 @@
-// Number formats and short vectors, for the CPU and for CUDA alike.
+// Number formats and short vectors, for the CPU and for CUDA.
 #pragma once
 
 #include <cstdint>
@@ -10,9 +10,9 @@
 #define PCNN_HD
 #endif
 
-// Loops over channels are compiled once for any x86-64 and again for wider vectors, which halves
-// their time; the loader picks. (crop_regions gains nothing and is compiled once.) The sanitizers
-// run before the picking code may, so their builds do without.
+// Loops over channels are compiled for any x86-64 and again for wider vectors, which halves their
+// time. The loader chooses the version. (crop_regions gains nothing, so it is compiled once.)
+// Sanitizers start before this choice is possible, so their builds have one version.
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__CUDACC__) && \
     !defined(__SANITIZE_ADDRESS__) && !defined(PCNN_NO_CLONES)
 #define PCNN_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
@@ -97,7 +97,7 @@ PCNN_INLINE Half from_float<Half>(float value) {
   const std::uint32_t bits = bits_of(value);
   const std::uint32_t magnitude = bits & 0x7fffffffu;
   const std::uint32_t normal = (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
-  // Adding 0.5, whose last place is half precision's smallest step, rounds to a multiple of it.
+  // The last place of 0.5 is half precision's smallest step, so adding 0.5 rounds to a multiple.
   const std::uint32_t subnormal = bits_of(float_of(magnitude) + 0.5f) - bits_of(0.5f);
   std::uint32_t result = magnitude < 0x38800000u ? subnormal : normal;
   result = magnitude >= 0x477ff000u ? 0x7c00u : result;  // 65520 and more round to infinity
@@ -106,15 +106,15 @@ PCNN_INLINE Half from_float<Half>(float value) {
 #endif
 }
 
-// N neighbouring elements, moved as one by CUDA; the address must be a multiple of their size.
+// N neighbouring elements that CUDA moves together. The address must be a multiple of their size.
 template <typename T, int N>
 struct alignas(sizeof(T) * N <= 16 ? sizeof(T) * N : 16) Pack {
   T lane[N];
   PCNN_HD const T& operator[](int index) const { return lane[index]; }
 };
 
-// Names N neighbouring elements: a copy in registers on CUDA, and on the CPU the memory itself,
-// from which the compiler vectorises best.
+// Declares a name for N neighbouring elements. On CUDA it is a copy in registers. On the CPU it is
+// the memory itself, which the compiler vectorises best.
 #ifdef __CUDA_ARCH__
 #define PCNN_LOAD(name, T, N, from) \
   const Pack<T, N> name = *reinterpret_cast<const Pack<T, N>*>(from)
@@ -122,8 +122,8 @@ struct alignas(sizeof(T) * N <= 16 ? sizeof(T) * N : 16) Pack {
 #define PCNN_LOAD(name, T, N, from) const T* const name = from
 #endif
 
-// Writes a pack by one instruction. The compiler by itself splits what it rounded lane by lane into
-// stores of 32 bits (nvcc 13, sm_90).
+// Writes a pack with one instruction. Without this, the compiler splits lanes that were rounded
+// separately into stores of 32 bits (nvcc 13, sm_90).
 template <typename T, int N>
 PCNN_INLINE void store_pack(T* to, const Pack<T, N>& pack) {
 #ifdef __CUDA_ARCH__
@@ -141,7 +141,7 @@ PCNN_INLINE void store_pack(T* to, const Pack<T, N>& pack) {
   *reinterpret_cast<Pack<T, N>*>(to) = pack;
 }
 
-// Rounds N values and writes them side by side.
+// Rounds N values and writes them to neighbouring elements.
 template <typename T, int N>
 PCNN_INLINE void store(T* to, const float (&values)[N]) {
 #ifdef __CUDA_ARCH__

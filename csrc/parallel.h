@@ -1,4 +1,4 @@
-// Sharing a loop among threads.
+// Parallel loops over threads.
 #pragma once
 
 #include <algorithm>
@@ -10,14 +10,14 @@
 
 namespace pcnn {
 
-// A thread must bring more than it costs: starting one takes 20-60 µs (benchmarks/bench_ops.py
-// measures it), so each gets at least this many nanoseconds of work.
+// The least work of a thread, in nanoseconds. It must exceed the cost of starting one, 20-60 µs
+// (measured by benchmarks/bench_ops.py).
 constexpr double kWorkPerThread = 150e3;
 
-// Calls body(begin, end) until 0 … count is done, on at most `threads` threads.
-// Threads start anew at each call. OpenMP would bring a second runtime beside PyTorch's own, whose
-// idle threads spin against ours, and hangs in a forked child (a data loader's); a pool of our own
-// would have to be mended after a fork, too.
+// Calls body(begin, end) for parts of 0 … count, on at most `threads` threads.
+// Each call starts new threads. OpenMP would add a second runtime beside PyTorch's own. Its idle
+// threads compete with ours by spinning, and it hangs in a forked child, such as a data loader. A
+// thread pool would have to be restored after a fork, too.
 template <typename Body>
 void parallel_for(std::int64_t count, double nanoseconds, int threads, const Body& body) {
   const double useful = std::min<double>(nanoseconds / kWorkPerThread, static_cast<double>(count));
@@ -26,7 +26,8 @@ void parallel_for(std::int64_t count, double nanoseconds, int threads, const Bod
     if (count > 0) body(std::int64_t{0}, count);
     return;
   }
-  // Small pieces, taken as each thread comes free: a busy machine does not hold up the others.
+  // Each thread takes small pieces when it is free, so that a slow thread does not delay the
+  // others.
   const std::int64_t piece = std::max<std::int64_t>(1, count / (workers * 8));
   std::atomic<std::int64_t> next{0};
   const auto work = [&] {
@@ -39,7 +40,7 @@ void parallel_for(std::int64_t count, double nanoseconds, int threads, const Bod
   try {
     while (static_cast<int>(others.size()) < workers - 1) others.emplace_back(work);
   } catch (const std::system_error&) {
-    // No more threads to be had: those there are, and this one, do the work.
+    // The system has no more threads: those already started, and this one, do the work.
   }
   work();
   for (std::thread& other : others) other.join();

@@ -1,7 +1,7 @@
-// stitch_regions: five region maps laid out as a face, the three resizes of the interaction in one.
+// stitch_regions: five region maps stitched into a face, with the three resizes in one step.
 //
-// The pairs are resized to the output's width and the mouth has it already, so the last resize only
-// moves rows: an output pixel blends two rows of the stack, and in a pair's row two columns.
+// The pairs are resized to the output's width, which the mouth already has. So the last resize
+// changes only rows: an output pixel blends two rows of the stack and, for a pair, two columns.
 #pragma once
 
 #include "maps.h"
@@ -15,7 +15,7 @@ struct StitchRegions {
   Dtype dtype;
 };
 
-// Two neighbouring source indices and the share of the second: a resize with align_corners=True.
+// Two neighbouring source indices and the weight of the second, for align_corners=True.
 struct Neighbours {
   std::int64_t first, second;
   float share;
@@ -30,7 +30,7 @@ PCNN_INLINE Neighbours neighbours(std::int64_t index, std::int64_t from, std::in
   return {first, first < from - 1 ? first + 1 : first, position - static_cast<float>(first)};
 }
 
-// One row of the stack of eyes, cheeks and mouth, at output column x: two taps of the stencil.
+// Two taps of the stencil: output column x in one row of the stack of eyes, cheeks and mouth.
 template <typename T>
 PCNN_INLINE void stack_row(const StitchRegions& op, std::int64_t item, std::int64_t row,
                            std::int64_t x, float weight, int tap, Stencil<T>& stencil) {

@@ -1,5 +1,4 @@
-// warp_add: face + stitched read through an affine map, with neither grid nor sampled map in
-// memory.
+// warp_add: face + stitched, warped by an affine map, without grid and warped map in memory.
 #pragma once
 
 #include <cmath>
@@ -36,7 +35,7 @@ PCNN_INLINE Stencil<T> warp_stencil(const WarpAdd& op, std::int64_t item, std::i
   for (int tap = 0; tap < 4; ++tap) {
     const float to_column = left + static_cast<float>(tap % 2);
     const float to_row = top + static_cast<float>(tap / 2);
-    // Compared as floats: a position of any size, and NaN, is settled before it becomes an integer.
+    // Compared as floats, because large positions and NaN cannot be converted to integers.
     const bool inside = to_column >= 0 && to_column <= last_x && to_row >= 0 && to_row <= last_y;
     stencil.at[tap] = from.pixel<T>(item, inside ? static_cast<std::int64_t>(to_row) : 0,
                                     inside ? static_cast<std::int64_t>(to_column) : 0);
@@ -45,7 +44,7 @@ PCNN_INLINE Stencil<T> warp_stencil(const WarpAdd& op, std::int64_t item, std::i
     const float down = tap / 2 ? y - top : 1.0f - (y - top);
     stencil.weight[tap] = inside ? across * down : 0.0f;
   }
-  // A position that is no number gives NaN: a registration that broke must not pass for "outside".
+  // An infinite or NaN position gives NaN: a failed registration must not look like "outside".
   if (!std::isfinite(x) || !std::isfinite(y)) stencil.weight[0] = NAN;
   return stencil;
 }

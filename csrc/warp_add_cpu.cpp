@@ -4,7 +4,7 @@
 namespace pcnn {
 namespace {
 
-// Channels at a time. GCC unrolls shorter loops before it could vectorise them.
+// Channels in one loop. GCC unrolls shorter loops instead of vectorising them.
 constexpr int kLanes = 32;
 
 template <typename T>

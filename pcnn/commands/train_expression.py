@@ -80,7 +80,7 @@ def run_training(arguments: argparse.Namespace, network: str, size: int) -> int:
 
     from pcnn.training.expression.options import ExpressionOptions
     from pcnn.training.expression.recipes import read_recipe
-    from pcnn.training.expression.run import in_its_process, train_expression
+    from pcnn.training.expression.run import process_device, train_expression
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -97,7 +97,7 @@ def run_training(arguments: argparse.Namespace, network: str, size: int) -> int:
         chosen["teachers"] = tuple(chosen["teachers"])
     chosen |= {"network": network, "data": arguments.data, "output": arguments.output}
     options = ExpressionOptions(**chosen)
-    with in_its_process(arguments.device) as device:
+    with process_device(arguments.device) as device:
         path = train_expression(options, device=device, valid_split=arguments.valid_split)
     if os.environ.get("RANK", "0") == "0":
         Console(stderr=True).print(f"wrote {path}")

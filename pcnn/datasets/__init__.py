@@ -1,4 +1,4 @@
-"""Published layouts become faces with labels."""
+"""Data sets in published layouts, loaded as faces with labels."""
 
 from pcnn.datasets.loading import FaceSet, load_faces
 

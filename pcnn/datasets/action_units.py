@@ -1,4 +1,4 @@
-"""Units of facial action (FACS, Ekman and Friesen 1978), and which faces show which."""
+"""Facial action units (FACS, Ekman and Friesen 1978), and faces labelled with them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pcnn.images.files import file_error
 from pcnn.networks.regions import RegionLayout
 
 PARTS = ("eyes", "cheeks", "mouth")
-# The part of the face where a unit shows is that of regions.RegionLayout which holds most of it.
+# A unit belongs to the part of regions.RegionLayout that contains most of its change.
 _EYES = {
     1: "inner brow raiser",
     2: "outer brow raiser",
@@ -48,14 +48,14 @@ _MOUTH = {
     27: "mouth stretch",
     28: "lip suck",
 }
-# Unit → what it is called, and the part of the face where it shows.
+# Unit → its name and its part of the face.
 UNITS: Mapping[int, tuple[str, str]] = {
     unit: (name, part)
     for part, units in zip(PARTS, (_EYES, _CHEEKS, _MOUTH), strict=True)
     for unit, name in units.items()
 }
-# EMFACS's combinations as they are usually given (Wikipedia, "Facial Action Coding System");
-# contempt's two are there on one side of the face only.
+# The usual combinations of EMFACS (Wikipedia, "Facial Action Coding System"). The two units of
+# contempt appear on only one side of the face.
 PROTOTYPES: Mapping[str, tuple[int, ...]] = {
     "neutral": (),
     "happiness": (6, 12),
@@ -66,16 +66,16 @@ PROTOTYPES: Mapping[str, tuple[int, ...]] = {
     "disgust": (9, 15, 16),
     "contempt": (12, 14),
 }
-_LEAST = 10  # faces that must have a unit, and lack it, for it to be asked about
+_LEAST = 10  # faces with a unit, and faces without it, that an analysis of the unit needs
 _COLUMN = re.compile(r"(?:au)?[\s_-]*0*(\d{1,2})", re.IGNORECASE)
 
 
 @dataclass(frozen=True, eq=False)
 class UnitFaces:
-    """Faces, and which units each shows.
+    """Faces with their action units.
 
     faces: (N, H, W) grey or (N, H, W, 3) RGB, uint8. units: K numbers, ascending.
-    present: (N, K) bool. left_out: units that too few of the faces have, or lack.
+    present: (N, K) bool. left_out: units that are present or absent in too few faces.
     """
 
     faces: Tensor
@@ -85,7 +85,7 @@ class UnitFaces:
 
     @property
     def alike(self) -> list[tuple[int, ...]]:
-        """Groups of units that the very same faces show, so that nothing tells them apart."""
+        """Groups of units that mark the same faces and so cannot be distinguished."""
         groups: dict[bytes, list[int]] = {}
         for unit, column in zip(self.units, self.present.T, strict=True):
             groups.setdefault(column.tobytes(), []).append(unit)
@@ -93,10 +93,10 @@ class UnitFaces:
 
 
 def from_prototypes(faces: FaceSet) -> UnitFaces:
-    """The units that each face's expression has by PROTOTYPES.
+    """Faces with the units of their expressions, from PROTOTYPES.
 
-    A face's expression is the class with most votes, the first of several.
-    Raises InputError: a class that none of them means, or fewer than one unit left.
+    A face's expression is the class with most votes, the first one of equals.
+    Raises InputError: a class has no prototype, or no unit is left.
     """
     meant = {name: canonical(name) for name in faces.classes}
     unknown = [name for name, meaning in meant.items() if meaning not in PROTOTYPES]
@@ -113,12 +113,12 @@ def from_prototypes(faces: FaceSet) -> UnitFaces:
 
 
 def from_table(faces: FaceSet, path: str | Path) -> UnitFaces:
-    """The faces that a CSV has a line for, with the units it gives them.
+    """Faces with the units of a CSV file; faces without a line are left out.
 
     path: a header `image,AU1,AU2,…` (also `1` or `AU01`), then for each face its name in
-        `faces.names`, and 1 or 0 for each unit. Lines for other faces are passed over.
-    Raises InputError: it cannot be read, is no such table, has a unit that is not in UNITS, a
-        value that is neither 0 nor 1, a face twice, or none of the faces.
+        `faces.names`, and 1 or 0 for each unit. Lines for other faces are ignored.
+    Raises InputError: the file cannot be read or is no such table; a unit is not in UNITS; a
+        value is neither 0 nor 1; a face has two lines; or no face has a line.
     """
     path = Path(path)
     rows: dict[str, list[bool]] = {}
@@ -146,9 +146,9 @@ def from_table(faces: FaceSet, path: str | Path) -> UnitFaces:
 
 
 def balanced(faces: FaceSet, most: int, seed: int = 0) -> FaceSet:
-    """At most so many faces of each expression, drawn at random; in their old order.
+    """At most `most` faces of each expression, chosen at random, in their original order.
 
-    Raises InputError: none.
+    Raises InputError: `most` is below 1.
     """
     if most < 1:
         raise InputError(f"balanced: most must be at least 1, got {most}")
@@ -159,11 +159,12 @@ def balanced(faces: FaceSet, most: int, seed: int = 0) -> FaceSet:
 
 
 def chimeras(labelled: UnitFaces, layout: RegionLayout, seed: int = 0) -> UnitFaces:
-    """As many faces, each of the eyes, the cheeks and the mouth of three drawn at random.
+    """Compose as many new faces, each of the eyes, cheeks and mouth of three random faces.
 
-    layout: where they are cut, over the whole width. Every face gives each of its parts once.
-    A unit is there if the face that gave its part has it. So units of different parts go no
-    longer together, as they do in whole faces by their expressions.
+    layout: gives the rows between the parts, which extend over the whole width. Each part of each
+        face is used once.
+    A unit is present if the face that gave its part has it. So units of different parts are
+    independent, unlike in whole faces, where expressions connect them.
     """
     random = np.random.default_rng(seed)
     count, height = labelled.faces.shape[:2]
@@ -183,7 +184,7 @@ def chimeras(labelled: UnitFaces, layout: RegionLayout, seed: int = 0) -> UnitFa
 def _usable(
     faces: Tensor, units: Sequence[int], present: NDArray[np.bool_], name: str
 ) -> UnitFaces:
-    """Without the units that too few faces have, or lack. Raises InputError: none is left."""
+    """Leave out units that are present or absent in too few faces. Raises InputError: all are."""
     shown = present.sum(0)
     kept = (shown >= _LEAST) & (len(present) - shown >= _LEAST)
     numbers = np.array(units)
@@ -218,7 +219,7 @@ def _units_of(header: Sequence[str], path: Path) -> list[int]:
 def _lines_of(
     lines: Iterator[list[str]], count: int, path: Path
 ) -> Iterator[tuple[str, list[bool]]]:
-    """Name and values of each line; blank ones are passed over."""
+    """Name and values of each line; blank lines are ignored."""
     for number, line in enumerate(lines, 2):
         if not any(line):
             continue

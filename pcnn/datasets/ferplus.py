@@ -1,4 +1,4 @@
-"""FER2013's faces with the crowd's votes of FER+, from contact sheets or the official tables."""
+"""FER2013's faces with FER+'s votes, from contact sheets or the official tables."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ folder/
   fer2013.csv      emotion, pixels, Usage
   fer2013new.csv   the votes of FER+, line by line (may be absent)"""
 
-# What FER2013's tables call the splits.
+# Split → its name in FER2013's tables.
 _USAGES = {"train": "Training", "valid": "PublicTest", "test": "PrivateTest"}
 _NOT_A_CLASS = ("unknown", "NF")
 _DIGITS = tuple(str(number) for number in range(len(FER2013_CLASSES)))
@@ -44,10 +44,10 @@ Row: TypeAlias = dict[str, str]
 def read_sheets(
     folder: Path, split: str | None, *, protocol: str, labels: str | None, duplicates: bool
 ) -> FaceSet:
-    """The faces of one split of a folder of contact sheets.
+    """Read the faces of one split from a folder of contact sheets.
 
     For the options see datasets.load_faces.
-    Raises InputError: a missing file, or sheets and table that do not fit together.
+    Raises InputError: a file is missing, or sheets and table do not fit together.
     """
     if split is None:
         splits = ", ".join(sheet_splits(folder))
@@ -73,13 +73,13 @@ def read_sheets(
 
 
 def sheet_splits(folder: Path) -> list[str]:
-    """The splits for which a folder holds a table and contact sheets."""
+    """The splits with a table and contact sheets in a folder."""
     tables = sorted(folder.glob("*.csv"))
     return [table.stem for table in tables if (folder / f"{table.stem}_00.png").is_file()]
 
 
 def read_tiles(folder: Path) -> dict[str, Pixels]:
-    """Name → (48, 48) of every face on a folder's contact sheets, whatever its votes.
+    """Name → (48, 48) pixels of all faces on a folder's contact sheets, whatever their votes.
 
     Raises InputError: as read_sheets.
     """
@@ -109,7 +109,7 @@ def _read_split(folder: Path, split: str) -> tuple[list[Row], Pixels]:
 
 
 def _cut_sheet(sheet: Path) -> Pixels:
-    """(tiles, 48, 48), row-major."""
+    """The tiles of a contact sheet, (tiles, 48, 48), row by row."""
     pixels = np.asarray(Image.fromarray(load_image(sheet)).convert("L"))
     height, width = pixels.shape
     if width != _COLUMNS * _TILE or height % _TILE:
@@ -129,12 +129,12 @@ def _one_of_seven(row: Row) -> str:
 
 
 def _count(rows: Sequence[Row], protocol: str) -> tuple[NDArray[np.bool_], Tensor]:
-    """Which faces a protocol keeps (N,), and their votes for the eight classes (N, 8).
+    """A mask (N,) of the faces that a protocol keeps, and votes for the eight classes (N, 8).
 
-    "argmax": neither `unknown` nor `NF` has more votes than every class. "majority" (Barsoum
-    et al. 2016, section 3): single votes do not count, and one class has more than half of the
-    ten's remaining ones. The votes are those that count, normalised; of a face that is not
-    kept, anything.
+    "argmax" keeps a face if neither `unknown` nor `NF` has more votes than every class.
+    "majority" (Barsoum et al. 2016, section 3) removes single votes of the ten; it keeps a face
+    if one class has more than half of the rest. Votes that count are normalised. Faces that are
+    not kept have arbitrary votes.
     """
     votes = np.array([[int(row[name]) for name in FERPLUS_CLASSES] for row in rows], np.float32)
     others = np.array([[int(row[name]) for name in _NOT_A_CLASS] for row in rows], np.float32)
@@ -148,12 +148,13 @@ def _count(rows: Sequence[Row], protocol: str) -> tuple[NDArray[np.bool_], Tenso
 
 
 def read_fer2013(path: Path, split: str | None, *, protocol: str, labels: str | None) -> FaceSet:
-    """The faces of one split of FER2013's official table.
+    """Read the faces of one split from FER2013's official table.
 
-    path: fer2013.csv, or the folder that holds it. Where FER+'s fer2013new.csv lies beside it,
-    the labels are its votes, and lines to which it gives no image name are passed over. The
-    options are those of datasets.load_faces.
-    Raises InputError: a missing file, a split without faces, tables that do not fit together.
+    path: fer2013.csv, or its folder. If FER+'s fer2013new.csv is beside it, the labels are its
+        votes, and lines without an image name there are ignored. For the options see
+        datasets.load_faces.
+    Raises InputError: a file is missing, the split has no faces, or the tables do not fit
+        together.
     """
     table = path / "fer2013.csv" if path.is_dir() else path
     if not table.is_file():
@@ -179,7 +180,7 @@ def read_fer2013(path: Path, split: str | None, *, protocol: str, labels: str | 
 
 @dataclass(frozen=True)
 class _Crowd:
-    """FER+'s table: of every line the split, the face's name ("" for none) and its votes."""
+    """FER+'s table: split, name of the face ("" without one) and votes of every line."""
 
     path: Path
     usages: list[str]
@@ -202,7 +203,7 @@ def _read_crowd(path: Path, protocol: str) -> _Crowd:
 def _read_table(
     table: Path, usage: str, crowd: _Crowd | None, kept: NDArray[np.bool_] | None
 ) -> tuple[list[int], Pixels, list[str]]:
-    """Of the faces of one `usage` that are `kept`: number of line, (N, 48, 48), label."""
+    """Line numbers, pixels (N, 48, 48) and labels of the `kept` faces of one `usage`."""
     lines, faces, seven, line = [], [], [], -1
     for line, row in enumerate(_rows(table, ("emotion", "pixels", "Usage"))):
         place = f"load_faces: {table}, line {line + 2}"
@@ -230,7 +231,7 @@ def _read_table(
 
 
 def _rows(table: Path, columns: Sequence[str]) -> Iterator[Row]:
-    """The lines of a table as column → text, with a progress bar where somebody watches."""
+    """The lines of a table as column → text, with a progress bar on a terminal."""
     console = stderr_console()
     try:
         with progress.open(
@@ -254,13 +255,13 @@ def _rows(table: Path, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def _fields(line: str) -> list[str]:
-    # No field has a comma in it, and the csv module takes four times as long over the pixels.
+    # No field contains a comma, and the csv module takes four times as long for the pixels.
     return [field.strip().strip('"') for field in line.split(",")]
 
 
 def _parse_pixels(text: str) -> Pixels:
-    """(48, 48) from 2304 numbers with blanks between them. Raises ValueError: anything else."""
-    # loadtxt is NumPy's one quick parser that refuses what is no number from 0 to 255.
+    """Pixels (48, 48) from 2304 numbers separated by blanks. Raises ValueError: other text."""
+    # loadtxt is NumPy's only quick parser that refuses everything but numbers from 0 to 255.
     found = np.loadtxt([text], np.uint8, comments=None, ndmin=1) if text.strip() else None
     if found is None or found.size != _TILE * _TILE:
         count = 0 if found is None else found.size

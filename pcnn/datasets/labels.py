@@ -1,4 +1,4 @@
-"""The names of expressions in one vocabulary, and sets of faces that bear them."""
+"""Common names of expressions, and sets of labelled faces."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from pcnn.errors import InputError
 from pcnn.networks.pcnn import FERPLUS_CLASSES
 
-# The orders in which data sets number their classes: FER2013 (Goodfellow et al. 2013) and
-# AffectNet (Mollahosseini et al. 2017) from 0, RAF-DB (Li et al. 2017) from 1.
+# Orders of the class numbers of data sets: FER2013 (Goodfellow et al. 2013) and AffectNet
+# (Mollahosseini et al. 2017) count from 0, RAF-DB (Li et al. 2017) from 1.
 FER2013_CLASSES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 RAFDB_CLASSES = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
 AFFECTNET_CLASSES = (
@@ -27,7 +27,7 @@ AFFECTNET_CLASSES = (
     "contempt",
 )
 
-# Each class as data sets spell it, mistakes included; the two letters are JAFFE's and KDEF's.
+# Spellings of each class in data sets, including mistakes. Two-letter codes are JAFFE's and KDEF's.
 _SPELLINGS = {
     "neutral": ("neutrality", "natural", "normal", "ne"),
     "happiness": ("happy", "joy", "joyful", "ha"),
@@ -44,12 +44,12 @@ _NUMBER_BEFORE = re.compile(r"\d+[\s_.-]*")
 
 @dataclass(frozen=True)
 class FaceSet:
-    """Faces and their vote distributions, held in memory.
+    """Faces with their votes, in memory.
 
     faces: (N, H, W) grey or (N, H, W, 3) RGB, uint8. votes: (N, classes) float32, each row
-    sums to 1; a single label is one-hot. names: N file stems or paths. classes: what the
-    columns of `votes` stand for.
-    Raises InputError: shapes that do not fit together.
+    sums to 1; a single label is one-hot. names: N file stems or paths. classes: the names of the
+    columns of `votes`.
+    Raises InputError: shapes do not fit together.
     """
 
     faces: Tensor
@@ -75,36 +75,36 @@ class FaceSet:
         return len(self.names)
 
     def subset(self, indices: Sequence[int]) -> FaceSet:
-        """The faces at `indices`, in their order."""
+        """The faces at `indices`, in this order."""
         chosen = torch.tensor(list(indices), dtype=torch.long)
         names = tuple(self.names[index] for index in indices)
         return FaceSet(self.faces[chosen], self.votes[chosen], names, self.classes)
 
 
 def canonical(name: str) -> str | None:
-    """The one of FERPLUS_CLASSES that a data set's name for an expression means.
+    """The class of FERPLUS_CLASSES for a data set's name of an expression.
 
-    Case does not matter, nor a number before the name ("0_neutral", "3 sad").
-    Returns None for a name that is not known.
+    Case and a number before the name ("0_neutral", "3 sad") are ignored.
+    Returns None for an unknown name.
     """
     return _CANONICAL.get(_NUMBER_BEFORE.sub("", name.strip().lower(), count=1))
 
 
 def one_hot(labels: Sequence[str], classes: Sequence[str]) -> Tensor:
-    """(N, classes) float32 with a single 1 in each row; every label must be in `classes`."""
+    """One-hot votes (N, classes) float32; every label must be in `classes`."""
     places = {name: index for index, name in enumerate(classes)}
     chosen = torch.tensor([places[label] for label in labels], dtype=torch.long)
     return torch.eye(len(classes))[chosen]
 
 
 def relabel(faces: FaceSet, classes: Sequence[str]) -> FaceSet:
-    """The faces with their votes in the columns of another vocabulary.
+    """The faces with their votes for other classes.
 
-    classes: names for the columns of the result. A column of `faces` goes to the one of the
-        same name, else to the one that means the same ("happy", "happiness").
-    A face with no vote in `classes` is left out, of the others what falls there is
-    normalised; a class that `faces` lacks has no votes.
-    Raises InputError: a class named twice, or none that `faces` has.
+    classes: names of the result's columns. A column of `faces` becomes the column of the same
+        name, else the one of the same meaning ("happy", "happiness").
+    Faces without a vote for `classes` are left out. The remaining votes are normalised. A class
+    that `faces` does not have gets no votes.
+    Raises InputError: two classes have the same meaning, or `faces` has none of them.
     """
     classes = tuple(classes)
     if classes == faces.classes:

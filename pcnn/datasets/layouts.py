@@ -1,4 +1,4 @@
-"""Data sets of picture files: which pictures are listed or lie in folders, and their labels."""
+"""Layouts of picture files: lists and folders of labelled pictures."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ folder/
 LIST_TREE = """\
 list.txt, with lines such as
   happiness/fer0032226.jpg   or 1/fer0032226.jpg
-  1_fer0032226.png 8 0       what follows the name is passed over"""
+  1_fer0032226.png 8 0       text after the name is ignored"""
 
-# What folders of splits are called elsewhere, and here.
+# Usual names of split folders → names of the splits here.
 _USUAL = {
     "training": "train",
     "val": "valid",
@@ -50,10 +50,10 @@ Numbering: TypeAlias = Mapping[int, str]
 
 @dataclass(frozen=True)
 class Listing:
-    """Labelled faces whose pictures are still to be read.
+    """Labelled faces, with pictures that are not read yet.
 
     pictures: N files, or arrays (H, W) or (H, W, 3) uint8. labels: N of `classes`. names: N.
-    missing: names of faces that are listed but have no picture; they are not among the N.
+    missing: names of listed faces without a picture, not included in the N.
     """
 
     pictures: Sequence[Picture]
@@ -66,7 +66,7 @@ class Listing:
 def list_rafdb(folder: Path, split: str | None) -> Listing:
     """The aligned faces of one split of RAF-DB's basic set.
 
-    Raises InputError: a missing file, no such split, or lines of another kind.
+    Raises InputError: a missing file, an unknown split, or lines of another form.
     """
     table, aligned = rafdb_list(folder), _rafdb_pictures(folder)
     if table is None or aligned is None:
@@ -88,7 +88,7 @@ def list_rafdb(folder: Path, split: str | None) -> Listing:
 
 
 def rafdb_list(folder: Path) -> Path | None:
-    """RAF-DB's list of labels in or below a folder, if it is there."""
+    """RAF-DB's list of labels in or below a folder; None without one."""
     places = ("", "EmoLabel", "basic", "basic/EmoLabel")
     return next((f for at in places if (f := folder / at / _RAFDB_LIST).is_file()), None)
 
@@ -99,11 +99,11 @@ def _rafdb_pictures(folder: Path) -> Path | None:
 
 
 def list_folders(root: Path, split: str | None, numbering: Numbering | None) -> Listing:
-    """The pictures in folders that bear the names of expressions, below a split's or at once.
+    """The pictures in folders named after expressions, with or without folders of splits.
 
-    Their classes are those that have a folder in any split, in FER+'s order.
-    numbering: what folders named by a number mean.
-    Raises InputError: no such folders or split, one whose name is not known, no pictures.
+    The classes are those with a folder in any split, in FER+'s order.
+    numbering: names of numbered folders.
+    Raises InputError: no such folders or split, a folder with an unknown name, or no pictures.
     """
     splits = _split_folders(root)
     chosen = splits.get(split and _USUAL.get(split.lower(), split))
@@ -133,17 +133,17 @@ def _no_such_split(splits: Mapping[str | None, Path], split: str | None) -> str:
 
 
 def holds_classes(folder: Path) -> bool:
-    """Whether a folder holds folders named for expressions, or by numbers."""
+    """Whether a folder contains folders named after expressions, or numbered folders."""
     return any(each.name.isdecimal() or canonical(each.name) for each in _folders(folder))
 
 
 def holds_splits(folder: Path) -> bool:
-    """Whether a folder holds folders that hold such folders."""
+    """Whether a folder contains folders for which holds_classes is true."""
     return any(holds_classes(each) for each in _folders(folder))
 
 
 def _split_folders(root: Path) -> dict[str | None, Path]:
-    """Usual name of a split → the folder of its class folders; None → root if it has them."""
+    """Name of a split → the folder with its classes; None → root if it has the classes itself."""
     splits: dict[str | None, Path] = {}
     if holds_classes(root):
         return {None: root}
@@ -163,12 +163,12 @@ def _folders(folder: Path) -> list[Path]:
 def read_list(
     path: Path, images: str | Path | FaceSet | None, numbering: Numbering | None
 ) -> Listing:
-    """The faces that a text file lists, as FER+'s occlusion and pose sets are published.
+    """The faces of a text file in the layout of FER+'s occlusion and pose sets.
 
-    images: where the faces are: a folder of pictures named like them, a folder of contact
+    images: the source of the faces: a folder of pictures with these names, a folder of contact
         sheets, or a FaceSet.
-    numbering: what numbers for labels mean; FER+'s order for FER+'s names, else needed.
-    Raises InputError: a missing file, or lines of another kind.
+    numbering: names of numbered labels. Names of FER+'s faces need none; they use FER+'s order.
+    Raises InputError: a missing file, or lines of another form.
     """
     find = _finder(images)
     found = []
@@ -187,7 +187,7 @@ def read_list(
 
 
 def _split_line(line: str) -> tuple[str, str, str]:
-    """Label, name without suffix, and file of a line `label/file`, `label_file` or `file label`."""
+    """Label, name without suffix, and file of `label/file`, `label_file` or `file label`."""
     first, *rest = line.replace("\\", "/").split()
     if "/" in first:
         return Path(first).parent.name, Path(first).stem, first
@@ -198,7 +198,7 @@ def _split_line(line: str) -> tuple[str, str, str]:
 
 
 def _finder(images: str | Path | FaceSet | None) -> Callable[[str, str], Picture | None]:
-    """A function from (file as listed, name) to the picture, None where there is none."""
+    """A function from (file as listed, name) to the picture, or None without one."""
     if images is None:
         raise InputError(
             "load_faces: a list needs images=: a folder of its pictures, a folder of contact "
@@ -229,7 +229,7 @@ def _finder(images: str | Path | FaceSet | None) -> Callable[[str, str], Picture
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """The lines of a text file that are not blank, each with the place to name in messages."""
+    """The lines of a text file that are not blank, each after its place for messages."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -240,7 +240,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _meaning(text: str, numbering: Numbering | None) -> str | None:
-    """The expression that a name, or a number by `numbering`, stands for."""
+    """The expression of a name, or of a number by `numbering`; None if unknown."""
     if text.isdecimal() and numbering is not None:
         return canonical(numbering.get(int(text), ""))
     return canonical(text)
@@ -256,7 +256,7 @@ def _unknown(place: str, text: str) -> str:
 
 
 def _listing(found: Iterable[tuple[str, str, Picture | None]], classes: tuple[str, ...]) -> Listing:
-    """From (name, label, picture) of each face."""
+    """A Listing of (name, label, picture) of each face."""
     found = list(found)
     there = [(name, label, picture) for name, label, picture in found if picture is not None]
     return Listing(

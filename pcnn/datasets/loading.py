@@ -1,4 +1,4 @@
-"""Data sets of labelled faces, in the layouts in which they are published."""
+"""Loading of labelled faces from data sets in their published layouts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _TREES = {
     "folders": FOLDERS_TREE,
     "list": LIST_TREE,
 }
-# The layouts that an option is for; one that is not named here is for all.
+# Option → its layouts. Other options are for all layouts.
 _CONCERNED = {
     "protocol": ("sheets", "fer2013"),
     "labels": ("sheets", "fer2013"),
@@ -58,14 +58,14 @@ _CHOICES = {
     "missing": ("raise", "skip"),
     "on_error": ("raise", "skip"),
 }
-# Pictures of different sizes become this: FER2013's own for grey, PCNN's input for RGB.
+# The side of faces if pictures differ in size: FER2013's for grey, PCNN's input for RGB.
 _GREY_SIDE, _RGB_SIDE = 48, 224
-_LONG = 1000  # so many pictures are worth a progress bar
+_LONG = 1000  # pictures from which a progress bar is shown
 
 
 @dataclass(frozen=True)
 class _Options:
-    """The options of load_faces, with its defaults."""
+    """The options of load_faces with their defaults."""
 
     side: int | None = None
     grey: bool = True
@@ -94,27 +94,28 @@ def load_faces(  # noqa: PLR0913 - the one entry to all layouts, each of which h
     missing: str = "raise",
     on_error: str = "raise",
 ) -> FaceSet:
-    """The faces of a data set on this machine; docs/data.md shows the layouts.
+    """Load the faces of a data set on this machine; docs/data.md shows the layouts.
 
     path: a folder, or the file of layouts "fer2013" (the table) and "list".
-    split: "train", "valid", "test" or what the set calls it; None where there are no splits.
-    layout: "sheets", "fer2013", "rafdb", "folders", "list"; "auto" goes by what lies there.
-    side: faces become side × side. None keeps their size if all have the same, and otherwise
-        makes them 48 × 48 (grey) or 224 × 224 (RGB).
-    grey: luma (N, H, W); False gives RGB (N, H, W, 3).
+    split: "train", "valid", "test" or another name in the data set; None without splits.
+    layout: "sheets", "fer2013", "rafdb", "folders", "list"; "auto" recognises it.
+    side: the side of the square faces, in pixels. None keeps the size if it is the same for all
+        pictures. Otherwise faces become 48 × 48 (grey) or 224 × 224 (RGB).
+    grey: True gives luma (N, H, W); False gives RGB (N, H, W, 3).
     protocol (sheets, fer2013 with FER+): "argmax" keeps faces for which neither `unknown` nor
-        `NF` has more votes than every class; "majority" (Barsoum et al. 2016) ignores single
+        `NF` has more votes than every class. "majority" (Barsoum et al. 2016) ignores single
         votes and keeps faces for which one class has more than half of the others.
     labels (sheets, fer2013): "votes" of FER+ for eight classes, or "fer2013", the seven labels
-        of FER2013, for all faces; None takes votes where there are.
-    duplicates (sheets): keep near-copies of faces of other splits.
-    numbering (folders, list): what numbers used as names of classes stand for.
-    images (list): a folder of pictures or contact sheets, or a FaceSet, that has the faces.
-    missing (rafdb, list), on_error (rafdb, folders, list): "skip" leaves out, with a warning,
-        pictures that are listed but not there, or cannot be read.
-    Classes come in the data set's own order, of folders and lists in that of FERPLUS_CLASSES.
-    Raises InputError: files missing or of another layout, a broken picture (which it names), an
-        option the layout does not have. Nothing is ever downloaded.
+        of FER2013, for all faces. None uses votes if available.
+    duplicates (sheets): True keeps near-copies of faces of other splits.
+    numbering (folders, list): number → name, for classes given as numbers.
+    images (list): the source of the faces: a folder of pictures or contact sheets, or a FaceSet.
+    missing (rafdb, list): "skip" leaves out listed pictures that do not exist, with a warning.
+    on_error (rafdb, folders, list): "skip" leaves out unreadable pictures, with a warning.
+    Classes are in the data set's own order; for folders and lists, in that of FERPLUS_CLASSES.
+    Nothing is downloaded.
+    Raises InputError: missing files, another layout, an unreadable picture (named in the
+        message), or an option of other layouts.
     """
     options = _Options(
         side, grey, protocol, labels, duplicates, numbering, images, missing, on_error
@@ -143,20 +144,20 @@ def load_faces(  # noqa: PLR0913 - the one entry to all layouts, each of which h
 
 
 def load_ferplus(folder: str | Path, split: str) -> FaceSet:
-    """FER+ faces from contact sheets, under the argmax-8 protocol and without duplicates.
+    """Load FER+ faces from contact sheets, with the argmax-8 protocol and without duplicates.
 
-    folder: holds `<split>.csv` (columns image, the eight classes, unknown, NF, duplicate) and
-        `<split>_00.png …`, sheets of 40 tiles of 48 × 48 to a row, in the order of the CSV.
+    folder: contains `<split>.csv` (columns image, the eight classes, unknown, NF, duplicate) and
+        `<split>_00.png …`, sheets with rows of 40 tiles of 48 × 48, in the order of the CSV.
     split: "train" or "valid".
-    Kept are faces for which neither `unknown` nor `NF` has more votes than every class, and
-    which are no near-copy of a face of another split. Votes are those for the eight classes,
-    normalised. Raises InputError: a missing file, or sheets and CSV that do not fit together.
+    Left out are faces for which `unknown` or `NF` has more votes than every class, and
+    near-copies of faces of other splits. Votes are those for the eight classes, normalised.
+    Raises InputError: a file is missing, or sheets and CSV do not fit together.
     """
     return load_faces(folder, split, layout="sheets")
 
 
 def _recognise(path: Path) -> str:
-    """The layout of what lies at `path`. Raises InputError: none, or more than one."""
+    """The layout of the data set at `path`. Raises InputError: none fits, or several do."""
     if path.is_file():
         return "fer2013" if path.suffix.lower() == ".csv" else "list"
     signs = {
@@ -180,14 +181,14 @@ def _recognise(path: Path) -> str:
 
 
 def _expected(layout: str) -> str:
-    """The tree of a layout, or all of them for "auto"."""
+    """The file tree of a layout; for "auto" those of all layouts."""
     if layout in _TREES:
         return _TREES[layout]
     return "\n".join(f"{name}: {tree}" for name, tree in _TREES.items())
 
 
 def _check(options: _Options, layout: str) -> None:
-    """Raise InputError for a value that cannot be, or an option that does nothing here."""
+    """Raise InputError for an invalid value, or an option that the layout does not use."""
     for name, choices in _CHOICES.items():
         value = getattr(options, name)
         if value not in choices:
@@ -206,7 +207,7 @@ def _check(options: _Options, layout: str) -> None:
 
 
 def _fit(faces: FaceSet, options: _Options) -> FaceSet:
-    """Grey faces in the size and colours asked for."""
+    """Resize and convert grey faces as the options require."""
     if options.side in (None, faces.faces.shape[1]) and options.grey:
         return faces
     pixels, _ = _read_pictures(list(faces.faces.numpy()), options)
@@ -214,7 +215,7 @@ def _fit(faces: FaceSet, options: _Options) -> FaceSet:
 
 
 def _read(listing: Listing, path: Path, options: _Options) -> FaceSet:
-    """The faces of a listing, without those that are left out."""
+    """Read the faces of a listing; missing and unreadable ones as the options say."""
     missing = listing.missing
     pictures = counted(len(listing.names) + len(missing), "picture")
     if missing:
@@ -242,12 +243,11 @@ def _read(listing: Listing, path: Path, options: _Options) -> FaceSet:
 def _read_pictures(
     pictures: Sequence[Picture], options: _Options
 ) -> tuple[Tensor, dict[int, InputError]]:
-    """The pictures that can be read, in one size; and by index what is wrong with the others."""
+    """Readable pictures in one size, and index → error of the others."""
     side = options.side
     faces: list[Image.Image] = []
     broken: dict[int, InputError] = {}
-    watched = track(pictures, "reading faces", shown=len(pictures) >= _LONG)
-    for index, picture in enumerate(watched):
+    for index, picture in enumerate(track(pictures, "reading faces", shown=len(pictures) >= _LONG)):
         try:
             face = Image.fromarray(load_image(picture))
         except InputError as error:
@@ -265,7 +265,7 @@ def _read_pictures(
 
 
 def _resize(face: Image.Image, side: int) -> Image.Image:
-    """Side × side, bilinear; where that is smaller, each pixel averages what it covers."""
+    """Resize to side × side pixels, bilinear and antialiased."""
     if face.size == (side, side):
         return face
     return face.resize((side, side), Image.Resampling.BILINEAR)

@@ -1,4 +1,4 @@
-"""Vectors of faces: files of them, heads on them, triplets."""
+"""Embeddings of faces: files, linear heads, triplets."""
 
 from pcnn.embeddings.files import Embeddings, nearest
 from pcnn.embeddings.heads import Head

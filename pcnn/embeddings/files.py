@@ -1,4 +1,4 @@
-"""Faces as vectors: keeping them in files, finding the nearest, learning labels from them."""
+"""Files of embeddings, and search for the nearest ones."""
 
 from __future__ import annotations
 
@@ -44,13 +44,14 @@ _ROWS_AT_ONCE = 1024  # bounds the memory of `nearest`
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
-    """The vectors of many faces, and where each was found.
+    """Embeddings of many faces, with their places.
 
-    features: (N, D) float32, of unit norm. paths: N names of files. face_index: (N,) int64, the
-        place among the faces of its picture, from 0, by falling detection score.
-    boxes: (N, 4) float32, x1 y1 x2 y2 in pixels; NaN where the picture itself was the face.
-    weights_sha256: of the weights that made them.
-    Raises InputError: lengths that differ.
+    features: (N, D) float32, of unit norm. paths: N file names.
+    face_index: (N,) int64, the number of the face in its picture, from 0, the highest detection
+        score first.
+    boxes: (N, 4) float32, x1 y1 x2 y2 in pixels; NaN for cut-out faces.
+    weights_sha256: of the network's weights.
+    Raises InputError: the lengths differ.
     """
 
     features: NDArray[np.float32]
@@ -88,9 +89,9 @@ class Embeddings:
 
     @classmethod
     def load(cls, path: str | Path) -> Embeddings:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
-        Raises InputError: another suffix, no such file, something else in it, no pyarrow.
+        Raises InputError: another suffix, a missing file, other content, no pyarrow.
         """
         path = Path(path)
         check_suffix("Embeddings.load", path)
@@ -116,7 +117,7 @@ class Embeddings:
 
     @classmethod
     def _read_npz(cls, path: Path) -> Embeddings:
-        with np.load(path) as arrays:  # allow_pickle stays off: nothing in the file is run
+        with np.load(path) as arrays:  # without allow_pickle the file can run no code
             return cls(
                 features=arrays["features"],
                 paths=tuple(map(str, arrays["paths"])),
@@ -127,7 +128,7 @@ class Embeddings:
 
     def _write_parquet(self, path: Path) -> None:
         arrow, parquet = _pyarrow("Embeddings.save")
-        # Parquet's text is UTF-8, and a name of a file need not be.
+        # Parquet's text is UTF-8, but file names may have other bytes.
         names = [os.fsencode(name).decode("utf-8", "replace") for name in self.paths]
         flat = arrow.array(self.features.ravel())
         columns = {
@@ -155,9 +156,9 @@ class Embeddings:
 
 
 def check_suffix(function: str, path: Path) -> None:
-    """Raise InputError unless a file's name ends in one of SUFFIXES, and pyarrow is there for it.
+    """Raise InputError unless a file has one of SUFFIXES, with pyarrow installed if it needs it.
 
-    function: what the message names.
+    function: the function's name in the message.
     """
     if path.suffix.lower() not in SUFFIXES:
         wanted = " or ".join(SUFFIXES)
@@ -179,11 +180,11 @@ def _pyarrow(function: str) -> tuple[ModuleType, ModuleType]:
 def nearest(
     features: ArrayLike, queries: ArrayLike, k: int = 5
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """For each query the k vectors that point most nearly the same way, nearest first.
+    """The k embeddings with the highest cosine similarity to each query, the nearest first.
 
-    features: (N, D). queries: (Q, D); need not be of unit norm.
-    Returns places in `features` (Q, min(k, N)) and cosine similarities, −1…1, of the same shape;
-    equally near ones stand in their order. A query that is one of `features` finds itself first.
+    features: (N, D). queries: (Q, D). Both may have any norm.
+    Returns indices into `features` (Q, min(k, N)) and cosine similarities, −1…1, of the same
+    shape. Equal similarities keep their order. A query from `features` finds itself first.
     Raises InputError: wrong shapes, values that are not finite, k below 1.
     """
     vectors, asked = np.asarray(features, np.float32), np.asarray(queries, np.float32)

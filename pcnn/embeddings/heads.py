@@ -1,4 +1,4 @@
-"""Small linear heads for labels of one's own."""
+"""Linear heads on embeddings, for your own labels."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _ARCHITECTURE = "head"
 
 
 def unit_norm(features: Vectors) -> Vectors:
-    """(N, D) → the same directions with length 1, float32; a row of zeros stays one."""
+    """Scale the rows of (N, D) to length 1, float32; a row of zeros stays zero."""
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     return np.asarray(features / np.maximum(lengths, 1e-12), np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """Labels of one's own, read from a face's vector by a linear map and a softmax.
+    """A linear classifier with softmax for your own labels, on a face's embedding.
 
     labels: their names, in the order of the scores. matrix: (labels, D) float32.
-    bias: (labels,) float32. weights_sha256: of the weights file whose vectors it was fitted on;
-        vectors of other weights mean nothing to it.
-    Raises InputError: shapes that do not fit together, fewer than two labels, one twice.
+    bias: (labels,) float32. weights_sha256: of the weights whose embeddings it was fitted on.
+        Embeddings of other weights do not fit.
+    Raises InputError: shapes do not fit together, fewer than two labels, or a repeated label.
     """
 
     labels: tuple[str, ...]
@@ -66,19 +66,18 @@ class Head:
         method: Method = "logistic",
         strength: float = 1.0,
     ) -> Head:
-        """Learn labels from examples.
+        """Fit a head to examples.
 
-        features: (N, D), finite: what `Recognizer.embed` gives. labels: N names, at least two
-            different ones; the head's labels are these in alphabetical order.
+        features: (N, D), finite, from `Recognizer.embed`. labels: N names, at least two different
+            ones. The head has them in alphabetical order.
         weights: `Recognizer.weights_sha256` of the recognizer that made the features.
-        method: "logistic" regression, for which a label is as likely as it is frequent among the
-            examples; "balanced", the same with all labels alike however few their examples;
-            "means", the label of the nearest class mean, which alone needs no scikit-learn and is
-            measurably worse (docs/embeddings.md).
-        strength: of the logistic regression's ridge penalty, above 0: the more, the nearer to
-            chance. It is for features brought to mean 0 and mean squared length 1.
-        Raises InputError: wrong shapes or values, one label only, scikit-learn is missing (it comes
-        with `pip install 'pcnn[train]'`).
+        method: "logistic" is logistic regression; frequent labels are more likely. "balanced"
+            gives all labels the same weight, even with few examples. "means" is the nearest class
+            mean; it needs no scikit-learn and is measurably worse (docs/embeddings.md).
+        strength: of the logistic regression's ridge penalty, above 0. Larger values give less
+            certain predictions. Features are first scaled to mean 0 and mean squared length 1.
+        Raises InputError: wrong shapes or values, a single label, or scikit-learn is missing (it
+            is part of `pip install 'pcnn[train]'`).
         """
         examples = _check_features("Head.fit", features)
         names = tuple(sorted(set(labels)))
@@ -95,7 +94,7 @@ class Head:
         places = np.array([names.index(label) for label in labels])
         centre = examples.mean(0, dtype=np.float64)
         spread = np.sqrt(((examples - centre) ** 2).sum(1).mean())
-        # One factor for all values: a factor for each would be noise where examples are few.
+        # One scale for all values; separate scales would be noisy with few examples.
         scaled = (examples - centre) / max(spread, 1e-12)
         if method == "means":
             slopes, offsets = _means(scaled, places)
@@ -111,12 +110,12 @@ class Head:
 
     @property
     def size(self) -> int:
-        """D: how many values a vector must have."""
+        """D, the number of values of an embedding."""
         return int(self.matrix.shape[1])
 
     @own_settings()
     def predict_proba(self, features: ArrayLike) -> Vectors:
-        """(N, D) → (N, labels) float32 probabilities; rows sum to 1, N = 0 gives none.
+        """Probabilities (N, labels) float32 for features (N, D); rows sum to 1; N may be 0.
 
         Raises InputError: another D, values that are not finite.
         """
@@ -125,11 +124,11 @@ class Head:
         return torch.from_numpy(logits).softmax(1).numpy()
 
     def predict(self, features: ArrayLike) -> list[str]:
-        """The likeliest label of each of (N, D) vectors. Raises InputError: as predict_proba."""
+        """The likeliest label of each of (N, D) embeddings. Raises InputError: as predict_proba."""
         return [self.labels[best] for best in self.predict_proba(features).argmax(1)]
 
     def save(self, path: str | Path) -> None:
-        """Write it as safetensors, for `load` and for `Recognizer(head=path)`."""
+        """Write the head as safetensors, for `load` and for `Recognizer(head=path)`."""
         write(
             path,
             {"matrix": torch.from_numpy(self.matrix), "bias": torch.from_numpy(self.bias)},
@@ -143,7 +142,7 @@ class Head:
     @classmethod
     @own_settings()
     def load(cls, path: str | Path) -> Head:
-        """Read what `save` wrote. Raises WeightsError: missing, damaged, or something else."""
+        """Read a file that `save` wrote. Raises WeightsError: missing, damaged, or another file."""
         file = WeightsFile(path)
         metadata, shape = file.metadata, file.shapes.get("matrix", ())
         if metadata.get("architecture") != _ARCHITECTURE:
@@ -165,7 +164,10 @@ class Head:
         )
 
     def check_weights(self, sha256: str, name: str) -> None:
-        """Raise WeightsError, naming the head, unless it was fitted on these weights' vectors."""
+        """Raise WeightsError unless the head was fitted on embeddings of these weights.
+
+        name: the head's name in the message.
+        """
         if sha256 != self.weights_sha256:
             raise WeightsError(
                 f"{name}: fitted on embeddings of weights {self.weights_sha256[:8]}, got weights "
@@ -174,14 +176,14 @@ class Head:
 
 
 def _means(examples: NDArray[np.float64], places: NDArray[np.int64]) -> _Linear:
-    """The head whose label is that of the nearest class mean.
+    """The head of the nearest class mean.
 
-    −|x − mean|² is linear in x but for a part that all labels share. Divided by the mean squared
-    distance within the classes, it is the logit.
+    −|x − mean|² is linear in x, except for a term that all labels share. Divided by the mean
+    squared distance within the classes, it is the logit.
     """
     means = np.stack([examples[places == i].mean(0) for i in range(places.max() + 1)])
     within = ((examples - means[places]) ** 2).sum(1).mean()
-    # Single examples do not vary around themselves: then the variance of all stands for it.
+    # With single examples the variance within classes is 0; then that of all examples is used.
     within = within if within > 1e-6 else 1.0
     return 2 * means / within, -(means**2).sum(1) / within
 
@@ -190,7 +192,7 @@ def _logistic(
     examples: NDArray[np.float64], places: NDArray[np.int64], strength: float, balanced: bool
 ) -> _Linear:
     try:
-        # By name, for it has no types.
+        # Imported by name, because it has no types.
         models = importlib.import_module("sklearn.linear_model")
     except ImportError as error:
         raise InputError(
@@ -201,13 +203,13 @@ def _logistic(
     model = models.LogisticRegression(C=1 / strength, max_iter=1000, class_weight=balance)
     fitted = model.fit(examples, places)
     slopes, offsets = fitted.coef_, fitted.intercept_
-    if len(slopes) == 1:  # of two labels it gives the second one's logit, the first one's being 0
+    if len(slopes) == 1:  # for two labels it has only the second logit; the first one is 0
         return np.concatenate((0 * slopes, slopes)), np.concatenate((0 * offsets, offsets))
     return slopes, offsets
 
 
 def _check_features(function: str, features: ArrayLike, size: int | None = None) -> Vectors:
-    """(N, D) float32. Raises InputError: another shape, NaN or infinity."""
+    """The features as (N, D) float32. Raises InputError: another shape, NaN or infinity."""
     vectors = np.asarray(features, np.float32)
     wanted = "D" if size is None else size
     if vectors.ndim != 2 or size not in (None, vectors.shape[1]):

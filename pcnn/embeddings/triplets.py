@@ -1,4 +1,4 @@
-"""Triplets of faces of which two have the more alike expressions: reading them, scoring on them."""
+"""Triplets of faces, in which two have the most similar expressions: reading and scoring."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from pcnn.errors import InputError, counted
 from pcnn.images.loading import load_image
 from pcnn.terminal import track
 
-# Columns before the annotations: three times (URL, left, right, top, bottom), and the kind.
+# Columns before the annotations: three times (URL, left, right, top, bottom), then the kind.
 _CROP_COLUMNS = 5
 _KIND = 3 * _CROP_COLUMNS
 _KINDS = ("ONE_CLASS_TRIPLET", "TWO_CLASS_TRIPLET", "THREE_CLASS_TRIPLET")
-# Three annotators of five: below that a triplet has no answer worth asking for.
+# The least agreement: three of five annotators.
 _AGREEMENT = 0.6
 
 
 class Crop(NamedTuple):
-    """A face in a picture: left, right as fractions of its width, top, bottom of its height."""
+    """A face in a picture. left, right: fractions of the width; top, bottom: of the height."""
 
     url: str
     left: float
@@ -36,11 +36,11 @@ class Crop(NamedTuple):
 
     @property
     def file_name(self) -> str:
-        """The last part of the URL: the name under which the picture is expected in a folder."""
+        """The last part of the URL, which is the picture's expected file name."""
         return unquote(urlsplit(self.url).path.rsplit("/", 1)[-1])
 
     def cut(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The face out of (H, W, 3): at least one pixel, clipped to the picture."""
+        """The face cut from pixels (H, W, 3): clipped to the picture, at least one pixel."""
         height, width = pixels.shape[:2]
         rows = _span(self.top, self.bottom, height)
         columns = _span(self.left, self.right, width)
@@ -54,12 +54,12 @@ def _span(begin: float, end: float, length: int) -> slice:
 
 @dataclass(frozen=True, eq=False)
 class Triplets:
-    """Triplets of faces, and which face of each people found unlike the other two.
+    """Triplets of faces, and the odd face of each in the judgement of annotators.
 
-    crops: the faces, each once. members: (T, 3) int64, places in `crops`.
-    odd: (T,) int64, 0…2: the odd one by most annotators. agreement: (T,) float64, the share of
-        annotators who said so. kinds: T of Google's names, by how many labels of expressions
-        the three were drawn from ("ONE_CLASS_TRIPLET" and so on).
+    crops: the faces, each once. members: (T, 3) int64, indices into `crops`.
+    odd: (T,) int64, 0…2: the odd face for most annotators. agreement: (T,) float64, the share of
+        these annotators. kinds: T of Google's names, such as "ONE_CLASS_TRIPLET", for the number
+        of expression labels among the three faces.
     """
 
     crops: tuple[Crop, ...]
@@ -73,7 +73,7 @@ class Triplets:
 
 
 class TripletScore(NamedTuple):
-    """triplets: how many were scored. accuracy: 0…1, with its 95 % interval."""
+    """The result of triplet_accuracy: number of triplets, accuracy 0…1, its 95 % interval."""
 
     triplets: int
     accuracy: float
@@ -82,14 +82,15 @@ class TripletScore(NamedTuple):
 
 
 def read_triplets(path: str | Path, *, min_agreement: float = _AGREEMENT) -> Triplets:
-    """The triplets of a file in the layout of Google's Facial Expression Comparison data.
+    """Read triplets from a file of Google's Facial Expression Comparison data.
 
-    path: `faceexp-comparison-data-….csv`, without a header; a line is three times URL, left,
-        right, top, bottom (fractions of the picture), the kind of triplet, and pairs of an
-        annotator's name and the number, 1…3, of the face that is the odd one.
-    min_agreement: 0…1; triplets on which fewer annotators agree are left out.
-    Raises InputError: no such file, a line that is none of this, no triplet left. Source:
-    Vemulapalli and Agarwala, A Compact Embedding for Facial Expression Similarity, CVPR 2019.
+    path: `faceexp-comparison-data-….csv`, without a header. A line has three times URL, left,
+        right, top, bottom (fractions of the picture), then the kind of triplet, then pairs of an
+        annotator's name and the number, 1…3, of the odd face.
+    min_agreement: 0…1; triplets with less agreement are left out.
+    Raises InputError: the file cannot be read, a line has another form, or no triplet is left.
+    Source: Vemulapalli and Agarwala, A Compact Embedding for Facial Expression Similarity, CVPR
+    2019.
     """
     places: dict[Crop, int] = {}
     members, odd, agreement, kinds = [], [], [], []
@@ -119,7 +120,7 @@ def read_triplets(path: str | Path, *, min_agreement: float = _AGREEMENT) -> Tri
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The numbers and fields of the lines that are not empty."""
+    """Number and fields of each line that is not empty."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             # Google's files have blanks after the commas.
@@ -131,10 +132,10 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _parse(line: Sequence[str]) -> tuple[list[Crop], str, Counter[int]]:
-    """Three faces, the kind, and the odd one → its votes. Raises ValueError: another layout."""
+    """Three faces, the kind, and odd face → number of votes. Raises ValueError: another layout."""
     fields = [field.strip() for field in line]
     while fields and not fields[-1]:
-        fields.pop()  # annotators who are missing
+        fields.pop()  # empty fields of missing annotators
     if len(fields) < _KIND + 3 or len(fields) % 2 != 0:
         raise ValueError(
             f"expected 15 columns of three faces, the kind and pairs of annotator and answer, "
@@ -160,14 +161,14 @@ def embed_triplets(
     folder: str | Path,
     embed_crops: Callable[[list[NDArray[np.uint8]]], NDArray[np.float32]],
 ) -> NDArray[np.float32]:
-    """A vector for each face of the triplets whose picture lies in a folder.
+    """Embed the faces of triplets, from pictures in a folder.
 
-    folder: searched, with its subfolders, for pictures named like the last part of the URLs;
-        nothing is downloaded.
-    embed_crops: pictures of faces → (N, D): `Recognizer.embed_crops`.
-    Returns (crops, D); NaN where the picture is missing or cannot be read, which
-    `triplet_accuracy` passes over. Shows its progress on a terminal.
-    Raises InputError: no picture could be used.
+    folder: searched, with its subfolders, for files named like the last part of the URLs.
+        Nothing is downloaded.
+    embed_crops: function from pictures of faces to (N, D), such as `Recognizer.embed_crops`.
+    Returns (crops, D). Rows of missing or unreadable pictures are NaN; `triplet_accuracy`
+    ignores them. Shows its progress on a terminal.
+    Raises InputError: no picture can be used.
     """
     files = {path.name: path for path in sorted(Path(folder).rglob("*")) if path.is_file()}
     by_file: dict[str, list[int]] = defaultdict(list)
@@ -196,15 +197,15 @@ def triplet_accuracy(
     bootstrap: int = 2000,
     seed: int = 0,
 ) -> TripletScore:
-    """In how many triplets the two faces that people paired are the nearest two.
+    """The share of triplets whose most similar pair, for annotators, is also the nearest pair.
 
-    A triplet is right where their distance is below both distances to the odd one; a tie is
-    wrong, chance is a third. Source: Vemulapalli and Agarwala 2019.
+    A triplet is right if the distance of the pair is below both distances to the odd face. A tie
+    is wrong. Chance is a third. Source: Vemulapalli and Agarwala 2019.
     features: (N, D); triplets with a row that is not finite are left out.
     members: (T, 3), rows of `features`. odd: (T,), 0…2.
-    bootstrap: rounds of drawing triplets with replacement for the interval; 0: NaN. seed: of it.
-    Triplets that share faces are not independent, which the interval does not know.
-    Raises InputError: wrong shapes or values, no triplet left.
+    bootstrap: number of resamplings of the triplets, for the interval; 0 gives NaN. seed: of the
+        resamplings. The interval ignores that triplets may share faces.
+    Raises InputError: wrong shapes or values, or no triplet is left.
     """
     vectors = np.asarray(features, np.float64)
     rows, strangers = np.asarray(members), np.asarray(odd)
@@ -226,7 +227,7 @@ def triplet_accuracy(
     if not known.any():
         raise InputError("triplet_accuracy: there must be a triplet with all three vectors")
     three, strangers = vectors[rows[known]], strangers[known]  # (T, 3, D)
-    # Column i: the distance of the pair without face i.
+    # Column i is the distance between the other two faces.
     apart = np.stack(
         [np.linalg.norm(three[:, (i + 1) % 3] - three[:, (i + 2) % 3], axis=1) for i in range(3)], 1
     )
@@ -239,7 +240,7 @@ def triplet_accuracy(
 
 
 def interval(values: ArrayLike, rounds: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """The bootstrap's 95 % interval of the mean of (N,) values; NaN for 0 rounds (Efron 1979)."""
+    """The bootstrap 95 % interval of the mean of (N,) values (Efron 1979); NaN for 0 rounds."""
     drawn = np.asarray(values, np.float64)
     if rounds == 0:
         return float("nan"), float("nan")

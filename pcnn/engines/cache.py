@@ -18,7 +18,7 @@ from pcnn.terminal import stderr_console
 _SOURCES = ("engines", "networks", "ops/reference.py")
 
 
-def kept(
+def cached_file(
     graph: Graph,
     name: str,
     write: Callable[[Graph, Path], None],

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from pcnn.engines.convolutions import rows_of
-from pcnn.engines.cuda_graphs import recorded, side_by_side
-from pcnn.engines.folding import beheaded
+from pcnn.engines.cuda_graphs import parallel_branches, with_cuda_graphs
+from pcnn.engines.folding import split_head
 from pcnn.engines.separable import fuse_blocks
 from pcnn.engines.trunks import Scratch, Size, Stage, Step, Trunks, empty, empty_rows
 from pcnn.errors import InputError
@@ -32,10 +32,10 @@ _FACES_AT_ONCE = 64
 # Each thread keeps its buffers for passes of at most this many faces.
 _FACES_KEPT = 4
 _Views: TypeAlias = Sequence[Tensor]  # each (B, C, height, width)
-_kept = threading.local()
+_local = threading.local()
 
 
-class Prepared(Protocol):
+class PreparedClassifier(Protocol):
     """A classifier ready for inference. Threads may share it."""
 
     def forward_views(self, views: _Views) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -49,7 +49,7 @@ class Prepared(Protocol):
         """The embeddings (B, 8 · width) from which the logits are computed: pooled stage-4 maps."""
 
 
-def prepare(network: PCNN | FaceNet, dtype: torch.dtype | None = None) -> Prepared:
+def prepare(network: PCNN | FaceNet, dtype: torch.dtype | None = None) -> PreparedClassifier:
     """Prepare a network for inference on its device. The weights are copied.
 
     dtype: the type of the arithmetic; None means the type of the weights. Views and answers keep
@@ -71,13 +71,13 @@ class _Folded:
     """A network's own modules with folded norms; used for all but ResNets in float32 on a CPU."""
 
     def __init__(self, network: PCNN | FaceNet, dtype: torch.dtype, *, fused: bool) -> None:
-        body, head = beheaded(network)
+        body, head = split_head(network)
         if fused:
             fuse_blocks(body)
         body.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._names = REGIONS if isinstance(network, PCNN) else ()
         compute = partial(_folded_pass, body, head.to(dtype), dtype)
-        self._answer = recorded(compute, next(head.parameters()).device)
+        self._answer = with_cuda_graphs(compute, next(head.parameters()).device)
 
     def forward_views(self, views: _Views) -> tuple[Tensor, Mapping[str, Tensor]]:
         _, logits, *regions = self._answer(views)
@@ -92,12 +92,12 @@ def _folded_pass(
 ) -> list[Tensor]:
     """The embeddings, the logits, and each region's logits, in the views' dtype.
 
-    body, head: see `beheaded`; both have the type `dtype`.
+    body, head: see `split_head`; both have the type `dtype`.
     """
     views, given = [view.to(dtype) for view in views], views[0].dtype
     if isinstance(body, PCNN):
         trunks = zip(body.trunks.values(), views, strict=True)
-        maps = side_by_side([partial(trunk, view) for trunk, view in trunks], views[0].device)
+        maps = parallel_branches([partial(trunk, view) for trunk, view in trunks], views[0].device)
         pooled, regions = body.forward_maps(maps)
     else:
         pooled, regions = body.forward_views(views)
@@ -163,9 +163,9 @@ class _Runner:
         return tuple(torch.cat(parts)[:count] for parts in zip(*found, strict=True))
 
     def _program(self, faces: int) -> _Program:
-        if not hasattr(_kept, "programs"):
-            _kept.programs = weakref.WeakKeyDictionary()
-        programs: dict[int, _Program] = _kept.programs.setdefault(self, {})
+        if not hasattr(_local, "programs"):
+            _local.programs = weakref.WeakKeyDictionary()
+        programs: dict[int, _Program] = _local.programs.setdefault(self, {})
         if faces in programs:
             return programs[faces]
         # Later calls write to the buffers again, so they must not be inference tensors.

@@ -26,7 +26,7 @@ _MOST_MULTIPLIED = 16_000
 class DirectConvolution:
     """A convolution with its rectifier, as one call.
 
-    weight (N, C / groups, k, k), bias (N,): see `folded`.
+    weight (N, C / groups, k, k), bias (N,): see `fold_norm`.
     padding: pixels on each side; None means half the kernel.
     leak: the rectifier's slope below zero, 0 for a plain rectifier; None for no rectifier.
     most: the upper bound of a plain rectifier; None for no bound.

@@ -143,7 +143,7 @@ def _random_numbers_apart(index: int) -> Iterator[None]:
         generator.set_state(copy.get_state())  # keeps the numbers drawn by other threads
 
 
-class Captured:
+class CudaGraphs:
     """A function that runs by CUDA graphs; if recording fails, it warns once and runs plainly.
 
     A size runs plainly the first time and is recorded the second time. At most MOST_KEPT sizes
@@ -163,7 +163,7 @@ class Captured:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Arguments for a copy, also in another process. A copy records its own graphs."""
-        return Captured, (self._compute, self._recorder, self._sizes)
+        return CudaGraphs, (self._compute, self._recorder, self._sizes)
 
     @torch.no_grad()
     def __call__(self, views: Sequence[Tensor]) -> list[Tensor]:
@@ -285,17 +285,19 @@ def _near(found: Tensor, expected: Tensor) -> bool:
     return bool(apart <= _NEAR * largest)  # False for NaN
 
 
-def recorded(compute: Compute, device: torch.device, sizes: Sequence[int] = SIZES) -> Compute:
+def with_cuda_graphs(
+    compute: Compute, device: torch.device, sizes: Sequence[int] = SIZES
+) -> Compute:
     """A function with CUDA graphs if the device is a GPU and $PCNN_GRAPHS is not 0.
 
-    On other devices it returns `compute` itself. compute, sizes: as for Captured.
+    On other devices it returns `compute` itself. compute, sizes: as for CudaGraphs.
     """
     if device.type != "cuda" or os.environ.get("PCNN_GRAPHS") == "0":
         return compute
-    return Captured(compute, CudaRecorder(device), sizes)
+    return CudaGraphs(compute, CudaRecorder(device), sizes)
 
 
-def side_by_side(calls: Sequence[Callable[[], Tensor]], device: torch.device) -> list[Tensor]:
+def parallel_branches(calls: Sequence[Callable[[], Tensor]], device: torch.device) -> list[Tensor]:
     """The results of the calls; during a recording, the calls become parallel branches.
 
     A GPU can run branches of a graph at the same time. They are recorded on separate streams,

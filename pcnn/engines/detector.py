@@ -22,8 +22,8 @@ from pcnn.engines.convolutions import (
     rectify_,
     rows_of,
 )
-from pcnn.engines.cuda_graphs import recorded
-from pcnn.engines.folding import folded
+from pcnn.engines.cuda_graphs import with_cuda_graphs
+from pcnn.engines.folding import fold_norm
 from pcnn.networks.retinaface import (
     ANCHORS_PER_CELL,
     Bottleneck,
@@ -58,7 +58,8 @@ class PreparedRetinaFace:
         self._compute = {fine: partial(parts.predict, fine) for fine in (True, False)}
         device = parts.colour.device
         self._recorded = {
-            fine: recorded(compute, device, _SIZES) for fine, compute in self._compute.items()
+            fine: with_cuda_graphs(compute, device, _SIZES)
+            for fine, compute in self._compute.items()
         }
 
     def canvas(self, images: Sequence[Tensor], height: int, width: int) -> Tensor:
@@ -110,7 +111,7 @@ class _Parts:
         self._merges = [_sequence(pyramid.merge1), _sequence(pyramid.merge2)]
         self._contexts = [_Context(own) for own in (network.ssh1, network.ssh2, network.ssh3)]
         heads = zip(network.ClassHead, network.BboxHead, network.LandmarkHead, strict=True)
-        self._heads = [merged_heads([head.conv1x1 for head in level]) for level in heads]  # type: ignore[misc]
+        self._heads = [merge_heads([head.conv1x1 for head in level]) for level in heads]  # type: ignore[misc]
 
     def predict(self, fine: bool, canvases: Sequence[Tensor]) -> list[Tensor]:
         """The predictions for the only canvas (B, 3, ·, ·), channels-last."""
@@ -137,7 +138,7 @@ class _MobileNet:
     def __init__(self, body: MobileNet) -> None:
         first, *blocks = body.stage1
         stem = list(first.children())
-        self.stem, self.leak = _folded(stem), _leak(stem[2])
+        self.stem, self.leak = _fold_layers(stem), _leak(stem[2])
         stages = blocks, list(body.stage2), list(body.stage3)
         self._stages = [[_separable(list(block.children())) for block in stage] for stage in stages]
 
@@ -154,7 +155,7 @@ class _ResNet50:
     """The body after its first convolution. stem, leak: as in `_MobileNet`."""
 
     def __init__(self, body: ResNet50) -> None:
-        self.stem, self.leak = folded(body.conv1, body.bn1), 0.0
+        self.stem, self.leak = fold_norm(body.conv1, body.bn1), 0.0
         stages = body.layer1, body.layer2, body.layer3, body.layer4
         self._stages = [[_Bottleneck(block) for block in stage] for stage in stages]  # type: ignore[arg-type]
 
@@ -171,12 +172,12 @@ class _ResNet50:
 class _Bottleneck:
     def __init__(self, block: Bottleneck) -> None:
         stride = block.conv2.stride[0]
-        self._first = Convolution(*folded(block.conv1, block.bn1))
-        self._second = Convolution(*folded(block.conv2, block.bn2), stride=stride)
-        self._third = Convolution(*folded(block.conv3, block.bn3), leak=None)
+        self._first = Convolution(*fold_norm(block.conv1, block.bn1))
+        self._second = Convolution(*fold_norm(block.conv2, block.bn2), stride=stride)
+        self._third = Convolution(*fold_norm(block.conv3, block.bn3), leak=None)
         self._shortcut: Convolution | None = None
         if block.downsample is not None:
-            short = _folded(list(block.downsample))
+            short = _fold_layers(list(block.downsample))
             self._shortcut = Convolution(*short, stride=stride, leak=None)
 
     def __call__(self, maps: Tensor) -> Tensor:
@@ -202,7 +203,7 @@ class _Pair:
     """Two convolutions of the same maps: one is final, the other is convolved again."""
 
     def __init__(self, final: nn.Sequential, shared: nn.Sequential) -> None:
-        parts = [_folded(list(final)), _folded(list(shared))]
+        parts = [_fold_layers(list(final)), _fold_layers(list(shared))]
         weight, bias = (torch.cat(both) for both in zip(*parts, strict=True))
         self._widths = [len(bias) for _, bias in parts]
         # Both are rectified; the shared one may have a leak.
@@ -220,7 +221,7 @@ def _separable(layers: list[nn.Module]) -> tuple[DirectConvolution, Convolution]
     """The depthwise and the pointwise half of MobileNet's block, three layers each."""
     depthwise = cast("nn.Conv2d", layers[0])
     first = DirectConvolution(
-        *_folded(layers),
+        *_fold_layers(layers),
         stride=depthwise.stride[0],
         groups=depthwise.groups,
         leak=_leak(layers[2]),
@@ -232,19 +233,19 @@ def _sequence(layers: nn.Sequential | list[nn.Module], *, rectified: bool = Fals
     """A convolution with its norm and optional rectifier. rectified: always add a rectifier."""
     layers = list(layers)
     leak = _leak(layers[2]) if len(layers) > 2 else 0.0 if rectified else None
-    return Convolution(*_folded(layers), leak=leak)
+    return Convolution(*_fold_layers(layers), leak=leak)
 
 
-def _folded(layers: list[nn.Module]) -> tuple[Tensor, Tensor]:
+def _fold_layers(layers: list[nn.Module]) -> tuple[Tensor, Tensor]:
     """Weight and bias of the first layer, a convolution, with the second layer, a norm, folded."""
-    return folded(cast("nn.Conv2d", layers[0]), layers[1])
+    return fold_norm(cast("nn.Conv2d", layers[0]), layers[1])
 
 
 def _leak(rectifier: nn.Module) -> float:
     return rectifier.negative_slope if isinstance(rectifier, nn.LeakyReLU) else 0.0
 
 
-def merged_heads(heads: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor]:
+def merge_heads(heads: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor]:
     """Bias (30,) and matrix (C, 30) of a level's heads, ordered by anchor, then by value."""
     parts: list[Tensor] = []
     for head in heads:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pcnn.devices import own_settings
 from pcnn.engines.export_graphs import FileGraph
-from pcnn.engines.portable import quietly
+from pcnn.engines.portable import without_messages
 from pcnn.engines.sessions import Session, open_session, require
 from pcnn.errors import InputError, WeightsError
 from pcnn.version import __version__
@@ -162,7 +162,7 @@ def _judge(target: Path, comparison: Comparison, int8: bool) -> None:
 
 
 def _write_program(graph: FileGraph, path: Path, metadata: Mapping[str, Any]) -> None:
-    with quietly():
+    with without_messages():
         torch.export.save(graph.program(), path, extra_files={f"{_KEY}.json": json.dumps(metadata)})
 
 
@@ -213,7 +213,7 @@ def _quantise(path: Path, graph: FileGraph, samples: Tensor) -> None:
     model = onnx.load(path).graph
     weights = {tensor.name: tuple(tensor.dims) for tensor in model.initializer}
     convolutions = [node for node in model.node if node.op_type == "Conv"]
-    with quietly():  # it recommends a step that `Graph.onnx` has already done
+    with without_messages():  # it recommends a step that `Graph.onnx` has already done
         quantize_static(
             path,
             path,

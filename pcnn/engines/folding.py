@@ -15,7 +15,7 @@ from pcnn.networks.retinaface import RetinaFace
 from pcnn.networks.trunk import BasicBlock
 
 
-def folded(convolution: nn.Conv2d, norm: nn.Module | None = None) -> tuple[Tensor, Tensor]:
+def fold_norm(convolution: nn.Conv2d, norm: nn.Module | None = None) -> tuple[Tensor, Tensor]:
     """Weight (N, C, k, k) and bias (N,) of a convolution that includes the norm after it.
 
     norm: a BatchNorm2d in eval mode, with running statistics; any other module is ignored.
@@ -30,7 +30,7 @@ def folded(convolution: nn.Conv2d, norm: nn.Module | None = None) -> tuple[Tenso
     return weight * scale[:, None, None, None], shift
 
 
-def beheaded(network: PCNN | FaceNet) -> tuple[PCNN | FaceNet, nn.Module]:
+def split_head(network: PCNN | FaceNet) -> tuple[PCNN | FaceNet, nn.Module]:
     """A copy of the network without its expression head, with folded norms; and the head."""
     network = copy.deepcopy(network)
     for module in network.modules():

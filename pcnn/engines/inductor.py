@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pcnn.devices import instructions
-from pcnn.engines.portable import Graph, quietly
+from pcnn.engines.portable import Graph, without_messages
 from pcnn.errors import InputError, WeightsError
 
 
@@ -29,7 +29,7 @@ def write_compiled(graph: Graph, path: Path) -> None:
     # constants in oneDNN's preferred order.
     options = {"cpp.dynamic_threads": True, "freezing": graph.example[0].device.type == "cpu"}
     try:
-        with quietly(), torch.no_grad():
+        with without_messages(), torch.no_grad():
             torch._inductor.aoti_compile_and_package(
                 graph.program(), package_path=str(path), inductor_configs=options
             )

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from pcnn.devices import own_settings
-from pcnn.engines.detector import merged_heads
-from pcnn.engines.folding import beheaded
+from pcnn.engines.detector import merge_heads
+from pcnn.engines.folding import split_head
 from pcnn.networks.interaction import Interaction
 from pcnn.networks.pcnn import PCNN, FaceNet
 from pcnn.networks.regions import VIEWS
@@ -51,7 +51,7 @@ class Graph(nn.Module):
         batch = Dim("batch")
         sizes = self.sizes or ({},) * len(self.inputs)
         shapes = tuple({0: batch, **own} for own in sizes)
-        with quietly(), torch.no_grad():
+        with without_messages(), torch.no_grad():
             return torch.export.export(
                 self.eval(), self.example, dynamic_shapes={"inputs": shapes}, strict=False
             )
@@ -59,7 +59,7 @@ class Graph(nn.Module):
     def onnx(self) -> bytes:
         """The bytes of the graph's ONNX file. Needs onnx and onnxscript."""
         program = self.program()
-        with quietly():
+        with without_messages():
             converted = torch.onnx.export(
                 program,
                 (),
@@ -88,7 +88,7 @@ class ViewsGraph(Graph):
     def __init__(self, network: PCNN | FaceNet, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         config, self._dtype = network.config, dtype
-        body, head = beheaded(network)
+        body, head = split_head(network)
         self.network, self.head = body.to(dtype), head.to(dtype)
         self.inputs, self.outputs = VIEWS[:1], ("logits", "embedding")
         if isinstance(self.network, PCNN):
@@ -118,7 +118,7 @@ class LevelsGraph(Graph):
         super().__init__()
         self._network, self._settings = network, settings
         heads = zip(network.ClassHead, network.BboxHead, network.LandmarkHead, strict=True)
-        self._heads = [merged_heads([head.conv1x1 for head in level]) for level in heads]  # type: ignore[misc]
+        self._heads = [merge_heads([head.conv1x1 for head in level]) for level in heads]  # type: ignore[misc]
         self.inputs, self.outputs = ("images",), ("fine", "middle", "coarse")
         self.example = (torch.zeros(2, 4 * STRIDE, 6 * STRIDE, 3),)
         # At most 8192 pixels; at least two cells of the coarsest level.
@@ -167,7 +167,7 @@ def patterns(count: int, channels: int, height: int, width: int) -> Tensor:
 
 
 @contextlib.contextmanager
-def quietly() -> Iterator[None]:
+def without_messages() -> Iterator[None]:
     """Suppress the log messages and warnings of exporters."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from pcnn.devices import instructions
-from pcnn.engines.cache import kept, write_onnx
-from pcnn.engines.classifier import Prepared, prepare
-from pcnn.engines.cuda_graphs import Compute, recorded
+from pcnn.engines.cache import cached_file, write_onnx
+from pcnn.engines.classifier import PreparedClassifier, prepare
+from pcnn.engines.cuda_graphs import Compute, with_cuda_graphs
 from pcnn.engines.detector import PreparedRetinaFace
 from pcnn.engines.inductor import Compiled, machine, write_compiled
 from pcnn.engines.portable import Graph, LevelsGraph, ViewsGraph, patterns, rows
@@ -68,7 +68,7 @@ def choose_engine(engine: str, device: torch.device) -> str:
 
 def prepare_classifier(
     loaded: ExpressionWeights, engine: str = "torch", precision: str = "float32"
-) -> tuple[Prepared, str]:
+) -> tuple[PreparedClassifier, str]:
     """Prepare a classifier for inference; also describes its engine and precision in words.
 
     loaded: its network is on the CPU or, for PyTorch, on a GPU.
@@ -137,7 +137,7 @@ def quick_precision(device: torch.device) -> str | None:
 
 
 @torch.inference_mode()
-def movement(loaded: ExpressionWeights, prepared: Prepared) -> float:
+def movement(loaded: ExpressionWeights, prepared: PreparedClassifier) -> float:
     """The largest change of a calibrated probability, compared with the plain network.
 
     The samples are 32 smooth patterns, which need no file. On 400 faces the largest change is
@@ -160,28 +160,30 @@ def _described(engine: str, precision: str, device: torch.device) -> str:
     return f"{name} {importlib.metadata.version(package)}, {precision}{threads}"
 
 
-def _prepare_classifier(loaded: ExpressionWeights, engine: str, precision: str) -> Prepared:
+def _prepare_classifier(
+    loaded: ExpressionWeights, engine: str, precision: str
+) -> PreparedClassifier:
     dtype: torch.dtype = getattr(torch, precision)
     if engine == "torch":
         return prepare(loaded.network, dtype)
     if engine == "compile":
         graph = ViewsGraph(loaded.network, dtype)
         device = graph.example[0].device
-        path = kept(
+        path = cached_file(
             graph,
             "classifier.pt2",
             write_compiled,
             announced="compiling the classifier, once; this takes one to three minutes …",
             options=(precision, machine(device)),
         )
-        return _Classifier(graph, recorded(Compiled(path, device), device))
+        return _Classifier(graph, with_cuda_graphs(Compiled(path, device), device))
     graph = ViewsGraph(loaded.network)
     session = open_session(_converted(graph, "classifier"), engine, precision)
     return _Classifier(graph, partial(_by_session, session, graph))
 
 
 def _converted(graph: Graph, kind: str, *options: str) -> Path:
-    return kept(
+    return cached_file(
         graph,
         f"{kind}.onnx",
         write_onnx,
@@ -191,7 +193,7 @@ def _converted(graph: Graph, kind: str, *options: str) -> Path:
 
 
 class _Classifier:
-    """A classifier whose graph runs in another engine; see classifier.Prepared.
+    """A classifier whose graph runs in another engine; see classifier.PreparedClassifier.
 
     answer: function from the graph's inputs (B, …), of any memory layout, to its outputs; B ≥ 1.
     """

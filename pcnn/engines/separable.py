@@ -7,7 +7,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from pcnn.engines.convolutions import Convolution, DirectConvolution
-from pcnn.engines.folding import folded
+from pcnn.engines.folding import fold_norm
 from pcnn.networks.mobilenet import MobileTrunk, SeparableBlock, pad_same
 from pcnn.networks.pcnn import PCNN, FaceNet
 
@@ -36,13 +36,13 @@ class _FusedBlock(nn.Module):
         super().__init__()
         self._stride = block.stride
         self._depthwise = DirectConvolution(
-            *folded(block.depthwise, block.bn1),
+            *fold_norm(block.depthwise, block.bn1),
             stride=block.stride,
             groups=block.depthwise.groups,
             padding=1 if block.stride == 1 else 0,
             most=_MOST,
         )
-        self._pointwise = Convolution(*folded(block.pointwise, block.bn2), most=_MOST)
+        self._pointwise = Convolution(*fold_norm(block.pointwise, block.bn2), most=_MOST)
 
     def forward(self, maps: Tensor) -> Tensor:
         padded = maps if self._stride == 1 else pad_same(maps, self._stride)
@@ -52,7 +52,7 @@ class _FusedBlock(nn.Module):
 class _FusedTrunk(nn.Module):
     def __init__(self, trunk: MobileTrunk) -> None:
         super().__init__()
-        stem = folded(trunk.conv1, trunk.bn1)
+        stem = fold_norm(trunk.conv1, trunk.bn1)
         self._stem = DirectConvolution(*stem, stride=2, padding=0, most=_MOST)
         self._blocks = _fused(trunk.blocks)
 

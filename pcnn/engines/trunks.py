@@ -37,7 +37,7 @@ from pcnn.engines.convolutions import (
     rows_of,
     used_taps,
 )
-from pcnn.engines.folding import folded
+from pcnn.engines.folding import fold_norm
 from pcnn.networks.trunk import BasicBlock, Trunk
 
 Size: TypeAlias = "tuple[int, int]"  # height, width
@@ -78,7 +78,7 @@ class Trunks:
     """Trunks whose views share a size, computed together. out: the size of their last maps."""
 
     def __init__(self, trunks: Sequence[Trunk], size: Size) -> None:
-        stems = [folded(trunk.conv1, trunk.bn1) for trunk in trunks]
+        stems = [fold_norm(trunk.conv1, trunk.bn1) for trunk in trunks]
         self._count, self._size, self._channels = len(trunks), size, stems[0][0].shape[1]
         self._stem = _Product(stems, size, 2)
         self._direct = [DirectConvolution(*stem, stride=2, leak=None) for stem in stems]
@@ -155,12 +155,12 @@ class _Parts:
 
     def __init__(self, block: BasicBlock) -> None:
         self.stride = block.conv1.stride[0]
-        self.first = folded(block.conv1, block.bn1)
-        self.second = folded(block.conv2, block.bn2)
+        self.first = fold_norm(block.conv1, block.bn1)
+        self.second = fold_norm(block.conv2, block.bn2)
         self.shortcut: _Folded | None = None
         if block.downsample is not None:
             convolution, norm = block.downsample
-            self.shortcut = folded(cast("nn.Conv2d", convolution), norm)
+            self.shortcut = fold_norm(cast("nn.Conv2d", convolution), norm)
 
 
 class _Block:

@@ -1,6 +1,6 @@
-"""Whatever a user hands in becomes (H, W, 3) uint8 RGB, or an error that names it.
+"""Loading of pictures from any source as (H, W, 3) uint8 RGB.
 
-Names are imported at their first use: commands look at paths before they load NumPy or Pillow.
+Names are imported at their first use, so commands can check paths without NumPy and Pillow.
 """
 
 from __future__ import annotations

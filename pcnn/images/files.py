@@ -1,4 +1,4 @@
-"""Picture files by name: finding them, naming them in messages, saying what is wrong."""
+"""Picture files: search, names for messages and outputs, and reasons for errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pcnn.errors import InputError
 
-# What find_images takes for a picture; HEIC so that it is named as unreadable, not passed over.
+# Suffixes of pictures for find_images. HEIC is included, so that it is reported and not ignored.
 JPEG_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"))
 SUFFIXES = JPEG_SUFFIXES.union(
     (
@@ -19,7 +19,7 @@ SUFFIXES = JPEG_SUFFIXES.union(
     )
 )
 
-# What find_images takes for a film, where films are asked for.
+# Suffixes of films for find_images.
 FILM_SUFFIXES = frozenset(
     (
         *(".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".flv"),
@@ -28,7 +28,7 @@ FILM_SUFFIXES = frozenset(
     )
 )
 
-# How files begin that are often handed in instead of a picture (in lower case, after blanks).
+# First bytes of files that are often passed instead of a picture (in lower case, after blanks).
 _NOT_PICTURES = (
     ((b"<!doctype html", b"<html"), "an HTML page, not a picture: was the download an error page?"),
     ((b"%pdf",), "PDF documents are not supported: export the page as PNG"),
@@ -43,15 +43,15 @@ _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 def find_images(
     paths: Iterable[str | os.PathLike[str]], *, films: bool = False
 ) -> tuple[list[Path], list[InputError]]:
-    """The picture files that files, folders and glob patterns stand for.
+    """Find picture files from files, folders and glob patterns.
 
-    paths: a file stands for itself, whatever its suffix, even where it does not exist; a
-        folder for all files below it with one of SUFFIXES, without hidden ones and linked
-        folders; a name with *, ? or [ that is no file, for what matches (** for any depth).
-    films: take files with one of FILM_SUFFIXES, too.
-    Returns the files, each once, in the order of `paths` and sorted within each; and one
-    InputError for each path that stands for nothing, or folder that cannot be read, so that
-    the others can still be used.
+    paths: a file is returned with any suffix, even if it does not exist. A folder gives all files
+        below it with one of SUFFIXES, without hidden files and linked folders. A name with *, ?
+        or [ that is no file is a pattern (** for any depth).
+    films: True also finds files with one of FILM_SUFFIXES.
+    Returns the files, each once, in the order of `paths` and sorted within each. Also returns an
+    InputError for each path without pictures and each unreadable folder, so that the others can
+    still be used.
     """
     files: dict[Path, None] = {}
     errors: list[InputError] = []
@@ -77,14 +77,14 @@ def annotated_names(
     jpeg: bool = True,
     suffix: str = "",
 ) -> dict[Path, Path]:
-    """Where in `folder` the annotated copy of each file goes.
+    """File → the path of its annotated copy in `folder`.
 
-    word: what is added to the names. jpeg: copies of JPEG files are JPEG, else all are PNG.
-    suffix: what all names end in instead, with its dot.
-    The copies are named `stem.annotated.png` (`.jpg` for JPEG) and lie as the files do below
-    the folder they have in common, so that equal names do not meet; where they still would
-    (a.png and a.webp), or would hit one of `files`, a number is added.
-    Returns one path for each of `files`, all different and none of them in `files`.
+    word: added to the names. jpeg: copies of JPEG files are JPEG; False makes all of them PNG.
+    suffix: replaces these suffixes, with its dot.
+    Copies are named `stem.annotated.png` (`.jpg` for JPEG). They keep the files' subfolders below
+    their common folder. If two names would still be equal (a.png and a.webp), or one of `files`
+    has that name, a number is added.
+    Returns one path for each of `files`; all differ, and none is in `files`.
     """
     absolute = [_absolute(file) for file in files]
     taken = set(absolute)
@@ -104,9 +104,9 @@ def annotated_names(
 
 
 def what_instead(head: bytes) -> str:
-    """What a file that is no readable picture seems to be, and what to do about it.
+    """The reason why a file is no readable picture, with a remedy.
 
-    head: its first bytes, some hundred of them; empty for an empty file.
+    head: its first bytes, at least a hundred if it has them.
     """
     if not head:
         return "the file is empty (0 bytes)"
@@ -124,7 +124,7 @@ def what_instead(head: bytes) -> str:
 
 
 def file_error(error: OSError) -> str:
-    """Why a file could not be read, in a few words."""
+    """The reason why a file cannot be read, in a few words."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, IsADirectoryError) or os.path.isdir(error.filename or ""):  # noqa: PTH112
@@ -135,13 +135,13 @@ def file_error(error: OSError) -> str:
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """A file name for a message: as it is, or escaped where it would not print on one line."""
+    """A file name for a message, escaped if it is not printable on one line."""
     text = os.fspath(path)
     return text if text.isprintable() else ascii(text)
 
 
 def _absolute(path: Path) -> Path:
-    """The path without links and dots, whether or not it exists."""
+    """The absolute path without links and dots; it need not exist."""
     return Path(os.path.realpath(path))
 
 
@@ -154,7 +154,7 @@ def _common_folder(files: Sequence[Path]) -> Path | None:
 
 
 def _what_media(brand: bytes) -> str:
-    """What an ISO base media file of this major brand is."""
+    """The reason for an ISO base media file of this major brand."""
     if brand in _AVIF:
         return "AVIF pictures need Pillow 11.3 or later: upgrade it, or convert to JPEG"
     if brand in _HEIC:
@@ -163,7 +163,7 @@ def _what_media(brand: bytes) -> str:
 
 
 def _is_text(head: bytes) -> bool:
-    """Whether these first bytes of a file are UTF-8 text; a last character may be cut."""
+    """Whether a file's first bytes are UTF-8 text; the last character may be incomplete."""
     try:
         head.decode()
     except UnicodeDecodeError as error:
@@ -174,7 +174,7 @@ def _is_text(head: bytes) -> bool:
 def _found_in_folder(
     folder: Path, errors: list[InputError], suffixes: frozenset[str]
 ) -> list[Path]:
-    """Sorted pictures below `folder`; what goes wrong is added to `errors`."""
+    """Sorted files below `folder` with one of the suffixes; errors are added to `errors`."""
 
     def report(error: OSError) -> None:
         reason = f"the folder cannot be read ({error.strerror})"
@@ -184,7 +184,7 @@ def _found_in_folder(
     known = len(errors)
     for parent, folders, names in os.walk(folder, onerror=report):
         folders[:] = [each for each in folders if not each.startswith(".")]
-        found += (Path(parent, each) for each in names if _is_named_so(each, suffixes))
+        found += (Path(parent, each) for each in names if _has_suffix(each, suffixes))
     if not found and len(errors) == known:
         errors.append(InputError(f"{shown(folder)}: no pictures in this folder"))
     return sorted(found)
@@ -193,19 +193,19 @@ def _found_in_folder(
 def _found_by_pattern(
     pattern: str, errors: list[InputError], suffixes: frozenset[str]
 ) -> list[Path]:
-    """Sorted pictures that match, and those below folders that match."""
+    """Sorted files that match, and those below matching folders, with one of the suffixes."""
     found: list[Path] = []
     matches = glob.glob(pattern, recursive=True)  # noqa: PTH207  (it may be absolute)
     for match in sorted(map(Path, matches)):
         if match.is_dir():
             found += _found_in_folder(match, [], suffixes)
-        elif _is_named_so(match.name, suffixes):
+        elif _has_suffix(match.name, suffixes):
             found.append(match)
     if not found:
         errors.append(InputError(f"{shown(pattern)}: no pictures match this pattern"))
     return found
 
 
-def _is_named_so(name: str, suffixes: frozenset[str]) -> bool:
-    """Whether a file of this name, met in a folder, is taken."""
+def _has_suffix(name: str, suffixes: frozenset[str]) -> bool:
+    """Whether a file name in a folder has one of the suffixes and is not hidden."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes  # noqa: PTH122

@@ -1,4 +1,4 @@
-"""Pictures from files, bytes, Pillow, NumPy and torch → upright RGB uint8, with limits."""
+"""Loading of pictures from files, bytes, Pillow, NumPy and torch as upright RGB uint8."""
 
 from __future__ import annotations
 
@@ -49,14 +49,15 @@ if TYPE_CHECKING:
         | Tensor
     )
 
-# Above the 200-megapixel sensors of telephones (16320 × 12240), so larger is a bomb or a map.
+# More than the 200-megapixel sensors of phones (16320 × 12240). Larger files are decompression
+# bombs or maps.
 MAX_PIXELS = 200_000_000
 
-# Only these decoders ever see a file's bytes. HEIF is here for those who install pillow-heif.
+# Only these decoders read a file's bytes. HEIF works if pillow-heif is installed.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF", "HEIF")
 
 _SOURCES = "a path, bytes, a binary file, a PIL image, an array or a tensor"
-_ORIENTATION = 0x0112  # Exif 2.32, table 4: the tag; below, what undoes each of its values
+_ORIENTATION = 0x0112  # Exif 2.32, table 4: the tag; below, the transform that inverts each value
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -69,19 +70,19 @@ _UPRIGHT = {
 
 
 def load_image(source: ImageSource, *, bgr: bool = False, name: str = "image") -> Pixels:
-    """The pixels of one picture, upright.
+    """Load the upright pixels of one picture.
 
-    source: a path; the bytes of an image file or a binary file object (read from its start,
-        left open); a PIL image; an array (H, W), (H, W, 1|3|4), uint8, uint16 (0…65535), bool
-        or float 0…1; a tensor, likewise or (1|3|4, H, W). The EXIF orientation is applied,
-        transparency laid on white, and of several frames or pages the first taken.
-    bgr: arrays and tensors hold blue, green, red, as OpenCV's do. Files and PIL images know
-        their own order and are not affected.
-    name: what messages call a source that has no file name.
-    Returns (H, W, 3) uint8 RGB, contiguous and writable; an array or tensor that already is
-    so is not copied, but shares its memory with the result.
-    Raises InputError: the source is missing, unreadable, damaged, of an unsupported kind,
-    without pixels, or has more than MAX_PIXELS of them.
+    source: a path; the bytes of an image file; a binary file object, which is read from its start
+        and left open; a PIL image; an array (H, W), (H, W, 1|3|4), uint8, uint16 (0…65535), bool
+        or float 0…1; a tensor of these shapes or (1|3|4, H, W). The EXIF orientation is applied.
+        Transparent pictures are blended with white. Only the first frame or page is used.
+    bgr: True if arrays and tensors hold blue, green, red, as in OpenCV. It does not affect files
+        and PIL images, whose order is known.
+    name: the name in messages of a source without a file name.
+    Returns (H, W, 3) uint8 RGB, contiguous and writable. An array or tensor that already has this
+        form is not copied, so the result shares its memory.
+    Raises InputError: the source is missing, unreadable, damaged, of an unsupported kind, without
+        pixels, or has more than MAX_PIXELS.
     """
     if isinstance(source, (str, os.PathLike)):
         return _load_file(os.fspath(source))
@@ -103,10 +104,11 @@ def load_image(source: ImageSource, *, bgr: bool = False, name: str = "image") -
 
 
 def stored_size(source: str | os.PathLike[str] | bytes) -> tuple[int, int] | None:
-    """Width and height as a picture file has them, before it is turned upright.
+    """Width and height of a picture file, before its orientation is applied.
 
-    source: its path, or what is in it. Reads only its first part, and decodes nothing.
-    None where it is no picture that can be read, or no regular file, which could be read only once.
+    source: a path, or the bytes of a file. Reads only the first part and decodes nothing.
+    None for a file that is no readable picture, and for a special file, which can be read only
+    once.
     """
     with contextlib.suppress(OSError, InputError):
         if isinstance(source, bytes):
@@ -144,7 +146,7 @@ def _load_file(path: str) -> Pixels:
 
 
 def _load_file_object(source: Any, name: str) -> Pixels:
-    """Pixels of an open binary file object of any make."""
+    """Pixels of an open binary file object of any class."""
     own_name = getattr(source, "name", None)
     name = shown(own_name) if isinstance(own_name, str) and own_name else name
     if getattr(source, "closed", False):
@@ -161,7 +163,7 @@ def _load_file_object(source: Any, name: str) -> Pixels:
 
 
 def _load_stream(stream: BinaryIO, name: str) -> Pixels:
-    """Pixels of an image file's bytes; `stream` can seek, stands anywhere and stays open."""
+    """Pixels of an image file. `stream` must be seekable; it is rewound and left open."""
     stream.seek(0)
     head = stream.read(1024)
     kind = _format_of(head)
@@ -169,13 +171,13 @@ def _load_stream(stream: BinaryIO, name: str) -> Pixels:
         raise InputError(f"{name}: {what_instead(head)}")
     stream.seek(0)
     with _pillow_errors(f"{name}: the {kind} data are damaged or cut short", name):
-        # Image.open would judge the size by Pillow's process-wide limit, and warn.
+        # Image.open would check the size against Pillow's global limit, and warn.
         picture = Image.OPEN[kind][0](stream, "")
         return _to_pixels(picture, name)
 
 
 def _load_picture(picture: Image.Image, name: str) -> Pixels:
-    """Pixels of a PIL image, which may not have read its file yet."""
+    """Pixels of a PIL image, which may not be loaded yet."""
     filename = getattr(picture, "filename", "")
     name = shown(filename) if isinstance(filename, str) and filename else name
     with _pillow_errors(f"{name}: the PIL image is closed, damaged or cut short", name):
@@ -183,7 +185,7 @@ def _load_picture(picture: Image.Image, name: str) -> Pixels:
 
 
 def _to_pixels(picture: Image.Image, name: str) -> Pixels:
-    """Check the size, decode, turn upright, convert."""
+    """Check the size, decode, apply the orientation, convert."""
     width, height = picture.size
     if width * height > MAX_PIXELS:
         raise InputError(
@@ -193,25 +195,26 @@ def _to_pixels(picture: Image.Image, name: str) -> Pixels:
     if width < 1 or height < 1:
         raise InputError(f"{name}: the picture has no pixels ({width} × {height})")
     picture.load()
-    turn = _UPRIGHT.get(_orientation(picture))  # after load: TIFF turns itself, PNG reads it late
+    # After load: TIFF is upright then, and PNG has read its orientation.
+    turn = _UPRIGHT.get(_orientation(picture))
     return picture_to_rgb(picture if turn is None else picture.transpose(turn), name=name)
 
 
 def _orientation(picture: Image.Image) -> int:
-    """The EXIF orientation, 1…8; 1 where there is none or it is damaged, as viewers do."""
+    """The EXIF orientation, 1…8; like viewers, 1 if it is missing or damaged."""
     try:
         value = picture.getexif().get(_ORIENTATION, 1)
         return int(value)
-    except Exception:  # Pillow raises what it likes on damaged EXIF; the pixels are still good
+    except Exception:  # damaged EXIF raises many kinds of errors; the pixels are still usable
         return 1
 
 
 class _Quiet:
-    """Keeps Pillow's warnings quiet while any thread is within.
+    """Context manager that suppresses Pillow's warnings while any thread is in it.
 
-    Warning filters belong to all threads: `warnings.catch_warnings` would put back, after the
-    last of several threads, a list that others have changed since. So one filter, which names
-    Pillow's own modules alone, is put in by the first thread and taken out by the last.
+    All threads share the warning filters. `warnings.catch_warnings` would restore an old list that
+    other threads have changed. So the first thread adds one filter for Pillow's own modules, and
+    the last thread removes it.
     """
 
     def __init__(self) -> None:
@@ -230,7 +233,7 @@ class _Quiet:
         with self._lock:
             self._inside -= 1
             if not self._inside:
-                # It is not there where somebody has put back a list of before.
+                # The filter is missing if other code has restored an earlier list.
                 with contextlib.suppress(ValueError, AttributeError):
                     warnings.filters.remove(self._filter)  # type: ignore[attr-defined]
 
@@ -240,7 +243,7 @@ _quiet = _Quiet()
 
 @contextlib.contextmanager
 def _pillow_errors(message: str, name: str) -> Iterator[None]:
-    """Turn whatever Pillow raises into InputError(message), and keep its warnings quiet."""
+    """Convert all errors of Pillow to InputError(message), and suppress its warnings."""
     with _quiet:
         try:
             yield
@@ -255,7 +258,7 @@ def _pillow_errors(message: str, name: str) -> Iterator[None]:
 
 
 def _format_of(head: bytes) -> str | None:
-    """The one of FORMATS whose signature `head` begins with."""
+    """The format of FORMATS whose signature is at the start of `head`; None without one."""
     for kind in FORMATS:
         accept = Image.OPEN[kind][1] if kind in Image.OPEN else None
         if accept is not None and accept(head[:16]) is True:

@@ -1,4 +1,4 @@
-"""Pixels of any kind (Pillow modes, array dtypes, tensor layouts) → RGB uint8."""
+"""Conversion of Pillow modes, array dtypes and tensor layouts to RGB uint8."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ Pixels = NDArray[np.uint8]
 CHANNELS = (1, 3, 4)
 ARRAY_SHAPES = "(H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
 
-# Pixels: from so many on a picture is copied in strips of so many (about 200 kB).
+# Pictures of at least _LARGE pixels are copied in strips of _STRIP pixels (about 200 kB).
 _LARGE, _STRIP = 4_000_000, 60_000
-# Resampling in float32 or float16 overshoots 0…1 by rounding; more than this is no rounding.
+# Resampling in float32 or float16 may exceed 0…1 by rounding, but not by more than this.
 _FLOAT_SLACK = 1e-3
 
 
 def picture_to_rgb(picture: Image.Image, *, name: str) -> Pixels:
     """Pixels of a loaded Pillow image of any mode.
 
-    16 bit is scaled by 1/257; "I" counts as 8 bit where nothing exceeds 255, else as 16 bit;
-    "F" counts as 0…1 where nothing exceeds 1, else as 0…255. Transparency goes onto white.
+    16-bit values are divided by 257. Mode "I" counts as 8 bit if no value exceeds 255, else as 16
+    bit. Mode "F" counts as 0…1 if no value exceeds 1, else as 0…255. Transparent pictures are
+    blended with white.
     Returns (H, W, 3) uint8 RGB, contiguous and writable.
-    Raises InputError: the mode has no RGB form, or values lie outside its range.
+    Raises InputError: the mode cannot be converted to RGB, or values are out of range.
     """
     if picture.mode.startswith("I;16"):
         return _grey_to_rgb(sixteen_to_eight(np.asarray(picture)))
@@ -47,10 +48,10 @@ def picture_to_rgb(picture: Image.Image, *, name: str) -> Pixels:
 
 
 def _to_array(picture: Image.Image) -> Pixels:
-    """An RGB picture's pixels; of a large one strip by strip.
+    """The pixels of an RGB picture; large pictures are copied in strips.
 
-    Pillow packs what it gives to NumPy into memory of its own, twice. So much fresh memory costs
-    more time than the copying; a strip's is used again and stays in the cache.
+    Pillow copies pixels for NumPy twice into new memory. For large pictures the new memory takes
+    more time than the copy. A strip's memory is reused and stays in the processor's cache.
     """
     width, height = picture.size
     if width * height < _LARGE:
@@ -64,12 +65,12 @@ def _to_array(picture: Image.Image) -> Pixels:
 
 
 def tensor_to_array(tensor: Tensor, *, name: str) -> NDArray[Any]:
-    """A tensor on any device as a (H, W) or (H, W, C) array of the same values.
+    """A (H, W) or (H, W, C) array with the values of a tensor on any device.
 
-    tensor: (H, W), (C, H, W) or (H, W, C) with C = 1, 3 or 4; bfloat16 and narrower floats
-        come back as float32.
-    Raises InputError: another shape, a shape that could be read both ways, or a tensor whose
-    values NumPy cannot hold (sparse, quantised, meta).
+    tensor: (H, W), (C, H, W) or (H, W, C) with C = 1, 3 or 4. bfloat16 and narrower floats become
+        float32.
+    Raises InputError: another shape, an ambiguous shape, or a tensor that NumPy cannot represent
+        (sparse, quantised, meta).
     """
     shape = tuple(tensor.shape)
     _check_tensor_shape(shape, name)
@@ -93,9 +94,10 @@ def array_to_rgb(array: NDArray[Any], *, bgr: bool, name: str) -> Pixels:
 
     array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); uint8, bool, uint16 (full range
         0…65535), another integer type within 0…255, or float within 0…1. A fourth channel
-        is alpha, 0 = transparent, and goes onto white.
-    bgr: colours come as blue, green, red (, alpha).
-    Returns (H, W, 3) uint8 RGB, contiguous and writable; without a copy where `array` already is.
+        is alpha, 0 = transparent; the colours are blended with white.
+    bgr: True if the channels are blue, green, red (, alpha).
+    Returns (H, W, 3) uint8 RGB, contiguous and writable. An `array` that already has this form is
+        not copied.
     Raises InputError: another shape, no pixels, another dtype, values out of range.
     """
     array = np.asarray(array)
@@ -112,12 +114,12 @@ def array_to_rgb(array: NDArray[Any], *, bgr: bool, name: str) -> Pixels:
 
 
 def sixteen_to_eight(values: NDArray[Any]) -> Pixels:
-    """0…65535 → 0…255, rounded: 65535 = 255 · 257, so both ends are kept exactly."""
+    """Scale 0…65535 to 0…255, rounded. 65535 = 255 · 257, so both ends are exact."""
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def _check_tensor_shape(shape: tuple[int, ...], name: str) -> None:
-    """Raise InputError unless a tensor of `shape` can be read as one picture, in one way."""
+    """Raise InputError unless a tensor of `shape` is one picture with an unambiguous layout."""
     if len(shape) == 2:
         return
     if len(shape) != 3 or (shape[0] not in CHANNELS and shape[2] not in CHANNELS):
@@ -134,7 +136,7 @@ def _check_tensor_shape(shape: tuple[int, ...], name: str) -> None:
 
 
 def _check_array_shape(shape: tuple[int, ...], name: str) -> None:
-    """Raise InputError unless an array of `shape` is one picture with pixels in it."""
+    """Raise InputError unless an array of `shape` is one picture with pixels."""
     if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in CHANNELS):
         remedy = ""
         if len(shape) == 3 and shape[0] in CHANNELS:
@@ -166,7 +168,7 @@ def _to_eight(array: NDArray[Any], name: str) -> Pixels:
 
 
 def _float_to_eight(array: NDArray[Any], name: str) -> Pixels:
-    """Floats 0…1 → 0…255, rounded."""
+    """Scale floats of 0…1 to 0…255, rounded."""
     _check_finite(array, name)
     low, high = float(array.min()), float(array.max())
     if low < -_FLOAT_SLACK or high > 1 + _FLOAT_SLACK:
@@ -179,11 +181,10 @@ def _float_to_eight(array: NDArray[Any], name: str) -> Pixels:
 
 
 def _wide_to_eight(values: NDArray[Any], mode: str, name: str) -> Pixels:
-    """One-channel Pillow pixels of 32 bits → 0…255.
+    """Scale one-channel Pillow pixels of 32 bits to 0…255.
 
-    Files and conversions put 8-bit and 16-bit (or unit) values alike into these modes. Which
-    it is shows in the largest one: taken for the wider range, a picture that stays within
-    the narrower one would be black.
+    Pictures of these modes may hold 8-bit, 16-bit or unit values. The largest value decides on
+    the range: with the wider range, a picture of the narrower one would be black.
     """
     _check_finite(values, name)
     wide, narrow = (255, 1) if mode == "F" else (65535, 255)
@@ -194,7 +195,7 @@ def _wide_to_eight(values: NDArray[Any], mode: str, name: str) -> Pixels:
 
 
 def _check_finite(values: NDArray[Any], name: str) -> None:
-    """Raise InputError where a value is NaN or infinite."""
+    """Raise InputError if a value is NaN or infinite."""
     bad = int(np.count_nonzero(~np.isfinite(values)))
     if bad:
         raise InputError(
@@ -214,12 +215,12 @@ def _check_range(values: NDArray[Any], limit: int, remedy: str, name: str) -> No
 
 
 def _grey_to_rgb(grey: Pixels) -> Pixels:
-    """(H, W) → (H, W, 3), the value in each channel."""
+    """Repeat grey pixels (H, W) in three channels, (H, W, 3)."""
     return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
 
 
 def _on_white(picture: Image.Image) -> Image.Image:
-    """A picture with any kind of transparency, laid on white."""
+    """Blend a picture with any kind of transparency with white."""
     if picture.mode in ("La", "PA"):
         picture = picture.convert("LA" if picture.mode == "La" else "RGBA")
     rgba = picture.convert("RGBA")
@@ -227,7 +228,7 @@ def _on_white(picture: Image.Image) -> Image.Image:
 
 
 def _blend_on_white(colours: Pixels, alpha: Pixels) -> Pixels:
-    """colours (H, W, 3) over white by alpha (H, W, 1)."""
+    """Blend colours (H, W, 3) with white by alpha (H, W, 1)."""
     opacity = alpha.astype(np.uint32)
     blended = colours * opacity + 255 * (255 - opacity)
     return ((blended + 127) // 255).astype(np.uint8)

@@ -1,9 +1,9 @@
-"""The operations the network is made of that PyTorch has not: checked, then carried out.
+"""The network's own operations, with checks of their arguments.
 
-The environment variable PCNN_OPS, read when pcnn is imported, says by what: `auto` takes the
-compiled code wherever it is built and knows the device and element type, and plain PyTorch
-elsewhere; `native` raises NativeError rather than fall back; `reference` takes plain PyTorch.
-Image coordinates count pixel centres: pixel (0, 0) is the centre of the upper left pixel.
+The environment variable PCNN_OPS chooses the implementation when pcnn is imported. `auto` uses the
+compiled code if it is available for the device and element type, and plain PyTorch otherwise.
+`native` raises NativeError instead of this fallback. `reference` always uses plain PyTorch.
+Image coordinates refer to pixel centres: (0, 0) is the centre of the upper left pixel.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ def crop_regions(  # noqa: PLR0913
     footprint: float = 1.0,
     dtype: torch.dtype = torch.float32,
 ) -> list[Tensor]:
-    """The views of every face of an image, cut out, resampled and normalised.
+    """Cut the views of all faces from an image, resampled and normalised.
 
     image: (H, W, 3) uint8 RGB, at least one pixel.
     transforms: (F, V, 2, 3) float32, same device; view pixel (x, y, 1) → image pixel.
     sizes: V pairs (height, width), the views' sizes in pixels.
     mean, std: of values 0…1; three for RGB, one for grey (Rec. 601 luma).
-    footprint: the side of the square that one view pixel averages, in view pixels; 1 resolves
-        all that the view can hold, more blurs to the resolution of coarser training pictures.
+    footprint: the side of the square that one view pixel averages, in view pixels. 1 gives the
+        view's full resolution; larger values blur to the resolution of coarser training pictures.
     Returns V tensors (F, C, height, width) of `dtype`, channels-last; F = 0 gives empty ones.
-    Positions outside the image read its nearest edge pixel. Where a view shrinks the image,
-    k × k bilinear samples are averaged, k = ceil(scale · footprint), so nothing aliases.
+    Positions outside the image take its nearest edge pixel. If a view reduces the image, k × k
+    bilinear samples are averaged to avoid aliasing, k = ceil(scale · footprint).
     Raises InputError: wrong shape, dtype, device or value.
     """
     check_shape("crop_regions", "image", image, (None, None, 3))
@@ -70,8 +70,8 @@ def crop_regions(  # noqa: PLR0913
     if not 0 < footprint < math.inf:
         raise InputError(f"crop_regions: footprint must be finite and above 0, got {footprint}")
     if dtype not in _FLOATING:
-        raise InputError(f"crop_regions: dtype must be a floating one, got {dtype}")
-    # The pixels are whole numbers: no gradient leads through them to the transforms.
+        raise InputError(f"crop_regions: dtype must be floating, got {dtype}")
+    # The pixels are integers, so there is no gradient for the transforms.
     views: list[Tensor] = _implementation.crop_regions(
         image, transforms.detach(), sizes, mean=mean, std=std, footprint=footprint, dtype=dtype
     )
@@ -79,15 +79,16 @@ def crop_regions(  # noqa: PLR0913
 
 
 def stitch_regions(regions: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """The five regions' maps laid out as a face: the stitched map of the interaction.
+    """Stitch the five regions' maps into a face, the stitched map of the interaction.
 
-    regions: left eye, right eye, left cheek, right cheek, mouth; each (B, C, ·, ·) of one
-        floating dtype and device. The members of a pair have equal heights, and the mouth the
-        width of `size`.
+    regions: left eye, right eye, left cheek, right cheek, mouth; each (B, C, ·, ·) of the same
+        floating dtype and device. Left and right have equal heights. The mouth has the width of
+        `size`.
     size: (H, W) of the face map.
-    Eyes side by side and cheeks side by side are resized to W; then eyes over cheeks over mouth
-    are resized to (H, W). Every resize is bilinear with align_corners=True.
-    Returns (B, C, H, W), channels-last where the mouth is; B = 0 gives an empty one.
+    Both eyes, joined horizontally, are resized to the width W, and so are both cheeks. Then eyes,
+    cheeks and mouth are joined vertically and resized to (H, W). All resizing is bilinear with
+    align_corners=True.
+    Returns (B, C, H, W), channels-last if the mouth is; B = 0 gives an empty one.
     Raises InputError: wrong number, shape, dtype or device.
     Source: Tian et al. 2025, multi-domain interaction.
     """
@@ -98,13 +99,14 @@ def stitch_regions(regions: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
 
 
 def warp_add(stitched: Tensor, theta: Tensor, face: Tensor) -> Tensor:
-    """face + stitched warped by theta: the registration and fusion of the interaction.
+    """Add `stitched`, warped by theta, to `face`: registration and fusion of the interaction.
 
-    stitched, face: (B, C, H, W) of one floating dtype and device.
-    theta: (B, 2, 3) of a floating dtype, an affine map of normalised coordinates, as
-        torch.nn.functional.affine_grid takes it; bilinear, zeros outside, align_corners=True.
-    Returns (B, C, H, W) in the memory layout of `face`; B = 0 gives an empty one. A theta that
-    leads to infinite or undefined positions gives NaN there.
+    stitched, face: (B, C, H, W) of the same floating dtype and device.
+    theta: (B, 2, 3) of a floating dtype, an affine map of normalised coordinates, as for
+        torch.nn.functional.affine_grid. Sampling is bilinear, with zeros outside and
+        align_corners=True.
+    Returns (B, C, H, W) in the memory layout of `face`; B = 0 gives an empty one. Infinite or
+        undefined positions give NaN.
     Raises InputError: wrong shape, dtype or device.
     Source: Tian et al. 2025, multi-domain interaction (spatial transformer).
     """
@@ -115,13 +117,13 @@ def warp_add(stitched: Tensor, theta: Tensor, face: Tensor) -> Tensor:
 
 
 def describe() -> list[tuple[str, str]]:
-    """Which implementation each op uses and why, as (op, text) pairs for `pcnn-predict --info`."""
+    """The implementation of each op and its reason: (op, text) pairs for `pcnn-predict --info`."""
     text = native.describe()
     return [(name, text) for name in __all__ if name != "describe"]
 
 
-# For one face the checks would cost more than the ops, so a single expression passes what is right
-# and only what is wrong is gone through for what to say.
+# For one face detailed checks would cost more than the ops. So a single expression accepts valid
+# arguments, and only invalid ones are examined for the message.
 
 
 def _stitchable(regions: Sequence[Tensor], size: tuple[int, int]) -> bool:

@@ -1,4 +1,4 @@
-"""The CUDA module compiled on first use, where the installed package came without it."""
+"""Compilation of the CUDA module at its first use, if the package was built without it."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ from pcnn.ops import compiler
 
 HINT = "pip install 'pcnn[cuda]' installs the compiler"
 PACKAGE = Path(__file__).resolve().parents[1]
-ROOT = PACKAGE.parent  # a checkout, or where packages are installed
+ROOT = PACKAGE.parent  # a checkout, or the folder of installed packages
 Used = TypeVar("Used")
 
 
 def cuda_module(capability: tuple[int, int], use: Callable[[Path], Used]) -> Used:
-    """What `use` makes of the CUDA module for GPUs of one compute capability, compiled if need be.
+    """The result of `use` for the CUDA module of a compute capability, compiled if necessary.
 
-    use: takes the module's file, and raises NativeError where that does not serve.
-    The compilers of this machine take turns until one's module serves: first that of PyTorch's own
-    CUDA version. The file lies in the user's cache ($XDG_CACHE_HOME/pcnn, ~/.cache/pcnn) under a
-    name made of the sources' hash, the compiler's version, the capability and the Python version.
-    A lock keeps two processes from compiling the same, and a file appears only once it is whole.
-    Raises NativeError: no compiler, no pybind11, no cache, or why each compiler's does not serve.
+    use: takes the module's file. It raises NativeError if the module does not work.
+    The compilers of this machine are tried in turn until a module works. The first one has
+    PyTorch's own CUDA version. The file is in the user's cache ($XDG_CACHE_HOME/pcnn or
+    ~/.cache/pcnn). Its name contains the sources' hash and the versions of compiler, capability
+    and Python. A lock prevents two processes from compiling the same module. A file appears only
+    when it is complete.
+    Raises NativeError: no compiler, no pybind11, no cache, or no module works. The message has
+        the reason for each compiler.
     """
     torch_cuda = torch.version.cuda
     nvccs = compiler.nvccs(int(torch_cuda.partition(".")[0]) if torch_cuda else None)
@@ -53,7 +55,7 @@ def cuda_module(capability: tuple[int, int], use: Callable[[Path], Used]) -> Use
 
 
 def _compiled(nvcc: Path, number: int, include: list[str]) -> Path:
-    """The file of the CUDA module by one compiler. Raises NativeError: it cannot be made."""
+    """The file of the CUDA module from one compiler. Raises NativeError: it cannot be made."""
     folder = cache()
     try:
         version = compiler.version(nvcc)
@@ -65,8 +67,8 @@ def _compiled(nvcc: Path, number: int, include: list[str]) -> Path:
                 if not path.exists():  # else another process was faster
                     _compile(path, nvcc, number, include)
     except subprocess.CalledProcessError as error:
-        said = str(error.output).strip()
-        raise NativeError(f"compiling the CUDA ops failed with {nvcc}:\n{said}") from error
+        output = str(error.output).strip()
+        raise NativeError(f"compiling the CUDA ops failed with {nvcc}:\n{output}") from error
     except ValueError as error:
         raise NativeError(str(error)) from error
     except OSError as error:
@@ -77,38 +79,38 @@ def _compiled(nvcc: Path, number: int, include: list[str]) -> Path:
 def _compile(path: Path, nvcc: Path, number: int, include: list[str]) -> None:
     native, ptx = compiler.code_for(number, compiler.architectures(nvcc))
     if not native and ptx is None:
-        raise NativeError(f"{nvcc} compiles for no GPU of compute capability {number / 10}")
-    workplace = Path(tempfile.mkdtemp(dir=path.parent, prefix="build-"))
+        raise NativeError(f"{nvcc} cannot compile for GPUs of compute capability {number / 10}")
+    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix="build-"))
     try:
         compiler.cuda_module(
-            workplace / path.name, sources(), include, compiler=nvcc, native=native, ptx=ptx
+            folder / path.name, sources(), include, compiler=nvcc, native=native, ptx=ptx
         )
-        (workplace / path.name).replace(path)
+        (folder / path.name).replace(path)
     finally:
-        shutil.rmtree(workplace, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _include() -> list[str]:
     try:
-        import pybind11  # only a build needs it; it comes with pcnn[cuda]
+        import pybind11  # needed only for compilation; part of pcnn[cuda]
     except ImportError as error:
         raise NativeError(f"compiling the CUDA ops needs pybind11; {HINT}") from error
     return [sysconfig.get_path("include"), pybind11.get_include()]
 
 
 def sources() -> Path:
-    """The folder of the C++ and CUDA sources: in the package, or csrc/ of a checkout."""
+    """The folder of the C++ and CUDA sources: in the package, or csrc/ in a checkout."""
     packaged = PACKAGE / "_csrc"
     return packaged if packaged.is_dir() else ROOT / "csrc"
 
 
 def is_checkout() -> bool:
-    """Whether this package lies beside its sources, as in a clone, and was not installed."""
+    """Whether this package is in a checkout beside its sources, and not installed."""
     return sources().parent == ROOT and sources().is_dir()
 
 
 def sources_hash() -> str:
-    """A name for this version of the sources and of how they are compiled."""
+    """A hash of the sources and of the way they are compiled."""
     return compiler.sources_hash(sources())
 
 
@@ -119,8 +121,8 @@ def cache() -> Path:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Hold a file's lock; it ends with the process that held it, however that ended."""
-    import fcntl  # not on Windows, where no kernels are compiled
+    """Hold the lock of a file. The system releases it when the process ends."""
+    import fcntl  # not available on Windows, where no kernels are compiled
 
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

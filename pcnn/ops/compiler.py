@@ -1,6 +1,6 @@
-"""How the CUDA module is compiled: one recipe for setup.py and for the first use.
+"""Compilation of the CUDA module, for setup.py and for the first use.
 
-Standard library only: setup.py loads this file where neither torch nor pcnn is installed.
+This file uses only the standard library: setup.py loads it without torch and pcnn.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-# The oldest and newest compute capability that kernels are compiled for natively.
+# The oldest and newest compute capability with native machine code.
 OLDEST, NEWEST = 75, 120
-# GPUs of boards with a processor (Orin, Thor): machine code is not shared with those of cards
-# (CUDA programming guide, binary compatibility).
+# GPUs of boards with a processor (Orin, Thor). Their machine code is incompatible with that of
+# cards (CUDA programming guide, binary compatibility).
 _BOARDS = (87, 88, 101, 110)
 
-# One rounding for each operation, as in the CPU code: a position that is rounded otherwise may
-# overflow otherwise. The kernels wait for memory, so fused multiply-adds would gain nothing.
+# Each operation rounds once, as in the CPU code. With other rounding, other positions may overflow.
+# Memory limits the kernels, so fused multiply-adds would not be faster.
 NVCC_FLAGS = ("-std=c++17", "-O3", "--fmad=false", "-Xcompiler=-fPIC,-fvisibility=hidden")
 
 
 def nvccs(major: int | None = None) -> list[Path]:
-    """The CUDA compilers of this machine, in the order to try them; none gives an empty list.
+    """The CUDA compilers of this machine, in the order to try them; may be empty.
 
-    major: of the CUDA version to prefer, as an extension and PyTorch then need the same driver.
-    $CUDACXX comes first in any case, and a compiler that does not tell its version last.
+    major: the preferred major CUDA version; with PyTorch's own, both need the same driver.
+    $CUDACXX always comes first. A compiler of unknown version comes last.
     """
     named = os.environ.get("CUDACXX")
 
@@ -64,7 +64,7 @@ def _candidates() -> list[Path]:
             for path in sorted(Path(folder, "nvidia").glob(f"{pattern}/bin/nvcc"), reverse=True)
         ),
     ]
-    found: dict[Path, Path] = {}  # without links to one and the same
+    found: dict[Path, Path] = {}  # without several links to the same file
     for place in places:
         if place and Path(place).is_file() and os.access(place, os.X_OK):
             found.setdefault(Path(place).resolve(), Path(place))
@@ -74,17 +74,18 @@ def _candidates() -> list[Path]:
 def version(compiler: Path) -> str:
     """An nvcc's version, such as 13.0.88.
 
-    Raises OSError, subprocess.CalledProcessError: it does not run; ValueError: it does not say.
+    Raises OSError, subprocess.CalledProcessError: it does not run. Raises ValueError: its output
+    has no version.
     """
-    said = run([str(compiler), "--version"])
-    found = re.search(r"\bV(\d+(?:\.\d+)+)", said) or re.search(r"release (\d+(?:\.\d+)+)", said)
+    text = run([str(compiler), "--version"])
+    found = re.search(r"\bV(\d+(?:\.\d+)+)", text) or re.search(r"release (\d+(?:\.\d+)+)", text)
     if found is None:
-        raise ValueError(f"{compiler} --version prints no version: {said.strip()!r}")
+        raise ValueError(f"{compiler} --version prints no version: {text.strip()!r}")
     return found[1]
 
 
 def architectures(compiler: Path) -> list[int]:
-    """The compute capabilities (75 = 7.5) from OLDEST to NEWEST that this nvcc knows, ascending."""
+    """The compute capabilities (75 = 7.5) of this nvcc from OLDEST to NEWEST, ascending."""
     listed = run([str(compiler), "--list-gpu-arch"]).split()
     numbers = (name.removeprefix("compute_") for name in listed)
     known = sorted(int(number) for number in numbers if number.isdigit())
@@ -92,11 +93,12 @@ def architectures(compiler: Path) -> list[int]:
 
 
 def code_for(number: int, known: Sequence[int]) -> tuple[list[int], int | None]:
-    """What to compile for one GPU: (machine code, portable code) as for `cuda_module`.
+    """The code to compile for one GPU: (machine code, portable code) as for `cuda_module`.
 
-    number: the GPU's compute capability; known: those that the compiler knows.
-    Machine code of a lower minor version runs on a GPU of the same major, so PTX, which takes a
-    driver as new as the compiler, is for GPUs of a newer major alone. ([], None): neither can be.
+    number: the GPU's compute capability. known: the capabilities of the compiler.
+    Machine code of a lower minor version runs on a GPU of the same major version. PTX needs a
+    driver as new as the compiler, so it is used only for GPUs of a newer major version.
+    Returns ([], None) if neither is possible.
     """
     if number in known:
         return [number], None
@@ -108,9 +110,9 @@ def code_for(number: int, known: Sequence[int]) -> tuple[list[int], int | None]:
 
 
 def sources_hash(csrc: Path) -> str:
-    """A name for the sources in a folder and for how they are compiled, of 16 characters.
+    """A hash of the sources in a folder and of the way they are compiled, 16 characters.
 
-    Each compiled module carries it (`SOURCES`), so that one is never taken for another's.
+    Each compiled module contains it (`SOURCES`), so that a module of other sources is recognised.
     """
     digest = hashlib.sha256()
     sources = (path for path in csrc.iterdir() if path.suffix in (".h", ".cpp", ".cu"))
@@ -132,12 +134,12 @@ def cuda_module(  # noqa: PLR0913
     """Compile csrc's kernels and their Python binding into the extension module `out`.
 
     include: folders with Python's and pybind11's headers.
-    native: compute capabilities to make machine code for; ptx: one to make portable code for,
+    native: compute capabilities for machine code. ptx: a compute capability for portable code,
         from which a driver makes machine code for newer GPUs.
-    strict: warnings are errors.
-    Raises subprocess.CalledProcessError with the compiler's words in `.output`.
+    strict: treat warnings as errors.
+    Raises subprocess.CalledProcessError with the compiler's output in `.output`.
     """
-    # Commands may run in another folder.
+    # Absolute paths, because commands may run in another folder.
     out, csrc, nvcc = out.absolute(), csrc.absolute(), str(compiler.absolute())
     objects = out.parent / f"{out.name}.objects"
     objects.mkdir(parents=True, exist_ok=True)
@@ -155,18 +157,18 @@ def cuda_module(  # noqa: PLR0913
     for source in sorted(csrc.glob("*_cuda.cu")):
         target = objects / f"{source.stem}.o"
         commands.append([nvcc, *flags, "-c", str(source), "-o", str(target)])
-    _run_side_by_side(commands, objects)
-    # The runtime is linked in, so that the module needs no CUDA library but the driver's.
+    _run_in_parallel(commands, objects)
+    # The runtime is linked statically, so that the module needs only the driver's CUDA library.
     link = ["-shared", "-cudart=static", *(command[-1] for command in commands)]
     run([nvcc, *link, "-o", str(out)])
     shutil.rmtree(objects)
 
 
-def _run_side_by_side(commands: Sequence[Sequence[str]], folder: Path) -> None:
-    """Run commands at once, by ninja where it is there, which minds the number of processors.
+def _run_in_parallel(commands: Sequence[Sequence[str]], folder: Path) -> None:
+    """Run commands in parallel; with ninja if available, which respects the number of processors.
 
     The last word of each command is the file in `folder` that it makes.
-    Raises subprocess.CalledProcessError: one failed.
+    Raises subprocess.CalledProcessError: a command failed.
     """
     ninja = _ninja()
     if ninja is None:
@@ -182,7 +184,7 @@ def _run_side_by_side(commands: Sequence[Sequence[str]], folder: Path) -> None:
 
 
 def _ninja() -> str | None:
-    """The build tool ninja, of the path or installed beside this Python, where it runs."""
+    """The build tool ninja from the path or beside this Python; None if it does not run."""
     for place in (shutil.which("ninja"), str(Path(sysconfig.get_path("scripts"), "ninja"))):
         try:
             run([place or "", "--version"])
@@ -193,7 +195,7 @@ def _ninja() -> str | None:
 
 
 def run(command: Sequence[str]) -> str:
-    """A command's output. Raises subprocess.CalledProcessError with all it said in `.output`."""
+    """A command's output. Raises subprocess.CalledProcessError with all output in `.output`."""
     done = subprocess.run(
         command, check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -201,5 +203,5 @@ def run(command: Sequence[str]) -> str:
 
 
 def module_suffix() -> str:
-    """The ending of an extension module's file name in this Python."""
+    """The suffix of extension modules in this Python."""
     return str(sysconfig.get_config_var("EXT_SUFFIX"))

@@ -1,4 +1,4 @@
-"""Whether somebody follows what PyTorch computes, and so has to see operators."""
+"""Whether calls of ops may skip PyTorch's dispatcher."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import torch
 
 try:
     from torch.utils._python_dispatch import is_in_torch_dispatch_mode
-except ImportError:  # it is not public: where it went, calls take the dispatcher's way
+except ImportError:  # it is private; without it, calls always use the dispatcher
 
     def is_in_torch_dispatch_mode(include_infra_modes: bool = True) -> bool:
         return True
 
 
-def unwatched() -> bool:
-    """Whether nobody follows what is computed: no gradient, no compiler, export, trace or mode.
+def can_skip_dispatcher() -> bool:
+    """True without gradients, compiler, export, trace and dispatch mode.
 
-    The way through the dispatcher then leads to the same functions, and is about a seventh of the
-    time that stitch_regions and warp_add take for one face (benchmarks/bench_ops.py).
+    Then the dispatcher would call the same functions. It takes about a seventh of the time of
+    stitch_regions and warp_add for one face (benchmarks/bench_ops.py).
     """
     return (
         not torch.compiler.is_compiling()

@@ -1,4 +1,4 @@
-"""The compiled modules: found, tried on a GPU once, loaded and called."""
+"""The compiled modules: search, test on a GPU, loading and calls."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from torch import Tensor
 from pcnn.errors import InputError, NativeError
 from pcnn.ops import build, compiler
 
-# The element types the compiled code knows, and its numbers for them (csrc/numeric.h).
+# Element types of the compiled code, and their numbers there (csrc/numeric.h).
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
-# Index of a GPU → the module whose kernels have run on it, or why there is none.
+# Index of a GPU → the module that works on it, or the reason for none.
 _cuda_modules: dict[int, ModuleType | str] = {}
 _search = threading.Lock()
 
 
 def packaged(name: str) -> tuple[ModuleType | None, str]:
-    """A compiled module of this package (_C or _cuda), or None and why it is not here.
+    """A compiled module of this package (_C or _cuda), or None and the reason.
 
-    A checkout in which none was built takes that of an installed pcnn with the same sources.
+    A checkout without its own module uses that of an installed pcnn with the same sources.
     """
     full_name = f"pcnn.{name}"
     own = Path(build.PACKAGE, name + compiler.module_suffix())
@@ -44,29 +44,29 @@ def packaged(name: str) -> tuple[ModuleType | None, str]:
 
 @functools.cache
 def _installed(name: str) -> tuple[ModuleType | None, str]:
-    """See packaged: the module of a pcnn that this checkout hides."""
+    """The module of an installed pcnn that this checkout hides; see packaged."""
     files = [Path(folder, "pcnn", name + compiler.module_suffix()) for folder in sys.path]
-    # What an import would find is that of another checkout, where one is installed in place.
+    # An import may find the module of another checkout, installed in place.
     found = importlib.util.find_spec(f"pcnn.{name}")
     files += [Path(found.origin)] if found and found.origin else []
-    missing = f"{build.ROOT} has none built"
+    missing = f"{build.ROOT} has no compiled ops"
     for path in dict.fromkeys(file.resolve() for file in files if file.is_file()):
-        # The hash that the file carries, read without running what was compiled from other sources.
+        # The file contains the hash of its sources. Code of other sources is not run.
         if build.sources_hash().encode() not in path.read_bytes():
-            missing += f", and {path} is of other sources"
+            missing += f", and {path} has other sources"
             continue
         try:
             return load(path, name), ""
         except NativeError as error:
             missing += f", and {error}"
-    return None, f"{missing}; build them there: python setup.py build_ext --inplace"
+    return None, f"{missing}; compile them there: python setup.py build_ext --inplace"
 
 
 def cuda_module(device: torch.device) -> ModuleType | str:
-    """The kernels for a GPU: packaged, else compiled on first use; or why there are none.
+    """The kernels for a GPU, packaged or compiled at the first use; or the reason for none.
 
-    Each has to compute one element on the GPU first, which a driver older than the compiler, or
-    kernels for other GPUs, would refuse. A process does so once for each GPU.
+    A module must first compute one element on the GPU. That fails with a driver older than the
+    compiler, or with kernels for other GPUs. Each process tests each GPU once.
     """
     found = _cuda_modules.get(device.index)
     if found is not None:
@@ -88,20 +88,21 @@ def cuda_module(device: torch.device) -> ModuleType | str:
 
 
 def known_cuda_module(index: int) -> ModuleType | str | None:
-    """What `cuda_module` found before for the GPU of an index; None: it was not asked."""
+    """The earlier result of `cuda_module` for a GPU's index; None without one."""
     return _cuda_modules.get(index)
 
 
 def _find_cuda_module(device: torch.device, untried: bool) -> ModuleType:
-    """See cuda_module. untried: a stream is recorded, so nothing may wait for the GPU.
+    """The module for cuda_module.
 
-    Raises NativeError: there is none, and why.
+    untried: skip the test, because a stream is being recorded and must not wait for the GPU.
+    Raises NativeError: there is none; the message has the reason.
     """
     major, minor = torch.cuda.get_device_capability(device)
     if 10 * major + minor < compiler.OLDEST:
         oldest = f"{compiler.OLDEST // 10}.{compiler.OLDEST % 10}"
         raise NativeError(
-            f"the kernels need a GPU of compute capability {oldest} or more, {device} has "
+            f"the kernels need a GPU of compute capability {oldest} or more, but {device} has "
             f"{major}.{minor}"
         )
     failures = []
@@ -123,9 +124,9 @@ def _find_cuda_module(device: torch.device, untried: bool) -> ModuleType:
 
 
 def try_out(module: ModuleType, device: torch.device) -> ModuleType:
-    """The module, after `warp_add` of one element has run on the device and was waited for.
+    """Test a module: run `warp_add` of one element on the device. Returns the module.
 
-    Raises NativeError: it failed, or gave another result than 2 + 2.
+    Raises NativeError: it fails, or 2 + 2 gives another result than 4.
     """
     face = torch.full((1, 1, 1, 1), 2.0, dtype=torch.float32, device=device)
     theta = torch.eye(2, 3, dtype=torch.float32, device=device)
@@ -148,12 +149,12 @@ def try_out(module: ModuleType, device: torch.device) -> ModuleType:
 
 
 def load(path: os.PathLike[str], name: str = "_cuda") -> ModuleType:
-    """The module in a file of its own. Raises NativeError: it won't load.
+    """Load the module of a file. Raises NativeError: it cannot be loaded.
 
-    name: under which it was compiled, _C or _cuda.
+    name: the module's name when it was compiled, _C or _cuda.
     """
-    # A name for each file: pybind11 gives a name that it knows the module that it knows, which may
-    # be another kind of GPU's. Only what follows the last dot has to be as in bindings.cpp.
+    # Each file gets its own module name. For a known name pybind11 returns the earlier module,
+    # which may be for another GPU. Only the part after the last dot must match bindings.cpp.
     own_name = f"{os.fspath(path)}.{name}"
     loader = importlib.machinery.ExtensionFileLoader(own_name, os.fspath(path))
     spec = importlib.util.spec_from_file_location(own_name, path, loader=loader)
@@ -167,9 +168,9 @@ def load(path: os.PathLike[str], name: str = "_cuda") -> ModuleType:
 
 
 def call(function: Callable[..., None], place: Tensor, *arguments: object) -> None:
-    """Run a compiled op on the tensor's device: the CPU's threads or the GPU's current stream.
+    """Run a compiled op on a tensor's device: on the CPU's threads or the GPU's current stream.
 
-    Raises InputError: it refuses its arguments; NativeError: it fails.
+    Raises InputError: the op refuses its arguments. Raises NativeError: the op fails.
     """
     try:
         if place.is_cpu:
@@ -184,5 +185,5 @@ def call(function: Callable[..., None], place: Tensor, *arguments: object) -> No
 
 
 def numbers(tensor: Tensor) -> tuple[int, ...]:
-    """Address, sizes, strides: a tensor as the compiled code takes it."""
+    """A tensor as arguments of the compiled code: address, sizes, strides."""
     return (tensor.data_ptr(), *tensor.shape, *tensor.stride())

@@ -1,9 +1,9 @@
 """The compiled ops as PyTorch operators: schemas, implementations, output shapes, gradients.
 
 `pcnn::crop_regions`, `pcnn::stitch_regions` and `pcnn::warp_add` are registered with
-torch.library, so torch.compile, torch.export and CUDA graphs see ordinary operators. Where the
-compiled code cannot serve, an operator computes the same with pcnn.ops.reference; so a program
-exported on one machine runs on another, built or not.
+torch.library, so torch.compile, torch.export and CUDA graphs see ordinary operators. Without
+compiled code an operator uses pcnn.ops.reference. So an exported program also runs on a machine
+without the compiled code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pcnn.errors import InputError, NativeError
 from pcnn.ops import modules, reference
-from pcnn.ops.dispatch import unwatched
+from pcnn.ops.dispatch import can_skip_dispatcher
 from pcnn.ops.modules import DTYPES, call, numbers
 
 CHOICES = ("auto", "native", "reference")
@@ -40,7 +40,7 @@ def _chosen() -> str:
     return choice
 
 
-# What PCNN_OPS said when pcnn was imported.
+# The value of PCNN_OPS when pcnn was imported.
 choice = _chosen()
 _C, _C_missing = modules.packaged("_C")
 _warned: set[str] = set()
@@ -66,7 +66,7 @@ def crop_regions(  # noqa: PLR0913
 
 def stitch_regions(regions: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     """See pcnn.ops.stitch_regions."""
-    if unwatched():
+    if can_skip_dispatcher():
         left_eye, right_eye, left_cheek, right_cheek, mouth = regions
         return _stitch_regions(left_eye, right_eye, left_cheek, right_cheek, mouth, *size)
     return torch.ops.pcnn.stitch_regions.default(*regions, *size)  # type: ignore[no-any-return]
@@ -74,22 +74,22 @@ def stitch_regions(regions: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
 
 def warp_add(stitched: Tensor, theta: Tensor, face: Tensor) -> Tensor:
     """See pcnn.ops.warp_add."""
-    if unwatched():
+    if can_skip_dispatcher():
         return _warp_add(stitched, theta, face)
     return torch.ops.pcnn.warp_add.default(stitched, theta, face)  # type: ignore[no-any-return]
 
 
 def describe() -> str:
-    """Which code serves the CPU and the GPU, in a line; builds nothing."""
+    """The implementations for the CPU and the GPU, in one line; compiles nothing."""
     if choice == "reference":
-        return "reference (plain PyTorch), as PCNN_OPS asks"
+        return "reference (plain PyTorch), chosen by PCNN_OPS"
     cpu = f"native ({_C.BUILD})" if _C else f"reference (not built: {_C_missing})"
     return f"CPU {cpu}; CUDA {_describe_cuda()}"
 
 
 def _describe_cuda() -> str:
     if not torch.cuda.is_available():
-        return "none at hand"
+        return "not available"
     known = modules.known_cuda_module(torch.cuda.current_device())
     if isinstance(known, str):
         return f"reference ({known})"
@@ -98,11 +98,11 @@ def _describe_cuda() -> str:
     return f"native ({module.BUILD})" if module else "native, compiled at the first use"
 
 
-# What serves a call.
+# The choice of the implementation for a call.
 
 
 def compiled(device: torch.device) -> ModuleType | str:
-    """The compiled ops for a device, built and tried if need be; or why there are none."""
+    """The compiled ops for a device, compiled and tested if necessary; or the reason for none."""
     if device.type == "cuda":
         return modules.cuda_module(device)
     if device.type == "cpu":
@@ -111,9 +111,9 @@ def compiled(device: torch.device) -> ModuleType | str:
 
 
 def _serving(function: str, tensor: Tensor, dtype: torch.dtype) -> ModuleType | None:
-    """The compiled module for tensors like this one, or None where the reference must serve.
+    """The compiled module for tensors like this one; None means the reference.
 
-    Raises NativeError: none, and PCNN_OPS=native.
+    Raises NativeError: there is none, but PCNN_OPS=native.
     """
     if tensor.is_cpu and _C is not None and dtype in DTYPES:
         return _C
@@ -143,7 +143,7 @@ def _warn(text: str) -> None:
         warnings.warn(text, RuntimeWarning, stacklevel=5)
 
 
-# crop_regions. It has no gradient: an image's pixels are whole numbers.
+# crop_regions. It has no gradient, because an image's pixels are integers.
 
 
 def _empty_views(  # noqa: PLR0913, PLR0917
@@ -207,13 +207,13 @@ def _empty_stitched(  # noqa: PLR0913, PLR0917
     height: int,
     width: int,
 ) -> Tensor:
-    """Memory for the stitched map, laid out like the mouth's."""
+    """Memory for the stitched map, in the memory layout of the mouth's map."""
     batch, channels, _, _ = mouth.shape
     if mouth.is_contiguous() or not mouth.is_contiguous(memory_format=torch.channels_last):
         strides = (channels * height * width, height * width, width, 1)
     else:
         strides = (height * width * channels, 1, width * channels, channels)
-    # The quickest of torch's ways to get memory, which counts for a single face.
+    # torch's quickest allocation, which matters for a single face.
     return mouth.new_empty_strided((batch, channels, height, width), strides)
 
 
@@ -277,7 +277,7 @@ def _warp_add_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 
 def _gradients(function: Callable[..., Tensor], ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-    """The reference's gradient at the saved inputs, which it computes anew."""
+    """The reference's gradients at the saved inputs, after a new forward pass."""
     with torch.enable_grad():
         inputs = [tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
         output = function(*inputs)

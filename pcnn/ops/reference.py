@@ -1,4 +1,4 @@
-"""The mathematics of every op in plain PyTorch: slow, short, and the truth for the native ones."""
+"""Reference implementation of the ops in plain PyTorch: slow, short, and decisive for the tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Rec. 601 luma, the weights by which Pillow and OpenCV turn RGB into grey.
+# Rec. 601 luma: Pillow and OpenCV convert RGB to grey with these weights.
 LUMA = (0.299, 0.587, 0.114)
 
 
@@ -42,12 +42,13 @@ def crop_regions(  # noqa: PLR0913
 
 
 def taps(transform: Tensor, footprint: float) -> int:
-    """How many samples along each axis one view pixel averages: ceil of its extent in the image.
+    """The number of samples that a view pixel averages along each axis.
 
-    transform: (2, 3) float32, view pixel → image pixel. At least 1, at most MAX_TAPS.
+    It is the pixel's extent in the image, rounded up; at least 1, at most MAX_TAPS.
+    transform: (2, 3) float32, view pixel → image pixel.
     """
     scale = float(transform[:, :2].norm(dim=0).max()) * footprint
-    # The small allowance keeps rounding noise about a whole number from adding a tap.
+    # The small allowance prevents an extra tap by rounding near a whole number.
     return min(MAX_TAPS, max(1, math.ceil(scale - 1e-3))) if math.isfinite(scale) else 1
 
 
@@ -55,7 +56,7 @@ MAX_TAPS = 64
 
 
 def _sample(pixels: Tensor, transform: Tensor, height: int, width: int, footprint: float) -> Tensor:
-    """(height, width, C): each view pixel the mean of k × k bilinear samples of its footprint."""
+    """A view (height, width, C): each pixel averages k × k bilinear samples of its footprint."""
     count = taps(transform, footprint)
     offsets = ((torch.arange(count, device=pixels.device) + 0.5) / count - 0.5) * footprint
     rows = torch.arange(height, device=pixels.device)[:, None] + offsets  # (height, k)
@@ -67,9 +68,9 @@ def _sample(pixels: Tensor, transform: Tensor, height: int, width: int, footprin
 
 
 def _bilinear(pixels: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """pixels (H, W, C) read at real positions x, y of any one shape; edges replicated."""
+    """Bilinear samples of pixels (H, W, C) at positions x, y of equal shape; replicated edges."""
     height, width, _ = pixels.shape
-    # NaN reads the first pixel, so that no position whatever reads outside the image.
+    # NaN takes the first pixel, so that no position reads outside the image.
     x = torch.nan_to_num(x, nan=0.0).clamp(0, width - 1)
     y = torch.nan_to_num(y, nan=0.0).clamp(0, height - 1)
     left, top = x.floor().long(), y.floor().long()
@@ -85,7 +86,7 @@ def stitch_regions(regions: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     left_eye, right_eye, left_cheek, right_cheek, mouth = regions
     eyes = _resize(torch.cat((left_eye, right_eye), 3), (left_eye.shape[2], size[1]))
     cheeks = _resize(torch.cat((left_cheek, right_cheek), 3), (left_cheek.shape[2], size[1]))
-    # Autocast resizes in float32; the map keeps the regions' precision nevertheless.
+    # Autocast resizes in float32; the map gets the regions' precision again.
     return _resize(torch.cat((eyes, cheeks, mouth), 2), size).to(mouth.dtype)
 
 
@@ -109,10 +110,10 @@ def warp_add(stitched: Tensor, theta: Tensor, face: Tensor) -> Tensor:
 
 
 def _grid(theta: Tensor, height: int, width: int) -> Tensor:
-    """(B, height, width, 2): where each pixel reads, in normalised coordinates x, y.
+    """The sampling position of each pixel (B, height, width, 2), in normalised coordinates x, y.
 
-    As F.affine_grid with align_corners=True; that one refuses B = 0, warns of maps one pixel wide,
-    and cannot be traced with sizes that vary.
+    The same as F.affine_grid with align_corners=True. But that function refuses B = 0, warns about
+    maps one pixel wide, and cannot be traced with variable sizes.
     """
     u = _centres(width, theta)[:, None]  # (width, 1)
     v = _centres(height, theta)[:, None, None]  # (height, 1, 1)
@@ -121,6 +122,6 @@ def _grid(theta: Tensor, height: int, width: int) -> Tensor:
 
 
 def _centres(size: int, like: Tensor) -> Tensor:
-    """The centres of `size` pixels, the first and last at -1 and 1; a single one at 0."""
+    """The centres of `size` pixels, from -1 to 1; a single pixel is at 0."""
     positions = torch.arange(size, dtype=like.dtype, device=like.device)
     return (2 * positions - (size - 1)) / max(size - 1, 1)

@@ -1,4 +1,4 @@
-"""Pictures as they are handed in: one or many, errors in their places, faces cut into views."""
+"""Batches of pictures: one picture or many, with errors in their places."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pcnn.images.loading import load_image
 from pcnn.recognition.threads import in_order, worker_count
 from pcnn.results.values import Face, Prediction
 
-# Large pictures of a batch are worked on a few at a time: a thread holds fewer than so many pixels
-# (three bytes each) and one more picture.
+# Bounds the pixels (three bytes each) that a thread holds: large pictures of a batch are processed
+# in groups that end when they reach this number.
 _PIXELS_AT_ONCE = 24_000_000
-# Lists are shared out in batches of at least so many: one picture alone costs more than in a batch.
+# The least size of a batch when a list is divided; a single picture costs more than in a batch.
 _FEWEST = 4
 
 OnError = Literal["raise", "return"]
@@ -27,10 +27,10 @@ _Batch: TypeAlias = list[tuple[int, Any]]  # pictures and their numbers
 
 
 class Picture:
-    """One picture as read: its pixels (H, W, 3) uint8, and its path if it came from a file.
+    """A loaded picture: its pixels (H, W, 3) uint8, and its path if it is a file.
 
-    name: what messages call it where it has no file name.
-    Raises InputError: it cannot be read.
+    name: the name in messages of a picture without a file name.
+    Raises InputError: the picture cannot be read.
     """
 
     def __init__(self, image: Any, bgr: bool, name: str) -> None:
@@ -53,20 +53,20 @@ def process_each(  # noqa: PLR0913
     bgr: bool,
     on_error: OnError,
 ) -> Any:
-    """What `process` makes of one picture, or of each in a list, tuple or iterator.
+    """Process one picture, or each picture of a list, tuple or iterator.
 
-    process: pictures → as many results; called with 1…step of them, of many pictures from
-        several threads at once.
-    step: how many pictures make a batch. device: where `process` computes.
+    process: function from 1…step pictures to as many results. With many pictures, several threads
+        call it at the same time.
+    step: pictures in a batch. device: the device on which `process` computes.
     bgr, on_error: as for `Recognizer.predict`.
-    Returns a result for one picture, for a list a list in its order, errors in their places; for
-    an iterator an iterator, which reads ahead by a few batches.
-    Raises InputError: a picture that cannot be read, unless on_error is "return".
+    Returns a result for one picture; for a list, a list in its order with errors in their places;
+        for an iterator, an iterator that reads a few batches ahead.
+    Raises InputError: a picture cannot be read, unless on_error is "return".
     """
     if on_error not in ("raise", "return"):
         raise InputError(f"Recognizer: on_error must be 'raise' or 'return', got {on_error!r}")
     many = isinstance(images, (list, tuple))
-    # A file that is open for reading is an iterator, too, and one picture.
+    # An open file is one picture, although it is also an iterator.
     if not many and (hasattr(images, "read") or not isinstance(images, Iterator)):
         single = _read(images, bgr, "image", on_error)
         return process([single])[0] if isinstance(single, Picture) else single
@@ -79,7 +79,7 @@ def process_each(  # noqa: PLR0913
     @own_settings()
     def work(batch: _Batch) -> list[_Result | InputError]:
         each = (_read(image, bgr, f"images[{i}]", on_error) for i, image in batch)
-        # By map, which keeps no picture alive while the next ones are read.
+        # map keeps no picture alive while the next ones are read.
         return list(itertools.chain.from_iterable(map(work_together, _within_memory(each))))
 
     workers = worker_count(device)
@@ -99,7 +99,7 @@ def _batches(images: Iterable[Any], step: int) -> Iterator[_Batch]:
             if len(batch) == step:
                 yield batch
                 batch = []
-    except Exception:  # of the caller's iterator: what came before is still worked on
+    except Exception:  # from the caller's iterator; earlier pictures are still processed
         if batch:
             yield batch
         raise
@@ -108,7 +108,7 @@ def _batches(images: Iterable[Any], step: int) -> Iterator[_Batch]:
 
 
 def _within_memory(read: Iterable[Picture | InputError]) -> Iterator[list[Picture | InputError]]:
-    """The same in lists, each ended as soon as it holds _PIXELS_AT_ONCE."""
+    """The pictures in lists; each list ends when it reaches _PIXELS_AT_ONCE."""
     group: list[Picture | InputError] = []
     pixels = 0
     for item in read:

@@ -1,4 +1,4 @@
-"""Why a network answered as it did: regions hidden, heat over the face, and checks of both."""
+"""Explanations of a network's answers: hidden regions, heat maps, and checks of both."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from pcnn.ops import crop_regions
 from pcnn.results.values import Explanation, expression_of
 from pcnn.weights.expression import ExpressionWeights
 
-PICTURE_SIDE = 400  # pixels of a face that is drawn
+PICTURE_SIDE = 400  # side of a drawn face, pixels
 STEPS = 8  # gradients for each face
-_SMOOTH = 1 / 24  # of the face's side: finer than this the gradients are noise
+_SMOOTH = 1 / 24  # blur as a fraction of the face's side; finer details of gradients are noise
 _FACES_AT_ONCE = 8  # gradients keep every map of the network in memory
 
 
@@ -36,9 +36,9 @@ def explain_faces(
     transforms: Sequence[NDArray[np.float32]],
     device: torch.device,
 ) -> list[Explanation]:
-    """The explanations of all faces of some pictures, in order, across pictures.
+    """The explanations of all faces of all pictures, in order.
 
-    weights: of a network on `device`.
+    weights: with the network on `device`.
     pictures: (H, W, 3) RGB each. transforms: for each picture (faces, 6, 2, 3), see geometry.
     Raises InputError: the network has no regions.
     """
@@ -62,14 +62,14 @@ def explain_faces(
 def face_squares(
     pixels: NDArray[np.uint8], transforms: NDArray[np.float32], size: int
 ) -> NDArray[np.uint8]:
-    """The faces of a picture as they are drawn: sharper than the network gets them.
+    """The faces of a picture for drawing, at a higher resolution than the network's views.
 
     pixels: (H, W, 3) RGB. transforms: (faces, 6, 2, 3) for face views of size × size pixels.
     Returns (faces, P, P, 3) RGB, P = PICTURE_SIDE.
     """
     scale = size / PICTURE_SIDE
     face = transforms[:, :1]  # (faces, 1, 2, 3)
-    corner = face[..., :2].sum(-1) * (0.5 * scale - 0.5) + face[..., 2]  # of pixel (0, 0)
+    corner = face[..., :2].sum(-1) * (0.5 * scale - 0.5) + face[..., 2]  # pixel (0, 0)
     finer = np.concatenate((face[..., :2] * scale, corner[..., None]), -1)
     (squares,) = crop_regions(
         torch.from_numpy(pixels),
@@ -85,13 +85,13 @@ def face_squares(
 
 
 def hide(views: Sequence[Tensor], region: str, layout: RegionLayout) -> list[Tensor]:
-    """The six views with a region hidden, both in its own view and in the face's.
+    """The six views with a region hidden, in its own view and in the face's.
 
-    views: (B, C, h, w) each, normalised. It is filled with 0, the mean of the training faces:
-    what the network has about every view (its convolutions pad with it), and what random
-    erasing showed it in training.
-    Returns new tensors where something is hidden; `views` are not changed.
-    Raises InputError: no such region.
+    views: (B, C, h, w) each, normalised. The region is filled with 0, the mean of the training
+        faces. The network knows this value: its convolutions pad with it, and random erasing in
+        training used it.
+    Returns new tensors for the changed views; `views` are not changed.
+    Raises InputError: an unknown region.
     """
     if region not in REGIONS:
         raise InputError(f"hide: region must be one of {', '.join(REGIONS)}, got {region!r}")
@@ -107,7 +107,7 @@ def hide(views: Sequence[Tensor], region: str, layout: RegionLayout) -> list[Ten
 @own_settings()
 @torch.no_grad()
 def without_regions(network: PCNN, views: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Region name → the logits (B, classes) of the face with that region hidden (see hide)."""
+    """Region name → logits (B, classes) of the face with that region hidden (see hide)."""
     layout = network.config.layout
     return {name: network.forward_views(hide(views, name, layout))[0] for name in REGIONS}
 
@@ -116,14 +116,15 @@ def without_regions(network: PCNN, views: Sequence[Tensor]) -> dict[str, Tensor]
 def attributions(
     network: PCNN, views: Sequence[Tensor], classes: Tensor, *, steps: int = STEPS
 ) -> Tensor:
-    """What each pixel of a face adds to the log-odds of a class: integrated gradients.
+    """Integrated gradients: the contribution of each pixel to the log-odds of a class.
 
-    views: six (B, C, h, w), normalised. classes: (B,) int64, which class to ask about.
-    steps: gradients taken for each face, on the straight way from a face that is hidden as a
-        whole (0 everywhere, see hide) to the face.
-    Returns (B, S, S) on the views' device: what all six views say, laid back into the face's
-    square. With many steps it sums to the log-odds of the face less those of the hidden one.
-    Raises InputError: no step.
+    views: six (B, C, h, w), normalised. classes: (B,) int64, the class of each face.
+    steps: number of gradients for each face, along the straight line from a completely hidden
+        face (0 everywhere, see hide) to the face.
+    Returns (B, S, S) on the views' device: the contributions of all six views, added at their
+        places in the face square. With many steps their sum approaches the difference of the
+        log-odds of the face and of the hidden face.
+    Raises InputError: steps is below 1.
     Source: Sundararajan et al. 2017.
     """
     if steps < 1:
@@ -146,11 +147,11 @@ def attributions(
 def heat_maps(
     network: PCNN, views: Sequence[Tensor], classes: Tensor, *, steps: int = STEPS
 ) -> Tensor:
-    """Where in each face lies what speaks for a class.
+    """Heat maps: the places in each face that support a class.
 
-    views, classes, steps: as for `attributions`, of which this is the smoothed positive part,
-    each map scaled to a maximum of 1.
-    Returns (B, S, S) of 0…1 on the views' device; all 0 where nothing speaks for the class.
+    views, classes, steps: as for `attributions`. A heat map is their smoothed positive part,
+        scaled to a maximum of 1.
+    Returns (B, S, S) of 0…1 on the views' device; all 0 for a face without support.
     Raises InputError: as `attributions`.
     """
     added = attributions(network, views, classes, steps=steps)
@@ -159,7 +160,7 @@ def heat_maps(
 
 
 def heat_shares(heat: Tensor, layout: RegionLayout) -> Tensor:
-    """How much of each map's heat lies in each region.
+    """The share of each map's heat in each region.
 
     heat: (B, S, S), ≥ 0. Returns (B, 5) in the order of REGIONS; rows sum to 1, or to 0 for a
     map without heat.
@@ -174,9 +175,10 @@ def heat_shares(heat: Tensor, layout: RegionLayout) -> Tensor:
 
 
 def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
-    """Spearman's, of each map with the one at its place: (B, H, W) twice → (B,) of -1…1.
+    """Spearman's rank correlation of each map with the other at the same index.
 
-    0 where a map is all of one value. Raises InputError: different shapes.
+    maps, others: (B, H, W). Returns (B,) of -1…1; 0 for a constant map.
+    Raises InputError: different shapes.
     """
     if maps.shape != others.shape:
         raise InputError(
@@ -186,19 +188,19 @@ def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
 
 
 def cascade(network: PCNN) -> tuple[str, ...]:
-    """The parts of a network that can be randomised, from the answer down to the pixels."""
+    """The parts of a network that can be randomised, from the head down to the first layer."""
     trunk = find_backbone(network.config.backbone).parts
     return ("expression_head", "layer4", "interaction", *trunk)
 
 
 @own_settings(gradients=True)
 def randomised(network: PCNN, parts: Iterable[str], seed: int) -> PCNN:
-    """A copy of a network of which some parts are as before any training.
+    """A copy of a network with some parts initialised at random.
 
-    parts: of `cascade(network)`; the stages of the trunks are meant in all six.
-    This is the model randomisation test of Adebayo et al. 2018: a map that stays the same
+    parts: of `cascade(network)`. A stage of the trunks is randomised in all six.
+    It serves the model randomisation test of Adebayo et al. 2018: a map that does not change
     shows the face's edges, not the network's reasons.
-    Raises InputError: no such part.
+    Raises InputError: an unknown part.
     """
     parts, known = set(parts), cascade(network)
     if not parts <= set(known):
@@ -221,7 +223,7 @@ def _explain(
     views: Sequence[Tensor],
     squares: Sequence[NDArray[np.uint8]],
 ) -> list[Explanation]:
-    """Explanations of B faces from their six views (B, C, h, w) and squares to be drawn."""
+    """Explanations of B faces, from their six views (B, C, h, w) and squares for drawing."""
     classes = network.config.classes
     with torch.no_grad():
         logits, own = weights.answer(network.forward_views, views)
@@ -253,8 +255,8 @@ def _explain(
 
 
 def _gradients(network: PCNN, views: Sequence[Tensor], classes: Tensor) -> tuple[Tensor, ...]:
-    """Of the classes' log-odds, with respect to each view."""
-    # The caller may be in inference mode, which gradients do not work in.
+    """Gradients of the classes' log-odds with respect to each view."""
+    # The caller may be in inference mode, where gradients are not available.
     with torch.inference_mode(False), torch.enable_grad():
         leaves = [view.clone().requires_grad_() for view in views]
         logits, _ = network.forward_views(leaves)
@@ -265,7 +267,7 @@ def _gradients(network: PCNN, views: Sequence[Tensor], classes: Tensor) -> tuple
 
 
 def _ranks(maps: Tensor) -> Tensor:
-    """(B, H, W) → (B, H · W): places in ascending order less their mean; equal values share one."""
+    """Centred ranks (B, H · W) of maps (B, H, W); equal values share their mean rank."""
     rows = []
     for row in maps.flatten(1):
         _, places, counts = row.unique(return_inverse=True, return_counts=True)
@@ -276,7 +278,7 @@ def _ranks(maps: Tensor) -> Tensor:
 
 
 def _modules(network: PCNN, part: str) -> list[nn.Module]:
-    """What a name of `cascade` stands for; a trunk's first convolution has its norm with it."""
+    """The modules of a name of `cascade`; conv1 of a trunk includes its norm."""
     if part not in find_backbone(network.config.backbone).parts:
         return [network.get_submodule(part)]
     found = [trunk.get_submodule(part) for trunk in network.trunks.values()]
@@ -286,7 +288,7 @@ def _modules(network: PCNN, part: str) -> list[nn.Module]:
 
 
 def _start_again(module: nn.Module) -> None:
-    """Weights as training starts with, but for the registration, which starts at zero."""
+    """Draw new initial weights; unlike in training, the registration is random, too."""
     for each in module.modules():
         if isinstance(each, (nn.BatchNorm2d, nn.Linear)):
             each.reset_parameters()

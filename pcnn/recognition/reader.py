@@ -1,4 +1,4 @@
-"""Faces that are found already, read: their expressions, vectors and explanations."""
+"""Reading of located faces: their expressions, embeddings and explanations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pcnn.embeddings.heads import Head, Vectors, unit_norm
-from pcnn.engines.classifier import Prepared
+from pcnn.engines.classifier import PreparedClassifier
 from pcnn.errors import InputError
 from pcnn.faces.views import cut_views
 from pcnn.networks.regions import VIEWS
@@ -27,18 +27,19 @@ _Result = TypeVar("_Result")
 
 
 class FaceReader:
-    """The expression network, ready for inference, and all that is needed to understand it.
+    """The expression network, ready for inference, with its calibration and classes.
 
-    loaded: its network on `device`. prepared: the network, see engines.prepare_classifier.
-    head: gives labels and scores in place of the network's own; None for none.
+    loaded: weights with the network on `device`.
+    prepared: the network, see select.prepare_classifier.
+    head: replaces the network's own labels and scores; None without one.
     min_confidence: below it a face's label is "uncertain".
-    Safe to use from several threads.
+    Several threads may use it.
     """
 
     def __init__(
         self,
         loaded: ExpressionWeights,
-        prepared: Prepared,
+        prepared: PreparedClassifier,
         head: Head | None,
         device: torch.device,
         *,
@@ -54,27 +55,27 @@ class FaceReader:
 
     @property
     def embedding_size(self) -> int:
-        """D: the values of a face's vector."""
+        """D, the number of values of a face's embedding."""
         return self._loaded.network.config.features
 
     def expressions(
         self, pictures: Sequence[Picture], transforms: Sequence[Transforms]
     ) -> list[Expression]:
-        """The expressions of all faces, across pictures.
+        """The expressions of all faces of all pictures, in order.
 
-        transforms: of each picture's faces.
+        transforms: for each picture those of its faces.
         """
         return self._read(pictures, transforms, self._read_views)
 
     def vectors(self, pictures: Sequence[Picture], transforms: Sequence[Transforms]) -> Vectors:
-        """The vectors of all faces, (faces, D) float32 of unit norm, across pictures."""
+        """The embeddings of all faces of all pictures, (faces, D) float32 of unit norm."""
         rows = self._read(pictures, transforms, lambda views: list(self._embed_views(views)))
         return np.array(rows, np.float32).reshape(-1, self.embedding_size)
 
     def explanations(
         self, pictures: Sequence[Picture], transforms: Sequence[Transforms]
     ) -> list[Explanation]:
-        """Why all faces are read as they are, across pictures; of the likeliest class, sure or not.
+        """The explanations of all faces of all pictures, in order, for their likeliest classes.
 
         Raises InputError: there is a head.
         """
@@ -90,7 +91,7 @@ class FaceReader:
         transforms: Sequence[Transforms],
         read: Callable[[Sequence[Tensor]], list[_Result]],
     ) -> list[_Result]:
-        """What `read` makes of the views of all faces, some at a time."""
+        """The results of `read` for the views of all faces, computed in chunks."""
         loaded = self._loaded
         views = cut_views(
             [picture.pixels for picture in pictures],
@@ -118,7 +119,7 @@ class FaceReader:
         logits, region_logits = loaded.answer(self._prepared.forward_views, views)
         answers = [loaded.probabilities(logits)]
         answers += [loaded.probabilities(own, name) for name, own in region_logits.items()]
-        scores, *every = torch.stack(answers).cpu()  # fetched together
+        scores, *every = torch.stack(answers).cpu()  # one transfer for all
         regions = dict(zip(region_logits, every, strict=True))
         return [
             expression_of(

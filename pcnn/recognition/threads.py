@@ -1,4 +1,4 @@
-"""Batches worked on side by side by threads: results in order, a bounded number in memory."""
+"""Parallel processing of batches by threads, with ordered results and bounded memory."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import torch
 _Batch = TypeVar("_Batch")
 _Result = TypeVar("_Result")
 
-# Held while torch's common number of threads is for a moment that of a worker.
+# Held while torch's default number of threads has temporarily a worker's value.
 _SHARING = threading.Lock()
 
-# Beyond so many, threads wait for each other's Python more than they gain.
+# With more threads the waiting for Python's global lock costs more than they gain.
 _MOST_WORKERS = 4
 
 
 def worker_count(device: torch.device) -> int:
-    """How many threads should work on batches side by side.
+    """The number of threads that process batches in parallel.
 
-    On a CPU as many as torch may use, up to four, each with its share of them: small operations
-    gain little from several threads, whole batches all there is. On a GPU two, so that pictures
-    are read while others are computed.
+    On a CPU this is torch's number of threads, at most four. Each worker gets its share of torch's
+    threads, because small operations gain little from several threads. On a GPU it is two, so
+    that pictures are loaded while others are computed.
     """
     return min(_MOST_WORKERS, torch.get_num_threads()) if device.type == "cpu" else 2
 
@@ -33,13 +33,13 @@ def worker_count(device: torch.device) -> int:
 def in_order(
     batches: Iterable[_Batch], work: Callable[[_Batch], _Result], *, workers: int
 ) -> Iterator[_Result]:
-    """What `work` makes of each batch, in order.
+    """The results of `work` for each batch, in order.
 
-    batches: taken as they are needed, by the thread that takes the results. At most one more than
-        `workers` of them are at hand at a time, results that nobody took included.
-    work: called from `workers` threads at once, torch's threads shared out among them.
-    Raises what `work` or `batches` raise, after the results of the batches before; later
-    batches are then given up.
+    batches: read when needed, in the thread that takes the results. At most `workers` + 1 batches
+        are in memory, including results not taken yet.
+    work: called from `workers` threads at the same time; they share torch's threads.
+    Raises the errors of `work` and `batches`, after the results of earlier batches. Later batches
+        are then cancelled.
     """
     waiting: deque[Future[_Result]] = deque()
     failure: Exception | None = None
@@ -67,25 +67,25 @@ def in_order(
 
 
 def _share_out_threads(executor: ThreadPoolExecutor, workers: int) -> None:
-    """Starts all workers, each with its share of the threads that torch may use here.
+    """Start all workers, each with its share of torch's threads.
 
-    To set a thread's number sets that of threads still to come too, and they should have all:
-    so the workers start together and the number is put back before any of them works.
+    A thread that sets its number also changes the default of later threads, which should keep the
+    full number. So all workers start together, and the default is restored before they work.
     """
     met = threading.Barrier(workers)
 
     def take(share: int) -> None:
-        torch.get_num_threads()  # a thread that was never asked takes the common number later
+        torch.get_num_threads()  # fixes this thread's number, else it takes the default later
         torch.set_num_threads(max(1, share))
-        met.wait()  # each share to another thread
+        met.wait()  # so that each share goes to another thread
 
     with _SHARING:
         threads = torch.get_num_threads()
-        # The first ones get what is left over.
+        # The first workers get the remainder.
         shares = [threads // workers + (place < threads % workers) for place in range(workers)]
         try:
             for started in [executor.submit(take, share) for share in shares]:
                 started.result()
         finally:
-            met.abort()  # where a thread could not be had, the others should not wait for it
+            met.abort()  # if a thread could not start, the others must not wait for it
             torch.set_num_threads(threads)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pcnn import Recognizer, weights
 from pcnn.engines import classifier as inference
 from pcnn.engines import trunks as products
-from pcnn.engines.classifier import _kept, prepare
+from pcnn.engines.classifier import _local, prepare
 from pcnn.errors import InputError
 from pcnn.networks.pcnn import PCNN, FaceNet, ModelConfig
 from pcnn.networks.regions import REGIONS
@@ -202,10 +202,10 @@ def test_buffers_go_with_the_network() -> None:
     network = _pcnn(48)
     prepared = prepare(network)
     prepared.forward_views(_views(network, 1))
-    before = len(_kept.programs)
+    before = len(_local.programs)
     del prepared
     gc.collect()
-    assert len(_kept.programs) == before - 1
+    assert len(_local.programs) == before - 1
 
 
 def test_a_prepared_network_can_be_sent_to_another_process() -> None:

@@ -21,7 +21,7 @@ from pcnn.engines.convolutions import (
     used_taps,
     with_zeros,
 )
-from pcnn.engines.folding import folded
+from pcnn.engines.folding import fold_norm
 
 # Sums of up to 9 · 24 products of order 1 in another order: 2⁻²⁴ of each, some hundred times.
 SAME = {"rtol": 1e-4, "atol": 1e-4}
@@ -43,10 +43,10 @@ def test_a_norm_folded_by_hand() -> None:
         norm.running_mean.fill_(3)  # type: ignore[union-attr]
         norm.running_var.fill_(16)  # type: ignore[union-attr]
     # (6 x + 5 - 3) / 4 · 2 + 7 = 3 x + 8
-    weight, bias = folded(convolution, norm)
+    weight, bias = fold_norm(convolution, norm)
     assert (weight.item(), bias.item()) == (3, 8)
-    assert [part.item() for part in folded(convolution, nn.Identity())] == [6, 5]
-    assert folded(nn.Conv2d(2, 3, 1, bias=False))[1].tolist() == [0, 0, 0]
+    assert [part.item() for part in fold_norm(convolution, nn.Identity())] == [6, 5]
+    assert fold_norm(nn.Conv2d(2, 3, 1, bias=False))[1].tolist() == [0, 0, 0]
 
 
 def test_patches_by_hand() -> None:

@@ -23,7 +23,7 @@ from pcnn import load_image
 from pcnn.devices import upload
 from pcnn.engines import cuda_graphs as captured
 from pcnn.engines.classifier import prepare
-from pcnn.engines.cuda_graphs import SIZES, Captured
+from pcnn.engines.cuda_graphs import SIZES, CudaGraphs
 from pcnn.faces.detector import Detector
 from pcnn.networks.pcnn import PCNN, ModelConfig
 
@@ -105,7 +105,7 @@ def assert_same(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
 @pytest.mark.parametrize("inference", [False, True])
 def test_any_number_of_faces(inference: bool) -> None:
     recorder = Recorder()
-    answer = Captured(compute, recorder)
+    answer = CudaGraphs(compute, recorder)
     with torch.inference_mode(inference):
         for faces in (1, 3, 2, 4, 0, 128, 300, 3, 1, 300):
             assert_same(answer(views_of(faces, faces)), compute(views_of(faces, faces)))
@@ -117,7 +117,7 @@ def test_any_number_of_faces(inference: bool) -> None:
 def test_the_first_sizes_that_come_again_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(captured, "MOST_KEPT", 2)
     recorder = Recorder()
-    answer = Captured(compute, recorder)
+    answer = CudaGraphs(compute, recorder)
     for faces in (1, 1, 2, 2, 1, 4, 4, 4, 2, 1):
         assert_same(answer(views_of(faces, faces)), compute(views_of(faces, faces)))
     assert recorder.recorded == [1, 2] and recorder.replays == 2 + 5
@@ -133,14 +133,14 @@ def test_what_is_too_large_for_the_memory_is_computed_call_by_call(largest: int)
             raise torch.OutOfMemoryError("out of memory")
         return compute(views)
 
-    answer = Captured(limited, recorder, (1, largest))
+    answer = CudaGraphs(limited, recorder, (1, largest))
     for faces in (1, 1, 5, 5, 5, 1):
         assert_same(answer(views_of(faces)), compute(views_of(faces)))
     assert recorder.recorded == [1] and answer._recordable
 
 
 def test_earlier_answers_stay() -> None:
-    answer = Captured(compute, Recorder())
+    answer = CudaGraphs(compute, Recorder())
     answer(views_of(2))
     first = answer(views_of(2, 1))
     kept = [found.clone() for found in first]
@@ -150,7 +150,7 @@ def test_earlier_answers_stay() -> None:
 
 def test_each_dtype_has_its_own_passes() -> None:
     recorder = Recorder()
-    answer = Captured(compute, recorder)
+    answer = CudaGraphs(compute, recorder)
     for dtype in (torch.float32, torch.float64) * 3:
         found = answer(views_of(1, dtype=dtype))
         assert found[0].dtype == dtype
@@ -168,7 +168,7 @@ def test_each_dtype_has_its_own_passes() -> None:
     ],
 )
 def test_what_cannot_be_recorded_is_computed_call_by_call(recorder: Recorder, reason: str) -> None:
-    answer = Captured(compute, recorder)
+    answer = CudaGraphs(compute, recorder)
     answer(views_of(4))
     with pytest.warns(RuntimeWarning, match=f"cannot record CUDA graphs.*{reason}") as told:
         found = answer(views_of(3))
@@ -179,7 +179,7 @@ def test_what_cannot_be_recorded_is_computed_call_by_call(recorder: Recorder, re
 
 
 def test_a_caller_s_mistake_is_no_fault_of_the_graphs() -> None:
-    answer = Captured(compute, Recorder())
+    answer = CudaGraphs(compute, Recorder())
     flat, uneven = [view[..., 0] for view in views_of(2)], [views_of(3)[0], views_of(2)[1]]
     for wrong, error in ((flat, IndexError), (uneven, RuntimeError)):
         with pytest.raises(error):
@@ -195,7 +195,7 @@ def test_a_caller_s_mistake_is_no_fault_of_the_graphs() -> None:
 
 
 def test_views_of_another_size_have_their_own_passes() -> None:
-    answer = Captured(compute, Recorder())
+    answer = CudaGraphs(compute, Recorder())
     larger = [torch.rand(2, 3, side, side) for side in (6, 3)]
     for _ in range(3):
         assert_same(answer(views_of(2)), compute(views_of(2)))
@@ -207,7 +207,7 @@ def test_a_caller_s_autocast_does_not_count() -> None:
     def product(views: Sequence[Tensor]) -> list[Tensor]:
         return [views[0][:, 0] @ views[0][:, 0].transpose(1, 2)]
 
-    answer = Captured(product, Recorder())
+    answer = CudaGraphs(product, Recorder())
     views = [torch.rand(2, 1, 4, 4)]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert product(views)[0].dtype == torch.bfloat16
@@ -219,7 +219,7 @@ def test_a_detector_s_passes_by_shape() -> None:
     recorder = Recorder()
     network, plain = (Detector.load("mobilenet")._prepared for _ in range(2))
     for fine, compute_one in network._compute.items():
-        network._recorded[fine] = Captured(compute_one, recorder, (1, 2))
+        network._recorded[fine] = CudaGraphs(compute_one, recorder, (1, 2))
     numbers = np.random.default_rng(0)
     for count, height, fine in ((1, 64, True), (3, 32, False), (2, 32, False)) * 2:
         shape = (height, 64, 3)
@@ -242,7 +242,7 @@ def test_what_a_detector_holds_goes_with_it() -> None:
 
 
 def test_threads_take_turns() -> None:
-    answer = Captured(compute, Recorder())
+    answer = CudaGraphs(compute, Recorder())
 
     def work(seed: int) -> None:
         for faces in (1, 2, 5, 2, 1):
@@ -253,7 +253,7 @@ def test_threads_take_turns() -> None:
 
 
 def test_copies_record_for_themselves() -> None:
-    answer = Captured(compute, captured.CudaRecorder(torch.device("cuda:0")), (1, 2))
+    answer = CudaGraphs(compute, captured.CudaRecorder(torch.device("cuda:0")), (1, 2))
     again = pickle.loads(pickle.dumps(answer))
     assert again._compute is compute and again._recorder._device == torch.device("cuda:0")
     assert again._sizes == (1, 2)
@@ -261,16 +261,16 @@ def test_copies_record_for_themselves() -> None:
 
 def test_calls_follow_each_other_where_nothing_is_recorded() -> None:
     calls = [lambda value=value: torch.tensor(value) for value in (3, 1, 2)]
-    found = captured.side_by_side(calls, torch.device("cpu"))
+    found = captured.parallel_branches(calls, torch.device("cpu"))
     assert [int(each) for each in found] == [3, 1, 2]
 
 
 def test_graphs_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda", 0)
-    assert captured.recorded(compute, cpu) is compute
-    assert isinstance(captured.recorded(compute, cuda), Captured)
+    assert captured.with_cuda_graphs(compute, cpu) is compute
+    assert isinstance(captured.with_cuda_graphs(compute, cuda), CudaGraphs)
     monkeypatch.setenv("PCNN_GRAPHS", "0")
-    assert captured.recorded(compute, cuda) is compute
+    assert captured.with_cuda_graphs(compute, cuda) is compute
 
 
 @needs_gpu
@@ -366,8 +366,8 @@ def refuse_a_recording() -> None:
         return [views[0].sum((1, 2, 3)) + float(views[0].mean())]  # waits for the GPU
 
     before = torch.cuda.current_stream()
-    good = Captured(lambda views: [2 * views[0]], captured.CudaRecorder(torch.device("cuda", 0)))
-    answer = Captured(waits, captured.CudaRecorder(torch.device("cuda", 0)))
+    good = CudaGraphs(lambda views: [2 * views[0]], captured.CudaRecorder(torch.device("cuda", 0)))
+    answer = CudaGraphs(waits, captured.CudaRecorder(torch.device("cuda", 0)))
     views = [torch.rand(2, 1, 4, 4).cuda()]
     for _ in range(2):
         good(views)
@@ -415,7 +415,7 @@ class Scarce(Recorder):
 
 
 def test_memory_that_runs_out_while_recording_refuses_that_size_alone() -> None:
-    answer = Captured(compute, Scarce())
+    answer = CudaGraphs(compute, Scarce())
     for _ in range(3):
         assert_same(answer(views_of(2)), compute(views_of(2)))
     assert answer._recordable and list(answer._passes.values()) == [None]
@@ -423,7 +423,7 @@ def test_memory_that_runs_out_while_recording_refuses_that_size_alone() -> None:
 
 def test_memory_that_ran_out_before_is_no_reason_of_a_refusal() -> None:
     """A caller tries smaller batches while the error of a larger one is handled."""
-    answer = Captured(compute, Refusing())
+    answer = CudaGraphs(compute, Refusing())
     try:
         raise torch.OutOfMemoryError("the caller's")
     except torch.OutOfMemoryError:

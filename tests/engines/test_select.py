@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pcnn import Recognizer, load_image
-from pcnn.engines import cache as kept_graphs
+from pcnn.engines import cache as graph_cache
 from pcnn.engines import select as engines
 from pcnn.engines import sessions
 from pcnn.engines.cache import write_onnx
@@ -380,9 +380,9 @@ def test_a_cache_that_cannot_be_written_is_named(
 ) -> None:
     (tmp_path / "pcnn").write_text("a file where the folder would be")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(kept_graphs, "_fingerprint", lambda *_: "0")
+    monkeypatch.setattr(graph_cache, "_fingerprint", lambda *_: "0")
     with pytest.raises(WeightsError, match=r"cannot be written \(.*\); set \$XDG_CACHE_HOME"):
-        kept_graphs.kept(
+        graph_cache.cached_file(
             *(ViewsGraph(_small_face_net()), "classifier.onnx", write_onnx),
             announced="making it …",
         )

@@ -24,7 +24,7 @@ from pcnn.commands import train_expression as expression_command
 from pcnn.commands.saliency import draw_row
 from pcnn.datasets.labels import FaceSet
 from pcnn.embeddings.heads import unit_norm
-from pcnn.engines.folding import beheaded
+from pcnn.engines.folding import split_head
 from pcnn.evaluation.logits import predict_logits
 from pcnn.faces.resampling import resample, to_planes
 from pcnn.images.loading import load_image
@@ -317,7 +317,7 @@ def test_the_recognizer_obeys(plain: Path, weighed: Path) -> None:
     scores = list(found.scores.values())
     assert scores == pytest.approx((logits[0] / 0.5).softmax(0).tolist(), abs=1e-3)
     assert np.abs(np.subtract(scores, list(other.scores.values()))).max() > 0.01
-    bare, _ = beheaded(network)
+    bare, _ = split_head(network)
     vector, _ = bare.forward_views(network.cut(product))
     expected = unit_norm(vector.numpy())[0]
     np.testing.assert_allclose(recognizer.embed_crops(picture.numpy()), expected, atol=1e-3)

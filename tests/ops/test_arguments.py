@@ -101,7 +101,7 @@ CASES: list[tuple[Callable[[], object], str]] = [
     ),
     (
         lambda: crop(dtype=torch.int32),
-        "crop_regions: dtype must be a floating one, got torch.int32",
+        "crop_regions: dtype must be floating, got torch.int32",
     ),
     (lambda: stitch(count=4), "stitch_regions: regions must be 5 maps, got 4"),
     (

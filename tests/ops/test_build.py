@@ -240,7 +240,7 @@ def test_a_ninja_that_does_not_run_is_passed_over(
 
 
 def test_a_gpu_older_than_the_kernels_is_refused(log: Path) -> None:
-    with pytest.raises(NativeError, match=r"compiles for no GPU of compute capability 6\.1"):
+    with pytest.raises(NativeError, match=r"cannot compile for GPUs of compute capability 6\.1"):
         build.cuda_module((6, 1), Path)
 
 

@@ -84,7 +84,7 @@ def test_a_module_of_other_sources_is_left_alone(clone: Path, site: Path) -> Non
     assert done.stdout.split()[1] == "None"
     told = [line for line in done.stderr.splitlines() if "pcnn:" in line]
     assert len(told) == 1
-    assert f"{site / 'pcnn'}" in told[0] and "is of other sources" in told[0]
+    assert f"{site / 'pcnn'}" in told[0] and "has other sources" in told[0]
     assert "python setup.py build_ext --inplace" in told[0]
 
 
@@ -95,8 +95,8 @@ def test_a_clone_alone_says_what_to_do(clone: Path) -> None:
     assert done.stdout.split()[1] == "None"
     told = [line for line in done.stderr.splitlines() if "pcnn:" in line]
     assert len(told) == 1
-    assert f"{clone} has none built" in told[0]
-    assert "build them there: python setup.py build_ext --inplace" in told[0]
+    assert f"{clone} has no compiled ops" in told[0]
+    assert "compile them there: python setup.py build_ext --inplace" in told[0]
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ def test_without_the_compiled_module_there_is_one_note_and_the_same_result() -> 
 def test_reference_is_used_without_a_note() -> None:
     done = python(HIDE + CALLS, "reference")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "reference (plain PyTorch), as PCNN_OPS asks" in done.stdout
+    assert "reference (plain PyTorch), chosen by PCNN_OPS" in done.stdout
 
 
 def test_native_refuses_to_fall_back() -> None:

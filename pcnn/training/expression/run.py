@@ -231,7 +231,7 @@ def _portable(options: ExpressionOptions) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def in_its_process(device: str) -> Iterator[str]:
+def process_device(device: str) -> Iterator[str]:
     """The device of this process; with torchrun, one of several.
 
     The process joins torchrun's group for the duration of the block.
