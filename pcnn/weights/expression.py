@@ -17,7 +17,7 @@ from pcnn.networks.mirror import Forward, read_both
 from pcnn.networks.pcnn import PCNN, FaceNet, Learner, ModelConfig
 from pcnn.networks.regions import RegionLayout
 from pcnn.networks.saliency import find_model
-from pcnn.weights.files import WeightsFile, locate, sha256
+from pcnn.weights.files import SPECS, WeightsFile, locate, sha256
 from pcnn.weights.kinds import NETWORK, expression
 from pcnn.weights.schema import Rule, shown
 
@@ -116,7 +116,9 @@ def load_expression(weights: str | Path, labels: str | None = None) -> Expressio
             raise InputError(f"labels {labels!r}: {path} has second labels: {known}")
         network, answers = learner.relabelled(), {"temperature": 1.0, **others[labels]}
     own = answers.get("region_temperatures", {}) if isinstance(network, PCNN) else {}
-    shares = answers.get("class_shares")
+    spec = SPECS.get(str(weights))
+    known = spec.class_shares if spec is not None and labels is None else None
+    shares = answers.get("class_shares", known)
     return ExpressionWeights(
         network=network.eval().requires_grad_(False),
         template=tuple((float(x), float(y)) for x, y in metadata["template"]),

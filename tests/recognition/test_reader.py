@@ -39,6 +39,14 @@ def test_classes_that_are_equally_frequent_by_hand(shared: Path, astronaut: Path
         np.testing.assert_allclose(list(equal.regions[name].values()), odds / odds.sum(), rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["pcnn-ferplus", "small"])
+def test_packaged_weights_know_how_frequent_classes_were(name: str) -> None:
+    loaded = weights.load_expression(name)
+    assert loaded.class_shares is not None and len(loaded.class_shares) == 8
+    assert sum(loaded.class_shares) == pytest.approx(1, abs=1e-4)
+    assert Recognizer(name, device="cpu", prior="uniform").classes == loaded.network.config.classes
+
+
 def test_explanations_are_of_the_same_scores(shared: Path, astronaut: Path) -> None:
     file = WeightsFile(weights.locate("pcnn-ferplus"))
     path = shared.with_name("large.safetensors")
