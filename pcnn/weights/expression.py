@@ -117,8 +117,8 @@ def load_expression(weights: str | Path, labels: str | None = None) -> Expressio
         network, answers = learner.relabelled(), {"temperature": 1.0, **others[labels]}
     own = answers.get("region_temperatures", {}) if isinstance(network, PCNN) else {}
     spec = SPECS.get(str(weights))
-    known = spec.class_shares if spec is not None and labels is None else None
-    shares = answers.get("class_shares", known)
+    packaged = spec.class_shares if spec is not None and labels is None else None
+    shares = answers.get("class_shares", packaged)
     return ExpressionWeights(
         network=network.eval().requires_grad_(False),
         template=tuple((float(x), float(y)) for x, y in metadata["template"]),
