@@ -11,17 +11,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from pcnn.commands.cluster import add_cluster, predict_on_ray, settle_address, wrong_on_ray
 from pcnn.commands.shared import (
     DONE,
     NOTHING_DONE,
     SOME_FAILED,
+    add_cluster,
     add_engine,
     load_recognizer,
     photograph_hint,
     positive,
+    predict_on_ray,
     probability,
     run_command,
+    settle_address,
+    wrong_on_ray,
 )
 from pcnn.errors import InputError, NativeError, WeightsError, counted
 from pcnn.images.files import annotated_names, find_images, shown
