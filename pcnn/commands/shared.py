@@ -78,7 +78,7 @@ def load_recognizer(arguments: argparse.Namespace) -> Recognizer:
     from pcnn.recognition.recognizer import Recognizer
 
     options = recognizer_options(arguments)
-    first = (options.pop(name) for name in ("weights", "detector", "device"))
+    first = [options.pop(name) for name in ("weights", "detector", "device")]
     return Recognizer(*first, **options)
 
 
