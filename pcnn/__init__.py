@@ -12,9 +12,11 @@ from pcnn.version import __version__
 if TYPE_CHECKING:
     from pcnn.errors import InputError, NativeError, WeightsError
     from pcnn.images.loading import load_image
+    from pcnn.recognition.pretrained import from_pretrained
     from pcnn.recognition.recognizer import Recognizer
     from pcnn.results.tables import to_arrow, to_pandas
     from pcnn.results.values import Detection, Explanation, Expression, Face, Prediction
+    from pcnn.weights.hub import push_to_hub
 
 __all__ = [
     "Detection",
@@ -27,7 +29,9 @@ __all__ = [
     "Recognizer",
     "WeightsError",
     "__version__",
+    "from_pretrained",
     "load_image",
+    "push_to_hub",
     "to_arrow",
     "to_pandas",
 ]
@@ -42,7 +46,9 @@ _HOMES = {
     "Prediction": "results.values",
     "Recognizer": "recognition.recognizer",
     "WeightsError": "errors",
+    "from_pretrained": "recognition.pretrained",
     "load_image": "images.loading",
+    "push_to_hub": "weights.hub",
     "to_arrow": "results.tables",
     "to_pandas": "results.tables",
 }

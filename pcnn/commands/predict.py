@@ -11,20 +11,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pcnn.commands.cluster import add_cluster, predict_on_ray, settle_address, wrong_on_ray
 from pcnn.commands.films.options import add_film_arguments, find_inputs, wrong_film_arguments
 from pcnn.commands.outputs import not_written, opened, report_to
 from pcnn.commands.shared import (
     DONE,
     NOTHING_DONE,
     SOME_FAILED,
+    add_cluster,
     add_engine,
     add_reading,
     load_recognizer,
     photograph_hint,
     positive,
+    predict_on_ray,
     probability,
     run_command,
+    settle_address,
+    wrong_on_ray,
 )
 from pcnn.errors import InputError, NativeError, WeightsError, counted
 from pcnn.images.files import annotated_names

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pcnn.commands.process import exit_status, few_collections
 from pcnn.images.files import shown
@@ -26,6 +28,9 @@ _BATCH_SIZE, _CROPS_BATCH_SIZE = 8, 64
 # Cut-out faces rarely exceed these limits; photographs often do.
 _FACE_RATIO, _FACE_PIXELS = 1.6, 1024 * 1024
 _HINT_FILES = 100
+
+# What can be the address of a cluster: anything else after --ray is a picture.
+_ADDRESS = re.compile(r"auto|local|ray://.+|[\w.-]+:\d+")
 
 
 def run_command(  # noqa: PLR0913
@@ -74,16 +79,26 @@ def load_recognizer(arguments: argparse.Namespace) -> Recognizer:
     """
     from pcnn.recognition.recognizer import Recognizer
 
-    return Recognizer(
-        *(arguments.weights, arguments.detector, arguments.device),
-        engine=arguments.engine,
-        precision=arguments.precision,
-        batch_size=step_size(arguments),
-        align_crops=False if arguments.as_they_are else None,
-        labels=getattr(arguments, "labels", None),
-        prior=getattr(arguments, "prior", "data"),
-        min_confidence=getattr(arguments, "min_confidence", 0.0),
-    )
+    options = recognizer_options(arguments)
+    first = [options.pop(name) for name in ("weights", "detector", "device")]
+    return Recognizer(*first, **options)
+
+
+def recognizer_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The same as arguments of Recognizer by name."""
+    return {
+        "weights": arguments.weights,
+        "detector": arguments.detector,
+        "device": arguments.device,
+        "engine": arguments.engine,
+        "precision": arguments.precision,
+        "batch_size": step_size(arguments),
+        "align_crops": False if arguments.as_they_are else None,
+        # Not every command has these.
+        "labels": getattr(arguments, "labels", None),
+        "prior": getattr(arguments, "prior", "data"),
+        "min_confidence": getattr(arguments, "min_confidence", 0.0),
+    }
 
 
 def photograph_hint(files: Sequence[Path]) -> str:
@@ -135,6 +150,64 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         help="how frequent expressions are taken to be: as in training, or equally [%(default)s]",
     )
     add("--labels", metavar="NAME", help="the weights' second labels, such as fer2013")
+
+
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say where a job of many processes runs."""
+    add = parser.add_argument_group("on a cluster, or many processes of this machine").add_argument
+    ray = "share the work out by Ray: auto, host:port, ray://…, or local [local]"
+    add("--ray", nargs="?", const="local", metavar="ADDRESS", help=ray)
+    add("--workers", type=positive, metavar="N", help="recognizers (default: one for each core)")
+    add("--worker-cpus", type=positive, default=1, metavar="N", help="cores of each [1]")
+    add("--worker-gpus", type=share, default=0.0, metavar="X", help="GPUs of each, 0.5 too [0]")
+    add("--partition", type=positive, default=1000, metavar="N", help="pictures in a file [1000]")
+
+
+def settle_address(arguments: argparse.Namespace) -> None:
+    """Take what stands after --ray for a picture where it is no address of a cluster."""
+    if arguments.ray is not None and not _ADDRESS.fullmatch(arguments.ray):
+        arguments.paths.insert(0, arguments.ray)
+        arguments.ray = "local"
+
+
+def wrong_on_ray(arguments: argparse.Namespace) -> str:
+    """What is wrong with the arguments of a job on Ray, or ""."""
+    if arguments.output is None or arguments.format not in ("table", "parquet"):
+        return "--ray writes Parquet files into a folder: give --output FOLDER, and no other format"
+    if arguments.annotate or arguments.explain or arguments.info:
+        return "--ray writes tables alone, so --annotate, --explain and --info have no place"
+    return ""
+
+
+def predict_on_ray(arguments: argparse.Namespace) -> int:
+    """Do what is left of a job on a cluster, and return the exit status.
+
+    Raises InputError, WeightsError: nothing can be done at all, see distributed.runs.
+    """
+    from pcnn.distributed.jobs import JobOptions
+    from pcnn.distributed.runs import Cluster, run
+
+    done = run(
+        arguments.paths,
+        arguments.output,
+        JobOptions(recognizer_options(arguments), arguments.faces, arguments.min_score),
+        Cluster(*(arguments.ray, arguments.workers, arguments.worker_cpus, arguments.worker_gpus)),
+        size=arguments.partition,
+        tell=lambda line: print(f"pcnn-predict: {line}", file=sys.stderr),
+    )
+    if done.missing == done.partitions:
+        return NOTHING_DONE
+    return SOME_FAILED if done.failed or done.missing else DONE
+
+
+def share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from error
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
+    return value
 
 
 def probability(text: str) -> float:

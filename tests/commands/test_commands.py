@@ -373,6 +373,19 @@ def test_nothing_done(fake: FakeRecognizer, photos: Path, capsys: Captured) -> N
             ["a.jpg", "--format", "parquet"],
             "--format parquet writes faces to a file: give --output FILE, and no --info",
         ),
+        (
+            ["--ray", "a.jpg"],
+            "--ray writes Parquet files into a folder: give --output FOLDER, and no other format",
+        ),
+        (
+            ["--ray", "auto", "a.jpg", "--output", "x", "--explain", "y"],
+            "--ray writes tables alone, so --annotate, --explain and --info have no place",
+        ),
+        (
+            ["--ray", "auto", "--output", "x"],
+            "give at least one picture, folder or pattern (or --info)",
+        ),
+        (["a.jpg", "--worker-gpus", "-1"], "argument --worker-gpus: must be at least 0, got -1"),
     ],
 )
 def test_usage_errors(words: list[str], message: str, capsys: Captured) -> None:
@@ -608,6 +621,29 @@ def test_table_comes_after_the_progress_bar_is_gone(
 
 
 # --- information ---
+
+
+@pytest.mark.parametrize(
+    ("words", "address", "paths"),
+    [
+        (["--ray", "photos"], "local", ["photos"]),
+        (["--ray", "a.jpg", "b.jpg"], "local", ["a.jpg", "b.jpg"]),
+        (["photos", "--ray"], "local", ["photos"]),
+        (["--ray", "auto", "photos"], "auto", ["photos"]),
+        (["--ray", "head.lan:6379", "photos"], "head.lan:6379", ["photos"]),
+        (["--ray", "ray://head:10001", "s3://b/c"], "ray://head:10001", ["s3://b/c"]),
+        (["--ray", "file:///a"], "local", ["file:///a"]),
+        (["photos"], None, ["photos"]),
+    ],
+)
+def test_what_follows_ray_is_an_address_or_a_picture(
+    words: list[str], address: str | None, paths: list[str]
+) -> None:
+    parser = argparse.ArgumentParser()
+    commands.add_arguments(parser)
+    arguments = parser.parse_args(words)
+    shared.settle_address(arguments)
+    assert (arguments.ray, arguments.paths) == (address, paths)
 
 
 def test_info(fake: FakeRecognizer, capsys: Captured) -> None:

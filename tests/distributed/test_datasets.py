@@ -157,21 +157,21 @@ def test_errors_and_what_a_cluster_can_hold(ray: Any) -> None:
 
 
 def test_a_killed_job_goes_on(
-    paths: list[str], expected: list[dict[str, Any]], photographs: Path, tmp_path: Path
+    paths: list[str], expected: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     from pyarrow import parquet
 
-    output = tmp_path / "faces.parquet"
+    output, few = tmp_path / "faces.parquet", paths[:60]
     words = [
-        *("--ray", str(photographs), "--output", str(output), "--weights", "small"),
-        *("--workers", "2", "--partition", "15"),
+        *("--ray", *few, "--output", str(output), "--weights", "small"),
+        *("--workers", "2", "--partition", "6"),
     ]
     program = "import sys, cli; sys.exit(cli.predict(sys.argv[1:]))"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", program, *words]
     first = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     try:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 600
         while len(list(output.glob("faces-*.parquet"))) < 3:
             assert first.poll() is None and time.monotonic() < deadline, first.communicate()[1]
             time.sleep(0.05)
@@ -179,16 +179,16 @@ def test_a_killed_job_goes_on(
         first.kill()
         first.wait()
     whole = {path: path.stat().st_mtime_ns for path in output.glob("faces-*.parquet")}
-    assert 3 <= len(whole) < 14, "it was killed in the middle"
+    assert 3 <= len(whole) < 10, "it was killed in the middle"
     again = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=300, check=False
+        command, env=environment, capture_output=True, text=True, timeout=600, check=False
     )
-    assert again.returncode == 1, again.stderr  # ten pictures cannot be read
-    assert f"{len(whole)} of 14 partitions are there already" in again.stderr
-    assert "10 pictures failed" in again.stderr
+    assert again.returncode == 1, again.stderr  # three pictures cannot be read
+    assert f"{len(whole)} of 10 partitions are there already" in again.stderr
+    assert "3 pictures failed" in again.stderr
     assert {path: path.stat().st_mtime_ns for path in whole} == whole, "nothing was read twice"
     table = parquet.read_table(output)
-    assert_same_rows(table.to_pylist(), expected)
+    assert_same_rows(table.to_pylist(), [row for row in expected if row["source"] in few])
     assert json.loads(table.schema.metadata[b"pcnn"])["schema"] == 1
     assert sorted(path.name for path in (output / "_job").iterdir()) == ["plan.json"]
     assert cli.predict(words) == 1, "a finished job starts no Ray"
