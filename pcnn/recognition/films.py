@@ -17,6 +17,7 @@ from pcnn.recognition.batches import Picture
 from pcnn.recognition.threads import in_order, worker_count
 from pcnn.results.frames import Frame, TrackedFace
 from pcnn.results.values import Face
+from pcnn.video.cuts import CutFinder
 from pcnn.video.decoding import DecodedFrame, FilmInfo, FilmReader
 from pcnn.video.smoothing import ScoreFilter, check_smoothing
 from pcnn.video.sources import FilmSource
@@ -111,7 +112,10 @@ class Film:
     def _read(self, known: KnownFaces) -> Iterator[Frame]:
         tracker = Tracker(sure=self._following.sure)
         filters: dict[int, ScoreFilter] = {}
+        cuts = CutFinder()
         for frame, faces in self._recognised(known):
+            if cuts.update(frame.pixels):
+                tracker.end_all()
             # As they are written, so that what is read from a file leads to the same tracks.
             rounded = [_as_written(face) for face in faces]
             numbers = tracker.update(
