@@ -142,10 +142,13 @@ class Film:
         following = self._following
 
         def work(batch: list[_Job]) -> list[tuple[DecodedFrame, Sequence[Face]]]:
-            new = [Picture(frame.pixels, False, "frame") for frame, own in batch if own is None]
-            least = min(UNSURE, following.sure)
-            found = iter(following.find(new, least) if new else [])
-            return [(frame, next(found) if own is None else own) for frame, own in batch]
+            known = [(frame, faces) for frame, faces in batch if faces is not None]
+            if len(known) == len(batch):
+                return known
+            # All of them anew: in a smaller batch the last digits would be others.
+            pictures = [Picture(frame.pixels, False, "frame") for frame, _ in batch]
+            found = following.find(pictures, min(UNSURE, following.sure))
+            return [(frame, faces) for (frame, _), faces in zip(batch, found, strict=True)]
 
         jobs = _with_known(self._reader, known)
         if self._reader.info.live:  # each frame at once: reading ahead would wait for the next
