@@ -19,7 +19,6 @@ settings.load_profile("unhurried")
 # Markers of tests that need an extra: its name, and what it brings.
 EXTRAS = {
     "train": ("train", ("kornia", "sklearn", "matplotlib")),
-    "video": ("video", ("av",)),
     "engines": ("openvino", ("openvino", "onnxruntime", "onnx", "onnxscript")),
     "ray": ("ray", ("ray", "pyarrow", "pandas")),
     "tables": ("tables,supervision", ("pandas", "pyarrow", "supervision")),

@@ -17,6 +17,7 @@ from pcnn.recognition.batches import Picture
 from pcnn.recognition.threads import in_order, worker_count
 from pcnn.results.frames import Frame, TrackedFace
 from pcnn.results.values import Face
+from pcnn.video.cuts import CutFinder
 from pcnn.video.decoding import DecodedFrame, FilmInfo, FilmReader
 from pcnn.video.smoothing import ScoreFilter, check_smoothing
 from pcnn.video.sources import FilmSource
@@ -111,7 +112,10 @@ class Film:
     def _read(self, known: KnownFaces) -> Iterator[Frame]:
         tracker = Tracker(sure=self._following.sure)
         filters: dict[int, ScoreFilter] = {}
+        cuts = CutFinder()
         for frame, faces in self._recognised(known):
+            if cuts.update(frame.pixels):
+                tracker.end_all()
             # As they are written, so that what is read from a file leads to the same tracks.
             rounded = [_as_written(face) for face in faces]
             numbers = tracker.update(
@@ -138,10 +142,13 @@ class Film:
         following = self._following
 
         def work(batch: list[_Job]) -> list[tuple[DecodedFrame, Sequence[Face]]]:
-            new = [Picture(frame.pixels, False, "frame") for frame, own in batch if own is None]
-            least = min(UNSURE, following.sure)
-            found = iter(following.find(new, least) if new else [])
-            return [(frame, next(found) if own is None else own) for frame, own in batch]
+            known = [(frame, faces) for frame, faces in batch if faces is not None]
+            if len(known) == len(batch):
+                return known
+            # All of them anew: in a smaller batch the last digits would be others.
+            pictures = [Picture(frame.pixels, False, "frame") for frame, _ in batch]
+            found = following.find(pictures, min(UNSURE, following.sure))
+            return [(frame, faces) for (frame, _), faces in zip(batch, found, strict=True)]
 
         jobs = _with_known(self._reader, known)
         if self._reader.info.live:  # each frame at once: reading ahead would wait for the next

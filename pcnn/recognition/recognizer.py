@@ -216,8 +216,8 @@ class Recognizer:
         smoothing: seconds over which scores are steadied; None leaves them as they are.
         min_score: the least detection score of somebody new; None leaves it to the detector.
         keep_pixels: give each Frame its pixels; a list of such frames takes much memory.
-        known: faces by frame index, of an earlier run with the same arguments. Frames up to the
-            last of them are read, but no faces looked for; `scores` are to be the raw ones.
+        known: indices of frames with their faces, of an earlier run with the same arguments, by
+            index; `scores` are raw. In batches of frames up to the last no faces are looked for.
         Returns an iterator of Frames, which reads ahead by a few batches (nothing of a live film).
         Raises InputError: PyAV is not installed; not a film, no video in it, no decoder for it;
             a number out of range. While reading: no frame could be decoded.

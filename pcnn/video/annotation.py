@@ -14,7 +14,8 @@ from pcnn.results.frames import Frame, TrackedFace
 from pcnn.results.style import DIM, TEXT, class_colours, letters
 
 SHOWN_S = 4.0  # seconds in the chart
-_LINES = 3  # classes in the chart: those that had most in it
+_LINES = 3  # classes in the chart, those that came highest
+_WORTH_A_LINE = 0.1  # of a class's highest score in it
 _LETTER = 1 / 34  # of the frame's height, for a frame of this shape or wider:
 _SHAPE = 16 / 9
 _LEAST_LETTER = 11  # pixels
@@ -106,7 +107,8 @@ class Annotator:
         ages = np.array([now - time for time, _ in past])
         across = chart.x2 - ages / SHOWN_S * (chart.x2 - chart.x1)
         down = chart.y2 - scores * (chart.y2 - chart.y1)
-        chosen = scores.mean(0).argsort()[::-1][:_LINES]
+        chosen = scores.max(0).argsort()[::-1][:_LINES]
+        chosen = chosen[scores[:, chosen].max(0) >= _WORTH_A_LINE]
         for index in chosen[::-1]:
             points = list(zip(across.tolist(), down[:, index].tolist(), strict=True))
             colour = self._colours[self._classes[index]]

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from pcnn.errors import InputError
 
 SMOOTHING_S = 0.5  # time constant of a face that does not change
-_QUICKER = 0.03  # Hz that the filter's cutoff gains for each unit of log-odds a second
-_SPEED_S = 0.15  # time constant of that speed's own filter
+_QUICKER = 0.05  # Hz that the filter's cutoff gains for each unit of log-odds a second
+_SPEED_S = 0.2  # time constant of that speed's own filter
 _LEAST = 1e-4  # a probability below it says no more than this
 # A face that was away for so many time constants starts anew: what was before says nothing.
 _FORGOTTEN = 4.0
@@ -39,6 +39,7 @@ class ScoreFilter:
         self._temperature = temperature
         self._time: float | None = None
         self._steady: NDArray[np.float64] = np.empty(0)
+        self._before: NDArray[np.float64] = np.empty(0)  # log-odds of the frame before
         self._speed: NDArray[np.float64] = np.empty(0)
 
     def update(self, time: float, scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -53,11 +54,12 @@ class ScoreFilter:
         if seconds > self._forgotten:
             self._steady, self._speed = odds, np.zeros_like(odds)
         else:
-            speed = (odds - self._steady) / seconds
+            speed = (odds - self._before) / seconds
             self._speed = self._speed + _share(seconds, _SPEED_S) * (speed - self._speed)
             cutoff = self._slowest + _QUICKER * float(np.abs(self._speed).max())
             share = _share(seconds, 1 / (2 * math.pi * cutoff))
             self._steady = self._steady + share * (odds - self._steady)
+        self._before = odds
         powers = np.exp((self._steady - self._steady.max()) / self._temperature)
         steady: NDArray[np.float64] = powers / powers.sum()
         return steady

@@ -80,7 +80,7 @@ def _draw_person(
         picture.paste(face, (_MARGIN, top + _STRIP + _CHART - _FACE))
     left, y = _MARGIN + _FACE + 14, top + _STRIP + _CHART - _FACE + 8
     draw.text((left, y), f"person {person.track}", font=letters(20), fill=TEXT, anchor="lm")
-    seen = f"{clock(person.first, 0.1)} – {clock(person.last, 0.1)}"
+    seen = f"{clock(person.first, 0.1)} - {clock(person.last, 0.1)}"
     draw.text((left, y + 25), seen, font=letters(15), fill=DIM, anchor="lm")
     for place, (name, share) in enumerate(list(person.shares.items())[:3]):
         text = f"{name} {share:.0%}"

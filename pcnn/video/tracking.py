@@ -52,6 +52,10 @@ class Tracker:
         """Those of the tracks that are still held, seen or not."""
         return [track.number for track in self._tracks]
 
+    def end_all(self) -> None:
+        """Hold nobody any longer: the next frame shows another scene."""
+        self._tracks = []
+
     def update(
         self, time: float, boxes: Sequence[Box], scores: Sequence[float]
     ) -> list[int | None]:

@@ -9,10 +9,12 @@ from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 
-import av
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import Image
+
+av = pytest.importorskip("av", reason="needs av: pip install 'pcnn[video]'")
 
 Pixels = NDArray[np.uint8]
 RATE = 15
@@ -41,6 +43,16 @@ def scene(
         canvas.paste(picture, (round(x - picture.width / 2), round(y - picture.height / 2)))
     assert canvas.size == (width, height)
     return np.asarray(canvas)
+
+
+def shades(count: int, *, size: tuple[int, int] = (64, 48)) -> list[Pixels]:
+    """Grey frames of width × height, each 4 levels lighter, with a red upper left corner."""
+    frames = []
+    for number in range(count):
+        pixels = np.full((size[1], size[0], 3), 4 * number, np.uint8)
+        pixels[:12, :12] = (255, 0, 0)
+        frames.append(pixels)
+    return frames
 
 
 def write_film(  # noqa: PLR0913

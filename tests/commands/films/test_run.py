@@ -1,0 +1,198 @@
+"""`pcnn-predict` with films: rows, files beside them, broken-off runs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import cli
+import numpy as np
+import pytest
+from films import PEOPLE, av, face, scene, shades, write_film
+from PIL import Image
+
+from pcnn import Recognizer
+from pcnn.commands import shared
+from pcnn.commands.films.options import DEFAULT_SMOOTHING_S, clock
+from pcnn.video.smoothing import SMOOTHING_S
+
+COUNT = 12
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Recognizer:
+    return Recognizer("small", device="cpu")
+
+
+@pytest.fixture
+def folder(
+    shared_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    loaded: Recognizer,
+    astronaut: Path,
+) -> Path:
+    """The current folder, with `media` in it: a film with sound, one of greys, a picture."""
+    monkeypatch.setattr("pcnn.commands.predict.load_recognizer", lambda _: loaded)
+    monkeypatch.chdir(tmp_path)
+    media = tmp_path / "media"
+    media.mkdir()
+    pictures = [face(shared_data / "lfw" / "lfw_faces.tar", name, 120) for name in PEOPLE[::2]]
+    frames = [
+        scene([(pictures[0], 90, 100), (pictures[1], 250 - step, 100)], size=(341, 201))
+        for step in range(COUNT)
+    ]
+    write_film(media / "people.mp4", [frame[:200, :340] for frame in frames], sound_s=0.8)
+    write_film(media / "grey.mkv", shades(COUNT))
+    with Image.open(astronaut) as picture:
+        picture.crop((130, 20, 330, 220)).save(media / "portrait.png")
+    return tmp_path
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_a_folder_of_both_as_csv(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.predict(["media", "--format", "csv"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    rows = rows_of(captured.out)
+    assert [row["source"] for row in rows] == [
+        "media/portrait.png", *["media/people.mp4"] * 2 * COUNT
+    ]  # fmt: skip
+    assert (rows[0]["label"], rows[0]["frame"], rows[0]["track"]) == ("happiness", "", "")
+    assert [(row["frame"], row["track"]) for row in rows[1:]] == [
+        (str(frame), track) for frame in range(COUNT) for track in ("1", "2")
+    ]
+    assert float(rows[-1]["time"]) == pytest.approx((COUNT - 1) / 15, abs=1e-3)
+
+
+def test_json_lines_have_the_same_rows(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    film = "media/people.mp4"
+    assert cli.predict([film, "--format", "csv", "--every", "0.25"]) == 0
+    table = rows_of(capsys.readouterr().out)
+    assert cli.predict([film, "--format", "jsonl", "--every", "0.25"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [{key: str(value) for key, value in line.items()} for line in lines] == table
+    assert [line["frame"] for line in lines] == [0, 0, 4, 4, 8, 8]
+
+
+def test_the_table_has_a_line_for_each_person(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.predict(["media/people.mp4", "media/grey.mkv", "--every", "0.2"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[:4] for line in lines if line[:1] == ["media/people.mp4"]] == [
+        ["media/people.mp4", "1", "0:00.0", "0:00.6"],
+        ["media/people.mp4", "2", "0:00.0", "0:00.6"],
+    ]
+    assert [line[-3:] for line in lines if line[:1] == ["media/grey.mkv"]] == [
+        ["no", "face", "found"]
+    ]
+
+
+def test_what_is_made_of_a_film(folder: Path) -> None:
+    words = ["--annotate", "a", "--timeline", "t", "--subtitles", "s", "--output", "out.txt"]
+    assert cli.predict(["media/people.mp4", *words]) == 0
+    with av.open("a/people.annotated.mp4") as drawn:
+        assert [stream.type for stream in drawn.streams] == ["video", "audio"]
+        frames = list(drawn.decode(video=0))
+    with av.open("a/people.annotated.mp4") as drawn:
+        sound = np.concatenate([f.to_ndarray().ravel() for f in drawn.decode(audio=0)])
+    assert len(frames) == COUNT
+    assert [frame.time for frame in frames] == pytest.approx(np.arange(COUNT) / 15, abs=1e-3)
+    assert len(sound) == pytest.approx(0.8 * 16000, rel=0.15)
+    assert np.abs(sound).max() > 0.1
+    with av.open("media/people.mp4") as source:
+        before = [frame.to_ndarray(format="rgb24") for frame in source.decode(video=0)]
+    changed = np.abs(frames[5].to_ndarray(format="rgb24").astype(int) - before[5]).max(2) > 60
+    assert 0.02 < changed.mean() < 0.4
+    with Image.open("t/people.timeline.png") as picture:
+        assert picture.size[0] == 1600
+        yellow = np.all(np.asarray(picture) == (240, 228, 66), axis=2)  # happiness
+    assert yellow.mean() > 0.02
+    page = Path("t/people.timeline.html").read_text()
+    assert page.count("<section>") == 2 and "person 2" in page
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    cues = Path("s/people.expressions.srt").read_text()
+    assert cues.startswith("1\n00:00:00,000 --> ")
+    assert "1: " in cues and "2: " in cues
+    assert Path("s/people.expressions.vtt").read_text().startswith("WEBVTT\n\n00:00:00.000 --> ")
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_broken_off_run_goes_on_to_the_same_end(
+    folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch, loaded: Recognizer
+) -> None:
+    """Cut anywhere, in the midst of a line, of a frame or of a source."""
+    shutil.copy("media/people.mp4", "media/zweite.mp4")
+    words = ["media", "--format", kind, "--every", "0.13"]
+    assert cli.predict([*words, "--output", "whole"]) == 0
+    whole = Path("whole").read_bytes()
+    looked: list[int] = []
+    predict_video = loaded.predict_video
+
+    def watched(*source: object, **options: object) -> object:
+        known = list(options.pop("known"))  # type: ignore[call-overload]
+        looked.append(len(known))
+        return predict_video(*source, known=known, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loaded, "predict_video", watched)
+    for share in (0.0, 0.08, 0.3, 0.55, 0.9, 1.0):
+        Path("part").write_bytes(whole[: round(share * len(whole))])
+        assert cli.predict([*words, "--output", "part", "--resume"]) == 0
+        assert Path("part").read_bytes() == whole
+    assert max(looked) >= 4  # frames that were not looked at again
+    Path("part").unlink()
+    assert cli.predict([*words, "--output", "part", "--resume"]) == 0
+    assert Path("part").read_bytes() == whole
+
+
+def test_an_output_of_something_else_is_not_gone_on_with(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("other.csv").write_text("a,b\n1,2\n")
+    words = ["media/people.mp4", "--format", "csv", "--output", "other.csv", "--resume"]
+    assert cli.predict(words) == 2
+    assert "other.csv: --resume cannot go on with it" in capsys.readouterr().err
+    assert Path("other.csv").read_text() == "a,b\n1,2\n"
+
+
+def test_a_bad_film_is_named_and_the_others_go_on(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("media/bad.mp4").write_bytes(b"")
+    words = ["media/bad.mp4", "media/gone.mp4", "media/people.mp4", "--format", "csv"]
+    assert cli.predict([*words, "--every", "1"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.splitlines() == [
+        "pcnn-predict: media/bad.mp4: the file is empty (0 bytes)",
+        "pcnn-predict: media/gone.mp4: no such file",
+    ]
+    assert len(rows_of(captured.out)) == 2
+    assert cli.predict(["media/bad.mp4"]) == shared.NOTHING_DONE
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--resume"], "--resume needs --output and --format jsonl or csv"),
+        (["--start", "9", "--end", "0:08"], "--end must be later than --start"),
+        (["--every", "0"], "argument --every: must be seconds above 0, got 0"),
+        (["--start", "1:2:3:4"], "argument --start: must be like 90, 1:30 or 1:02:03.5"),
+    ],
+)
+def test_wrong_usage(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.predict(["film.mp4", *words])
+    assert message in capsys.readouterr().err
+
+
+def test_clock_and_the_default_of_smoothing() -> None:
+    assert [clock(text) for text in ("90", "1:30", "1:02:03.5")] == [90.0, 90.0, 3723.5]
+    assert DEFAULT_SMOOTHING_S == SMOOTHING_S
