@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import Server
+from served import ROOT, Server
 
 from pcnn import Recognizer
-from pcnn.serving.pages import BUILT, PAGE
 
 pytestmark = pytest.mark.browser
 selenium = pytest.importorskip("selenium")
@@ -25,8 +24,8 @@ from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+PAGE = ROOT / "pcnn" / "serving" / "page"  # of the checkout, where `make page` builds
 SECONDS = 120  # for what a busy machine does last
-# The lines of the list by which these pictures are named: photographs of one or more people.
 PHOTOGRAPHS = 12
 
 
@@ -34,9 +33,9 @@ PHOTOGRAPHS = 12
 def server() -> Iterator[Server]:
     if CHROMIUM is None or DRIVER is None:
         pytest.skip("needs Debian's packages chromium and chromium-driver")
-    if not (PAGE / BUILT / "manifest.json").is_file():
+    if not (PAGE / "built" / "manifest.json").is_file():
         pytest.skip("needs the networks of the page: make page")
-    running = Server()
+    running = Server("--page", str(PAGE))
     yield running
     running.stop()
 
@@ -161,7 +160,7 @@ def test_the_page_may_not_send_anything_elsewhere(server: Server, browser: Brows
 
 
 def test_it_works_offline(server: Server, browser: Browser, astronaut: Path) -> None:
-    alone = Server()
+    alone = Server("--page", str(PAGE))
     browser.open(alone)
     browser.until(lambda: browser.js("return document.body.dataset.offline === 'yes'"))
     alone.stop()
