@@ -52,13 +52,12 @@ class Browser:
             *arguments,
         ):
             options.add_argument(argument)
-        self.downloads = folder / "downloads"
-        options.add_experimental_option(
-            "prefs", {"download.default_directory": str(self.downloads)}
-        )
         options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
         self.driver = Chrome(options, ChromeService(str(DRIVER)))
         self.driver.set_script_timeout(SECONDS)
+        self.downloads = folder / "downloads"
+        where = {"behavior": "allow", "downloadPath": str(self.downloads)}
+        self.driver.execute_cdp_cmd("Browser.setDownloadBehavior", where)
 
     def open(self, server: Server) -> None:
         self.driver.get(f"http://127.0.0.1:{server.port}/")
