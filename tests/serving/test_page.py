@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from served import ROOT, Server
 
 from pcnn import Recognizer
@@ -229,3 +230,39 @@ def test_photographs_are_read_as_python_reads_them(
             assert one["scores"] == pytest.approx(other["scores"], abs=0.01), path
             assert one["box"] == pytest.approx(other["box"], abs=1), path
     assert faces >= PHOTOGRAPHS
+
+
+def test_a_camera_is_read_until_it_is_switched_off(
+    server: Server, astronaut: Path, tmp_path: Path
+) -> None:
+    film = tmp_path / "camera.y4m"
+    film.write_bytes(_film(astronaut, 640, 480))
+    browser = Browser(
+        tmp_path,
+        *("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"),
+        f"--use-file-for-fake-video-capture={film}",
+    )
+    try:
+        browser.open(server)
+        browser.find("#camera").click()
+        browser.until(lambda: "happiness" in browser.find("#live-faces").text)
+        browser.until(lambda: "pictures a second" in browser.find("#rate").text)
+        assert browser.find("#camera").get_attribute("aria-pressed") == "true"
+        browser.find("#camera").click()
+        browser.until(lambda: not browser.find("#live").is_displayed())
+        assert browser.js("return document.querySelector('#video').srcObject === null")
+        assert browser.errors() == []
+    finally:
+        browser.close()
+
+
+def _film(picture: Path, width: int, height: int) -> bytes:
+    """Ten frames of a picture, as a camera's film: YUV4MPEG2, colours halved in both directions."""
+    with Image.open(picture) as opened:
+        square = opened.convert("YCbCr").resize((height, height))
+    frame = Image.new("YCbCr", (width, height), (60, 128, 128))
+    frame.paste(square, ((width - height) // 2, 0))
+    light, *colours = frame.split()
+    half = [plane.resize((width // 2, height // 2)).tobytes() for plane in colours]
+    header = f"YUV4MPEG2 W{width} H{height} F25:1 Ip A1:1 C420jpeg\n".encode()
+    return header + 10 * (b"FRAME\n" + light.tobytes() + b"".join(half))

@@ -7,11 +7,10 @@ const RUNNERS_UP = 3;
 const DECISIVE = 0.2;
 const SVG = "http://www.w3.org/2000/svg";
 
-/** A share in whole hundredths, in tenths near 0 and 1: nothing is said to be sure. */
-export function percent(value) {
-  const hundred = 100 * value;
-  if (hundred >= 99.95 && hundred < 100) return "> 99.9 %";
-  return `${hundred > 99 && hundred < 99.95 ? hundred.toFixed(1) : Math.round(hundred)} %`;
+/** A share in whole hundredths, near 1 in tenths rounded down: hardly anything is quite sure. */
+export function percent(share) {
+  const text = share > 0.99 ? (Math.floor(1000 * share) / 10).toFixed(1) : Math.round(100 * share);
+  return `${text} %`;
 }
 export const words = (name) => name.replaceAll("_", " ");
 
