@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import Server
+from PIL import Image
+from served import ROOT, Server
 
 from pcnn import Recognizer
-from pcnn.serving.pages import BUILT, PAGE
 
 pytestmark = pytest.mark.browser
 selenium = pytest.importorskip("selenium")
@@ -25,8 +25,8 @@ from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+PAGE = ROOT / "pcnn" / "serving" / "page"  # of the checkout, where `make page` builds
 SECONDS = 120  # for what a busy machine does last
-# The lines of the list by which these pictures are named: photographs of one or more people.
 PHOTOGRAPHS = 12
 
 
@@ -34,9 +34,9 @@ PHOTOGRAPHS = 12
 def server() -> Iterator[Server]:
     if CHROMIUM is None or DRIVER is None:
         pytest.skip("needs Debian's packages chromium and chromium-driver")
-    if not (PAGE / BUILT / "manifest.json").is_file():
+    if not (PAGE / "built" / "manifest.json").is_file():
         pytest.skip("needs the networks of the page: make page")
-    running = Server()
+    running = Server("--page", str(PAGE))
     yield running
     running.stop()
 
@@ -53,13 +53,12 @@ class Browser:
             *arguments,
         ):
             options.add_argument(argument)
-        self.downloads = folder / "downloads"
-        options.add_experimental_option(
-            "prefs", {"download.default_directory": str(self.downloads)}
-        )
         options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
         self.driver = Chrome(options, ChromeService(str(DRIVER)))
         self.driver.set_script_timeout(SECONDS)
+        self.downloads = folder / "downloads"
+        where = {"behavior": "allow", "downloadPath": str(self.downloads)}
+        self.driver.execute_cdp_cmd("Browser.setDownloadBehavior", where)
 
     def open(self, server: Server) -> None:
         self.driver.get(f"http://127.0.0.1:{server.port}/")
@@ -161,7 +160,7 @@ def test_the_page_may_not_send_anything_elsewhere(server: Server, browser: Brows
 
 
 def test_it_works_offline(server: Server, browser: Browser, astronaut: Path) -> None:
-    alone = Server()
+    alone = Server("--page", str(PAGE))
     browser.open(alone)
     browser.until(lambda: browser.js("return document.body.dataset.offline === 'yes'"))
     alone.stop()
@@ -231,3 +230,39 @@ def test_photographs_are_read_as_python_reads_them(
             assert one["scores"] == pytest.approx(other["scores"], abs=0.01), path
             assert one["box"] == pytest.approx(other["box"], abs=1), path
     assert faces >= PHOTOGRAPHS
+
+
+def test_a_camera_is_read_until_it_is_switched_off(
+    server: Server, astronaut: Path, tmp_path: Path
+) -> None:
+    film = tmp_path / "camera.y4m"
+    film.write_bytes(_film(astronaut, 640, 480))
+    browser = Browser(
+        tmp_path,
+        *("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"),
+        f"--use-file-for-fake-video-capture={film}",
+    )
+    try:
+        browser.open(server)
+        browser.find("#camera").click()
+        browser.until(lambda: "happiness" in browser.find("#live-faces").text)
+        browser.until(lambda: "pictures a second" in browser.find("#rate").text)
+        assert browser.find("#camera").get_attribute("aria-pressed") == "true"
+        browser.find("#camera").click()
+        browser.until(lambda: not browser.find("#live").is_displayed())
+        assert browser.js("return document.querySelector('#video').srcObject === null")
+        assert browser.errors() == []
+    finally:
+        browser.close()
+
+
+def _film(picture: Path, width: int, height: int) -> bytes:
+    """Ten frames of a picture, as a camera's film: YUV4MPEG2, colours halved in both directions."""
+    with Image.open(picture) as opened:
+        square = opened.convert("YCbCr").resize((height, height))
+    frame = Image.new("YCbCr", (width, height), (60, 128, 128))
+    frame.paste(square, ((width - height) // 2, 0))
+    light, *colours = frame.split()
+    half = [plane.resize((width // 2, height // 2)).tobytes() for plane in colours]
+    header = f"YUV4MPEG2 W{width} H{height} F25:1 Ip A1:1 C420jpeg\n".encode()
+    return header + 10 * (b"FRAME\n" + light.tobytes() + b"".join(half))

@@ -52,8 +52,11 @@ export async function readFaces(views, model, run) {
   });
 }
 
-/** How much of the answer goes where the face is hidden: (cells, cells) of 0…1, and the most.
- * view: as faceView gives it. progress: called with 0…1. */
+const logOdds = (p) => Math.log(clamp(p, 1e-6, 1 - 1e-6) / (1 - clamp(p, 1e-6, 1 - 1e-6)));
+
+/** What the answer loses where the face is hidden: heat, (cells, cells) of 0…1, in log-odds, since
+ * the probability of a sure answer hardly moves; most, the largest loss; least, what is then left
+ * of the probability. view: as faceView gives it. progress: called with 0…1. */
 export async function occlusion(view, label, confidence, model, run, progress = () => {}) {
   const { side, mean, classes } = model;
   const cells = Math.round(1 / STEP);
@@ -66,6 +69,7 @@ export async function occlusion(view, label, confidence, model, run, progress = 
     }
   }
   const drops = new Float32Array(places.length);
+  let least = confidence;
   for (let start = 0; start < places.length; start += AT_ONCE) {
     const some = places.slice(start, start + AT_ONCE);
     const batch = new Uint8Array(some.length * view.length);
@@ -84,10 +88,12 @@ export async function occlusion(view, label, confidence, model, run, progress = 
     const { scores } = await run(batch, some.length);
     const own = classes.indexOf(label);
     some.forEach((_, i) => {
-      drops[start + i] = Math.max(0, confidence - scores[i * classes.length + own]);
+      const score = scores[i * classes.length + own];
+      drops[start + i] = Math.max(0, logOdds(confidence) - logOdds(score));
+      least = Math.min(least, score);
     });
     progress(Math.min(1, (start + AT_ONCE) / places.length));
   }
   const most = Math.max(...drops);
-  return { cells, most, heat: drops.map((drop) => (most > 0 ? drop / most : 0)) };
+  return { cells, most, least, heat: drops.map((drop) => (most > 0 ? drop / most : 0)) };
 }

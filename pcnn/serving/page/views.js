@@ -3,9 +3,15 @@
 // Below this the answer is shown as uncertain: another class may well be as likely.
 export const UNCERTAIN = 0.5;
 const RUNNERS_UP = 3;
+// Log-odds: a part that takes less decides nothing.
+const DECISIVE = 0.2;
 const SVG = "http://www.w3.org/2000/svg";
 
-export const percent = (value) => `${Math.round(100 * value)} %`;
+/** A share in whole hundredths, near 1 in tenths rounded down: hardly anything is quite sure. */
+export function percent(share) {
+  const text = share > 0.99 ? (Math.floor(1000 * share) / 10).toFixed(1) : Math.round(100 * share);
+  return `${text} %`;
+}
 export const words = (name) => name.replaceAll("_", " ");
 
 /** An element with attributes (`class`, …) and children (elements or text). */
@@ -99,12 +105,12 @@ export function regionTable(regions) {
   return make("table", { class: "regions" }, make("thead", {}, head), make("tbody", {}, ...rows));
 }
 
-/** What the heat says in words: where the strongest drop lies. */
-export function heatSentence({ heat, cells, most }, label) {
-  if (most < 0.02) return `Hiding a part of the face takes nothing from ${label}.`;
+/** What the heat says in words: where the strongest loss lies, and what it leaves. */
+export function heatSentence({ heat, cells, most, least }, label) {
+  if (most < DECISIVE) return `Hiding any part of the face leaves ${label} as it is.`;
   const at = heat.indexOf(Math.max(...heat));
   const row = ["upper", "middle", "lower"][Math.floor((3 * Math.floor(at / cells)) / cells)];
   const column = ["left", "middle", "right"][Math.floor((3 * (at % cells)) / cells)];
   const place = row === column ? "middle" : `${row} ${column}`;
-  return `Hiding the ${place} of the face takes most from ${label}: ${percent(most)}.`;
+  return `Hiding the ${place} of the face weakens ${label} most, to ${percent(least)}.`;
 }
