@@ -19,7 +19,7 @@ from pcnn.datasets.labels import FaceSet
 from pcnn.devices import own_settings
 from pcnn.embeddings.heads import Head
 from pcnn.engines.export import export, open_file
-from pcnn.engines.portable import FaceGraph, ImageGraph
+from pcnn.engines.export_graphs import FaceGraph, ImageGraph
 from pcnn.evaluation.evaluate import evaluate
 from pcnn.faces.detector import Detector
 from pcnn.networks.saliency import saliency_maps

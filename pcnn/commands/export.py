@@ -12,7 +12,7 @@ from pcnn.commands.shared import positive, run_command
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pcnn.engines.portable import FaceGraph, FileGraph
+    from pcnn.engines.export_graphs import FaceGraph, FileGraph
 
 # The largest numbers of samples that calibrate and check int8.
 _FACES, _PHOTOGRAPHS = 600, 150
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _classifier(arguments: argparse.Namespace) -> tuple[FaceGraph, str]:
-    from pcnn.engines.portable import FaceGraph
+    from pcnn.engines.export_graphs import FaceGraph
     from pcnn.weights.expression import load_expression
     from pcnn.weights.files import DEFAULT_WEIGHTS
 
@@ -82,7 +82,7 @@ def _classifier(arguments: argparse.Namespace) -> tuple[FaceGraph, str]:
 
 
 def _detector(arguments: argparse.Namespace) -> tuple[FileGraph, str]:
-    from pcnn.engines.portable import AnchorsGraph, ImageGraph
+    from pcnn.engines.export_graphs import AnchorsGraph, ImageGraph
     from pcnn.faces.detector import Detector
     from pcnn.weights.files import DEFAULT_DETECTOR
 
@@ -96,7 +96,7 @@ def _detector(arguments: argparse.Namespace) -> tuple[FileGraph, str]:
 
 def _samples(arguments: argparse.Namespace, graph: FileGraph) -> Tensor:
     """Inputs of the graph, uint8: evenly chosen pictures of --calibrate, else patterns."""
-    from pcnn.engines.portable import AnchorsGraph
+    from pcnn.engines.export_graphs import AnchorsGraph
 
     if isinstance(graph, AnchorsGraph):  # it takes any size, channels last
         return _planes(arguments, graph, (3, *_ANY_SIZE)).permute(0, 2, 3, 1)
@@ -115,7 +115,7 @@ def _planes(arguments: argparse.Namespace, graph: FileGraph, shape: tuple[int, .
     if arguments.network == "detector":
         return _photographs(arguments.calibrate, height, width)
     from pcnn.datasets.loading import load_faces
-    from pcnn.engines.portable import FaceGraph
+    from pcnn.engines.export_graphs import FaceGraph
     from pcnn.faces.alignment import align_faces
     from pcnn.faces.detector import Detector
     from pcnn.weights.files import DEFAULT_DETECTOR

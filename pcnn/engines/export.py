@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pcnn.devices import own_settings
-from pcnn.engines.portable import FileGraph, without_messages
+from pcnn.engines.export_graphs import FileGraph
+from pcnn.engines.portable import without_messages
 from pcnn.engines.sessions import Session, open_session, require
 from pcnn.errors import InputError, WeightsError
 from pcnn.version import __version__

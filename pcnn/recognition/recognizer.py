@@ -29,7 +29,6 @@ from pcnn.weights.expression import load_expression
 from pcnn.weights.files import DEFAULT_DETECTOR, DEFAULT_WEIGHTS, sha256
 
 PRIORS = ("data", "uniform")
-
 _Many: TypeAlias = list[Any] | tuple[Any, ...]
 
 
@@ -338,7 +337,7 @@ class Recognizer:
         aligned = "aligned first" if self.finder.align_crops else "taken as they are"
         pairs = [("device", str(self.device)), ("engine", self._engine), *self._weights.facts()]
         pairs += [("detector", self.finder.description), ("pictures of faces", aligned)]
-        return pairs + [(f"op {name}", text) for name, text in describe()]
+        return [*pairs, *((f"op {name}", text) for name, text in describe())]
 
     def _each(
         self,

@@ -18,7 +18,8 @@ from typing import Any
 
 from pcnn.disk import whole_file
 from pcnn.engines.export import export
-from pcnn.engines.portable import AnchorsGraph, FaceGraph, FileGraph, patterns
+from pcnn.engines.export_graphs import AnchorsGraph, FaceGraph, FileGraph
+from pcnn.engines.portable import patterns
 from pcnn.errors import InputError
 from pcnn.faces.detector import Detector
 from pcnn.serving.pages import BUILT, PAGE

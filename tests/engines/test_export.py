@@ -25,7 +25,8 @@ from pcnn.commands.export import _evenly, _size
 from pcnn.engines import export as exporting
 from pcnn.engines import sessions
 from pcnn.engines.export import export, open_file
-from pcnn.engines.portable import FaceGraph, ImageGraph, patterns
+from pcnn.engines.export_graphs import FaceGraph, ImageGraph
+from pcnn.engines.portable import patterns
 from pcnn.errors import InputError, WeightsError
 from pcnn.faces.detector import Detector
 from pcnn.networks.mirror import read_both
@@ -196,7 +197,7 @@ def test_a_detector_s_size_is_of_whole_cells(height: int, width: int) -> None:
 
 def test_weights_with_a_saliency_model_are_refused(loaded: ExpressionWeights) -> None:
     network = PCNN(replace(loaded.network.config, width=8, saliency="spectral_residual"))
-    with pytest.raises(InputError, match=r"through the saliency model spectral_residual, which"):
+    with pytest.raises(InputError, match=r"uses the saliency model spectral_residual, which"):
         FaceGraph(replace(loaded, network=network))
 
 
@@ -331,7 +332,7 @@ def test_a_file_that_answers_otherwise_is_not_written(
 ) -> None:
     monkeypatch.setattr(exporting, "LEAST_AGREEMENT", 1.1)
     monkeypatch.setattr(exporting, "MOST_DIFFERENCE", -1.0)
-    message = r"in int8 only \d+\.\d % of 10 answers are" if int8 else r"a score differs from torc"
+    message = r"int8 agrees with torch on \d+\.\d % of 10" if int8 else r"a score differs from torc"
     with pytest.raises(WeightsError, match=rf"refused.onnx: not written: {message}"):
         exported("refused.onnx", samples=_pixels(30), int8=int8)
     monkeypatch.undo()
