@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from pcnn.distributed.jobs import JobOptions
 
 LOCAL = "local"
-# What can be the address of a cluster: anything else after --ray is a picture.
+# Addresses of clusters; any other text after --ray is a picture.
 _ADDRESS = re.compile(r"auto|local|ray://.+|[\w.-]+:\d+")
-_STORE_BYTES = 100 * 1024 * 1024  # of a local cluster: only names and counts travel
+_STORE_BYTES = 100 * 1024 * 1024  # of a local cluster, which transfers only names and counts
 
 
 def add_cluster(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say where a job runs."""
+    """Add the arguments for running a job on a cluster."""
     group = parser.add_argument_group("on a cluster, or many processes of this machine")
     add = group.add_argument
     add(
@@ -34,7 +34,7 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=LOCAL,
         metavar="ADDRESS",
-        help="share the work out by Ray: auto, host:port, ray://…, or local [local]",
+        help="distribute the work with Ray: auto, host:port, ray://…, or local [local]",
     )
     add("--workers", type=positive, metavar="N", help="recognizers (default: one for each core)")
     add("--worker-cpus", type=positive, default=1, metavar="N", help="cores of each [1]")
@@ -54,7 +54,7 @@ def share(text: str) -> float:
 
 
 def settle_address(arguments: argparse.Namespace) -> None:
-    """Take what stands after --ray for a picture where it is no address."""
+    """Treat the text after --ray as a picture if it is no address."""
     if arguments.ray is not None and not _ADDRESS.fullmatch(arguments.ray):
         arguments.paths.insert(0, arguments.ray)
         arguments.ray = LOCAL

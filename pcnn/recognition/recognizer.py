@@ -208,20 +208,20 @@ class Recognizer:
         keep_pixels: bool = False,
         known: KnownFaces = (),
     ) -> Film:
-        """The faces of people in a film, followed from frame to frame. See docs/video.md.
+        """Track the faces in a film and predict their expressions. See docs/video.md.
 
         source: a path, an address (`rtsp://…`), `camera:0`, `-` for standard input, bytes, or a
             binary file open for reading.
-        every: seconds from one frame to the next that is looked at; None looks at all.
+        every: seconds between analysed frames; None analyses all frames.
         start, end: seconds; frames from `start` on and before `end`.
-        smoothing: seconds over which scores are steadied; None leaves them as they are.
-        min_score: the least detection score of somebody new; None leaves it to the detector.
-        keep_pixels: give each Frame its pixels; a list of such frames takes much memory.
-        known: faces by frame index, of an earlier run with the same arguments. Frames up to the
-            last of them are read, but no faces looked for; `scores` are to be the raw ones.
-        Returns an iterator of Frames, which reads ahead by a few batches (nothing of a live film).
-        Raises InputError: PyAV is not installed; not a film, no video in it, no decoder for it;
-            a number out of range. While reading: no frame could be decoded.
+        smoothing: time constant for smoothing the scores, in seconds; None for raw scores.
+        min_score: the least detection score of a new track; None means the detector's own.
+        keep_pixels: True stores the pixels in each Frame; a list of such frames needs much memory.
+        known: (frame index, faces) of an earlier run with the same arguments, with raw `scores`.
+            Frames up to the last of them are read without face detection.
+        Returns an iterator of Frames, which reads a few batches ahead (not for a live film).
+        Raises InputError: PyAV is not installed; the source is no film, has no video or no
+            decoder; or a number is out of range. While reading: no frame could be decoded.
         """
         following = Following(
             self._faces,
