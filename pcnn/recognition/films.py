@@ -144,9 +144,7 @@ class Film:
             return [(frame, next(found) if own is None else own) for frame, own in batch]
 
         jobs = _with_known(self._reader, known)
-        if (
-            self._reader.info.live
-        ):  # frame by frame, because reading ahead would wait for the next one
+        if self._reader.info.live:  # reading ahead would wait for the next frame
             for job in jobs:
                 yield from work([job])
             return
