@@ -79,14 +79,14 @@ def predict_on_ray(arguments: argparse.Namespace) -> int:
 
     plan, errors = partitions(arguments.paths, arguments.partition)
     for error in errors:
-        _tell(str(error))
+        _complain(str(error))
     if not plan:
         return NOTHING_DONE
     options, output = _options(arguments), arguments.output
     todo = jobs.prepare(output, plan, options)
     waiting = {each.number for each in todo}
     if len(todo) < len(plan):
-        _tell(f"{len(plan) - len(todo)} of {counted(len(plan), 'partition')} are there already")
+        _complain(f"{len(plan) - len(todo)} of {counted(len(plan), 'partition')} already exist")
     done = [
         jobs.outcome(output / jobs.file_name(each.number), each.number)
         for each in plan
@@ -103,11 +103,11 @@ def predict_on_ray(arguments: argparse.Namespace) -> int:
             done += track(outcomes, "partitions", total=len(todo))
     problems = [each.problem for each in done if each.problem]
     for problem in problems:
-        _tell(f"{problem}; the next run tries this partition again")
+        _complain(f"{problem}; the next run tries this partition again")
     if not problems:
         jobs.clear(output)
     faces, failed = sum(each.faces for each in done), sum(each.failed for each in done)
-    _tell(f"{counted(faces, 'face')} in {shown(output)}, {counted(failed, 'picture')} failed")
+    _complain(f"{counted(faces, 'face')} in {shown(output)}, {counted(failed, 'picture')} failed")
     if len(problems) == len(done):
         return NOTHING_DONE
     return SOME_FAILED if failed or errors or problems else DONE
@@ -165,5 +165,5 @@ def _ray(arguments: argparse.Namespace) -> Iterator[None]:
         ray.shutdown()
 
 
-def _tell(line: str) -> None:
+def _complain(line: str) -> None:
     print(f"pcnn-predict: {line}", file=sys.stderr)

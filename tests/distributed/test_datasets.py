@@ -184,7 +184,7 @@ def test_a_killed_job_goes_on(
         command, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert again.returncode == 1, again.stderr  # ten pictures cannot be read
-    assert f"{len(whole)} of 14 partitions are there already" in again.stderr
+    assert f"{len(whole)} of 14 partitions already exist" in again.stderr
     assert "10 pictures failed" in again.stderr
     assert {path: path.stat().st_mtime_ns for path in whole} == whole, "nothing was read twice"
     table = parquet.read_table(output)
