@@ -23,7 +23,7 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 CSRC = ROOT / "csrc"
 # As in the CUDA module, one rounding for each operation: results are the same on every processor.
-# Nobody reads errno or floating-point traps here, and without them more loops vectorise.
+# The code uses neither errno nor floating-point traps; without them more loops vectorise.
 UNIX_FLAGS = [
     *("-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
     *("-Wall", "-Wextra", "-pthread"),

@@ -56,11 +56,11 @@ def upload(values: Tensor, device: torch.device) -> Tensor:
 def own_settings(*, gradients: bool = False) -> Iterator[None]:
     """This package's settings of PyTorch, whatever the caller's are: float32, CPU, no autocast.
 
-    gradients: they can be computed, even where the caller wants none of its own.
+    gradients: True enables gradients, even if the caller has disabled them.
 
-    Public doors are entered by it, as context or as decorator of a function that is no generator.
-    It holds in the calling thread alone: other threads keep what the caller chose, and threads
-    started within must enter it themselves. Where the settings are PyTorch's own it does nothing.
+    Public functions use it as a context, or as a decorator of a function that is no generator. It
+    applies only to the calling thread. Other threads keep the caller's settings, and threads
+    started inside must use it themselves. With PyTorch's default settings it changes nothing.
     """
     _use_one_thread_after_fork()
     with contextlib.ExitStack() as entered:
@@ -77,16 +77,16 @@ def own_settings(*, gradients: bool = False) -> Iterator[None]:
         yield
 
 
-# The process that first came in by a door; threads of PyTorch's live in it alone.
+# The process that first called a public function; PyTorch's threads exist only in it.
 _user: int | None = None
 
 
 def _use_one_thread_after_fork() -> None:
-    """Have PyTorch use one thread in a child that was forked after its parent had used this.
+    """Make PyTorch use one thread in a forked child if the parent has used this package.
 
-    The parent's other threads do not exist there, and OpenMP would wait for them for ever.
+    The parent's other threads do not exist in the child, and OpenMP would wait for them forever.
     """
-    global _user  # noqa: PLW0603 - a process has but one state of this kind
+    global _user  # noqa: PLW0603 - a process has one such state
     process = os.getpid()
     if _user is None:
         _user = process
@@ -96,22 +96,22 @@ def _use_one_thread_after_fork() -> None:
 
 
 def check_process(made_in: int, what: str) -> None:
-    """Raise InputError where something that survives no fork is used in a forked child.
+    """Raise InputError if an object that does not survive a fork is used in a forked child.
 
-    made_in: the number of the process that made it. what: its name in the message.
+    made_in: the id of the process that made it. what: its name in the message.
     """
     if os.getpid() != made_in:
         raise InputError(
-            f"{what} was made before this process was forked, which its threads or its GPU do not "
-            "survive: make it in the child, or start children by 'spawn' or 'forkserver'"
+            f"{what} was made before this process was forked, but its threads or its GPU do not "
+            "survive a fork: make it in the child, or start children by 'spawn' or 'forkserver'"
         )
 
 
 class _Float32(TorchFunctionMode):
-    """What comes of no float64, and was not asked to be float64, is float32.
+    """A mode in which results are float32 unless float64 is requested or among the arguments.
 
-    `torch.set_default_dtype` holds for the whole process: to set it for a moment would change what
-    the caller's other threads make.
+    `torch.set_default_dtype` applies to the whole process. Changing it temporarily would affect
+    the caller's other threads.
     """
 
     def __torch_function__(
@@ -134,16 +134,16 @@ class _Float32(TorchFunctionMode):
         return found
 
 
-# Make floating numbers unless told otherwise.
+# Functions with floating results by default.
 _MAKERS = frozenset(
     (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.eye, torch.linspace)
 )
-# Whose answer has the kind of number that it was asked for.
+# Functions whose result has the requested type.
 _ASKED = frozenset((Tensor.double, torch.from_numpy, Tensor.numpy, Tensor.type))
 
 
 def _asked(values: Sequence[Any]) -> bool:
-    """Whether float64 is among the arguments of a call: as a wish, a tensor or an array."""
+    """Whether float64 is among the arguments of a call: as a dtype, a tensor or an array."""
     return any(
         value is torch.float64
         or getattr(value, "dtype", None) in (torch.float64, "float64")

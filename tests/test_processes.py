@@ -198,9 +198,9 @@ def test_other_engines_say_at_once_that_they_cannot(engine: str) -> None:
         """
     )
     assert printed == (
-        f"engine {engine!r}: the network was made before this process was forked, which its "
-        "threads or its GPU do not survive: make it in the child, or start children by 'spawn' or "
-        "'forkserver'\nhappiness\n"
+        f"engine {engine!r}: the network was made before this process was forked, but its "
+        "threads or its GPU do not survive a fork: make it in the child, or start children by "
+        "'spawn' or 'forkserver'\nhappiness\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""`pcnn-serve`: expressions over HTTP, and the page that reads them in the browser."""
+"""`pcnn-serve`: serve predictions over HTTP, and a page for the browser."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pcnn.commands.shared import (
 )
 
 _EXAMPLES = """examples:
-  pcnn-serve                                    # http://127.0.0.1:8000, for this machine alone
+  pcnn-serve                                    # http://127.0.0.1:8000, only for this machine
   curl --data-binary @photo.jpg http://127.0.0.1:8000/predict
   curl -F pictures=@a.jpg -F pictures=@b.png http://127.0.0.1:8000/predict
   PCNN_TOKEN=secret pcnn-serve --host 0.0.0.0   # for others, who send Authorization: Bearer secret
 """
 _PACKAGES = ("fastapi", "uvicorn", "python_multipart")
-# Connections at a time for each request that may wait: most of them are idle.
+# Connections for each waiting request; most of them are idle.
 _CONNECTIONS = 8
 
 
@@ -30,15 +30,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen at [%(default)s]")
-    add("--port", type=_port, default=8000, help="0: any that is free [%(default)s]")
-    add("--token", default=os.environ.get("PCNN_TOKEN"), help="asked of all [$PCNN_TOKEN, or none]")
-    add("--no-token", action="store_true", help="let everybody in, at whatever address")
+    add("--port", type=_port, default=8000, help="0 for any free port [%(default)s]")
+    add("--token", default=os.environ.get("PCNN_TOKEN"), help="for clients [$PCNN_TOKEN, or none]")
+    add("--no-token", action="store_true", help="allow all clients without a token")
     add("--page", type=Path, metavar="DIR", help="folder of the page [the packaged one]")
-    add("--body", type=positive, default=32, metavar="MB", help="of a request [%(default)s]")
-    add("--pixels", type=positive, default=50, metavar="MP", help="of a picture [%(default)s]")
-    add("--pictures", type=positive, default=32, metavar="N", help="of a request [%(default)s]")
-    add("--seconds", type=positive, default=30, metavar="S", help="for a request [%(default)s]")
-    add("--waiting", type=positive, default=64, metavar="N", help="requests at hand [%(default)s]")
+    add("--body", type=positive, default=32, metavar="MB", help="per request [%(default)s]")
+    add("--pixels", type=positive, default=50, metavar="MP", help="per picture [%(default)s]")
+    add("--pictures", type=positive, default=32, metavar="N", help="per request [%(default)s]")
+    add("--seconds", type=positive, default=30, metavar="S", help="per request [%(default)s]")
+    add("--waiting", type=positive, default=64, metavar="N", help="open requests [%(default)s]")
     add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
     add("--detector", metavar="NAME|FILE", help="mobilenet, resnet50 or a checkpoint")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until SIGINT or SIGTERM; requests at hand are then still answered.
+    """Serve until SIGINT or SIGTERM; open requests are then still answered.
 
     Raises InputError, WeightsError, NativeError: the server cannot be started.
     """
@@ -69,8 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
     token = None if arguments.no_token else arguments.token or None
     if token is None and not arguments.no_token and not is_local(arguments.host):
         raise InputError(
-            f"--host {arguments.host}: others would reach it without a token: give --token TOKEN "
-            "(or $PCNN_TOKEN), or --no-token to let everybody in"
+            f"--host {arguments.host}: others can reach it, so give --token TOKEN (or set "
+            "$PCNN_TOKEN), or --no-token to allow all clients"
         )
     limits = Limits(
         body_bytes=1_000_000 * arguments.body,

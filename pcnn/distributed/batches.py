@@ -1,4 +1,4 @@
-"""Arrow batches of pictures in, Arrow batches of faces out: what every cluster calls."""
+"""Recognition of Arrow batches of pictures, for all kinds of clusters."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ COLUMNS = ("bytes", "path")
 
 
 class BatchRecognizer:
-    """A recognizer in a process of its own, for Arrow tables of pictures.
+    """A recognizer for Arrow tables of pictures, in its own process.
 
     column: "bytes", the contents of picture files, or "path", their paths or URIs.
-    source: the column that names the pictures, taken where it is there; for "path" the path does.
+    source: an optional column with the names of pictures; with "path" the path is the name.
     options: arguments of `Recognizer` by name.
-    threads: how many torch may use in this process; None leaves them as they are.
-    Raises InputError: another column; as `Recognizer` does.
+    threads: torch's number of threads in this process; None does not change it.
+    Raises InputError: another column; also as `Recognizer`.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class BatchRecognizer:
     def __call__(self, table: Any) -> Any:
         """The faces of a pyarrow.Table or RecordBatch of pictures, as a pyarrow.Table.
 
-        Rows come in the order of the pictures, see docs/tables.md; a picture that cannot be read
-        has a row with its error.
+        Rows are in the order of the pictures, see docs/tables.md. An unreadable picture has a row
+        with its error.
         Raises InputError: the table lacks the column.
         """
         names = table.schema.names
@@ -78,10 +78,10 @@ def predict_batches(
 ) -> Iterator[Any]:
     """The faces of an iterator of pyarrow.RecordBatches of pictures, as RecordBatches.
 
-    What Spark's `mapInArrow` calls, see docs/scale.md; one batch is in memory at a time. Each
-    process keeps the recognizer that it made last.
+    A function for Spark's `mapInArrow`, see docs/scale.md. One batch is in memory at a time. Each
+    process keeps its last recognizer.
     column, source, recognizer_options: as for `predict_dataset`.
-    Raises InputError: another column, or data without it; as `Recognizer` does.
+    Raises InputError: another column, or data without it; also as `Recognizer`.
 
     >>> import pyarrow
     >>> from pcnn.distributed import predict_batches
@@ -91,7 +91,7 @@ def predict_batches(
     ['happiness']
     """
     options = tuple(sorted((recognizer_options or {}).items()))
-    recognize = _kept(column, source, options)
+    recognize = _recognizer(column, source, options)
     for batch in batches:
         yield from recognize(batch).combine_chunks().to_batches()
 
@@ -103,6 +103,6 @@ def check_column(column: str, function: str) -> None:
 
 
 @lru_cache(maxsize=1)
-def _kept(column: str, source: str, options: tuple[tuple[str, Any], ...]) -> BatchRecognizer:
-    """This process's recognizer: Spark calls anew for each partition."""
+def _recognizer(column: str, source: str, options: tuple[tuple[str, Any], ...]) -> BatchRecognizer:
+    """This process's recognizer, because Spark calls again for each partition."""
     return BatchRecognizer(column=column, source=source, options=dict(options))

@@ -1,4 +1,4 @@
-"""Ray Data: a dataset of pictures in, a dataset of faces out."""
+"""Recognition of datasets of pictures with Ray Data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pcnn.errors import InputError
 from pcnn.results.tables import needed
 
 
-def predict_dataset(  # noqa: PLR0913 - what a cluster must be told, all by keyword
+def predict_dataset(  # noqa: PLR0913 - all options of a cluster, by keyword
     dataset: Any,
     *,
     column: str = "bytes",

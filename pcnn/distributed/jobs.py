@@ -1,7 +1,7 @@
-"""Jobs that go on where they were killed: a partition of the output is a file, whole or absent.
+"""Resumable jobs: each partition of the output is a file, complete or absent.
 
-Below the output lies a folder `_job`, which readers of Parquet pass over: the plan, by which a
-restart knows that it is the same job, and files that are being written.
+The output has a folder `_job`, which readers of Parquet ignore. It contains the plan, so that a
+restart recognises the same job, and incomplete files.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _JOB = "_job"
 
 @dataclass(frozen=True)
 class JobOptions:
-    """What decides a job's results.
+    """Options that determine a job's results.
 
-    recognizer: arguments of `Recognizer` by name, values that JSON knows.
-    crops: each picture is a face that was cut out already. min_score: as for `Recognizer.predict`.
-    weights_sha256: of the weights' file, which may change while its name stays.
+    recognizer: arguments of `Recognizer` by name, as values for JSON.
+    crops: True if each picture is a cut-out face. min_score: as for `Recognizer.predict`.
+    weights_sha256: of the weights' file, which may change under the same name.
     """
 
     recognizer: Mapping[str, Any] = field(default_factory=dict)
@@ -46,9 +46,9 @@ class JobOptions:
 
 @dataclass(frozen=True)
 class Done:
-    """One partition's outcome: rows that are faces, and pictures that could not be read.
+    """The result of one partition: number of faces, and of unreadable pictures.
 
-    problem: why there is no file; empty where there is one.
+    problem: the reason for a missing file; empty otherwise.
     """
 
     number: int
@@ -58,9 +58,9 @@ class Done:
 
 
 class PartitionRecognizer:
-    """A recognizer in a process of its own, which writes the files of whole partitions.
+    """A recognizer in its own process, which writes the files of partitions.
 
-    threads: how many torch may use in this process; None leaves them as they are.
+    threads: torch's number of threads in this process; None does not change it.
     """
 
     def __init__(self, output: str, options: JobOptions, threads: int | None = None) -> None:
@@ -70,16 +70,16 @@ class PartitionRecognizer:
         self._recognizer = Recognizer(**options.recognizer)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[str]]:
-        """For Ray: a batch with the column `partition`, JSON of Partitions; gives JSON of Dones."""
-        told = [json.loads(text) for text in batch["partition"]]
-        done = [self.write(partition_of(each)) for each in told]
+        """Process Ray's batch with the column `partition`, JSON of Partitions; returns Dones."""
+        partitions = [json.loads(text) for text in batch["partition"]]
+        done = [self.write(partition_of(each)) for each in partitions]
         return {"done": [json.dumps(asdict(each)) for each in done]}
 
     def write(self, partition: Partition) -> Done:
-        """Read one partition's pictures and write its file, unless it is there already.
+        """Read one partition's pictures and write its file, unless it already exists.
 
-        Tried again after a crash, or twice at once, it does no harm: the file gets its name when it
-        is whole, and both have the same rows.
+        It may be repeated after a crash, or run twice at the same time: the file is renamed when
+        it is complete, and both runs write the same rows.
         """
         target = self._output / file_name(partition.number)
         if not target.exists():
@@ -113,10 +113,10 @@ class PartitionRecognizer:
 
 
 def prepare(output: Path, partitions: Sequence[Partition], options: JobOptions) -> list[Partition]:
-    """The partitions that are still to do; makes the output's folder and plan where there is none.
+    """The remaining partitions; makes the output's folder and plan if they are missing.
 
-    Raises InputError: the output is a file, or has results of another job: other pictures,
-    partitions or options.
+    Raises InputError: the output is a file, or has results of another job with other pictures,
+        partitions or options.
     """
     plan = {
         "schema": 1,
@@ -146,7 +146,7 @@ def prepare(output: Path, partitions: Sequence[Partition], options: JobOptions) 
 
 
 def clear(output: Path) -> None:
-    """Delete what killed workers have left unfinished, once all partitions are there."""
+    """Delete incomplete files of killed workers, after all partitions are complete."""
     for left in (output / _JOB).glob("*.parquet"):
         left.unlink(missing_ok=True)
 
@@ -160,11 +160,11 @@ def run_on_ray(  # noqa: PLR0913
     num_cpus: float,
     num_gpus: float,
 ) -> Iterator[Done]:
-    """Do the partitions on the cluster that Ray is connected to; outcomes as they come.
+    """Process the partitions on the cluster of Ray, and yield their results when ready.
 
-    workers, num_cpus, num_gpus: as `concurrency`, … of `predict_dataset`; workers=None takes all
-        cores, as nothing but the workers reads.
-    Raises InputError: as `placement` does.
+    workers, num_cpus, num_gpus: as `concurrency`, … of `predict_dataset`; workers=None uses all
+        cores.
+    Raises InputError: as `placement`.
     """
     ray = ray_modules("pcnn-predict --ray")
     if workers is None:
@@ -184,7 +184,7 @@ def run_on_ray(  # noqa: PLR0913
 
 
 def outcome(path: Path, number: int) -> Done:
-    """What a partition's file has, by its footer alone."""
+    """The result of a partition, from its file's footer."""
     parquet = needed("pyarrow.parquet", "pcnn-predict --ray", "ray")
     about = parquet.read_metadata(path)
     columns = {name: i for i, name in enumerate(about.schema.to_arrow_schema().names)}
@@ -196,12 +196,12 @@ def outcome(path: Path, number: int) -> Done:
 
 
 def file_name(number: int) -> str:
-    """A partition's file in the output; names sort as their numbers do, up to a hundred million."""
+    """The file name of a partition; names sort like numbers, up to a hundred million."""
     return f"faces-{number:08d}.parquet"
 
 
-def partition_of(told: Mapping[str, Any]) -> Partition:
+def partition_of(fields: Mapping[str, Any]) -> Partition:
     """A Partition from its JSON."""
     return Partition(
-        told["number"], tuple(told["pictures"]), told["parquet"], tuple(told["row_groups"])
+        fields["number"], tuple(fields["pictures"]), fields["parquet"], tuple(fields["row_groups"])
     )

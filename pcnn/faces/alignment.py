@@ -1,8 +1,8 @@
-"""Pictures that already are faces, laid so that their landmarks lie where training faces have them.
+"""Alignment of cut-out faces by their landmarks, as in training.
 
-Data sets cut their faces out each in its own way, and users in theirs. A network that was taught on
-aligned faces (`ExpressionWeights.aligned`) is shown such pictures aligned, too, as the faces that
-the detector finds in photographs always are.
+Data sets and users cut out faces in different ways. A network trained on aligned faces
+(`ExpressionWeights.aligned`) needs cut-out faces aligned, too. Faces that the detector finds in
+photographs are always aligned.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ from pcnn.terminal import track
 from pcnn.weights.expression import ExpressionWeights
 from pcnn.weights.files import DEFAULT_DETECTOR
 
-# Before it looks for landmarks the detector, which knows photographs, gets the face at this side
-# and with a frame, in pixels, that goes on with the face's edges.
+# The detector expects photographs. So a face is resized to this side and gets a frame of its edge
+# pixels, both in pixels.
 _SIDE, _FRAME = 96, 48
-# The face meant is the best whose middle lies so near to the picture's, as a share of the side.
+# The largest distance between the middles of face and picture, as a share of the side. The best
+# such face is used.
 _OFF_CENTRE = 0.35
-# Landmarks that are no wider apart, as a share of the side, are none: not every detector has any.
+# The least spread of landmarks, as a share of the side. Some detectors give no real landmarks.
 _LEAST_SPREAD = 0.05
 _FACES_AT_ONCE = 64
 
@@ -45,12 +46,12 @@ _Points: TypeAlias = NDArray[np.float32]
 
 
 def find_landmarks(pictures: Sequence[_Picture], detector: FaceDetector) -> list[_Points | None]:
-    """The landmarks of the face that each picture is, or None where none is surely found.
+    """The landmarks of each cut-out face; None if no face is found with enough confidence.
 
-    pictures: (H, W, 3) uint8 RGB, each a face. detector: its own least score decides.
+    pictures: (H, W, 3) uint8 RGB, each a face. detector: its own least score is used.
     Returns arrays (5, 2), continuous coordinates of the picture.
     """
-    # Such faces stand upright, and the packaged weights were taught on what one look finds.
+    # Such faces are upright, and the packaged weights were trained with a single detection.
     look = detector.detect_upright if isinstance(detector, Detector) else detector.detect
     found = look([_framed(picture) for picture in pictures])
     return [_meant(faces, picture) for faces, picture in zip(found, pictures, strict=True)]
@@ -63,11 +64,11 @@ def crop_transforms(
     config: ModelConfig,
     detector: FaceDetector | None,
 ) -> list[NDArray[np.float32]]:
-    """The maps along which pictures that are faces are cut into views, (1, 6, 2, 3) for each.
+    """The transforms for the views of cut-out faces, (1, 6, 2, 3) for each.
 
     pictures: as for find_landmarks. template: see geometry.face_transforms.
-    detector: finds the landmarks to align by; without one, and where it finds none, the whole
-        picture is taken, stretched to a square.
+    detector: finds the landmarks for the alignment. Without a detector or landmarks, the whole
+        picture is resized to a square.
     """
     landmarks: list[_Points | None] = [None] * len(pictures)
     if detector is not None:
@@ -81,7 +82,7 @@ def crop_transforms(
 def _transforms(
     picture: _Picture, points: _Points | None, template: ArrayLike, config: ModelConfig
 ) -> NDArray[np.float32]:
-    """The maps of a picture that is a face, (1, 6, 2, 3). points: its landmarks, if any."""
+    """The transforms of a cut-out face, (1, 6, 2, 3). points: its landmarks, if any."""
     size, layout = config.size, config.layout
     if points is None or not np.isfinite(points).all():
         return picture_transforms(picture.shape[1], picture.shape[0], size, layout)
@@ -90,10 +91,11 @@ def _transforms(
 
 @own_settings()
 def dataset_landmarks(faces: Tensor, detector: FaceDetector) -> _Points:
-    """The landmarks of a data set's faces, (N, 5, 2); NaN where none are surely found.
+    """The landmarks of a data set's faces, (N, 5, 2); NaN where none are found.
 
-    faces: see align_faces. Kept in the cache folder: a data set is looked through once for each
-    detector. A detector without weights of its own is asked each time.
+    faces: see align_faces.
+    Results are kept in the cache folder, for each data set and detector. Results of a custom
+    detector object are not kept.
     """
     kept = landmarks_file(faces, detector)
     if kept is not None and kept.is_file():
@@ -117,11 +119,11 @@ def dataset_landmarks(faces: Tensor, detector: FaceDetector) -> _Points:
 
 @own_settings()
 def measure_template(faces: Tensor, detector: FaceDetector) -> list[list[float]]:
-    """Where the landmarks of a data set's faces lie on average.
+    """The mean places of the landmarks of a data set's faces.
 
-    faces: see align_faces. Returns five (x, y), fractions of the face's side; the mean over the
-    faces in which they were found.
-    Raises InputError: the detector found no face in any.
+    faces: see align_faces. Returns five (x, y), fractions of the face's side, averaged over the
+    faces with landmarks.
+    Raises InputError: the detector finds no face.
     """
     points = dataset_landmarks(faces, detector)
     found = np.isfinite(points).all((1, 2))
@@ -132,7 +134,7 @@ def measure_template(faces: Tensor, detector: FaceDetector) -> list[list[float]]
 
 
 def landmarks_file(faces: Tensor, detector: FaceDetector) -> Path | None:
-    """Where the landmarks of these faces by this detector are kept; None: nowhere."""
+    """The cache file for the landmarks of these faces by this detector; None without one."""
     if not isinstance(detector, Detector):
         return None
     digest = hashlib.sha256(repr(detector.settings).encode())
@@ -149,10 +151,10 @@ def framing(
     *,
     faces: bool = False,
 ) -> Callable[[_Picture], NDArray[np.float32]]:
-    """A way from a picture (H, W, 3) to the maps of its faces' views, (F, 6, 2, 3).
+    """A function from a picture (H, W, 3) to the transforms of its faces' views, (F, 6, 2, 3).
 
-    detector: what Detector.load takes, None for the default; only loaded if needed.
-    faces: each picture is a face, aligned if the weights ask for it.
+    detector: a name or path for Detector.load; None for the default. It is loaded only if needed.
+    faces: True if each picture is a cut-out face. It is aligned if the weights require it.
     """
     config, template = weights.network.config, weights.template
     finder: Detector | None = None
@@ -174,11 +176,12 @@ def suited_faces(
     faces: Tensor,
     detector: FaceDetector | str | Path = DEFAULT_DETECTOR,
 ) -> tuple[Tensor, int]:
-    """A data set's faces as the weights were taught on them, and how fine those are.
+    """A data set's faces in the form of the weights' training faces, and their `native_size`.
 
-    faces: see align_faces. detector: one, or what Detector.load takes; only loaded if needed.
-    Returns the faces, aligned if the weights ask for it, and the side in pixels of as much detail
-    as the network is to see of them: `native_size` elsewhere.
+    faces: see align_faces. detector: an object, or a name or path for Detector.load, loaded only
+        if needed.
+    Returns the faces, aligned if the weights require it, and the side in pixels that corresponds
+    to the detail for the network, called `native_size` elsewhere.
     """
     if not weights.aligned:
         return faces, weights.native_size
@@ -193,11 +196,11 @@ def suited_faces(
 def align_faces(
     faces: Tensor, template: ArrayLike, size: int, native_size: int, detector: FaceDetector
 ) -> Tensor:
-    """A data set's faces, aligned; as they are, but for their size, where no landmarks are found.
+    """Align a data set's faces. Faces without landmarks are only resized.
 
     faces: (N, H, W) grey or (N, H, W, 3) RGB, uint8. template: see geometry.face_transforms.
-    size: the side of the result in pixels. native_size: see pictures.cut_views.
-    Shows its progress on a terminal's stderr.
+    size: the side of the result in pixels. native_size: see views.cut_views.
+    Shows its progress on stderr, if that is a terminal.
     Returns (N, size, size) or (N, size, size, 3) uint8 on the CPU, in whole levels; without faces
     an empty tensor.
     """
@@ -221,7 +224,7 @@ def align_faces(
 
 
 def _cut_alike(faces: Tensor, maps: Tensor, size: int, footprint: float) -> Tensor:
-    """What ops.crop_regions makes of faces of one size, all of one number of taps at once.
+    """The result of ops.crop_regions for faces of one size, batched by their number of taps.
 
     faces: (B, H, W) or (B, H, W, 3) uint8. maps: (B, 2, 3), from pixels of the view to the face's.
     footprint: see ops.crop_regions. Returns (B, C, size, size) float32, 0…255, on the CPU.
@@ -243,7 +246,7 @@ def _cut_alike(faces: Tensor, maps: Tensor, size: int, footprint: float) -> Tens
 
 
 def _framed(picture: _Picture) -> _Picture:
-    # A large picture is first reduced in whole steps, which is quicker.
+    # A large picture is first reduced by an integer factor, which is quicker.
     resized = Image.fromarray(picture).resize(
         (_SIDE, _SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0
     )
@@ -251,7 +254,7 @@ def _framed(picture: _Picture) -> _Picture:
 
 
 def _meant(faces: Sequence[Detection], picture: _Picture) -> _Points | None:
-    """Of what was found in a framed picture the landmarks of its face, in the picture's pixels."""
+    """The landmarks of the face in the middle of a framed picture, in the picture's pixels."""
     for face in faces:
         left, top, right, bottom = face.box
         x, y = (left + right) / 2 - _FRAME, (top + bottom) / 2 - _FRAME

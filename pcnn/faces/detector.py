@@ -1,4 +1,4 @@
-"""Find faces: images in, boxes with scores and landmarks out."""
+"""Face detection: boxes with scores and landmarks."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ from pcnn.weights.detector import DetectorSettings, read_detector
 
 # The network halves its input five times.
 _STRIDE = 32
-# Pixels that share one forward pass on a CPU: with more, the packaged detector's largest maps pass
-# 32 MB, which glibc fetches anew from the system each time.
+# The most pixels of one forward pass on a CPU. With more, the packaged detector's largest maps
+# exceed 32 MB, which glibc always requests from the system again.
 _PIXELS_PER_PASS = 3 * 640 * 480
-# On a GPU, where it is memory that limits them.
+# The most pixels of one pass on a GPU, where memory limits them.
 _PIXELS_PER_GPU_PASS = 16 * 640 * 640
-# A level reports faces of these shares of the trusted side: they overlap, since two levels may
-# measure the same face a little differently.
+# A level reports faces of these shares of the trusted side. The ranges overlap, because two levels
+# may measure the same face a little differently.
 _RANGE = (0.44, 1.12)
 # Images are halved until a face that fills one, about 0.8 of its side wide, is within the range.
 _ENOUGH = 1.25
-# A halved image is looked at only where the one before it gave a candidate of this score and this
-# share of the trusted side (benchmarks/hints.py counts how surely there is one).
+# A halved image is searched only if the image before it has a candidate of this score and this
+# share of the trusted side (benchmarks/hints.py measures how reliable this is).
 _HINT_SCORE, _HINT_SIDE = 0.3, 0.7
-# Small images are enlarged no more than this: beyond it there is nothing to see.
+# The largest enlargement of small images; more shows no further detail.
 _MOST_ENLARGED = 4
-# Suppression is quadratic: only the best candidates of an image enter it.
+# Suppression has quadratic cost, so only the best candidates of an image are used.
 _MOST_CANDIDATES = 2000
 
 
 @dataclass(frozen=True, eq=False)
 class _Look:
-    """An image as the network sees it.
+    """An image resized for the network.
 
-    pixels: (h, w, 3) uint8 or float32 RGB. scale: what x and y are multiplied by to be the image's.
-    fine: whether the smallest anchors count.
+    pixels: (h, w, 3) uint8 or float32 RGB. scale: factors of x and y to the original image.
+    fine: whether the smallest anchors are used.
     """
 
     pixels: Tensor
@@ -63,19 +63,19 @@ class _Look:
 
 
 class FaceDetector(Protocol):
-    """What finds faces in pictures; `Recognizer(detector=…)` takes an object of the kind."""
+    """The interface of a detector for `Recognizer(detector=…)`."""
 
     def detect(
         self, images: Sequence[NDArray[np.uint8]], *, min_score: float | None = None
     ) -> Sequence[Sequence[Detection]]:
-        """For each image (H, W, 3) uint8 RGB its faces, best first, with their landmarks.
+        """The faces of each image (H, W, 3) uint8 RGB, best first, with their landmarks.
 
-        Faces are aligned by these: one without them cannot be read where it lies in a photograph.
+        The landmarks align the faces, so a face in a photograph cannot be read without them.
         """
 
 
 class OneAtATime:
-    """Somebody's detector, which may not be made for several threads: they wait for each other."""
+    """A custom detector with a lock, because it may not support several threads."""
 
     def __init__(self, detector: FaceDetector) -> None:
         self.description = str(getattr(detector, "description", detector))
@@ -84,17 +84,17 @@ class OneAtATime:
     def detect(
         self, images: Sequence[NDArray[np.uint8]], *, min_score: float | None = None
     ) -> Sequence[Sequence[Detection]]:
-        """As FaceDetector."""
+        """The faces of each image, as from FaceDetector."""
         with self._turn:
             return self._detector.detect(images, min_score=min_score)
 
 
 class Detector:
-    """A RetinaFace with all it needs; finds faces in images.
+    """A RetinaFace with its settings, for finding faces in images.
 
-    network: float32; put in eval mode and moved to `device`.
-    description: of the network, for people. engine: what runs it, one of engines.ENGINES.
-    Holds no state between calls: one detector may serve several threads.
+    network: float32; it is set to eval mode and moved to `device`.
+    description: a text about the network. engine: one of engines.ENGINES.
+    It has no state between calls, so several threads may use it.
     """
 
     @own_settings(gradients=True)
@@ -115,7 +115,7 @@ class Detector:
             memory_format=torch.channels_last,  # type: ignore[call-overload]
         )
         self._prepared = prepare_detector(self.network, settings, engine)
-        # In halved images no face is looked for that the smallest anchors could be meant for.
+        # Halved images are searched only for faces larger than the smallest anchors.
         least = _RANGE[0] * (settings.trusted_side or 0)
         self._always_fine = 2 * max(settings.min_sizes[0]) > least
 
@@ -129,12 +129,12 @@ class Detector:
         settings: DetectorSettings | None = None,
         engine: str = "torch",
     ) -> Detector:
-        """A detector from this project's safetensors or a published RetinaFace checkpoint.
+        """Load a detector from this project's safetensors or a published RetinaFace checkpoint.
 
-        path: a name or file, as in `checkpoints.read_detector`. engine: as in `Detector`.
-        settings: overrules what the file or its family says, as for a checkpoint that somebody
+        path: a name or file, as in `weights.detector.read_detector`. engine: as in `Detector`.
+        settings: replaces the settings of the file or its family, for example for a checkpoint
             trained with other anchors.
-        Raises WeightsError: missing, damaged, or not a RetinaFace; says what is wrong.
+        Raises WeightsError: the file is missing, damaged, or no RetinaFace.
         """
         state, suggested = read_detector(path)
         chosen = settings or suggested
@@ -150,14 +150,14 @@ class Detector:
     def detect(
         self, images: Sequence[NDArray[np.uint8]], *, min_score: float | None = None
     ) -> list[tuple[Detection, ...]]:
-        """Faces of each image, best first, however they lie and in whatever light.
+        """The faces of each image, best first, in any orientation and light.
 
-        images: (H, W, 3) uint8 RGB each, of any sizes; those alike share a forward pass.
-        min_score: least score reported, 0…1; None takes the weights' own.
-        Upright faces in ordinary light are those of `detect_upright`. Where it is sure of none, or
-        sees a face tilted, the image is looked at again (see orientation).
-        Returns one tuple for each image, empty where it has no face; coordinates in the image's
-            own pixels. No images give an empty list.
+        images: (H, W, 3) uint8 RGB each, of any sizes; equal sizes share a forward pass.
+        min_score: the least score, 0…1; None means the weights' own.
+        Upright faces in ordinary light are those of `detect_upright`. If no face is certain, or a
+        face seems tilted, the image is searched again (see orientation).
+        Returns one tuple for each image, empty without faces. Coordinates are in the image's own
+            pixels. No images give an empty list.
         Raises InputError: an image of another shape or type, a score out of range.
         """
         look = partial(self.detect_upright, min_score=min_score)
@@ -166,12 +166,12 @@ class Detector:
     def detect_upright(
         self, images: Sequence[NDArray[np.uint8]], *, min_score: float | None = None
     ) -> list[tuple[Detection, ...]]:
-        """Faces of each image, best first, as the network sees them in the image as it is.
+        """The faces of each image, best first, from a single search of the unchanged image.
 
-        Others than upright ones may be missing, or their landmarks wrong. Where the settings name
-        a trusted side, larger faces are looked for in halved images; images whose longer side is
-        below their least side are enlarged.
-        images, min_score, the result and errors: as for `detect`.
+        Tilted faces may be missing or have wrong landmarks. If the settings have a trusted side,
+        larger faces are searched in halved images. Images whose longer side is below the least
+        side are enlarged.
+        images, min_score, result and errors: as for `detect`.
         """
         least = self.settings.confidence if min_score is None else min_score
         if not 0 <= least <= 1:
@@ -180,7 +180,7 @@ class Detector:
             _check_image(index, image)
         levels = [self._levels(image.shape) for image in images]
         found: list[list[tuple[Detection, ...]]] = [[] for _ in images]
-        whole: dict[int, Tensor] = {}  # the images as first looked at, of which the halved are made
+        whole: dict[int, Tensor] = {}  # the first level of each image, from which others are made
         waiting = list(range(len(images)))
         for depth in range(max(map(len, levels), default=0)):
             looks: list[_Look] = []
@@ -206,7 +206,7 @@ class Detector:
         ]
 
     def _levels(self, shape: Sequence[int]) -> list[int]:
-        """Longest sides at which the network sees an image: whole, halved, quartered, …"""
+        """The longest sides of an image's levels: whole, halved, quartered, …"""
         longest = max(shape[:2])
         enlarged = max(longest, min(self.settings.least_side, _MOST_ENLARGED * longest))
         sides = [min(self.settings.max_side, enlarged)]
@@ -217,7 +217,7 @@ class Detector:
     def _merged(
         self, shape: Sequence[int], sides: list[int], found: list[tuple[Detection, ...]]
     ) -> tuple[Detection, ...]:
-        """Each level's faces of the sizes it is trusted with, the coarser level's word first."""
+        """The faces of all levels, each within its trusted sizes. Coarser levels come first."""
         trusted = self.settings.trusted_side
         if trusted is None or len(found) == 1:
             return found[0]
@@ -233,7 +233,7 @@ class Detector:
     def _detect_once(
         self, looks: Sequence[_Look], least: float
     ) -> list[tuple[tuple[Detection, ...], bool]]:
-        """The faces of each, and whether there may be larger ones than the network is sure of."""
+        """The faces of each image, and whether it may have faces above the trusted side."""
         groups: dict[tuple[int, int, bool], list[int]] = defaultdict(list)
         for index, look in enumerate(looks):
             groups[(*_padded(look.pixels.shape), look.fine)].append(index)
@@ -264,14 +264,14 @@ class Detector:
         return results
 
     def _pixels(self, image: NDArray[np.uint8]) -> Tensor:
-        """(H, W, 3) uint8 RGB → the same on the device; float32 where that is resampled faster."""
+        """An image (H, W, 3) uint8 RGB on the device; float32 on a GPU, for faster resampling."""
         pixels = upload(pixels_tensor(image), self.device)
         return pixels if self.device.type == "cpu" else pixels.float()
 
     def _faces(
         self, predictions: Tensor, anchors: Tensor, scale: tuple[float, float], least: float
     ) -> tuple[tuple[Detection, ...], bool]:
-        """One image's faces, of its predictions (N, 15), and whether there may be larger ones."""
+        """One image's faces from its predictions (N, 15), and whether it may have larger ones."""
         logits, floor = predictions[:, 0], min(least, _HINT_SCORE)
         best = torch.nonzero(logits >= (math.log(floor / (1 - floor)) if floor else -math.inf))[
             :, 0
@@ -299,13 +299,13 @@ class Detector:
 
 
 def _fetched(predictions: Tensor, anchors: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Each image's likeliest predictions, fetched from a GPU together, with their anchors.
+    """Each image's likeliest predictions, copied from a GPU together, with their anchors.
 
-    predictions: (B, N, 15). anchors: (N, 4), on the CPU, where the rest is soon done: so a pass is
-    waited for once, not at each step.
+    predictions: (B, N, 15). anchors: (N, 4), on the CPU. The remaining steps are quick on the CPU,
+    so the program waits for the GPU only once per pass.
     """
     best = predictions[:, :, 0].topk(min(_MOST_CANDIDATES, len(anchors))).indices.sort().values
-    places = best[:, :, None]  # of float32 whole numbers up to 2²⁴ are exact, and anchors are fewer
+    places = best[:, :, None]  # float32 is exact up to 2²⁴, more than the anchors
     rows = predictions.gather(1, places.expand(-1, -1, predictions.shape[2]))
     fetched = torch.cat((rows, places.to(rows)), 2).cpu()
     return [(own[:, :-1], anchors[own[:, -1].long()]) for own in fetched]

@@ -1,7 +1,7 @@
-"""From landmarks to the affine maps along which faces and their regions are cut out.
+"""Affine transforms for cutting out faces and regions, from landmarks.
 
-Two kinds of coordinates: *continuous* ones, in which an image spans 0…width and 0…height (boxes,
-landmarks, templates), and *pixel* ones, which count pixel centres from 0 (transforms).
+There are two kinds of coordinates. In *continuous* ones an image spans 0…width and 0…height; boxes,
+landmarks and templates use them. *Pixel* ones count pixel centres from 0; transforms use them.
 The continuous coordinate of pixel centre p is p + ½.
 """
 
@@ -23,10 +23,10 @@ _UPRIGHT_SPREAD = sum(abs(point) ** 2 for point in _UPRIGHT)
 
 
 def similarity(source: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
-    """The rotation, scale and shift, never a reflection, that best takes source to target.
+    """The best similarity (rotation, scale and shift, without reflection) from source to target.
 
-    source, target: (N, 2) points, N ≥ 2. Returns (2, 3). Best in the sense of least squares
-    (Umeyama 1991). Coincident source points give the shift alone, with scale 0.
+    source, target: (N, 2) points, N ≥ 2. Returns (2, 3), the least-squares solution (Umeyama
+    1991). Coincident source points give scale 0 and only the shift.
     Raises InputError: wrong or different shapes.
     """
     from_points = np.asarray(source, np.float64)
@@ -35,7 +35,7 @@ def similarity(source: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
         raise InputError(f"similarity: source must be (N, 2), N ≥ 2, got {from_points.shape}")
     if to_points.shape != from_points.shape:
         raise InputError(f"similarity: target must be {from_points.shape}, got {to_points.shape}")
-    # In the complex plane a similarity is w ↦ a·w + b, and the best a is a ratio of two sums.
+    # In the complex plane a similarity is w ↦ a·w + b. The best a is a ratio of two sums.
     w = from_points @ (1, 1j)
     z = to_points @ (1, 1j)
     centred = w - w.mean()
@@ -46,13 +46,13 @@ def similarity(source: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
 
 
 def misfit(landmarks: ArrayLike) -> float:
-    """How far landmarks lie from where those of a face seen from the front would.
+    """The deviation of landmarks from those of a frontal face.
 
-    landmarks: (5, 2), in the order of `Detection.landmarks`. They may lie turned anyhow.
+    landmarks: (5, 2), in the order of `Detection.landmarks`, with any rotation.
     Returns the mean distance after the best similarity, in distances between the eyes of the
-    face so placed; infinite where all landmarks coincide or one is not finite.
+    transformed face; infinite if all landmarks coincide or one is not finite.
     """
-    # Five points are too few for arrays to be quick.
+    # For five points plain Python is quicker than arrays.
     points = [complex(x, y) for x, y in np.asarray(landmarks).tolist()]
     middle = sum(points) / len(points)
     points = [point - middle for point in points]
@@ -70,11 +70,11 @@ def face_transforms(
     size: int,
     layout: RegionLayout,
 ) -> NDArray[np.float32]:
-    """For each face the maps from its six views' pixels to the image's pixels.
+    """For each face the transforms from its six views' pixels to the image's pixels.
 
     landmarks: F arrays (5, 2), continuous image coordinates.
-    template: (5, 2), where they lie in the face square, as fractions of its side.
-    size: the side of the face view in pixels. layout: where the regions are cut.
+    template: (5, 2), their places in the face square, as fractions of its side.
+    size: the side of the face view in pixels. layout: the places of the regions.
     Returns (F, 6, 2, 3) in the order of regions.VIEWS; (0, 6, 2, 3) without faces.
     """
     places = np.asarray(template, np.float64) * size
@@ -85,16 +85,13 @@ def face_transforms(
 def picture_transforms(
     width: int, height: int, size: int, layout: RegionLayout
 ) -> NDArray[np.float32]:
-    """The same for a picture that is a face already: it is stretched to the face view.
-
-    Returns (1, 6, 2, 3).
-    """
+    """The transforms (1, 6, 2, 3) of a cut-out face, which is resized to the face view."""
     whole = np.array([[width / size, 0, 0], [0, height / size, 0]])
     return _views(whole, size, layout)[None].astype(np.float32)
 
 
 def _views(face: NDArray[np.float64], size: int, layout: RegionLayout) -> NDArray[np.float64]:
-    """face (2, 3) between continuous coordinates → (6, 2, 3) between pixel coordinates."""
+    """Transforms (6, 2, 3) of the views in pixel coordinates, from `face` (2, 3) in continuous."""
     linear, shift = face[:, :2], face[:, 2]
     views = []
     for box in layout.boxes(size).values():

@@ -1,7 +1,7 @@
-"""Pictures in poor light: dark, washed out, without contrast, tinted.
+"""Correction of poor light: dark, over-exposed, flat or tinted pictures.
 
-The networks know pictures in ordinary light. What lies far outside is brought into it before
-faces are looked for a second time, and face by face before expressions are read.
+The networks were trained on ordinary light. Pictures in very different light are corrected before
+a second search for faces. Each face is corrected before its expression is predicted.
 """
 
 from __future__ import annotations
@@ -15,42 +15,42 @@ from torch import Tensor
 
 from pcnn.networks.pcnn import ModelConfig
 
-# Levels between which all but the darkest and the brightest hundredth of a picture lie.
+# Percentiles that limit a picture's levels: the darkest and brightest hundredth are ignored.
 _PERCENTILES = (1, 99)
-# A picture whose channels reach over so many levels is in ordinary light already.
+# Channels with this range of levels are in ordinary light.
 _FULL_RANGE = 200
-# A channel of fewer levels holds nothing but noise.
+# A channel with a smaller range contains only noise.
 _LEAST_RANGE = 4
-# A face's view is in ordinary light with a mean between these and at least this deviation, of 0…1:
-# so are all 3,500 faces of FER+ valid, and all of lfw (benchmarks/hard_pictures.py).
+# Mean and least deviation of a face's view in ordinary light, of 0…1. All 3,500 faces of FER+ valid
+# and all of lfw are within these limits (benchmarks/hard_pictures.py).
 _FACE_MEAN, _FACE_DEVIATION = (0.08, 0.87), 0.06
-# What another one is given: the medians of FER+ valid.
+# Mean and deviation of a corrected face: the medians of FER+ valid.
 _USUAL_MEAN, _USUAL_DEVIATION = 0.51, 0.21
-# Faces brighter than this on average are read from the darkest channel where that says more.
+# Coloured faces with a higher mean are read from the darkest channel.
 _BRIGHT = 0.8
-# It does in a face whose channels differ by so many levels on average, as no grey face's do.
+# The least mean difference between the channels of a coloured face, in levels.
 _COLOURED = 4
-# So many pixels along a side are enough to know a picture's light.
+# Samples along a side for measuring a picture's light.
 _SAMPLES = 96
-# Where in a face, as shares of its view, its light is read: (2, n).
+# Places of samples in a face, as fractions of its view: (2, n).
 _FACE_PLACES = np.stack(np.meshgrid(*[np.linspace(0.1, 0.9, 5, dtype=np.float32)] * 2)).reshape(
     2, -1
 )
-# Every how many pixels of a view are enough for its mean and deviation.
+# The distance between samples of a view for its mean and deviation, in pixels.
 _FACE_STEP = 4
-# Less deviation, in normalised values, is no face but rounding.
+# Smaller deviations, in normalised values, are only rounding.
 _LEAST_DEVIATION = 1e-3
-# Where more than this share of a picture's pixels has no level below this, it is over-exposed.
+# A picture is over-exposed if more than this share of its pixels has a channel above this level.
 _WHITE, _WHITE_SHARE = 250, 0.25
 
 
 def stretched(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A picture with each of its channels stretched over all levels.
+    """A picture with each channel stretched over all levels.
 
-    picture: (H, W, 3) uint8 RGB. Dark pictures become bright, flat ones contrasty, and a tint
-    goes. Of an over-exposed picture only the darkest channel of each pixel is taken, in which skin
-    keeps its shades longest.
-    Returns `picture` itself where its light is ordinary, else a new array.
+    picture: (H, W, 3) uint8 RGB. Dark pictures become brighter, flat ones get contrast, and tints
+        are removed. For an over-exposed picture only the darkest channel of each pixel is used,
+        because it keeps the shades of skin longest.
+    Returns `picture` itself if its light is ordinary, else a new array.
     """
     few = picture[_few(picture)].reshape(-1, 3)
     if (few.max(1) >= _WHITE).mean() > _WHITE_SHARE:
@@ -65,12 +65,12 @@ def stretched(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def readable(
     picture: NDArray[np.uint8], transforms: NDArray[np.float32], size: int
 ) -> NDArray[np.uint8]:
-    """The picture that faces are to be cut out of: another one where they are over-exposed.
+    """The picture for cutting out faces, corrected if they are over-exposed.
 
     picture: (H, W, 3) uint8 RGB. transforms: (faces, 6, 2, 3), see geometry; of views of
-    size × size pixels.
-    Returns `picture` itself, or where its coloured faces are nearly white the darkest channel of
-    each pixel, stretched (see stretched).
+        size × size pixels.
+    Returns `picture` itself. If its coloured faces are nearly white, returns the darkest channel
+    of each pixel, stretched (see stretched).
     """
     places = transforms[:, 0, :, :2] @ (_FACE_PLACES * size) + transforms[:, 0, :, 2:]
     if not len(places) or not np.isfinite(places).all():
@@ -84,11 +84,11 @@ def readable(
 
 
 def even_light(views: Sequence[Tensor], config: ModelConfig) -> list[Tensor]:
-    """The views of faces, those in poor light brought into the usual one.
+    """The views of faces, with poor light corrected.
 
-    views: (B, C, h, w) each, normalised as config says, the whole face first.
-    A face whose view has an unusual mean or hardly any contrast is scaled and shifted, in all its
-    views alike, each channel by itself. Others stay as they are, to the bit.
+    views: (B, C, h, w) each, normalised by the config, the whole face first.
+    A face with an unusual mean or very little contrast is scaled and shifted, separately for each
+    channel but equally in all its views. Other faces do not change.
     """
     whole = views[0]
     mean, std = (whole.new_tensor(each)[:, None, None] for each in (config.mean, config.std))
@@ -104,7 +104,7 @@ def even_light(views: Sequence[Tensor], config: ModelConfig) -> list[Tensor]:
 
 
 def _darkest(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The darkest channel of each pixel, stretched over all levels, three times."""
+    """The darkest channel of each pixel, stretched over all levels, in three channels."""
     darkest = picture.min(2)
     table = _table(darkest[_few(picture)])
     lit: NDArray[np.uint8] = np.repeat(table[darkest][..., None], 3, axis=2)
@@ -112,13 +112,13 @@ def _darkest(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _few(picture: NDArray[np.uint8]) -> tuple[slice, slice]:
-    """Pixels of a picture, spread over it, that are enough to know its light."""
+    """An index of evenly spread pixels of a picture, for measuring its light."""
     height, width = picture.shape[:2]
     return np.s_[:: max(1, height // _SAMPLES), :: max(1, width // _SAMPLES)]
 
 
 def _table(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(256,) uint8: each level's place when the values are stretched over all of them."""
+    """A lookup table (256,) uint8 that stretches the values over all levels."""
     low, high = np.percentile(values, _PERCENTILES)
     levels = (np.arange(256) - low) * (255 / max(high - low, _LEAST_RANGE))
     table: NDArray[np.uint8] = levels.round().clip(0, 255).astype(np.uint8)

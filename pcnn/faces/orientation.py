@@ -1,9 +1,10 @@
-"""Faces that do not stand upright, which the detector was not taught to find.
+"""Detection of rotated faces, for which the detector was not trained.
 
-It is sure of faces that stand within about 15° of upright. Others it overlooks, or finds with
-landmarks that are wrong, as if an upside-down face stood upright. So where the first look leaves
-doubts, a second one follows: at the picture turned by quarters, then at each tilted face, cut out
-and set upright. What is upright and clear is looked at once, and its answer stays as it was.
+The detector is reliable for faces within about 15° of upright. It misses other faces, or finds
+them with wrong landmarks, for example an upside-down face as an upright one. So after a doubtful
+first search there is a second one: of the picture rotated by 90°, 180° and 270°, then of each
+tilted face, cut out and rotated upright. Clear upright faces are searched only once, and their
+detections do not change.
 """
 
 from __future__ import annotations
@@ -25,23 +26,24 @@ from pcnn.faces.shrinking import Source, shrink_face
 from pcnn.ops import crop_regions
 from pcnn.results.values import Detection
 
-# A face is sure with this score, this near to upright (degrees), with landmarks that misfit no
-# more. Of sixty photographs of lfw 58 have such a face upright, turned by 90°, 180° or 270° none
-# has (benchmarks/hard_pictures.py).
+# A face is sure with this score, within this angle (degrees) and with this misfit of landmarks. Of
+# sixty photographs of lfw 58 have such a face. Rotated by 90°, 180° or 270°, none of them has one
+# (benchmarks/hard_pictures.py).
 _SURE_SCORE, _SURE_ANGLE, _SURE_MISFIT = 0.95, 12.0, 0.25
-# With this score it is looked at by itself. A second chance to be sure of it takes more: of 150
-# other photographs of lfw no face turned by 90°, 180° or 270° is confirmed by mistake.
+# A face with the first score is searched separately and confirmed with the second one. In 150 other
+# photographs of lfw no face rotated by 90°, 180° or 270° is confirmed by mistake.
 _NEARLY_SURE, _SURE_AGAIN = 0.9, 0.97
-# A face that seems tilted by more than this may be one that lies, or hangs upside down.
+# A face that seems tilted by more than this may be rotated by 90° or more.
 _UNCLEAR = 25.0
-# Beside sure faces tilted ones are looked at from so much of their side on.
+# The least side of tilted faces, as a share of the largest sure face.
 _BESIDE = 0.5
-# A tilted face is looked at in a square of this side, and is in it between so large.
+# The side of the square for a tilted face, and the range of the face's side in it, in pixels.
 _SIDE, _LEAST_FACE, _MOST_FACE = 160, 64.0, 96.0
-# In that square the face is the one whose middle lies so near to the square's, in face sides, and
-# it needs this score or the one it had. Another turn than that of its landmarks needs so much more.
+# Conditions for the face in that square: the largest distance of the middles, in face sides; the
+# least score, unless its earlier one was less; and the extra score for a turn that differs from
+# its landmarks'.
 _OFF_CENTRE, _CONFIRMED, _AHEAD = 0.4, 0.9, 0.02
-# How often a face is set upright by what the look before said, and how many of a picture are.
+# The number of attempts to rotate a face upright, and the most such faces of a picture.
 _ROUNDS, _MOST_FACES = 3, 24
 
 _Picture: TypeAlias = NDArray[np.uint8]
@@ -51,10 +53,10 @@ Look: TypeAlias = Callable[[Sequence[_Picture]], Sequence[Sequence[Detection]]]
 
 @dataclass(frozen=True, eq=False)
 class _Find:
-    """A face in the picture's own pixels, and by how many degrees the picture was turned for it.
+    """A face in the picture's own pixels, and the rotation of the picture for its detection.
 
-    turn: in the sense of Detection.angle; what is left of that is how far from upright the
-        detector saw the face.
+    turn: degrees, in the sense of Detection.angle. The difference of both is the face's tilt for
+        the detector.
     """
 
     face: Detection
@@ -62,7 +64,7 @@ class _Find:
 
     @cached_property
     def tilt(self) -> float:
-        """Degrees by which the detector saw the face from upright, in (-180, 180]."""
+        """The face's angle for the detector, in degrees, in (-180, 180]."""
         return 180 - (180 - self.face.angle + self.turn) % 360
 
     @property
@@ -71,7 +73,7 @@ class _Find:
 
     @property
     def further_turns(self) -> tuple[float, ...]:
-        """By how much more than `turn` and `tilt` the face may be turned, in degrees."""
+        """Possible rotations of the face in addition to `turn` and `tilt`, in degrees."""
         return (0.0,) if abs(self.tilt) < _UNCLEAR else (0.0, 90.0, 180.0, -90.0)
 
     @cached_property
@@ -80,7 +82,7 @@ class _Find:
 
     @property
     def clear(self) -> bool:
-        """Whether this is a face that stands upright, but for a tilt that is easily undone."""
+        """Whether this is clearly a face, upright or slightly tilted."""
         return self.face.score >= _SURE_SCORE and abs(self.tilt) < _UNCLEAR and self.plausible
 
     @property
@@ -94,57 +96,57 @@ class _Find:
 
 @dataclass(eq=False)
 class _Case:
-    """A picture, as it is looked at, and what was found in it."""
+    """A picture for the search, and the faces found in it."""
 
     picture: _Picture
     finds: list[_Find]
 
     def doubtful(self, least_score: float = 0.0) -> bool:
-        """Whether no face is sure, or none that has at least this score."""
+        """Whether no face is sure with at least this score."""
         return not any(find.sure and find.face.score >= least_score for find in self.finds)
 
     def tilted(self) -> list[_Find]:
-        """Tilted faces, as far as they matter beside those that are sure."""
+        """Tilted faces that are large enough in comparison with sure ones."""
         sides = [_side(find.face) for find in self.finds if find.sure]
         least = max(sides, default=0.0) * _BESIDE
         large = [find for find in self.finds if find.tilted and _side(find.face) >= least]
         return large[:_MOST_FACES]
 
     def add(self, finds: Sequence[_Find]) -> None:
-        """Keep the best find of each face, of equals the earlier one."""
+        """Add finds and keep the best of each face; of equals, the earlier one."""
         every, self.finds = [*self.finds, *finds], []
         for find in sorted(every, key=lambda find: (not find.plausible, -find.face.score)):
             if not any(_same_face(find.face, other.face) for other in self.finds):
                 self.finds.append(find)
 
     def means(self, find: _Find, new: _Find) -> bool:
-        """Whether a new find is the face that `find` is, not another one beside it."""
+        """Whether a new find is the same face as `find`, not a neighbour."""
         own = _distance(find.face, new.face)
         return all(own < _distance(o.face, new.face) for o in self.finds if o is not find)
 
     def keep_turn(self) -> None:
-        """Believe only sure faces where the picture turned otherwise shows the surest one."""
+        """Remove uncertain faces found with another rotation than the surest face."""
         sure = [find for find in self.finds if find.sure]
         if sure:
             turn = max(sure, key=lambda find: find.face.score).turn
             self.finds = [find for find in self.finds if find.sure or find.turn == turn]
 
     def faces(self) -> tuple[Detection, ...]:
-        """Best first."""
+        """The faces, best first."""
         return tuple(sorted((find.face for find in self.finds), key=lambda face: -face.score))
 
 
 def look_again(
     pictures: Sequence[_Picture], found: Sequence[Sequence[Detection]], look: Look
 ) -> list[tuple[Detection, ...]]:
-    """What the first look found, put right where that leaves doubts.
+    """Correct the results of a first search for faces if they are doubtful.
 
-    pictures: (H, W, 3) uint8 RGB each. found: the faces of each at the first look.
-    look: finds upright faces in pictures; asked for many at once.
-    A picture without a sure face is looked at with its light stretched, if that is unusual, and
-    then turned by quarters. Tilted faces are looked at one by one, set upright.
-    Returns for each picture its faces, best first: the very detections of `found` where these
-    stand upright and one of them is sure.
+    pictures: (H, W, 3) uint8 RGB each. found: the faces of each from the first search.
+    look: finds upright faces in several pictures.
+    A picture without a sure face is searched with corrected light, if its light is unusual, then
+    rotated by 90°, 180° and 270°. Tilted faces are searched separately, rotated upright.
+    Returns the faces of each picture, best first. If all are upright and one is sure, these are
+    the detections of `found`.
     """
     cases = [
         _Case(picture, [_Find(face) for face in faces])
@@ -159,7 +161,7 @@ def look_again(
 
 
 def _unconfirmed(cases: Sequence[_Case], look: Look) -> list[_Case]:
-    """Those of which no nearly sure face is sure when it is looked at by itself."""
+    """The cases whose best face is not confirmed by a separate search."""
     best = [(case, find) for case in cases for find in case.finds[:1] if find.nearly_sure]
     squares = [_Square.about(case.picture, find.face, 0.0) for case, find in best]
     confirmed = set()
@@ -173,7 +175,7 @@ def _unconfirmed(cases: Sequence[_Case], look: Look) -> list[_Case]:
 
 
 def _relight(cases: Sequence[_Case], look: Look) -> None:
-    """Look at pictures in unusual light with it stretched; they stay so."""
+    """Search pictures in unusual light again after its correction, which they keep."""
     lit = [(case, stretched(case.picture)) for case in cases]
     lit = [(case, picture) for case, picture in lit if picture is not case.picture]
     if lit:
@@ -183,7 +185,7 @@ def _relight(cases: Sequence[_Case], look: Look) -> None:
 
 
 def _turn(cases: Sequence[_Case], look: Look) -> None:
-    """Look at pictures turned by quarters."""
+    """Search pictures rotated by 90°, 180° and 270°."""
     turns = [(case, quarters) for case in cases for quarters in (1, 2, 3)]
     turned = [np.ascontiguousarray(np.rot90(case.picture, quarters)) for case, quarters in turns]
     every = look(turned) if turned else []
@@ -194,7 +196,7 @@ def _turn(cases: Sequence[_Case], look: Look) -> None:
 
 
 def _set_upright(cases: Sequence[_Case], look: Look, *, clear: bool = False) -> None:
-    """Find tilted faces anew, each cut out and set upright. clear: only such."""
+    """Search tilted faces again, cut out and rotated upright. clear: only clear ones."""
     tilted = [(case, find) for case in cases for find in case.tilted() if find.clear or not clear]
     for _ in range(_ROUNDS):
         if not tilted:
@@ -213,10 +215,10 @@ def _set_upright(cases: Sequence[_Case], look: Look, *, clear: bool = False) -> 
 
 
 def _best_turn(find: _Find, turned: Sequence[_Find | None]) -> _Find | None:
-    """Of what is seen of a face turned otherwise what is to be believed, if anything.
+    """The best find of a face among several rotations; None if no one is good enough.
 
-    turned: in the order of `find.further_turns`. The first one, by which it stands as the look
-    before said, holds unless another is clearly better.
+    turned: in the order of `find.further_turns`. The first one agrees with the earlier search. It
+        is used unless another one is clearly better.
     """
     least = min(find.face.score, _CONFIRMED)
     scores = [0.0 if new is None or not new.plausible else new.face.score for new in turned]
@@ -231,12 +233,12 @@ def _side(face: Detection) -> float:
 
 
 def _distance(one: Detection, other: Detection) -> float:
-    """Between the boxes, as far as their edges lie apart."""
+    """The sum of distances between the edges of both boxes."""
     return float(np.abs(np.subtract(one.box, other.box)).sum())
 
 
 def _same_face(one: Detection, other: Detection) -> bool:
-    """Whether more than half of the smaller box is covered by the other one."""
+    """Whether the boxes share more than half of the smaller one."""
     first, second = np.array(one.box), np.array(other.box)
     shared = np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])
     least = min(float(np.prod(box[2:] - box[:2])) for box in (first, second))
@@ -244,7 +246,7 @@ def _same_face(one: Detection, other: Detection) -> bool:
 
 
 def _turned_back(face: Detection, quarters: int, picture: _Picture) -> _Find:
-    """What was found in `np.rot90(picture, quarters)`, in the picture itself."""
+    """A face of `np.rot90(picture, quarters)`, transformed to the picture itself."""
     height, width = picture.shape[:2]
     turn = {1: 90.0, 2: 180.0, 3: -90.0}[quarters]
     linear, shift = {
@@ -256,9 +258,9 @@ def _turned_back(face: Detection, quarters: int, picture: _Picture) -> _Find:
 
 
 def _moved(face: Detection, back: _Map) -> Detection:
-    """A detection along a similarity (2, 3) between continuous coordinates.
+    """A detection transformed by a similarity (2, 3) between continuous coordinates.
 
-    Its box stays one: turned about its middle by the nearest whole quarters.
+    Its box is rotated about its middle by the nearest multiple of 90°.
     """
     left, top, right, bottom = face.box
     x, y = back[:, :2] @ ((left + right) / 2, (top + bottom) / 2) + back[:, 2]
@@ -276,7 +278,7 @@ def _moved(face: Detection, back: _Map) -> Detection:
 
 @dataclass(frozen=True, eq=False)
 class _Square:
-    """A face cut out upright. back: (2, 3), its continuous coordinates → the picture's."""
+    """An upright square with a face. back: (2, 3), its continuous coordinates → the picture's."""
 
     pixels: _Picture
     back: _Map
@@ -285,7 +287,7 @@ class _Square:
 
     @classmethod
     def about(cls, picture: _Picture, face: Detection, turn: float) -> _Square:
-        """The surroundings of a face, turned by `turn` degrees more than its landmarks say."""
+        """The surroundings of a face, rotated by its landmarks' angle plus `turn` degrees."""
         left, top, right, bottom = face.box
         side = max(_side(face), 1.0)
         face_side = min(max(side, _LEAST_FACE), _MOST_FACE)
@@ -306,14 +308,14 @@ class _Square:
             [(_SIDE, _SIDE)],
             mean=(0.0,) * 3,
             std=(1 / 255,) * 3,
-            # Half of what resolves everything: a quarter of the time, and nothing is lost.
+            # Half the footprint takes a quarter of the time, without loss for the detector.
             footprint=source.footprint / 2,
         )
         pixels = view[0].round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
         return cls(pixels.numpy(), np.column_stack((linear, shift)), angle, face_side)
 
     def find(self, faces: Sequence[Detection]) -> _Find | None:
-        """The face meant, among those that were found in the square, in the picture's pixels."""
+        """The face in the middle of the square, in the picture's pixels; None without one."""
         for face in faces:
             left, top, right, bottom = face.box
             off = max(abs(left + right - _SIDE), abs(top + bottom - _SIDE)) / 2

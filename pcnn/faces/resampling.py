@@ -1,4 +1,4 @@
-"""Pictures at another size."""
+"""Resampling of pictures and faces to other sizes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pcnn.ops.reference import LUMA
 
 
 def to_planes(faces: Tensor, channels: int | None = None) -> Tensor:
-    """A FaceSet's faces, (B, H, W) or (B, H, W, 3) uint8, as (B, C, H, W) float of 0…1.
+    """Convert a FaceSet's faces, (B, H, W) or (B, H, W, 3) uint8, to (B, C, H, W) float of 0…1.
 
-    channels: 1 for grey (Rec. 601 luma of RGB), 3 for RGB, None for what they are.
+    channels: 1 for grey (Rec. 601 luma of RGB), 3 for RGB, None for no change.
     """
     planes = (faces[:, None] if faces.dim() == 3 else faces.permute(0, 3, 1, 2)).float() / 255
     if channels == 1 and planes.shape[1] == 3:
@@ -23,14 +23,14 @@ def to_planes(faces: Tensor, channels: int | None = None) -> Tensor:
 
 
 def pixels_tensor(image: NDArray[np.uint8]) -> Tensor:
-    """(H, W, 3) as a tensor on the CPU; read-only images and those with steps back are copied."""
+    """An image (H, W, 3) as a CPU tensor; copied if read-only or with negative strides."""
     if not image.flags.writeable or min(image.strides) < 0:
-        image = image.copy()  # PyTorch warns of the one and refuses the other
+        image = image.copy()  # PyTorch warns about the first and refuses the second
     return torch.from_numpy(image)
 
 
 def resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """(H, W, 3) uint8 or float32 → another height and width: averaged to shrink, bilinear."""
+    """Resize (H, W, 3) uint8 or float32 to another height and width, bilinear and antialiased."""
     if size == pixels.shape[:2]:
         return pixels
     images = pixels.permute(2, 0, 1)[None]
@@ -38,7 +38,7 @@ def resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resample(faces: Tensor, size: int) -> Tensor:
-    """(B, C, h, w) → (B, C, size, size), bilinear about half-pixel centres, edges replicated."""
+    """Resize (B, C, h, w) to (B, C, size, size): bilinear, half-pixel centres, replicated edges."""
     batch, channels = faces.shape[:2]
     theta = torch.eye(2, 3, device=faces.device).expand(batch, 2, 3)
     grid = F.affine_grid(theta, [batch, channels, size, size], align_corners=False)

@@ -1,7 +1,7 @@
-"""Pictures made smaller before faces are cut out of them, so that large faces cost no more.
+"""Reduction of pictures before large faces are cut out, to limit the cost.
 
-Cutting averages as many pixels as a view's pixel covers, so its cost grows with the square of a
-face's size. Resampling a face's surroundings first, in one quick pass, bounds it.
+A view's pixel averages all pixels that it covers, so the cost of cutting grows with the square of
+a face's size. Reducing the face's surroundings first, in one quick pass, limits this cost.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from torch import Tensor
 
 from pcnn.faces.resampling import resized
 
-# Averages over more pixels than this along a side are shrunk, to averages over so many.
+# If a view's pixel averages more pixels along a side than the first number, the picture is reduced
+# until it averages the second number.
 _MOST_EXTENT, _EXTENT = 4.0, 2.5
 
 
 class Source(NamedTuple):
-    """What a face is cut out of, as `ops.crop_regions` takes it.
+    """The source of a face's views, in the form of `ops.crop_regions`.
 
     pixels: (H, W, 3) uint8. transforms: (V, 2, 3) float32, view pixel → pixel.
     footprint: the side of the square that a view's pixel averages, in view pixels.
@@ -32,13 +33,13 @@ class Source(NamedTuple):
 
 
 def shrink_face(source: Source, size: int) -> Source:
-    """The surroundings of a large face, made smaller; `source` itself where the face is not large.
+    """The reduced surroundings of a large face; `source` itself if the face is not large.
 
-    source: its transforms' first is that of the face's view, size × size pixels, in which the
-        others lie.
-    What a view's pixel averages keeps its place and its spread. Samples over a side e have the
-    variance e²/12, and reading pixels bilinearly adds a sixth of the square of a pixel's side;
-    shrinking r times adds r²/6, and reading what is shrunk r²/6 again, so e must be less.
+    source: the first of its transforms is that of the face's view, size × size pixels, which
+        contains the others.
+    The area that a view's pixel averages keeps its place and its spread. Samples over a side e
+    have the variance e²/12, and bilinear reading adds a sixth of the square of a pixel's side.
+    Reduction by r adds r²/6, and reading the reduced picture adds r²/6 again. So e must decrease.
     """
     pixels, transforms, footprint = source
     linear, shift = transforms[0, :, :2].astype(np.float64), transforms[0, :, 2]
@@ -50,7 +51,7 @@ def shrink_face(source: Source, size: int) -> Source:
     ends = -footprint / 2, size - 1 + footprint / 2
     corners = np.array([(x, y) for x in ends for y in ends]) @ linear.T + shift  # (4, 2)
     limits = np.array(pixels.shape[1::-1])
-    margin = 2 * ratio  # reached by what is read at the edge
+    margin = 2 * ratio  # samples at the edge read this far
     first = np.clip(np.floor(corners.min(0) - margin), 0, limits - 1).astype(int)
     last = np.clip(np.ceil(corners.max(0) + margin), first + 1, limits).astype(int)
     (left, top), (right, bottom) = first, last

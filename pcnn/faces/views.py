@@ -1,4 +1,4 @@
-"""Faces cut into the views that a network takes."""
+"""Views of faces, as inputs of a network."""
 
 from __future__ import annotations
 
@@ -30,20 +30,19 @@ def cut_views(  # noqa: PLR0913
     device: torch.device,
     names: Sequence[str] = VIEWS,
 ) -> list[Tensor]:
-    """The faces of pictures as a network takes them, weighed by saliency if it asks for that.
+    """Cut the views of all faces, normalised and, if the network needs it, weighed by saliency.
 
-    Faces in poor light are brought into the usual one (see light).
+    The light of poorly lit faces is corrected (see light).
 
     pictures: (H, W, 3) each. transforms: for each picture (faces, 6, 2, 3), see geometry.
-    native_size: the side in pixels of the faces that the network was trained on.
-    names: the first of VIEWS that are wanted, at least "face".
-    Returns the views in the order of VIEWS, each (faces, C, h, w), across pictures; without any
-    face, faces is 0.
+    native_size: the side in pixels of the network's training faces.
+    names: the first names of VIEWS, at least "face".
+    Returns the views in the order of VIEWS, each (faces, C, h, w), for all faces of all pictures;
+    `faces` may be 0.
     """
     boxes = config.layout.boxes(config.size)
     sizes = [boxes[name].size for name in names]
-    # Trained on coarser faces than the view could hold, the network expects pixels that average as
-    # much of the face as theirs do.
+    # If the training faces were coarser than the view, the network expects views of equal detail.
     footprint = config.size / native_size
     crops: list[list[Tensor]] = []
     for pixels, maps in zip(pictures, transforms, strict=True):
@@ -71,11 +70,11 @@ def cut_views(  # noqa: PLR0913
 
 @own_settings()
 def face_views(network: PCNN | FaceNet, faces: Tensor, native_size: int) -> list[Tensor]:
-    """Faces that are already cut out, as `Recognizer.predict_crops` shows them to a network.
+    """The views of cut-out faces, as in `Recognizer.predict_crops`.
 
     faces: (N, H, W) grey or (N, H, W, 3) RGB, uint8, N ≥ 1.
     native_size: see ExpressionWeights. Returns the views in the order of VIEWS, each
-    (N, C, h, w), normalised, on the network's device; for a FaceNet the face alone.
+    (N, C, h, w), normalised, on the network's device; for a FaceNet only the face.
     """
     config = network.config
     height, width = faces.shape[1:3]
@@ -92,9 +91,10 @@ def face_views(network: PCNN | FaceNet, faces: Tensor, native_size: int) -> list
 
 
 def network_views(network: PCNN | FaceNet, faces: Tensor, native_size: int | None) -> list[Tensor]:
-    """Faces as a FaceSet has them → what the network sees of them, each (B, C, h, w) normalised.
+    """The views of a FaceSet's faces, each (B, C, h, w), normalised.
 
-    Six views in the order of VIEWS; the whole face alone for a FaceNet.
+    Six views in the order of VIEWS; only the whole face for a FaceNet.
+    native_size: as in face_views; None takes the views of training.
     """
     config = network.config
     if native_size is None:

@@ -1,4 +1,4 @@
-"""A film from end to end: frames read, faces found and read, people followed, scores steadied."""
+"""Recognition of films: frames, faces, tracks and smoothed scores."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from pcnn.video.sources import FilmSource
 from pcnn.video.tracking import Tracker
 
 KnownFaces: TypeAlias = Iterable[tuple[int, Sequence[Face]]]
-_Job: TypeAlias = tuple[DecodedFrame, Sequence[Face] | None]  # with its faces where they are known
+_Job: TypeAlias = tuple[DecodedFrame, Sequence[Face] | None]  # with its faces, if known
 
-# Frames of a batch hold no more than so many pixels (three bytes each), and one frame more.
+# A batch of frames ends when it reaches this number of pixels (three bytes each).
 _PIXELS_AT_ONCE = 12_000_000
-# Faces with lower scores continue no track, either.
+# The least detection score of a face that continues a track.
 UNSURE = 0.3
 
 
 @dataclass(frozen=True)
 class Following:
-    """How people are followed through a film.
+    """Options of tracking people in a film.
 
-    find: pictures and the least score → the faces of each, with their expressions.
-    sure: the detection score from which on a face may be of somebody new.
-    smoothing: see ScoreFilter; None leaves the scores as they are.
-    temperature: of steady scores. step: frames in a batch. device: where `find` computes.
-    Raises InputError: a number out of range.
+    find: function from pictures and the least score to the faces of each, with expressions.
+    sure: the least detection score of a new track.
+    smoothing: see ScoreFilter; None for raw scores.
+    temperature: of smoothed scores. step: frames in a batch. device: the device of `find`.
+    Raises InputError: a number is out of range.
     """
 
     find: Callable[[list[Picture], float], list[list[Face]]]
@@ -57,11 +57,11 @@ class Following:
 
 
 class Film:
-    """The frames of a film, as they are recognised: an iterator of Frames.
+    """An iterator of the recognised Frames of a film.
 
-    Use it in a `with` block, or close it, where it is not read to its end.
-    info: what the container says. broken: packets and frames that could not be decoded, so far.
-    Reading raises InputError: no frame of it could be decoded, or none lies in the times given.
+    Use it in a `with` block or close it, unless you read it to its end.
+    info: data of the container. broken: number of packets and frames not decoded so far.
+    Reading raises InputError: no frame can be decoded, or none is between the given times.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Film:
         self.close()
 
     def close(self) -> None:
-        """Stop at once and let go of the film; may be called twice."""
+        """Stop and release the film; may be called twice."""
         self._frames.close()  # type: ignore[attr-defined]
         self._reader.close()
 
@@ -116,7 +116,7 @@ class Film:
         for frame, faces in self._recognised(known):
             if cuts.update(frame.pixels):
                 tracker.end_all()
-            # As they are written, so that what is read from a file leads to the same tracks.
+            # Rounded as in files, so that faces from a file give the same tracks.
             rounded = [_as_written(face) for face in faces]
             numbers = tracker.update(
                 frame.time, [face.box for face in rounded], [f.detection_score for f in rounded]
@@ -151,7 +151,7 @@ class Film:
             return [(frame, faces) for (frame, _), faces in zip(batch, found, strict=True)]
 
         jobs = _with_known(self._reader, known)
-        if self._reader.info.live:  # each frame at once: reading ahead would wait for the next
+        if self._reader.info.live:  # reading ahead would wait for the next frame
             for job in jobs:
                 yield from work([job])
             return
@@ -186,7 +186,7 @@ class Film:
 
 
 def _as_written(face: Face) -> Face:
-    """The face with its numbers rounded as `to_dict` rounds them."""
+    """The face with numbers rounded as in `to_dict`."""
     plain = face.to_dict()
     return dataclasses.replace(
         face,
@@ -198,7 +198,7 @@ def _as_written(face: Face) -> Face:
 
 
 def _with_known(reader: Iterable[DecodedFrame], known: KnownFaces) -> Iterator[_Job]:
-    """Frames, those up to the last one known with its faces, of which there may be none."""
+    """Frames with their known faces, up to the last known frame; later ones with None."""
     faces = iter(known)
     following = next(faces, None)
     for frame in reader:

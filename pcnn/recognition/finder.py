@@ -1,4 +1,4 @@
-"""Faces found in pictures, and the transforms by which they are cut out."""
+"""Search for faces in pictures, and the transforms for cutting them out."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pcnn.weights.expression import ExpressionWeights
 
 
 class FaceFinder:
-    """A detector, and the places where an expression network wants a face's landmarks.
+    """A detector with the transforms for the views of an expression network.
 
     detector: finds faces. loaded: gives the template and the sizes of views.
-    align_crops: whether pictures that are faces are aligned by their landmarks.
-    Safe to use from several threads.
+    align_crops: True aligns cut-out faces by their landmarks.
+    Several threads may use it.
     """
 
     def __init__(
@@ -29,12 +29,12 @@ class FaceFinder:
 
     @property
     def description(self) -> str:
-        """What finds faces, for people."""
+        """A text about the detector."""
         return self._detector.description
 
     @property
     def confidence(self) -> float:
-        """The least score of a face that is reported where the caller asks for none, 0…1."""
+        """The detector's own least score, 0…1."""
         return self._detector.settings.confidence if isinstance(self._detector, Detector) else 0.0
 
     def find(
@@ -42,7 +42,7 @@ class FaceFinder:
     ) -> tuple[Sequence[Sequence[Detection]], list[Transforms]]:
         """The faces of each picture, and the transforms of their views for a FaceReader.
 
-        min_score: the least detection score, 0…1; None leaves it to the detector.
+        min_score: the least detection score, 0…1; None means the detector's own.
         """
         found = self._detector.detect([p.pixels for p in pictures], min_score=min_score)
         config, template = self._loaded.network.config, self._loaded.template
@@ -54,7 +54,7 @@ class FaceFinder:
         ]
 
     def whole(self, pictures: Sequence[Picture]) -> list[Transforms]:
-        """The transforms of the views of pictures that are faces."""
+        """The transforms of the views of cut-out faces."""
         template, config = self._loaded.template, self._loaded.network.config
         detector = self._detector if self.align_crops else None
         return crop_transforms([p.pixels for p in pictures], template, config, detector)

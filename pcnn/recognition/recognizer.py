@@ -1,4 +1,4 @@
-"""The pipeline: pictures in, the expressions of the people in them out."""
+"""The recognizer: faces of pictures, with expressions, embeddings and explanations."""
 
 from __future__ import annotations
 
@@ -33,34 +33,35 @@ _Many: TypeAlias = list[Any] | tuple[Any, ...]
 
 
 class Recognizer:
-    """Finds the faces in pictures and reads their expressions.
+    """Find the faces in pictures and predict their expressions.
 
-    weights: a name or path of expression weights; None is the packaged default.
+    weights: a name or path of expression weights; None means the packaged default.
     detector: a name ("mobilenet", "resnet50"), the path of a checkpoint, or an object with a
-        `detect` method like FaceDetector's, which is called by one thread at a time, of ours
-        where there are many pictures; None is the packaged MobileNet.
-    device: "auto" (CUDA where there is one, else CPU), or a torch device.
-    head: a Head of your own, or its file: gives labels and scores in place of the network's own,
-        and the regions say nothing.
-    engine: what runs the networks: "torch", on a CPU also "openvino" or "onnxruntime", or "auto",
-        the quickest that is installed; "compile" is torch.compile's compiler, ahead of time. See
-        docs/export.md.
-    precision: what the expression network computes in: "float32", "bfloat16", on a GPU "float16",
-        or "auto", see engines.prepare_classifier.
-    batch_size: how many pictures share a pass, when many are predicted; some more are in memory.
-    align_crops: whether `predict_crops`, `embed_crops` and `explain_crops` turn and scale a face so
-        that its landmarks lie as in training; None does it if the weights were taught so.
-    labels: "fer2013" answers in FER2013's seven labels, if the weights have heads for them; None
-        answers in the weights' first labels.
-    prior: how frequent the classes are taken to be. "data": as among the training faces, which
-        makes most faces right; "uniform": equally frequent, which finds more of the rare ones.
-        See docs/evaluation.md for what each is worth.
-    min_confidence: where the likeliest class has less, 0…1, the label is "uncertain"; the scores
-        stay as they are.
-    Safe to use from several threads.
-    Raises InputError: an engine or a precision that cannot be had; WeightsError: see
-        weights.locate, weights.load_expression and Head.load; a head that was fitted on the
-        vectors of other weights.
+        `detect` method like FaceDetector's. Only one thread at a time calls such an object. None
+        means the packaged MobileNet.
+    device: "auto" (CUDA where available, else CPU), or a torch device.
+    head: your own Head, or its file. It replaces the network's labels and scores; there are no
+        region scores then.
+    engine: the software for inference: "torch"; on a CPU also "openvino" or "onnxruntime";
+        "auto" means the quickest installed one. "compile" compiles ahead of time with
+        torch.compile's compiler. See docs/export.md.
+    precision: of the expression network's arithmetic: "float32", "bfloat16", on a GPU "float16",
+        or "auto", see select.prepare_classifier.
+    batch_size: pictures in one pass when there are many; a few more are in memory.
+    align_crops: True aligns the faces for `predict_crops`, `embed_crops` and `explain_crops` by
+        their landmarks, as in training. None does so if the weights were trained on aligned
+        faces.
+    labels: "fer2013" gives FER2013's seven labels, if the weights have heads for them; None gives
+        the weights' first labels.
+    prior: the assumed frequencies of the classes. "data" takes those of the training faces, for
+        the highest accuracy. "uniform" takes equal ones, which finds more faces of rare classes.
+        docs/evaluation.md compares both.
+    min_confidence: 0…1; if the likeliest class has less, the label is "uncertain". The scores do
+        not change.
+    Several threads may use it.
+    Raises InputError: an engine or a precision is not available.
+    Raises WeightsError: see files.locate, load_expression and Head.load; also if a head was
+        fitted on embeddings of other weights.
 
     >>> from pcnn import Recognizer
     >>> prediction = Recognizer().predict("docs/images/astronaut.png")
@@ -99,7 +100,7 @@ class Recognizer:
         if prior not in PRIORS:
             raise InputError(f"Recognizer: prior must be {' or '.join(PRIORS)}, got {prior!r}")
         if head is not None and (labels is not None or prior != "data"):
-            raise InputError("Recognizer: a head has labels of its own: leave out labels and prior")
+            raise InputError("Recognizer: a head has its own labels: omit labels= and prior=")
         self._weights = load_expression(weights or DEFAULT_WEIGHTS, labels)
         if prior == "uniform":
             self._weights = self._weights.for_equal_classes()
@@ -125,7 +126,7 @@ class Recognizer:
         self._process = os.getpid()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travels to another process as what it was made from; that process loads the files."""
+        """Arguments for a copy in another process, which loads the files again."""
         return partial(Recognizer, **self._made_of), ()
 
     @property
@@ -135,12 +136,12 @@ class Recognizer:
 
     @cached_property
     def weights_sha256(self) -> str:
-        """Of the expression weights' file, hexadecimal."""
+        """SHA-256 of the expression weights' file, hexadecimal."""
         return sha256(self._weights.path)
 
     @property
     def embedding_size(self) -> int:
-        """D: the values of a face's vector."""
+        """D, the number of values of a face's embedding."""
         return self.reader.embedding_size
 
     @overload
@@ -176,17 +177,17 @@ class Recognizer:
         min_score: float | None = None,
         on_error: OnError = "raise",
     ) -> Any:
-        """The faces of one picture, or of each of many, with their expressions.
+        """Find the faces of one picture, or of many pictures, and predict their expressions.
 
-        images: whatever images.load_image takes (path, bytes, PIL image, array, tensor), or a list,
-            tuple or iterator of such.
-        bgr: arrays and tensors have OpenCV's channel order.
-        min_score: the least detection score, 0…1; None leaves it to the detector.
-        on_error: "return" puts the InputError in the place of a picture that cannot be read,
-            and the others are predicted all the same.
-        Returns a Prediction for one picture, for a list or tuple a list of them in its order, for
-        an iterator an iterator, which reads ahead by a few times `batch_size` pictures.
-        Raises InputError: a picture that cannot be read, unless on_error is "return".
+        images: a picture in any form that load_image accepts (path, bytes, PIL image, array,
+            tensor), or a list, tuple or iterator of pictures.
+        bgr: True if arrays and tensors have OpenCV's channel order.
+        min_score: the least detection score, 0…1; None means the detector's own.
+        on_error: "return" gives an InputError in place of the result of an unreadable picture,
+            and predicts the others.
+        Returns a Prediction for one picture; for a list or tuple, a list of them in its order;
+            for an iterator, an iterator, which reads ahead by a few times `batch_size` pictures.
+        Raises InputError: a picture cannot be read, unless on_error is "return".
         """
 
         def predict_batch(pictures: list[Picture]) -> list[Prediction]:
@@ -207,20 +208,20 @@ class Recognizer:
         keep_pixels: bool = False,
         known: KnownFaces = (),
     ) -> Film:
-        """The faces of people in a film, followed from frame to frame. See docs/video.md.
+        """Track the faces in a film and predict their expressions. See docs/video.md.
 
         source: a path, an address (`rtsp://…`), `camera:0`, `-` for standard input, bytes, or a
             binary file open for reading.
-        every: seconds from one frame to the next that is looked at; None looks at all.
+        every: seconds between analysed frames; None analyses all frames.
         start, end: seconds; frames from `start` on and before `end`.
-        smoothing: seconds over which scores are steadied; None leaves them as they are.
-        min_score: the least detection score of somebody new; None leaves it to the detector.
-        keep_pixels: give each Frame its pixels; a list of such frames takes much memory.
-        known: indices of frames with their faces, of an earlier run with the same arguments, by
-            index; `scores` are raw. In batches of frames up to the last no faces are looked for.
-        Returns an iterator of Frames, which reads ahead by a few batches (nothing of a live film).
-        Raises InputError: PyAV is not installed; not a film, no video in it, no decoder for it;
-            a number out of range. While reading: no frame could be decoded.
+        smoothing: time constant for smoothing the scores, in seconds; None for raw scores.
+        min_score: the least detection score of a new track; None means the detector's own.
+        keep_pixels: True stores the pixels in each Frame; a list of such frames needs much memory.
+        known: (frame index, faces) of an earlier run with the same arguments, with raw `scores`.
+            In batches of frames up to the last of them no faces are looked for.
+        Returns an iterator of Frames, which reads a few batches ahead (not for a live film).
+        Raises InputError: PyAV is not installed; the source is no film, has no video or no
+            decoder; or a number is out of range. While reading: no frame could be decoded.
         """
         following = Following(
             self._faces,
@@ -234,11 +235,11 @@ class Recognizer:
         return Film(reader, following, source=source, keep_pixels=keep_pixels, known=known)
 
     def predict_crops(self, images: Any, *, bgr: bool = False, on_error: OnError = "raise") -> Any:
-        """The expression of pictures that already are faces, cut out as in FER or RAF-DB.
+        """Predict the expressions of cut-out faces, as in FER or RAF-DB.
 
-        images, bgr, on_error: as for `predict`. Faces are aligned where `align_crops` says so and
-        landmarks are found; else the whole picture, stretched to a square, is taken as one.
-        Returns an Expression for one picture, for many as `predict` does.
+        images, bgr, on_error: as for `predict`. With `align_crops`, faces with detected landmarks
+            are aligned. Otherwise the whole picture is resized to a square.
+        Returns an Expression for one picture; for many pictures as `predict` does.
         Raises InputError: as `predict`.
         """
 
@@ -256,13 +257,13 @@ class Recognizer:
         on_error: OnError = "raise",
         boxes: bool = False,
     ) -> Any:
-        """The faces of one picture, or of each of many, as vectors.
+        """Find the faces of one picture, or of many pictures, and compute their embeddings.
 
         images, bgr, min_score, on_error: as for `predict`.
-        boxes: give pairs of the vectors and their boxes (faces, 4) float32, pixels.
-        Returns for one picture (faces, D) float32 rows of unit norm, in the order of `predict`'s
-        faces, for many as `predict` does. A vector is the mean-pooled stage-4 map of the fused
-        face: what the expression is read from. See docs/embeddings.md.
+        boxes: True returns pairs of embeddings and boxes (faces, 4) float32, pixels.
+        Returns (faces, D) float32 for one picture, rows of unit norm in the order of `predict`'s
+            faces; for many pictures as `predict` does. An embedding is the mean-pooled stage-4
+            map of the fused face, the input of the expression head. See docs/embeddings.md.
         Raises InputError: as `predict`.
         """
 
@@ -281,11 +282,11 @@ class Recognizer:
         return self._each(images, embed_batch, bgr=bgr, on_error=on_error)
 
     def embed_crops(self, images: Any, *, bgr: bool = False, on_error: OnError = "raise") -> Any:
-        """The vectors of pictures that already are faces.
+        """Compute the embeddings of cut-out faces.
 
         images, bgr, on_error: as for `predict_crops`.
-        Returns (D,) for one picture, (N, D) for a list, an iterator of (D,) for an iterator; with
-        on_error="return", for a list a list of (D,) and errors. Vectors are those of `embed`.
+        Returns (D,) for one picture, (N, D) for a list, an iterator of (D,) for an iterator. With
+            on_error="return" a list gives a list of (D,) and errors. For embeddings see `embed`.
         Raises InputError: as `predict`.
         """
 
@@ -305,12 +306,12 @@ class Recognizer:
         min_score: float | None = None,
         on_error: OnError = "raise",
     ) -> Any:
-        """Why each face of one picture, or of each of many, is read as it is.
+        """Explain the expression of each face of one picture, or of many pictures.
 
         images, bgr, min_score, on_error: as for `predict`.
-        Returns a list of Explanations for one picture, in the order of `predict`'s faces, for
-        many as `predict` does. See docs/explain.md.
-        Raises InputError: as `predict`; the recognizer has a head.
+        Returns a list of Explanations for one picture, in the order of `predict`'s faces; for
+            many pictures as `predict` does. See docs/explain.md.
+        Raises InputError: as `predict`; also if the recognizer has a head.
         """
 
         def explain_batch(pictures: list[Picture]) -> list[list[Explanation]]:
@@ -321,7 +322,7 @@ class Recognizer:
         return self._each(images, explain_batch, bgr=bgr, on_error=on_error)
 
     def explain_crops(self, images: Any, *, bgr: bool = False, on_error: OnError = "raise") -> Any:
-        """Why pictures that already are faces are read as they are: one Explanation for each.
+        """Explain the expressions of cut-out faces, with one Explanation for each.
 
         images, bgr, on_error: as for `predict_crops`. Raises InputError: as `explain`.
         """
@@ -332,7 +333,7 @@ class Recognizer:
         return self._each(images, explain_batch, bgr=bgr, on_error=on_error)
 
     def info(self) -> list[tuple[str, str]]:
-        """What this recognizer is made of, as (name, text) pairs."""
+        """A description of the recognizer's parts, as (name, text) pairs."""
         aligned = "aligned first" if self.finder.align_crops else "taken as they are"
         pairs = [("device", str(self.device)), ("engine", self._engine), *self._weights.facts()]
         pairs += [("detector", self.finder.description), ("pictures of faces", aligned)]
@@ -346,9 +347,9 @@ class Recognizer:
         bgr: bool,
         on_error: OnError,
     ) -> Any:
-        """What `work` makes of the pictures, see batches.process_each."""
+        """The results of `work` for the pictures, see batches.process_each."""
         if self.device.type != "cpu":
-            check_process(self._process, "Recognizer: what lies on a GPU")
+            check_process(self._process, "Recognizer on a GPU")
         return process_each(
             images, work, step=self.batch_size, device=self.device, bgr=bgr, on_error=on_error
         )

@@ -1,4 +1,4 @@
-"""What a film returns: frames with the faces of people who are followed through it."""
+"""Results of a film: frames with tracked faces."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ FILM_COLUMNS = (
     *("x1", "y1", "x2", "y2", "detection_score"),
     *(f"{point}_{axis}" for point in _POINTS for axis in "xy"),
 )
-RAW = "raw_"  # begins the names of the columns of raw probabilities
+RAW = "raw_"  # prefix of the columns of raw probabilities
 
 
 @dataclass(frozen=True, eq=False)
 class TrackedFace(Face):
-    """A Face of somebody who is followed through a film.
+    """A Face that belongs to a track of a film.
 
-    label, confidence, scores: steady, of this frame and those before it; `regions` are not.
-    track: which person, counted from 1 in the order of appearance; no number comes twice.
-    raw: name → probability of this frame alone, in class order.
+    label, confidence, scores: smoothed over this frame and earlier ones; `regions` are not.
+    track: the number of the track, from 1 in the order of appearance, never repeated.
+    raw: name → probability from this frame only, in class order.
     """
 
     track: int
     raw: Mapping[str, float] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields by name, as values that `json.dumps` takes, rounded as by Face."""
+        """The fields by name, as values for `json.dumps`, rounded as in Face."""
         raw = {name: round(float(score), 6) for name, score in self.raw.items()}
         return {"track": self.track, **super().to_dict(), "raw": raw}
 
@@ -46,11 +46,11 @@ class TrackedFace(Face):
 class Frame:
     """One frame of a film.
 
-    time: seconds from the film's start. index: which frame of the film, from 0.
-    faces: by track; empty where there is none.
-    source: the film's path or address; None for one that was passed as an object.
+    time: seconds from the film's start. index: number of the frame in the film, from 0.
+    faces: ordered by track; may be empty.
+    source: the film's path or address; None for an object.
     width, height: of the upright frame, in pixels.
-    pixels: (height, width, 3) uint8 RGB where they were asked for, else None.
+    pixels: (height, width, 3) uint8 RGB if requested, else None.
     """
 
     time: float
@@ -62,7 +62,7 @@ class Frame:
     pixels: NDArray[np.uint8] | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields but for `pixels`, as values that `json.dumps` takes."""
+        """The fields except `pixels`, as values for `json.dumps`."""
         return {
             "source": self.source,
             "time": round(self.time, 6),
@@ -75,7 +75,7 @@ class Frame:
     def rows(self) -> list[dict[str, Any]]:
         """One flat dict for each face: FILM_COLUMNS, each class, and `raw_` with each class.
 
-        Times and probabilities have 6 decimals, pixels 2. Without faces: an empty list.
+        Times and probabilities have 6 decimals, pixels 2. Without faces the list is empty.
         """
         return [self._row(face) for face in self.faces]
 
@@ -92,9 +92,9 @@ class Frame:
 
 
 def frames_table(frames: Iterable[Frame]) -> Any:
-    """A pandas.DataFrame with one line for each face of each frame, columns as in `Frame.rows`.
+    """A pandas.DataFrame with one row for each face of each frame, columns as in `Frame.rows`.
 
-    Without faces: no line, and the columns but for the classes.
+    Without faces it has no row, and no columns for the classes.
     Raises InputError: pandas is not installed (it is no dependency of this package).
     """
     try:

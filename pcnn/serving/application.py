@@ -32,7 +32,7 @@ _OF_PICTURES = (400, 401, 408, 413, 422, 429, 500, 503)
 
 
 class ServedRecognizer(Predictor, Protocol):
-    """What a server needs of a Recognizer."""
+    """The attributes of a Recognizer that a server uses."""
 
     batch_size: int
 
@@ -48,14 +48,14 @@ def create_app(
     token: str | None = None,
     page: Path | None = None,
 ) -> FastAPI:
-    """The server as an ASGI application.
+    """Create the server as an ASGI application.
 
-    recognizer: a Recognizer; it is called by one thread, with pictures of requests that wait
-        together.
-    token: what `Authorization: Bearer …` must give; None lets everybody in. The page and
-        /healthz are open to all.
-    page: the folder of the page; None serves none.
-    Its lifespan starts and stops the thread: until it has started, pictures are refused with 503.
+    recognizer: a Recognizer. One thread calls it, with the pictures of waiting requests together.
+    token: the required token of `Authorization: Bearer …`; None allows all clients. The page and
+        /healthz need no token.
+    page: the folder of the page; None for no page.
+    The application's lifespan starts and stops the thread. Before its start, pictures are refused
+    with status 503.
     """
     service = _Service(recognizer, limits or Limits(), token)
     app = FastAPI(
@@ -229,7 +229,7 @@ async def _no_such(_: Request, error: Exception) -> Response:
 
 
 def is_local(host: str) -> bool:
-    """Whether a host's name or address is this machine's own, which nobody else reaches."""
+    """Whether a host name or address is a loopback one, which other machines cannot reach."""
     if host == "localhost":
         return True
     try:

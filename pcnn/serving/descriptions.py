@@ -81,7 +81,7 @@ EXAMPLE: list[dict[str, Any]] = [
 
 # What is refused, and for what reason, by status.
 _REASONS = {
-    400: "the client went away before its body ended",
+    400: "the client disconnected before the end of its body",
     401: "the token is missing or wrong",
     408: "the body took more than 30 s to arrive",
     413: "more than 32,000,000 bytes: send fewer or smaller pictures",

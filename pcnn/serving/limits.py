@@ -1,4 +1,4 @@
-"""What a server accepts, and how it says no."""
+"""Limits of a server, and its refusals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pcnn.errors import InputError
 
 @dataclass(frozen=True)
 class Limits:
-    """What one server accepts.
+    """The limits of one server.
 
     body_bytes: of a request, all its pictures together. pixels: of one picture, as its file says
         before it is decoded. pictures: of a request.

@@ -1,4 +1,4 @@
-"""What the server writes about its requests: one JSON line each, nothing of what is in pictures."""
+"""Records of requests: one JSON line each, without any content of pictures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PATHS = ("/predict", "/predict/annotated", "/healthz", "/metrics", "/openapi.js
 
 
 class Records:
-    """Middleware: counts and logs each request, and answers what nobody expected with 500."""
+    """Middleware that counts and logs each request, and answers unexpected errors with 500."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics

@@ -62,7 +62,7 @@ async def _body(request: Request, limits: Limits) -> bytes:
         reason = f"the body took more than {limits.seconds:g} s to arrive"
         raise Refusal(408, reason) from error
     except ClientDisconnect as error:
-        raise Refusal(400, "the client went away before its body ended") from error
+        raise Refusal(400, "the client disconnected before the end of its body") from error
 
 
 async def _received(request: Request, most: int) -> bytes:
@@ -106,7 +106,7 @@ async def _once(body: bytes) -> AsyncGenerator[bytes, None]:
 
 
 def _check_pixels(upload: Upload, limits: Limits) -> None:
-    """Raise Refusal where the picture says that it has more pixels than are taken."""
+    """Raise Refusal if a picture's header has more pixels than allowed."""
     size = stored_size(upload.content)
     if size and size[0] * size[1] > limits.pixels:
         name = upload.source or "the picture"

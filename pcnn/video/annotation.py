@@ -1,4 +1,4 @@
-"""Frames drawn on: each face's box, and beside it what it says and said in the last seconds."""
+"""Annotated frames: each face's box with its scores of the last seconds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pcnn.results.frames import Frame, TrackedFace
 from pcnn.results.style import DIM, TEXT, class_colours, letters
 
 SHOWN_S = 4.0  # seconds in the chart
-_LINES = 3  # classes in the chart, those that came highest
+_LINES = 3  # classes in the chart: those with the highest scores
 _WORTH_A_LINE = 0.1  # of a class's highest score in it
 _LETTER = 1 / 34  # of the frame's height, for a frame of this shape or wider:
 _SHAPE = 16 / 9
@@ -32,7 +32,7 @@ class _Box(NamedTuple):
 
 
 class Annotator:
-    """Draws on the frames of one film, one after another.
+    """Draws annotations on the consecutive frames of one film.
 
     classes: the expressions' names, in order; each has its colour.
     """
@@ -81,7 +81,7 @@ class Annotator:
     def _draw_panel(
         self, draw: ImageDraw.ImageDraw, face: TrackedFace, panel: _Box, size: int, now: float
     ) -> None:
-        """Number, label and confidence, and below them the lines of the last seconds."""
+        """Draw number, label and confidence, with a chart of the last seconds below them."""
         colour = self._colours[face.label]
         draw.rectangle(panel, fill=_PANEL)
         draw.rectangle((panel.x1, panel.y1, panel.x1 + size / 5, panel.y2), fill=colour)

@@ -1,4 +1,4 @@
-"""The frames of a film one after another: upright, with their times, broken ones left out."""
+"""Decoding of films into upright frames with their times, without broken frames."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.frame import VideoFrame
 
-_MOST_HELD = 300  # packets that wait for the next key frame; films may have but one
-_MOST_BROKEN = 50  # reads one after another that fail, after which the film is given up
+_MOST_HELD = 300  # packets that wait for the next key frame; some films have only one
+_MOST_BROKEN = 50  # failed reads in a row that end the film
 _MICROSECONDS = 1_000_000
-_USUAL_RATE = 25.0  # frames a second, where a film says nothing
-_NEAR_S = 1e-6  # times closer than this are the same: they are sums of fractions
+_USUAL_RATE = 25.0  # frames per second, if a film does not record its rate
+_NEAR_S = 1e-6  # closer times count as equal, because they are sums of fractions
 
 
 @dataclass(frozen=True)
 class FilmInfo:
-    """What a film's container says of it; a claim that its frames need not keep.
+    """Data of a film's container, which may differ from its frames.
 
-    rate: mean frames a second; duration: seconds. None where it does not say.
-    codec: FFmpeg's name. live: frames come as they happen.
+    rate: mean frames per second; duration: seconds. None if not recorded.
+    codec: FFmpeg's name. live: True for cameras and live streams.
     """
 
     rate: float | None
@@ -41,7 +41,10 @@ class FilmInfo:
 
 @dataclass(frozen=True, eq=False)
 class DecodedFrame:
-    """time: seconds from the film's start. index: from 0. pixels: (H, W, 3) uint8 RGB, upright."""
+    """A decoded frame.
+
+    time: seconds from the film's start. index: from 0. pixels: (H, W, 3) uint8 RGB, upright.
+    """
 
     time: float
     index: int
@@ -49,15 +52,15 @@ class DecodedFrame:
 
 
 class FilmReader:
-    """Reads a film once, from the front; an iterator of DecodedFrames.
+    """An iterator of DecodedFrames that reads a film once, from its start.
 
     source: see sources.FilmSource.
-    every: seconds from one frame to the next that is given; None gives all.
+    every: seconds between returned frames; None returns all.
     start, end: seconds; frames from `start` on and before `end`.
-    Memory is flat: a frame, and packets up to the next key frame where some need no decoding.
+    Memory is bounded: one frame, and packets up to the next key frame if some are skipped.
     `broken` counts packets and frames that could not be decoded.
-    Raises InputError: see sources.open_container and sources.video_stream; times out of range;
-    while reading: no frame at all.
+    Raises InputError: see sources.open_container and sources.video_stream; also for times out of
+        range. While reading: there is no frame.
     """
 
     def __init__(
@@ -72,7 +75,7 @@ class FilmReader:
         self.name = source_name(source)
         self.broken = 0
         self._every, self._end = every, math.inf if end is None else end
-        self._next = start or 0.0  # the time from which on a frame is wanted
+        self._next = start or 0.0  # the least time of the next returned frame
         self._start = self._next
         self._container = open_container(source)
         try:
@@ -86,9 +89,9 @@ class FilmReader:
         self._origin: float | None = None
         if self._container.start_time is not None:
             self._origin = self._container.start_time / _MICROSECONDS
-        self._index = 0  # of the next frame that is decoded or left out
+        self._index = 0  # of the next decoded or skipped frame
         self._last = -math.inf  # the time of the last frame
-        self._gap = False  # packets were left out since the last one that was decoded
+        self._gap = False  # packets were skipped since the last decoded one
         self._errors: type[Exception] = import_av().FFmpegError
         self._frames = self._read()
 
@@ -99,7 +102,7 @@ class FilmReader:
         return next(self._frames)
 
     def close(self) -> None:
-        """Let go of the film; may be called twice."""
+        """Release the film; may be called twice."""
         self._frames.close()  # type: ignore[attr-defined]
         self._container.close()
 
@@ -123,29 +126,29 @@ class FilmReader:
             raise InputError(f"{self.name}: {self._why_none()}")
 
     def _timed(self) -> Iterator[VideoFrame]:
-        """All frames that are decoded; `_last` is the time of each."""
+        """All decoded frames; `_last` is the time of each."""
         for group in self._groups():
             for frame in self._decoded(group):
                 self._last = self._time(frame)
                 yield frame
 
     def _advance(self, time: float) -> None:
-        """The next frame wanted after one of this time."""
+        """Set the least time of the frame after this one."""
         if self._every is not None:
             steps = math.floor((time - self._start) / self._every + 1e-6) + 1
             self._next = self._start + steps * self._every
 
     def _why_none(self) -> str:
         if self._index <= self.broken:
-            return "no frame of it could be decoded: it is empty or damaged"
+            return "no frame could be decoded: the film is empty or damaged"
         lasts = self.info.duration or max(0.0, self._last)
         return f"no frame between start and end: the film lasts {lasts:.2f} s"
 
     def _groups(self) -> Iterator[list[Packet[Any] | None]]:
-        """Packets to be decoded together; None at the end gets what the decoder holds back.
+        """Groups of packets to decode together; None at the end flushes the decoder.
 
-        Where not every frame is wanted, packets are held up to the next key frame, and those that
-        no wanted frame lies in are left out.
+        If not all frames are returned, packets are collected up to the next key frame. Groups
+        without a frame to return are skipped.
         """
         held: list[Packet[Any] | None] = []
         for packet in self._packets():
@@ -178,7 +181,7 @@ class FilmReader:
         self._index += sum(not packet.is_discard for packet in packets)
 
     def _packets(self) -> Iterator[Packet[Any]]:
-        """The packets with data, past places that cannot be read."""
+        """The packets with data; unreadable places are skipped."""
         failures = 0
         while failures < _MOST_BROKEN:
             try:
@@ -216,7 +219,7 @@ class FilmReader:
         following = max(0.0, self._last + 1 / (self.info.rate or _USUAL_RATE))
         if frame.pts is None:
             return following
-        # By the stream's time base: the last frames out of a decoder have none of their own.
+        # Uses the stream's time base, because a decoder's last frames have none.
         time = self._seconds(frame.pts)
         if self._origin is None:
             self._origin = time
@@ -231,13 +234,13 @@ def _check_times(every: float | None, start: float | None, end: float | None) ->
     if every is not None and not 0 < every < math.inf:
         raise InputError(f"predict_video: every must be seconds above 0, got {every}")
     if start is not None and not 0 <= start < math.inf:
-        raise InputError(f"predict_video: start must be seconds from 0 on, got {start}")
+        raise InputError(f"predict_video: start must be seconds of at least 0, got {start}")
     if end is not None and not end > (start or 0):
         raise InputError(f"predict_video: end must be seconds after start, got {end}")
 
 
 def _upright(frame: VideoFrame, stream: Any) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB, with square pixels, turned as the film says."""
+    """Upright pixels (H, W, 3) uint8 RGB, with square pixels."""
     aspect = stream.sample_aspect_ratio
     width = round(frame.width * aspect) if aspect else frame.width
     pixels: Any = frame.to_ndarray(format="rgb24", width=max(1, width), height=frame.height)

@@ -1,4 +1,4 @@
-"""Frames written as an MP4 file, with the sound of the film that they come from."""
+"""Encoding of frames as an MP4 file, with the sound of their film."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from pcnn.errors import InputError
 from pcnn.images.files import shown
 from pcnn.video.sources import FilmSource, import_av, is_address, open_container
 
-_TICKS = Fraction(1, 90_000)  # of a second, as in MPEG: times of all usual rates are whole
+_TICKS = Fraction(1, 90_000)  # of a second, as in MPEG; exact for all usual rates
 _QUALITY = {"crf": "20", "preset": "veryfast"}
-# What MP4 holds as it is; other sound is encoded anew.
+# Audio codecs that MP4 can hold; other sound is encoded again.
 _COPIED = frozenset(("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"))
 _SOUND_RATE = 48_000
 
 
 class FilmWriter:
-    """Writes one MP4 file (H.264): frames with their times, VFR kept, and sound in step.
+    """Writes one MP4 file (H.264): frames with variable times, and synchronous sound.
 
-    path: of the file, whose folder exists; what was there is replaced.
-    sound: the film whose sound is kept; None, a pipe, a camera or a live stream has none to keep,
-        since it cannot be read twice.
-    start: seconds; what is at this time of the film comes first in the file.
-    rate: frames a second, a hint for players.
+    path: the file, in an existing folder; an existing file is replaced.
+    sound: the film with the sound. None, pipes, cameras and live streams give no sound, because
+        they cannot be read twice.
+    start: seconds; the time of the film at which the file starts.
+    rate: frames per second, a hint for players.
     Raises InputError: the file cannot be written.
     """
 

@@ -1,19 +1,19 @@
-"""Where a face will be: a Kalman filter of its box in seconds, whatever the frame rate."""
+"""Prediction of a face's box by a Kalman filter, with time in seconds at any frame rate."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Shares of the face's height, as ByteTrack's filter has them at 30 frames a second:
-_MEASURED = 1 / 20  # standard deviation of a box that the detector reports
-_SURE = 0.05  # of a score below 1: up to here measures are that good, then worse in proportion
+# Shares of the face's height, equivalent to ByteTrack's filter at 30 frames a second:
+_MEASURED = 1 / 20  # standard deviation of a detected box
+_SURE = 0.05  # below a score of 1 − this, the deviation grows in proportion to 1 − score
 _FIRST_SPEED = 2.0  # of the speed of a new face, heights a second
 _ACCELERATION = 1.0  # variance that speed gains each second
 
 
 class BoxMotion:
-    """The box of one face that moves steadily: its middle, width and height, and their speeds.
+    """The box of a face with constant speed: its middle, width and height, and their speeds.
 
     box: x1, y1, x2, y2 in pixels.
     Source: Zhang et al. 2022 (ByteTrack), with time in seconds instead of frames.
@@ -23,7 +23,7 @@ class BoxMotion:
         self._place = _measures(box)  # (4,): middle x, middle y, width, height
         self._speed = np.zeros(4)  # a second
         height = self._place[3]
-        # One covariance (2, 2) of place and speed serves all four, whose noises are alike.
+        # One covariance (2, 2) of place and speed for all four, because their noise is equal.
         self._covariance = np.diag([(_MEASURED * height) ** 2, (_FIRST_SPEED * height) ** 2])
 
     @property
@@ -33,7 +33,7 @@ class BoxMotion:
         return np.concatenate((middle - half, middle + half))
 
     def predict(self, seconds: float, *, seen: bool) -> None:
-        """Move on by so many seconds. seen: False keeps the size, of a face that is lost."""
+        """Move the box by `seconds`. seen: False keeps the size, for a lost face."""
         if not seen:
             self._speed[2:] = 0
         self._place = self._place + seconds * self._speed
@@ -44,9 +44,9 @@ class BoxMotion:
         self._covariance = step @ self._covariance @ step.T + noise * added
 
     def update(self, box: tuple[float, float, float, float], score: float) -> None:
-        """Take what the detector has measured now. score: 0…1, of how sure it is."""
+        """Correct the box by a detection. score: of the detection, 0…1."""
         measured = _measures(box)
-        # A face that is half hidden is less surely one, and its box is of the other half.
+        # A half-hidden face has a lower score, and its box covers only the visible half.
         error = (_MEASURED * measured[3] * max(1.0, (1 - score) / _SURE)) ** 2
         gain = self._covariance[:, 0] / (self._covariance[0, 0] + error)  # (2,)
         surprise = measured - self._place

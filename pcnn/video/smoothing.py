@@ -1,4 +1,4 @@
-"""Scores of one person over time made steady, without being late where they change."""
+"""Smoothing of one person's scores over time, with little delay for quick changes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pcnn.errors import InputError
 SMOOTHING_S = 0.5  # time constant of a face that does not change
 _QUICKER = 0.05  # Hz that the filter's cutoff gains for each unit of log-odds a second
 _SPEED_S = 0.2  # time constant of that speed's own filter
-_LEAST = 1e-4  # a probability below it says no more than this
-# A face that was away for so many time constants starts anew: what was before says nothing.
+_LEAST = 1e-4  # smaller probabilities are treated as this
+# After this number of time constants without the face, the filter restarts.
 _FORGOTTEN = 4.0
 
 
@@ -24,12 +24,12 @@ def check_smoothing(smoothing: float | None) -> None:
 
 
 class ScoreFilter:
-    """The probabilities of one face from frame to frame, steadied by a one-euro filter.
+    """A one-euro filter of one face's probabilities from frame to frame.
 
-    seconds: the time constant of what does not change. Steady scores lag behind by it, those
-        that change quickly by much less.
-    temperature: divides the steady log-odds, so that they are calibrated again.
-    Works in log-odds and in seconds: the same at each frame rate.
+    seconds: the time constant for constant scores. Smoothed scores lag behind by it; quickly
+        changing scores lag much less.
+    temperature: divides the smoothed log-odds, to calibrate them again.
+    The filter uses log-odds and seconds, so it does not depend on the frame rate.
     Source: Casiez et al. 2012, with one cutoff for all classes of a face.
     """
 
@@ -43,9 +43,9 @@ class ScoreFilter:
         self._speed: NDArray[np.float64] = np.empty(0)
 
     def update(self, time: float, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The steady probabilities (classes,) of the next frame.
+        """The smoothed probabilities (classes,) of the next frame.
 
-        time: seconds, later than before. scores: (classes,) probabilities of this frame alone.
+        time: seconds, later than in the last call. scores: (classes,) probabilities of this frame.
         """
         odds = np.log(np.maximum(scores, _LEAST))
         odds -= odds.mean()
@@ -66,5 +66,5 @@ class ScoreFilter:
 
 
 def _share(seconds: float, constant: float) -> float:
-    """How much of the way to its input a filter of this time constant goes in so many seconds."""
+    """The weight of a filter's input after `seconds`, for a time constant."""
     return -math.expm1(-seconds / constant)

@@ -1,4 +1,4 @@
-"""Films as they are handed in: files, pipes, addresses and cameras, opened or refused clearly."""
+"""Sources of films: files, pipes, addresses and cameras."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FilmSource: TypeAlias = Any
 
 _CAMERA = "camera:"
-# What FFmpeg calls cameras, and the file or name of camera number %s.
+# Platform → FFmpeg's name of cameras, and the file or name of camera number %s.
 _CAMERAS = {
     "linux": ("v4l2", "/dev/video%s"),
     "darwin": ("avfoundation", "%s"),
@@ -26,8 +26,8 @@ _CAMERAS = {
 }
 _LIVE = ("rtsp://", "rtmp://", "udp://", "rtp://", "srt://")
 _ADDRESSES = (*_LIVE, "http://", "https://")
-_TIMEOUT_S = 10.0  # of an address that does not answer
-_HEAD = 512  # bytes that show what a file is instead
+_TIMEOUT_S = 10.0  # for an address that does not answer
+_HEAD = 512  # bytes for the reason why a file is no film
 
 
 def import_av() -> Any:
@@ -42,7 +42,7 @@ def import_av() -> Any:
 
 
 def source_name(source: FilmSource) -> str:
-    """What messages call a film."""
+    """The name of a film in messages."""
     if isinstance(source, (str, os.PathLike)):
         name = os.fspath(source)
         return "standard input" if name == "-" else shown(name)
@@ -50,17 +50,17 @@ def source_name(source: FilmSource) -> str:
 
 
 def is_live(source: FilmSource) -> bool:
-    """Whether frames come as they happen, so that none may wait for those after it."""
+    """Whether a source is live, so that no frame may wait for later ones."""
     return isinstance(source, str) and source.startswith((_CAMERA, *_LIVE))
 
 
 def is_address(source: FilmSource) -> bool:
-    """Whether a name is no file's: a camera, an address or standard input."""
+    """Whether a source is a camera, an address or standard input."""
     return isinstance(source, str) and (source == "-" or source.startswith((_CAMERA, *_ADDRESSES)))
 
 
 def open_container(source: FilmSource) -> InputContainer:
-    """A film, opened by PyAV.
+    """Open a film with PyAV.
 
     Raises InputError: PyAV is not installed; no such file, camera or address; not a film.
     """
@@ -75,7 +75,7 @@ def open_container(source: FilmSource) -> InputContainer:
 
 
 def video_stream(container: InputContainer, name: str) -> VideoStream:
-    """The film in a container: its first video stream that is no cover picture.
+    """The first video stream of a container, without cover pictures.
 
     Raises InputError: there is none, or no decoder for it.
     """
@@ -92,14 +92,14 @@ def video_stream(container: InputContainer, name: str) -> VideoStream:
 
 
 class _Pipe:
-    """A file without a way back, so that PyAV does not try to find one."""
+    """A file with only a read method, so that PyAV does not try to seek."""
 
     def __init__(self, file: Any) -> None:
         self.read = file.read
 
 
 def _opened(source: FilmSource, name: str) -> tuple[Any, dict[str, Any]]:
-    """What PyAV takes for a source, and how to open it."""
+    """The file and options for PyAV to open a source."""
     if isinstance(source, (bytes, bytearray)):
         return io.BytesIO(source), {}
     if hasattr(source, "read"):
@@ -126,7 +126,7 @@ def _opened(source: FilmSource, name: str) -> tuple[Any, dict[str, Any]]:
         if isinstance(error, OSError):
             raise InputError(f"{name}: {file_error(error)}") from error
         raise
-    return f"file:{path}", {}  # a colon in a name makes no address of it
+    return f"file:{path}", {}  # so that a name with a colon is no address
 
 
 def _camera(number: str, name: str) -> tuple[str, dict[str, Any]]:
@@ -140,12 +140,12 @@ def _camera(number: str, name: str) -> tuple[str, dict[str, Any]]:
 
 
 def _reason(source: FilmSource, error: Exception) -> str:
-    """Why a film could not be opened."""
+    """The reason why a film cannot be opened."""
     reason = getattr(error, "strerror", None) or str(error)
     if is_address(source) or not isinstance(source, (str, os.PathLike)):
         return f"not a film that can be read ({reason})"
     with open(source, "rb") as file:  # noqa: PTH123
         instead = what_instead(file.read(_HEAD))
     if instead.startswith(("not a picture", "a video")):
-        return f"not a film that can be read ({reason}): it is damaged, or of another kind"
+        return f"not a film that can be read ({reason}): it is damaged or of another kind"
     return f"not a film: {instead.replace(', not a picture', '')}"

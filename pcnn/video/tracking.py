@@ -1,4 +1,4 @@
-"""Who is who from frame to frame: ByteTrack over the detector's boxes."""
+"""Tracking of faces from frame to frame: ByteTrack on the detector's boxes."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pcnn.video.motion import BoxMotion
 
 Box = tuple[float, float, float, float]
 
-# A track ends when its face was away for more than so many frames and so many seconds.
+# A track ends when its face is missing for more than these frames and these seconds.
 HELD_FRAMES, HELD_S = 15, 1.0
-# Boxes match that overlap by this much of their union, after both have grown on each side by a
-# share of their size: so much, and more for each second since the face was last seen.
+# The least overlap of matching boxes, as a share of their union. First both boxes are enlarged on
+# each side by a share of their size, which grows with the seconds since the last detection.
 _LEAST_OVERLAP = 0.2
 _GROWN, _GROWN_A_SECOND, _MOST_GROWN = 0.05, 1.0, 0.5
-# Faces that the detector is unsure of continue a track only where they lie.
+# The least overlap for uncertain faces.
 _LEAST_OVERLAP_UNSURE = 0.4
 
 
 class _Track:
-    """One person: where they are, and how long ago they were seen."""
+    """One person's track: motion of the box, and time of the last detection."""
 
     def __init__(self, number: int, box: Box, time: float) -> None:
         self.number = number
@@ -33,11 +33,11 @@ class _Track:
 
 
 class Tracker:
-    """Gives faces of consecutive frames the numbers of the people they are of.
+    """Assigns track numbers to the faces of consecutive frames.
 
-    sure: the detection score from which on a face may be of somebody new; those below continue
-        the track they lie on, or are dropped.
-    Numbers count from 1 in order of appearance, and none is given twice.
+    sure: the least detection score of a new track. Faces with lower scores only continue a
+        track; otherwise they are dropped.
+    Numbers count from 1 in the order of appearance and are never repeated.
     Source: Zhang et al. 2022, with boxes that grow as in C-BIoU (Yang et al. 2023).
     """
 
@@ -49,7 +49,7 @@ class Tracker:
 
     @property
     def numbers(self) -> list[int]:
-        """Those of the tracks that are still held, seen or not."""
+        """The numbers of the current tracks, including temporarily missing ones."""
         return [track.number for track in self._tracks]
 
     def end_all(self) -> None:
@@ -59,9 +59,9 @@ class Tracker:
     def update(
         self, time: float, boxes: Sequence[Box], scores: Sequence[float]
     ) -> list[int | None]:
-        """The number of each face of the next frame; None for one to be dropped.
+        """The track number of each face of the next frame; None for a dropped face.
 
-        time: seconds, later than before. boxes: x1, y1, x2, y2 in pixels. scores: 0…1.
+        time: seconds, later than in the last call. boxes: x1, y1, x2, y2 in pixels. scores: 0…1.
         """
         seconds = 0.0 if self._time is None else time - self._time
         self._time = time
@@ -98,7 +98,7 @@ class Tracker:
         numbers: list[int | None],
         least: float,
     ) -> list[_Track]:
-        """Write the numbers of tracks to the faces they match; returns the tracks without one."""
+        """Write the track numbers of matching faces; returns the tracks without a match."""
         now = self._time or 0.0
         away = np.array([now - track.seen for track in tracks])
         grown = np.minimum(_MOST_GROWN, _GROWN + _GROWN_A_SECOND * away)
@@ -118,7 +118,7 @@ class Tracker:
 def _overlaps(
     places: NDArray[np.float64], boxes: NDArray[np.float64], grown: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(N, M) shares of common area, of (N, 4) with (M, 4), both grown by (N,) of their sizes."""
+    """Overlaps (N, M) of boxes (N, 4) with (M, 4), both enlarged by shares (N,) of their sizes."""
     share = grown[:, None, None]
     one, two = places[:, None], boxes[None]
     one_size, two_size = one[..., 2:] - one[..., :2], two[..., 2:] - two[..., :2]

@@ -1,4 +1,4 @@
-"""Files of trained numbers: found, checked, read, converted, compressed."""
+"""Weights files: search, checks, reading, conversion, compression."""
 
 from pcnn.weights.expression import (
     ExpressionWeights,

@@ -1,4 +1,4 @@
-"""PyTorch's own files, read as what they may be: somebody else's, cut short, or hostile."""
+"""Safe reading of PyTorch's own files, which may be foreign, incomplete or hostile."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pcnn.weights.schema import Rule, keep_to, record, whole
 
 
 def check_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
-    """Raise WeightsError, naming file and tensor, unless all are plain, finite and really there.
+    """Raise WeightsError, naming file and tensor, unless all are plain, finite and complete.
 
-    A pickle may describe a tensor of any size over a storage of one number.
+    A pickle may describe a tensor of any size with a storage of a single number.
     """
     for name, tensor in tensors.items():
         if (
@@ -26,20 +26,20 @@ def check_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
             or tensor.is_quantized
             or tensor.is_complex()
         ):
-            raise WeightsError(f"{path}: the tensor {name} is of a kind that no network has")
+            raise WeightsError(f"{path}: the tensor {name} must be a plain dense tensor")
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise WeightsError(
-                f"{path}: the tensor {name} is {tuple(tensor.shape)}, of which the file holds "
+                f"{path}: the tensor {name} is {tuple(tensor.shape)}, but the file holds "
                 f"{tensor.untyped_storage().nbytes():,} bytes"
             )
     check_finite(path, tensors)
 
 
 def read_training(path: str | Path, device: torch.device | str, options: Rule) -> dict[str, Any]:
-    """The state of a training as its `save` wrote it, without running anything that is in it.
+    """Read the state that a training's `save` wrote, without running code from the file.
 
-    options: the rule for its entry of that name. Returns at least "options" and "step"; nothing
-    is yet known of its tensors. Raises WeightsError: unreadable, or something else.
+    options: the rule for its entry "options". The result has at least "options" and "step". Its
+    tensors are not checked yet. Raises WeightsError: the file is unreadable or another one.
     """
     try:
         state = torch.load(path, weights_only=True, map_location=device)
@@ -48,19 +48,20 @@ def read_training(path: str | Path, device: torch.device | str, options: Rule) -
     except Exception as error:  # torch.load has no list of what it raises
         reason = str(error).partition("\n")[0]
         raise WeightsError(
-            f"{path}: not a readable checkpoint of a training ({reason}); remove it to start afresh"
+            f"{path}: not a readable checkpoint of a training ({reason}); remove it to start again"
         ) from error
     if not isinstance(state, dict):
-        raise WeightsError(f"{path}: no checkpoint of a training, but {type(state).__name__}")
+        raise WeightsError(f"{path}: must hold a training's state, got {type(state).__name__}")
     described = {name: state[name] for name in ("options", "step") if name in state}
     keep_to(record({"options": options, "step": whole(0, 10**9)}), described, str(path))
     return state
 
 
 def check_targets(path: str | Path, targets: object, kinds: int, classes: int) -> None:
-    """Raise WeightsError unless a checkpoint's targets are tables for so many kinds of labels.
+    """Raise WeightsError unless a checkpoint's targets are `kinds` tables (N, classes).
 
-    classes: of the first kind. Each table is (N, classes), N the same for all.
+    kinds: number of kinds of labels. classes: number of classes of the first kind. N must be the
+        same for all tables.
     """
     tables = list(targets) if isinstance(targets, list) else []
     if (
@@ -74,9 +75,10 @@ def check_targets(path: str | Path, targets: object, kinds: int, classes: int) -
 
 
 def fill(path: str | Path, name: str, module: nn.Module, state: object) -> None:
-    """Give a module the tensors of a checkpoint.
+    """Load the tensors of a checkpoint into a module.
 
-    name: of the module in the checkpoint. Raises WeightsError: they do not fit; names one.
+    name: the module's name in the checkpoint. Raises WeightsError: a tensor does not fit; the
+    message names it.
     """
     module.load_state_dict(check_state(path, name, module.state_dict(), state))
 
@@ -84,29 +86,29 @@ def fill(path: str | Path, name: str, module: nn.Module, state: object) -> None:
 def check_state(
     path: str | Path, name: str, wanted: Mapping[str, Tensor], state: object
 ) -> dict[str, Tensor]:
-    """A checkpoint's entry, which holds tensors of these names and shapes.
+    """A checkpoint's entry, after a check of its tensors' names and shapes.
 
-    Raises WeightsError: it does not; names one.
+    Raises WeightsError: a tensor does not fit; the message names it.
     """
     if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise WeightsError(f"{path}: {name} must hold tensors; remove it to start afresh")
+        raise WeightsError(f"{path}: {name} must hold tensors; remove it to start again")
     odd = sorted(map(str, wanted.keys() ^ state.keys()))
     odd += [each for each in wanted if each in state and state[each].shape != wanted[each].shape]
     if odd:
-        raise WeightsError(f"{path}: {name} is of another network, see {odd[0]}")
+        raise WeightsError(f"{path}: {name} belongs to another network, see {odd[0]}")
     check_tensors(path, {f"{name}.{each}": tensor for each, tensor in state.items()})
     return dict(state)
 
 
 def fill_optimizer(path: str | Path, optimizer: torch.optim.Optimizer, state: object) -> None:
-    """Give an optimiser the state of a checkpoint, which PyTorch itself only counts.
+    """Load the state of a checkpoint into an optimiser; PyTorch itself checks only the numbers.
 
-    Raises WeightsError: it is of other parameters; names the first that differs.
+    Raises WeightsError: it belongs to other parameters; the message names the first difference.
     """
     try:
         optimizer.load_state_dict(state)  # type: ignore[arg-type]
-    except Exception as error:  # whatever a state that is none makes of it
-        raise WeightsError(f"{path}: optimizer is of another training ({error!r})") from error
+    except Exception as error:  # an invalid state raises many kinds of errors
+        raise WeightsError(f"{path}: optimizer belongs to another training ({error!r})") from error
     for group in optimizer.param_groups:
         for place, parameter in enumerate(group["params"]):
             for name, value in optimizer.state[parameter].items():

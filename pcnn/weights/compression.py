@@ -1,4 +1,4 @@
-"""How tensors lie in weights files: half precision or 8-bit integers, widened when loaded."""
+"""Compression of weights files: half precision or 8-bit integers, widened when loaded."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from torch import Tensor
 
 STORAGES = ("half", "int8")
 SCALE = ".scale"
-_WORTH = 4096  # elements; smaller tensors would save nothing and lose precision
+_WORTH = 4096  # elements; smaller tensors save little and lose precision
 
 
 def narrow(tensors: Mapping[str, Tensor], storage: str) -> dict[str, Tensor]:
-    """A network's state as it is written to a file.
+    """Convert a network's state to the form of a file.
 
     storage: "half" makes floating tensors float16. "int8" makes convolutions and matrices of
-        more than a few thousand elements int8, with a float32 factor for each output channel in
-        a second tensor `<name>.scale`, so that its largest weight is ±127; the rest as "half".
-    Whole numbers stay as they are.
+        more than a few thousand elements int8. A second tensor `<name>.scale` has a float32
+        factor for each output channel, so that its largest weight is ±127. Other tensors are as
+        for "half".
+    Integer tensors do not change.
     """
     narrowed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -35,7 +36,7 @@ def narrow(tensors: Mapping[str, Tensor], storage: str) -> dict[str, Tensor]:
 
 
 def widen(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A file's tensors as a network takes them: floating ones in float32."""
+    """Convert a file's tensors to the form of a network: floating ones to float32."""
     widened: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         scale = tensors.get(name + SCALE)

@@ -1,4 +1,4 @@
-"""What a detector's weights file holds: ours, and the published RetinaFace checkpoints."""
+"""Weights files of detectors: pcnn's own, and the published RetinaFace checkpoints."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from pcnn.weights.schema import keep_to, shown
 
 @dataclass(frozen=True)
 class DetectorSettings:
-    """All a RetinaFace's weights need to be used; travels in the file's metadata.
+    """Settings of a RetinaFace, stored in the metadata of its weights.
 
     min_sizes, steps, variances: as in `anchors`; pixels.
-    channels: "rgb" or "bgr", the order the network was trained on.
+    channels: "rgb" or "bgr", the channel order of the training.
     mean, std: in that order, for values of 0…255.
-    confidence: least score reported, 0…1; nms_iou: overlap above which the weaker box goes.
-    max_side: longer images are scaled down to this before the network sees them, in pixels.
+    confidence: least score of a face, 0…1. nms_iou: overlap above which the weaker box is removed.
+    max_side: longer images are reduced to this side for the network, in pixels.
     least_side: images whose longer side is less are enlarged to it, at most fourfold, in pixels;
-        0: never.
+        0 for no enlargement.
     leak: as in `retinaface.RetinaFace`.
-    trusted_side: faces larger than about this (shorter side, in pixels as the network sees them)
-        are looked for in halved images instead; None: at any size in the one image.
+    trusted_side: larger faces (shorter side, in pixels of the network's input) are searched in
+        halved images; None searches all sizes in a single image.
     """
 
     min_sizes: tuple[tuple[float, ...], ...] = ((10, 20), (32, 64), (128, 256))
@@ -47,30 +47,31 @@ class DetectorSettings:
     confidence: float = 0.7
     nms_iou: float = 0.4
     max_side: int = 640
-    # The most at which a trusted side of 128 asks for no halved image (detector._ENOUGH).
+    # The largest side without a halved image, for a trusted side of 128 (detector._ENOUGH).
     least_side: int = 160
     leak: float = 0.0
-    # Measured on photographs enlarged step by step: at 128 pixels landmarks still lie within 9 %
-    # of the eye distance; at 160 it is 18 %, and one face is reported as two.
+    # Measured on photographs enlarged step by step: at 128 pixels the landmarks' error is 9 % of
+    # the eye distance. At 160 pixels it is 18 %, and one face is reported as two.
     trusted_side: float | None = 128.0
 
     def to_metadata(self) -> dict[str, Any]:
-        """JSON-able; the inverse of `from_metadata`."""
+        """The fields as values for JSON; the inverse of `from_metadata`."""
         return asdict(self)
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> DetectorSettings:
-        """Settings from a weights file's metadata, whose other entries are left alone.
+        """Settings from a weights file's metadata; other entries are ignored.
 
-        `trusted_side` and `least_side` may be missing: the first files were written without.
-        Raises WeightsError: an entry is missing, of the wrong kind or out of range; names it.
+        `trusted_side` and `least_side` may be missing, as in the first files.
+        Raises WeightsError: an entry is missing, of the wrong type or out of range; the message
+            names it.
         """
         keep_to(DETECTOR, metadata, "detector weights")
         stored = {"trusted_side": cls.trusted_side, "least_side": cls.least_side} | dict(metadata)
         return cls(**{field.name: _as_tuple(stored[field.name]) for field in fields(cls)})
 
 
-# How the published checkpoints are used by their own code. biubug6's Pytorch_Retinaface:
+# Settings of the published checkpoints, from their own code. biubug6's Pytorch_Retinaface:
 _BIUBUG6 = DetectorSettings(
     min_sizes=((16, 32), (64, 128), (256, 512)),
     channels="bgr",
@@ -89,20 +90,20 @@ _TERNAUS = replace(
     std=DetectorSettings.std,
     leak=0.0,
 )
-# Files that differ from what their keys suggest, by the beginning of their SHA-256.
+# Start of the SHA-256 → settings, for files whose keys suggest wrong settings.
 _KNOWN_FILES = {
-    # A MobileNet-0.25 trained with plain ReLU on smaller anchors: with a leak of 0.1 its
-    # landmarks lie half a face apart from anchor to anchor, without one they agree to 1 pixel.
+    # A MobileNet-0.25 trained with plain ReLU on smaller anchors. With a leak of 0.1 the landmarks
+    # of different anchors differ by half a face; without a leak they agree to 1 pixel.
     "ed6fa7d45a5179f03cb5ce82c73b0c67": replace(
         _BIUBUG6, min_sizes=DetectorSettings.min_sizes, leak=0.0
     ),
     "f168fae3c": _TERNAUS,
 }
-# First batch norm's variance over its filters' energy, above which the network was fed 0…255
-# values: ImageNet-normalised input gives about 1, raw input some thousands.
+# The variance of the first batch norm divided by its filters' energy. Above this value the network
+# was trained on 0…255: normalised input gives about 1, raw input some thousands.
 _RAW_INPUT_RATIO = 50.0
 _HEADS = {"class": "ClassHead", "bbox": "BboxHead", "landmark": "LandmarkHead"}
-# Heads as other ports of the same network name them: class_head.class_head.0.weight
+# Names of heads in other ports of the network: class_head.class_head.0.weight
 _OTHER_HEADS = re.compile(
     r"^(class|bbox|landmark)_head(?:\.\1_head)?\.(\d)\.(?:conv1x1\.)?(weight|bias)$"
 )
@@ -110,13 +111,12 @@ _OTHER_HEADS = re.compile(
 
 @own_settings(gradients=True)
 def read_detector(path: str | Path) -> tuple[dict[str, Tensor], DetectorSettings]:
-    """State dict, in the names of `retinaface.RetinaFace`, and settings of a detector's file.
+    """State dict, with the names of `retinaface.RetinaFace`, and settings of a detector's file.
 
-    path: a name or file that `weights.locate` knows: .safetensors as `train_detector` writes it,
-        or a torch checkpoint (.pth, .zip) of
-        biubug6's Pytorch_Retinaface (MobileNet-0.25, ResNet-50) or of retinaface-pytorch
-        (`retinaface_resnet50_2020-07-20`). Checkpoints are read without running code.
-    Raises WeightsError: missing, damaged, or not a RetinaFace; says what is wrong.
+    path: a name or file for `files.locate`: a .safetensors file of `train_detector`, or a torch
+        checkpoint (.pth, .zip) of biubug6's Pytorch_Retinaface (MobileNet-0.25, ResNet-50) or of
+        retinaface-pytorch (`retinaface_resnet50_2020-07-20`). Reading a checkpoint runs no code.
+    Raises WeightsError: the file is missing, damaged, or no RetinaFace.
     """
     path = locate(path, kind="detector")
     if path.suffix == ".safetensors":
@@ -138,12 +138,12 @@ def read_detector(path: str | Path) -> tuple[dict[str, Tensor], DetectorSettings
 
 
 def _settings_of(state: Mapping[str, Tensor]) -> DetectorSettings:
-    """Settings of the published family that a state dict belongs to."""
+    """Settings of the published family of a state dict."""
     if architecture_of(state) == "retinaface-mobilenet0.25":
         return _BIUBUG6
     filters, variance = state.get("body.conv1.weight"), state.get("body.bn1.running_var")
     if filters is None or variance is None:
-        return _TERNAUS  # load_state will say what is missing
+        return _TERNAUS  # load_state reports the missing keys
     ratio = (
         variance.float() / filters.float().square().sum(dim=(1, 2, 3)).clamp(min=1e-6)
     ).median()
@@ -151,13 +151,13 @@ def _settings_of(state: Mapping[str, Tensor]) -> DetectorSettings:
 
 
 def _read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """State dict of a torch checkpoint, in biubug6's names.
+    """State dict of a torch checkpoint, with biubug6's names.
 
-    Raises WeightsError: missing, unreadable, or not a dictionary of tensors.
+    Raises WeightsError: the file is missing, unreadable, or no dictionary of tensors.
     """
     try:
         loaded = torch.load(_unwrapped(path), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load has no list of what it raises
+    except Exception as error:  # torch.load does not document its errors
         raise WeightsError(f"{path}: not a readable PyTorch checkpoint ({error})") from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not isinstance(state, dict) or not all(
@@ -169,7 +169,7 @@ def _read_checkpoint(path: Path) -> dict[str, Tensor]:
 
 
 def _unwrapped(path: Path) -> Path | io.BytesIO:
-    """The checkpoint itself, where `path` is a zip archive around a single file."""
+    """The checkpoint in a zip archive with a single file; for other files `path` itself."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -179,7 +179,7 @@ def _unwrapped(path: Path) -> Path | io.BytesIO:
 
 
 def _published_name(name: str) -> str:
-    """A key without its training wrapper's prefix, heads as Pytorch_Retinaface calls them."""
+    """A key without its training wrapper's prefix, with Pytorch_Retinaface's names of heads."""
     name = re.sub(r"^(module\.|model\.)+", "", name)
     match = _OTHER_HEADS.match(name)
     return f"{_HEADS[match[1]]}.{match[2]}.conv1x1.{match[3]}" if match else name
@@ -190,10 +190,10 @@ def _as_tuple(value: Any) -> Any:
 
 
 def normalise_images(images: Tensor, settings: DetectorSettings) -> Tensor:
-    """What the network takes for RGB images.
+    """The network's input for RGB images.
 
     images: (B, 3, H, W) float32, RGB, 0…255.
-    Returns the same shape, channels in the settings' order, mean and deviation taken out.
+    Returns the same shape, with channels in the settings' order, normalised by mean and std.
     """
     if settings.channels == "bgr":
         images = images.flip(1)

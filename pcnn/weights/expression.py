@@ -1,4 +1,4 @@
-"""Expression networks out of their files."""
+"""Loading of expression networks from their files."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from pcnn.weights.schema import Rule, shown
 
 @dataclass(frozen=True)
 class ExpressionWeights:
-    """An expression network and what its file says about using it.
+    """An expression network with the settings of its file.
 
     network: in float32 and eval mode, on the CPU; a FaceNet has no regions.
     template: the five landmarks' mean places in the face square, (x, y) fractions of its side.
-    native_size: the side in pixels of the faces it was trained on, before any enlargement.
-    temperature: divides the logits to make calibrated probabilities.
+    native_size: the side in pixels of its training faces, before any enlargement.
+    temperature: divides the logits to give calibrated probabilities.
     region_temperatures: the same for each region's own logits.
-    mirror: each face is to be read together with its mirror image (mirror.read_both): the
-        temperatures and scores are those of the mean.
-    aligned: the training faces were aligned by their landmarks, and pictures that already are
-        faces are to be aligned, too, see alignment.
-    class_shares: how often each class was among the training faces; None where the file does not
-        say. uniform: probabilities are those for classes that are equally frequent.
+    mirror: True averages each face's logits with those of its mirror image (mirror.read_both).
+        Temperatures and scores are those of this mean.
+    aligned: True if the training faces were aligned by their landmarks. Then cut-out faces are
+        aligned, too, see alignment.
+    class_shares: the share of each class among the training faces; None if not recorded.
+    uniform: True gives probabilities for equally frequent classes.
     """
 
     network: PCNN | FaceNet
@@ -53,25 +53,26 @@ class ExpressionWeights:
 
     @property
     def saliency(self) -> str | None:
-        """The model by whose maps the views are multiplied, see saliency.weigh; None: by none."""
+        """The saliency model whose maps weigh the views, see saliency.weigh; None without one."""
         return self.network.config.saliency
 
     def answer(
         self, forward: Forward, views: Sequence[Tensor]
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """What `forward`, the network or its prepared form, makes of views, as the file asks.
+        """Logits of views, with mirror images if the file requires them.
 
+        forward: forward_views of the network or of its prepared form.
         views: see PCNN.forward_views; already weighed, if `saliency` names a model.
-        Returns logits (B, classes) and region name → its own.
+        Returns logits (B, classes), and region name → that region's logits.
         """
         return read_both(forward, views) if self.mirror else forward(views)
 
     def probabilities(self, logits: Tensor, region: str | None = None) -> Tensor:
         """Calibrated probabilities (…, classes) of logits.
 
-        region: whose own logits they are; None: the network's.
-        Where `uniform` is set, each class's probability is divided by its share of the training
-        faces (Menon et al., Long-Tail Learning via Logit Adjustment, ICLR 2021).
+        region: the region of the logits; None for the network's own.
+        With `uniform`, each class's probability is divided by its share of the training faces
+        (Menon et al., Long-Tail Learning via Logit Adjustment, ICLR 2021).
         """
         temperature = self.temperature if region is None else self.region_temperatures[region]
         scaled = logits / temperature
@@ -80,18 +81,18 @@ class ExpressionWeights:
         return scaled.softmax(-1)
 
     def facts(self) -> list[tuple[str, str]]:
-        """What people want to know of the file, as (name, text) pairs."""
+        """A description of the file, as (name, text) pairs."""
         scores, size = self.metadata.get("scores", {}), self.network.config.size
-        told = "; ".join(f"{100 * value:.2f} % on {name}" for name, value in scores.items())
+        accuracy = "; ".join(f"{100 * value:.2f} % on {name}" for name, value in scores.items())
         return [
             ("weights", str(self.path)),
             ("weights sha256", sha256(self.path)),
-            ("weights accuracy", told or "not recorded"),
+            ("weights accuracy", accuracy or "not recorded"),
             ("input", f"{size} × {size} pixels"),
         ]
 
     def for_equal_classes(self) -> ExpressionWeights:
-        """The same with `uniform` set. Raises InputError: the file records no class shares."""
+        """A copy with `uniform` set. Raises InputError: the file records no class shares."""
         if self.class_shares is None:
             raise InputError(f"prior 'uniform': {self.path} does not record its class shares")
         return replace(self, uniform=True)
@@ -99,12 +100,12 @@ class ExpressionWeights:
 
 @own_settings(gradients=True)
 def load_expression(weights: str | Path, labels: str | None = None) -> ExpressionWeights:
-    """An expression network by name or path, ready to use.
+    """Load an expression network by name or path.
 
-    labels: the name of the file's second labels, such as "fer2013", to answer in those; None
-        answers in the first.
-    Raises WeightsError: see locate and read; a file of another kind, or one that does not fit;
-        names the field. InputError: the file has no such labels.
+    labels: the name of the file's second labels, such as "fer2013", to use them; None uses the
+        first labels.
+    Raises WeightsError: see locate and read; also for a file of another kind or with invalid
+        metadata, whose field the message names. Raises InputError: the file has no such labels.
     """
     path = locate(weights, kind="expression")
     learner, metadata = _load(path, expression)
@@ -134,20 +135,20 @@ def load_expression(weights: str | Path, labels: str | None = None) -> Expressio
 
 
 def load_network(weights: str | Path) -> PCNN | FaceNet:
-    """The bare network of an expression or trunk file, in float32 and training mode.
+    """Load only the network of an expression or trunk file, in float32 and training mode.
 
     Raises WeightsError: no such file or name, or a file of another kind.
     """
     return load_learner(weights).network
 
 
-# Before the names of the tensors of heads for second labels.
+# The prefix of tensor names of heads for second labels.
 SECOND_PREFIX = "labels."
 
 
 @own_settings(gradients=True)
 def load_learner(weights: str | Path) -> Learner:
-    """The bare network of a file with its heads for second labels, where it has such.
+    """Load the network of a file with its heads for second labels, if it has them.
 
     Raises WeightsError: as load_network.
     """
@@ -155,7 +156,7 @@ def load_learner(weights: str | Path) -> Learner:
 
 
 def _load(path: Path, rule: Rule) -> tuple[Learner, dict[str, Any]]:
-    """What a file holds and says. It is held against the rule before a tensor is read or made."""
+    """Network and metadata of a file, checked against the rule before any tensor is read."""
     file = WeightsFile(path)
     metadata = file.metadata
     architecture = metadata.get("architecture")
@@ -164,7 +165,7 @@ def _load(path: Path, rule: Rule) -> tuple[Learner, dict[str, Any]]:
     file.check(rule)
     network_type = PCNN if architecture == "pcnn" else FaceNet
     second = next(iter((metadata.get("labels") or {}).items()), None)
-    with _fitting(path), torch.device("meta"):  # shapes alone, however large
+    with _fitting(path), torch.device("meta"):  # only shapes, without memory
         network = network_type(_config(metadata), initialised=False)
         learner = Learner(network, None if second is None else tuple(second[1]["classes"]))
     prefix = "" if second is None else f"{SECOND_PREFIX}{second[0]}."
@@ -177,7 +178,7 @@ def _load(path: Path, rule: Rule) -> tuple[Learner, dict[str, Any]]:
 
 
 def _file_name(own: str, prefix: str) -> str:
-    """What a file calls a learner's tensor. prefix: of the heads for second labels."""
+    """The name of a learner's tensor in a file. prefix: of the heads for second labels."""
     if own.startswith("network."):
         return own.removeprefix("network.")
     return prefix + own.removeprefix("second.")
@@ -185,7 +186,7 @@ def _file_name(own: str, prefix: str) -> str:
 
 @contextlib.contextmanager
 def _fitting(path: str | Path) -> Iterator[None]:
-    """Turn what building a network out of a file's contents raises into WeightsError."""
+    """Convert errors in building a network from a file to WeightsError."""
     try:
         yield
     except (TypeError, ValueError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Weights files: where they lie, whether they are whole, what they say about themselves."""
+"""Weights files: their places, checksums, tensors and metadata."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from pcnn.weights.compression import SCALE, widen
 from pcnn.weights.schema import Rule, keep_to, parse_metadata
 
 _METADATA_KEY = "pcnn"
-# What safetensors calls the kinds of numbers.
+# Names of number types in safetensors.
 _FLOATING, _INT8 = frozenset(("F16", "BF16", "F32", "F64")), frozenset(("I8",))
 _WHOLE = frozenset(("I64", "I32", "I16", "I8", "U8"))
 _PACKAGED = Path(__file__).resolve().parents[1] / "_weights"
-# In a checkout that was not installed the same folder is the repository's own.
+# The same folder in a checkout that is not installed.
 _CHECKOUT = Path(__file__).resolve().parents[2] / "weights"
 
 
@@ -35,9 +35,9 @@ _CHECKOUT = Path(__file__).resolve().parents[2] / "weights"
 class WeightSpec:
     """A weights file known by name.
 
-    kind: "expression" or "detector". sha256: hexadecimal, of the whole file, or as much of its
-    beginning as its publisher gives. url: where to fetch it from, None if it is packaged.
-    class_shares: how often each class was among the training faces, of files that do not say so.
+    kind: "expression" or "detector". sha256: hexadecimal, of the file; it may be shortened, as by
+    the file's publisher. url: for the download; None for a packaged file.
+    class_shares: the share of each class of the training faces, for files that do not record it.
     """
 
     kind: str
@@ -60,7 +60,7 @@ SPECS: Mapping[str, WeightSpec] = {
         "27e70bb4315df2162c905d2c41cbc52517a9be8f4e6f0360f9d7fde30cab28fb",
         class_shares=_FERPLUS_SHARES,
     ),
-    # Without regions: a fifth of the bytes and of the time, 1.5 points less of accuracy on valid.
+    # Without regions: a fifth of the size and time, with 1.5 points less accuracy on valid.
     "small": WeightSpec(
         "expression",
         "pcnn-small.safetensors",
@@ -72,7 +72,7 @@ SPECS: Mapping[str, WeightSpec] = {
         "detector-mobilenet.safetensors",
         "8b9654549f2178150e2fb6e592953e80368db4bf72d968659578afe1bfe6584c",
     ),
-    # Published by retinaface-pytorch (Iglovikov, MIT licence); the name carries the checksum.
+    # Published by retinaface-pytorch (Iglovikov, MIT licence); its name contains the checksum.
     "resnet50": WeightSpec(
         "detector",
         "retinaface_resnet50_2020-07-20-f168fae3c.zip",
@@ -84,13 +84,13 @@ SPECS: Mapping[str, WeightSpec] = {
 
 
 def locate(weights: str | Path, *, kind: str | None = None) -> Path:
-    """The file behind a name of SPECS or a path, whole as far as its checksum is known.
+    """The path of a weights file, from a name of SPECS or a path.
 
-    An existing path is taken as it is. A name is looked for in the folder $PCNN_WEIGHTS, in the
-    package, and in the cache ($XDG_CACHE_HOME/pcnn, ~/.cache/pcnn); only a file that is in none
-    of them and has a URL is downloaded, into the cache. Its sha256 is checked every time.
+    An existing path is returned unchanged. A name is searched in the folder $PCNN_WEIGHTS, in the
+    package, and in the cache ($XDG_CACHE_HOME/pcnn or ~/.cache/pcnn). If it is in none of them and
+    has a URL, it is downloaded to the cache. Its sha256 is checked every time.
     kind: as in WeightSpec; a name of the other kind is refused.
-    Raises WeightsError: no such file or name, a wrong checksum, a download that failed.
+    Raises WeightsError: no such file or name, a wrong checksum, or a failed download.
     """
     spec = SPECS.get(str(weights))
     if spec is None:
@@ -114,10 +114,10 @@ def locate(weights: str | Path, *, kind: str | None = None) -> Path:
 
 
 class WeightsFile:
-    """One of this project's safetensors files, of which only the header has been read.
+    """One of this project's safetensors files. Opening it reads only its header.
 
-    metadata: what it says of itself. shapes: of its tensors, by name.
-    Raises WeightsError: missing, damaged, or without metadata of ours.
+    metadata: the file's metadata. shapes: name → shape of each tensor.
+    Raises WeightsError: the file is missing, damaged, or has no metadata of pcnn.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -135,13 +135,13 @@ class WeightsFile:
         self.metadata: dict[str, Any] = metadata
 
     def check(self, rule: Rule) -> None:
-        """Raise WeightsError, naming the field, unless the metadata keep to the rule."""
+        """Raise WeightsError, naming the field, if the metadata break the rule."""
         keep_to(rule, self.metadata, str(self.path))
 
     def check_shapes(self, wanted: Mapping[str, Tensor]) -> None:
-        """Raise WeightsError unless these tensors are there, in kind and shape, and no others.
+        """Raise WeightsError unless the file has exactly these tensors, by name, type and shape.
 
-        wanted: a network's state; it may lie on PyTorch's meta device.
+        wanted: a network's state; it may be on PyTorch's meta device.
         """
         for name, tensor in wanted.items():
             if name not in self.shapes:
@@ -167,23 +167,23 @@ class WeightsFile:
                 )
         unknown = [name for name in self.shapes if name.removesuffix(SCALE) not in wanted]
         if unknown:
-            raise WeightsError(f"{self.path}: no tensor {unknown[0]} belongs there")
+            raise WeightsError(f"{self.path}: the tensor {unknown[0]} is unknown")
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors on the CPU, floating ones and 8-bit ones with a factor widened to float32.
+        """All tensors on the CPU; floating and scaled 8-bit ones as float32.
 
-        Raises WeightsError: the file is gone, or one of them is not finite.
+        Raises WeightsError: the file is missing, or a tensor is not finite.
         """
         with self._opened() as file:
             mapped = {name: file.get_tensor(name) for name in self.shapes}
             widened = widen(mapped)
-            # safetensors maps the file: whoever overwrote it would change the network.
+            # safetensors maps the file into memory, so overwriting it would change the network.
             found = {n: t.clone() if t is mapped.get(n) else t for n, t in widened.items()}
         check_finite(self.path, found)
         return found
 
     def stored(self) -> dict[str, Tensor]:
-        """All tensors as they lie in the file, on the CPU. Raises WeightsError: as `tensors`."""
+        """All tensors with their stored types, on the CPU. Raises WeightsError: as `tensors`."""
         with self._opened() as file:
             found = {name: file.get_tensor(name).clone() for name in self.shapes}
         check_finite(self.path, found)
@@ -201,12 +201,9 @@ class WeightsFile:
 
 
 def check_finite(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
-    """Raise WeightsError, naming the file and the tensor, where a number is none or has no end.
-
-    Nor may a norm's variance be below 0: its root would be none.
-    """
+    """Raise WeightsError, naming file and tensor, for NaN, infinity or a negative variance."""
     for name, tensor in tensors.items():
-        # Of what has no sum, or a sum too large, each number is looked at, which takes longer.
+        # All numbers are checked only if their sum is not finite, because that takes longer.
         if (
             tensor.is_floating_point()
             and not tensor.sum().isfinite()
@@ -218,20 +215,20 @@ def check_finite(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata of one of this project's safetensors files, on the CPU.
+    """Read tensors and metadata of one of this project's safetensors files, on the CPU.
 
-    Raises WeightsError: the file is missing, damaged, has no metadata of ours, or tensors that
-    are not finite.
+    Raises WeightsError: the file is missing, damaged, has no metadata of pcnn, or has tensors
+    that are not finite.
     """
     file = WeightsFile(path)
     return file.stored(), file.metadata
 
 
 def write(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Write tensors and JSON-able metadata as safetensors, in one atomic step."""
+    """Write tensors and metadata (values for JSON) as safetensors, atomically."""
     path = Path(path)
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    # save_file would make a file that its owner alone may read.
+    # save_file makes a file that only its owner may read.
     content = save(contiguous, metadata={_METADATA_KEY: json.dumps(metadata)})
     with whole_file(path) as temporary:
         temporary.write_bytes(content)
@@ -243,9 +240,9 @@ def sha256(path: str | Path) -> str:
 
 
 def is_published(path: str | Path) -> bool:
-    """Whether a file holds a face network's published weights, which no pcnn wrote.
+    """Whether a file holds a face network's published weights, not written by pcnn.
 
-    Names of weights, and files that are not there, are none.
+    False for names of weights and for missing files.
     """
     if not Path(path).is_file():
         return False
@@ -259,12 +256,12 @@ def is_published(path: str | Path) -> bool:
 
 
 def read_published(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a file for which `is_published` holds."""
+    """The tensors of a file for which `is_published` is true."""
     return load_file(path)
 
 
 def _folders() -> Iterator[Path]:
-    """Where names are looked for, in order; the cache last, since not everybody has a home."""
+    """The folders to search, in order; the cache is last, because some users have no home."""
     chosen = os.environ.get("PCNN_WEIGHTS")
     if chosen:
         yield Path(chosen)
@@ -274,7 +271,7 @@ def _folders() -> Iterator[Path]:
 
 
 def _verify(path: Path, spec: WeightSpec, name: str) -> None:
-    """Raise WeightsError, about `name`, unless the file is the one that was published."""
+    """Raise WeightsError, about `name`, if the file has another checksum."""
     found = sha256(path)
     if not found.startswith(spec.sha256):
         raise WeightsError(

@@ -1,4 +1,4 @@
-"""What each kind of weights file must say of itself, and in which ranges."""
+"""Rules for the metadata of each kind of weights file."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from pcnn.weights.schema import (
 
 # Sides of faces in pixels, and the widths of networks; the authors' have 224 and 64.
 _LEAST_SIDE, MOST = 8, 1024
-# A view's pixel averages at most so many times so many of the training faces' pixels.
+# The largest ratio of a view's side to that of the training faces.
 _MOST_FINER = 32
-# The landmarks of the template span at least this share of the face's side.
+# The least extent of the template's landmarks, as a share of the face's side.
 _LEAST_SPAN = 0.05
-_STRIDES = (8, 16, 32)  # of the maps that a RetinaFace looks at
+_STRIDES = (8, 16, 32)  # of a RetinaFace's levels
 _MOST_PHOTOGRAPH = 8192  # longer side in pixels
 
 _COORDINATE = number(-1, 2)
-_TEMPERATURE = number(0.01, 100)  # metrics.fit_temperature looks in 0.05…20
+_TEMPERATURE = number(0.01, 100)  # metrics.fit_temperature searches 0.05…20
 _CLASSES = row(label, 2, 1000, different=True)
 _SHARE = number(0, 1)
 
@@ -81,7 +81,7 @@ _SECOND = record(
     },
 )
 
-# An expression network by itself, to go on training with.
+# An expression network for further training.
 NETWORK = record(
     {"architecture": one_of("pcnn", "trunk"), "config": _config},
     {
@@ -105,7 +105,7 @@ _NEEDED = record(
 )
 _ALL_TEMPERATURES = record({"region_temperatures": record(dict.fromkeys(REGIONS, _TEMPERATURE))})
 
-# What pcnn-export writes for PyTorch.
+# A file of pcnn-export for PyTorch.
 EXPORTED = record({"outputs": row(label, 1, 16, different=True)})
 
 HEAD = record(
@@ -146,7 +146,7 @@ DETECTOR = record(
 
 
 def expression(value: Any, name: str) -> None:
-    """An expression network with all that is needed to read faces."""
+    """The rule for an expression network that can predict."""
     NETWORK(value, name)
     _NEEDED(value, name)
     if value["architecture"] == "pcnn":

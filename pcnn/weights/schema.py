@@ -1,4 +1,4 @@
-"""Rules for what a file says of itself: types, ranges, and a complaint that names the field."""
+"""Rules for metadata of files: types and ranges, with errors that name the field."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any, TypeAlias
 
 from pcnn.errors import WeightsError
 
-# Raises RuleError where a value does not keep to it. Called with the value and the field's name.
+# A function of a value and its field's name; it raises RuleError for an invalid value.
 Rule: TypeAlias = Callable[[Any, str], None]
 
-# A file of ours has a few kilobytes of metadata, nested four deep.
+# pcnn's files have a few kilobytes of metadata, nested four deep.
 _MOST_CHARACTERS, _MOST_NESTED = 1 << 20, 32
 _MOST_TEXT = 10_000
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
-# Cuts what stands in a file to a length that a message can hold.
+# Shortens values for messages.
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 
@@ -28,17 +28,17 @@ class RuleError(ValueError):
 
 
 def broken(name: str, wanted: str, value: object) -> RuleError:
-    """The error that says what a field must be and what stood there."""
+    """The error for an invalid field: what it must be, and its value."""
     return RuleError(f"{name} must be {wanted}, got {shown(value)}")
 
 
 def shown(value: object) -> str:
-    """What stands in a file, cut to a length that a message can hold."""
+    """A file's value, shortened for a message."""
     return _SHORT.repr(value)
 
 
 def keep_to(rule: Rule, metadata: object, subject: str) -> None:
-    """Raise WeightsError, naming subject and field, unless the metadata keep to the rule."""
+    """Raise WeightsError, naming subject and field, if the metadata break the rule."""
     try:
         rule(metadata, "")
     except RuleError as error:
@@ -46,7 +46,7 @@ def keep_to(rule: Rule, metadata: object, subject: str) -> None:
 
 
 def parse_metadata(text: str, subject: str, rule: Rule | None = None) -> Any:
-    """What metadata say. Raises WeightsError, naming subject and field: as parse and keep_to."""
+    """Parse and check metadata. Raises WeightsError, naming subject and field."""
     try:
         metadata = parse(text)
     except RuleError as error:
@@ -57,7 +57,7 @@ def parse_metadata(text: str, subject: str, rule: Rule | None = None) -> Any:
 
 
 def parse(text: str) -> Any:
-    """JSON as its standard has it. Raises RuleError: it is none, or too long or deep to be ours."""
+    """Parse strict JSON. Raises RuleError: the text is no JSON, too long or too deeply nested."""
     if len(text) > _MOST_CHARACTERS:
         raise broken("the metadata", f"at most {_MOST_CHARACTERS:,} characters", len(text))
     if _depth(text) > _MOST_NESTED:
@@ -69,7 +69,7 @@ def parse(text: str) -> Any:
 
 
 def anything(value: Any, name: str) -> None:
-    """Whatever JSON can hold, with finite numbers."""
+    """Any value of JSON, with finite numbers."""
     if isinstance(value, Mapping):
         mapping(anything)(value, name)
     elif isinstance(value, list | tuple):
@@ -80,7 +80,7 @@ def anything(value: Any, name: str) -> None:
 
 
 def text(value: Any, name: str) -> None:
-    """Text that can be shown."""
+    """Text that can be displayed."""
     if not (isinstance(value, str) and len(value) <= _MOST_TEXT and _showable(value)):
         raise broken(name, "text", value)
 
@@ -141,7 +141,7 @@ def null_or(other: Rule) -> Rule:
 
 
 def row(entry: Rule, least: int, most: int | None = None, *, different: bool = False) -> Rule:
-    """A list of so many entries, `least` if `most` is None. different: no two of them alike."""
+    """A list of `least`…`most` entries, or of `least` if `most` is None. different: no repeats."""
     most = least if most is None else most
     wanted = f"a list of {least}" + (f"…{most}" if most > least else "")
 
@@ -157,7 +157,7 @@ def row(entry: Rule, least: int, most: int | None = None, *, different: bool = F
 
 
 def mapping(entry: Rule, least: int = 0, most: int = 1000) -> Rule:
-    """Names, chosen by whoever wrote the file, each with a value of one kind."""
+    """An object of arbitrary names, whose values follow one rule."""
     count = str(least) if most == least else f"{least}…{most}"
 
     def rule(value: Any, name: str) -> None:
@@ -173,9 +173,9 @@ def mapping(entry: Rule, least: int = 0, most: int = 1000) -> Rule:
 def record(
     fields: Mapping[str, Rule], optional: Mapping[str, Rule] | None = None, *, closed: bool = False
 ) -> Rule:
-    """Names that a file must have and may have. closed: it has no others.
+    """An object with required and optional names. closed: other names are errors.
 
-    Others are only held to be what JSON can hold: a newer version may write more.
+    Otherwise other names may have any value of JSON, because a newer version may write more.
     """
     known = {**fields, **(optional or {})}
 
@@ -201,17 +201,17 @@ def _within(name: str, key: str) -> str:
 def _finite(value: float) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number beyond all floating ones
+    except OverflowError:  # an integer larger than all floats
         return False
 
 
 def _showable(value: str) -> bool:
-    """Whether it has no halves of characters, which no terminal and no file takes."""
+    """Whether a text has no surrogates, which terminals and files refuse."""
     return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _depth(text: str) -> int:
-    """How deep brackets are nested."""
+    """The nesting depth of brackets."""
     deepest = depth = 0
     for character in _QUOTED.sub("", text):
         if character in "[{":
@@ -223,11 +223,11 @@ def _depth(text: str) -> int:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(f"{constant} is not a number of JSON")
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a name stands twice")
+        raise ValueError("a name is repeated")
     return found

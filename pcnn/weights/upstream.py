@@ -41,16 +41,16 @@ _SIZE = 224
 
 @own_settings(gradients=True)
 def load_upstream(path: str | Path, classes: tuple[str, ...] | None = None) -> PCNN:
-    """The network of one of the authors' checkpoints, float32, eval mode, on the CPU.
+    """Load the network of one of the authors' checkpoints, float32, eval mode, on the CPU.
 
-    classes: the names of its logits, in order; a checkpoint does not hold them, so without
-        them they are called "class 0", "class 1", ….
+    classes: the names of its logits, in order. A checkpoint has no names; without `classes` they
+        are "class 0", "class 1", ….
     `forward(x)` of the result takes (B, 3, 224, 224), RGB / 255 normalised with ImageNet's mean
-    and standard deviation, and gives (logits, region logits), each (B, classes).
-    The file is read by an unpickler that builds tensors and plain containers, nothing else:
-    every other object in it (`recorder`) is passed over.
-    Raises WeightsError: no such file, not such a checkpoint, its two copies of a trunk differ,
-    or another number of classes.
+    and standard deviation. It returns (logits, region logits), each (B, classes).
+    The unpickler builds only tensors and plain containers. Other objects in the file, such as
+    `recorder`, are skipped.
+    Raises WeightsError: the file is missing or no such checkpoint, its two copies of a trunk
+        differ, or the number of classes differs.
     """
     state = _state_dict(Path(path))
     try:
@@ -64,15 +64,15 @@ def load_upstream(path: str | Path, classes: tuple[str, ...] | None = None) -> P
         network = PCNN(ModelConfig(classes=names, size=_SIZE), initialised=False)
         network.load_state_dict(tensors)
     except KeyError as error:
-        raise WeightsError(f"{path}: is no PCNN checkpoint, {error} is missing") from error
+        raise WeightsError(f"{path}: not a PCNN checkpoint, {error} is missing") from error
     except RuntimeError as error:
-        raise WeightsError(f"{path}: is no PCNN checkpoint ({error})") from error
+        raise WeightsError(f"{path}: not a PCNN checkpoint ({error})") from error
     _compare_copies(path, state)
     return network.eval().requires_grad_(False)
 
 
 def _rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The authors' names → ours."""
+    """The tensors with this package's names."""
     tensors = {}
     for view, (features, _, _) in _TRUNKS.items():
         for name, tensor in _below(state, features).items():
@@ -116,18 +116,18 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsError(f"{path}: no such checkpoint")
     if zipfile.is_zipfile(path) and _is_torchscript(path):
-        # torch.load would hand it on to a loader that runs what is in it.
+        # torch.load would pass it to a loader that runs the code in it.
         raise WeightsError(f"{path}: is a TorchScript archive, expected a checkpoint")
     restricted = types.ModuleType("restricted_pickle")
     restricted.Unpickler = _Unpickler  # type: ignore[attr-defined]
     restricted.load = lambda file, **options: _Unpickler(file, **options).load()  # type: ignore[attr-defined]
     try:
-        # weights_only=True refuses the file for its `recorder`; the unpickler given here is
-        # stricter still, for it builds nothing but tensors and skips the rest.
+        # weights_only=True refuses the file because of its `recorder`. The unpickler used here is
+        # even stricter: it builds only tensors and skips the rest.
         checkpoint = torch.load(
             path, map_location="cpu", weights_only=False, pickle_module=restricted
         )
-    except Exception as error:  # whatever torch.load meets in a file that is no checkpoint
+    except Exception as error:  # torch.load raises many kinds of errors for other files
         raise WeightsError(f"{path}: not a readable PyTorch checkpoint ({error})") from error
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict):
@@ -150,7 +150,7 @@ def _is_torchscript(path: Path) -> bool:
 
 
 class _Skipped:
-    """Stands for every object that is not built; takes whatever the pickle does to it."""
+    """A placeholder for objects that are not built; it accepts all operations of the pickle."""
 
     def __new__(cls, *_: Any, **__: Any) -> _Skipped:
         return super().__new__(cls)
@@ -179,10 +179,10 @@ _ALLOWED = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """Finds the classes of _ALLOWED and torch's storage types; any other is _Skipped."""
+    """An unpickler for the classes of _ALLOWED and torch's storage types; others are _Skipped."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and name.endswith("Storage"):
-            # The legacy file format's storage types; the zip format's are torch's to resolve.
+            # Storage types of the legacy file format; torch resolves those of the zip format.
             return getattr(torch, name, _Skipped)
         return _ALLOWED.get((module, name), _Skipped)

@@ -107,7 +107,7 @@ def test_a_tensor_larger_than_its_file(tmp_path: Path) -> None:
     vast = torch.ones(1).expand(10**6, 10**6)
     torch.save({"state_dict": {"fc.weight": vast, "body.stage1.0.0.weight": vast}}, path)
     for load in (load_upstream, read_detector):
-        with pytest.raises(WeightsError, match=r"of which the file holds 4 bytes"):
+        with pytest.raises(WeightsError, match=r"but the file holds 4 bytes"):
             load(path)
 
 

@@ -233,11 +233,11 @@ def test_files_that_are_no_such_checkpoint(state: State, save, tmp_path: Path) -
     with pytest.raises(WeightsError, match="not a readable PyTorch checkpoint"):
         weights.load_upstream(text)
     without = {name: value for name, value in state.items() if not name.startswith("fc_loc")}
-    with pytest.raises(WeightsError, match=r"is no PCNN checkpoint, 'fc_loc.0.weight' is missing"):
+    with pytest.raises(WeightsError, match=r"not a PCNN checkpoint, 'fc_loc.0.weight' is missing"):
         weights.load_upstream(save(without))
     short = dict(state)
     short["fc_loc.0.weight"] = short["fc_loc.0.weight"][:, :100]
-    with pytest.raises(WeightsError, match="is no PCNN checkpoint"):
+    with pytest.raises(WeightsError, match="not a PCNN checkpoint"):
         weights.load_upstream(save(short))
     scripted = tmp_path / "scripted.pth"
     with zipfile.ZipFile(scripted, "w") as archive:

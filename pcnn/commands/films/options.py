@@ -1,4 +1,4 @@
-"""The arguments of `pcnn-predict` that films have, and what may be said in them."""
+"""Arguments of `pcnn-predict` for films, and their checks."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from pcnn.errors import InputError
 from pcnn.images.files import FILM_SUFFIXES, find_images
 from pcnn.video.sources import is_address
 
-# video.smoothing's, without importing it: a test holds both together.
+# The default of video.smoothing, repeated to avoid its import; a test compares both.
 DEFAULT_SMOOTHING_S = 0.5
 _MOST_SIXTIES = 3  # hours, minutes, seconds
 
 
 def add_film_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options for films, as a group of their own."""
+    """Add the options for films, in their own group."""
     add = parser.add_argument_group("films (pip install 'pcnn[video]')").add_argument
-    add("--every", type=seconds, metavar="SECONDS", help="look at one frame in so many seconds")
-    add("--start", type=clock, metavar="TIME", help="begin there: seconds, 1:30 or 1:02:03")
-    add("--end", type=clock, metavar="TIME", help="end before that time")
+    add("--every", type=seconds, metavar="SECONDS", help="time between analysed frames")
+    add("--start", type=clock, metavar="TIME", help="start time: seconds, 1:30 or 1:02:03")
+    add("--end", type=clock, metavar="TIME", help="end time, not included")
     add(
         "--smoothing",
         type=seconds_or_none,
         default=DEFAULT_SMOOTHING_S,
         metavar="SECONDS",
-        help="steady scores over so many [%(default)s]; 0: raw ones",
+        help="smoothing time of the scores [%(default)s]; 0 for raw scores",
     )
     add("--timeline", type=Path, metavar="DIR", help="save expressions over time, PNG and HTML")
     add("--subtitles", type=Path, metavar="DIR", help="save changes as subtitles, SRT and WebVTT")
-    add("--resume", action="store_true", help="go on with an --output that was broken off")
+    add("--resume", action="store_true", help="continue an incomplete --output")
 
 
 def wrong_film_arguments(arguments: argparse.Namespace) -> str:
-    """What is wrong with them together, or ""."""
+    """The error in the combination of arguments, or ""."""
     if arguments.resume and (arguments.output is None or arguments.format not in ("jsonl", "csv")):
-        return "--resume needs --output and --format jsonl or csv, of which it reads what is there"
+        return "--resume needs --output and --format jsonl or csv"
     if arguments.end is not None and arguments.end <= (arguments.start or 0):
         return "--end must be later than --start"
     return ""
 
 
 def find_inputs(arguments: argparse.Namespace) -> tuple[list[Path], list[str], list[InputError]]:
-    """The pictures and the films that the paths stand for, and what is wrong with some of them."""
+    """The pictures and films of the paths, and the errors of some paths."""
     addresses = [path for path in arguments.paths if is_address(path)]
     named = [path for path in arguments.paths if not is_address(path)]
     found, errors = find_images(named, films=not arguments.faces)

@@ -81,8 +81,8 @@ def resume(arguments: argparse.Namespace, classes: Sequence[str], *, films: bool
                     size = end
             except (KeyError, ValueError, csv.Error) as error:
                 raise InputError(
-                    f"{shown(path)}: --resume cannot go on with it, it was not written so "
-                    f"({error}): choose another --output"
+                    f"{shown(path)}: --resume cannot continue this file, because other options "
+                    f"wrote it ({error}): choose another --output"
                 ) from error
         size = begin if group is not None else 0
         os.truncate(path, size)
