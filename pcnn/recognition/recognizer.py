@@ -23,7 +23,7 @@ from pcnn.recognition.finder import FaceFinder
 from pcnn.recognition.reader import FaceReader
 from pcnn.results.values import Explanation, Expression, Face, Prediction, face_of
 from pcnn.video.decoding import FilmReader
-from pcnn.video.smoothing import SMOOTHING_S
+from pcnn.video.smoothing import SMOOTHING_S, STEADY_TEMPERATURE
 from pcnn.video.sources import FilmSource
 from pcnn.weights.expression import load_expression
 from pcnn.weights.files import DEFAULT_DETECTOR, DEFAULT_WEIGHTS, sha256
@@ -227,7 +227,7 @@ class Recognizer:
             self._faces,
             sure=self.finder.confidence if min_score is None else min_score,
             smoothing=smoothing,
-            temperature=1.0,
+            temperature=STEADY_TEMPERATURE,
             step=self.batch_size,
             device=self.device,
         )
