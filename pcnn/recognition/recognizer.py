@@ -25,10 +25,9 @@ from pcnn.results.values import Explanation, Expression, Face, Prediction, face_
 from pcnn.video.decoding import FilmReader
 from pcnn.video.smoothing import SMOOTHING_S, STEADY_TEMPERATURE
 from pcnn.video.sources import FilmSource
-from pcnn.weights.expression import load_expression
+from pcnn.weights.expression import PRIORS, load_expression
 from pcnn.weights.files import DEFAULT_DETECTOR, DEFAULT_WEIGHTS, sha256
 
-PRIORS = ("data", "uniform")
 _Many: TypeAlias = list[Any] | tuple[Any, ...]
 
 

@@ -44,6 +44,7 @@ class FilmWriter:
         self._path, self._start = path, start
         self._rate = Fraction(rate or 25).limit_denominator(1001)
         try:
+            path.open("wb").close()  # PyAV itself opens the file with the first frame only
             self._output = self._av.open(str(path), "w", format="mp4")
         except (OSError, self._av.FFmpegError) as error:
             raise self._not_written(error) from error

@@ -21,6 +21,9 @@ from pcnn.weights.files import SPECS, WeightsFile, locate, sha256
 from pcnn.weights.kinds import NETWORK, expression
 from pcnn.weights.schema import Rule, shown
 
+# How frequent classes are taken to be, see ExpressionWeights.uniform.
+PRIORS = ("data", "uniform")
+
 
 @dataclass(frozen=True)
 class ExpressionWeights:

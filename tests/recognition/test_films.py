@@ -149,9 +149,9 @@ def test_a_run_that_knows_the_first_half_ends_the_same(
             yield frame["frame"], [face_of_dict(each) for each in frame["faces"]]
 
     looked = []
-    detect = recognizer._detector.detect
+    detect = recognizer.finder._detector.detect
     monkeypatch.setattr(
-        recognizer._detector,
+        recognizer.finder._detector,
         "detect",
         lambda images, **options: looked.extend(images) or detect(images, **options),
     )

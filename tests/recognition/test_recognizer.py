@@ -220,7 +220,7 @@ def test_public_names() -> None:
         [
             *("Detection", "Explanation", "Expression", "Face", "InputError", "NativeError"),
             *("Prediction", "Recognizer", "WeightsError", "__version__", "load_image"),
-            *("to_arrow", "to_pandas"),
+            *("from_pretrained", "push_to_hub", "to_arrow", "to_pandas"),
         ]
     )
     for name in pcnn.__all__:

@@ -225,7 +225,7 @@ BAD = {
     "page": "not a film: an HTML page: was the download an error page",
     "audio": "no video stream in it, only audio",
     "frameless": "(no frame of it could be decoded|no video stream|not a film)",
-    "cut": "not a film that can be read .*: it is damaged, or of another kind",
+    "cut": "not a film that can be read .*: it is damaged or of another kind",
     "unknown": "its video codec is not supported: convert it to H.264",
 }
 
@@ -242,7 +242,7 @@ def test_what_is_no_film_is_refused_clearly(kind: str, tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"every": 0}, "every must be seconds above 0, got 0"),
-        ({"start": -1}, "start must be seconds from 0 on, got -1"),
+        ({"start": -1}, "start must be seconds of at least 0, got -1"),
         ({"start": 2, "end": 2}, "end must be seconds after start, got 2"),
     ],
 )

@@ -159,7 +159,7 @@ def test_an_output_of_something_else_is_not_gone_on_with(
     Path("other.csv").write_text("a,b\n1,2\n")
     words = ["media/people.mp4", "--format", "csv", "--output", "other.csv", "--resume"]
     assert cli.predict(words) == 2
-    assert "other.csv: --resume cannot go on with it" in capsys.readouterr().err
+    assert "other.csv: --resume cannot continue this file" in capsys.readouterr().err
     assert Path("other.csv").read_text() == "a,b\n1,2\n"
 
 
