@@ -47,8 +47,8 @@ def draw_mosaic(  # noqa: PLR0913
         )
     if not show_faces and len(squares) < _FEWEST_HIDDEN:
         raise InputError(
-            f"draw_mosaic: show_faces=False needs at least {_FEWEST_HIDDEN} faces, so that their "
-            f"mean shows no single face, got {len(squares)}"
+            f"draw_mosaic: hidden faces must be at least {_FEWEST_HIDDEN}, because a mean of fewer "
+            f"shows single faces, got {len(squares)}"
         )
     views = [crop_view(square, chosen.trunk, layout) for square in squares]
     back = [toned(pixels) for pixels in projection.pixels.cpu().numpy()]

@@ -443,7 +443,7 @@ def test_few_faces_are_not_hidden_in_their_mean(
 ) -> None:
     options = ("--faces", "--map", "face/conv1/0", "--hide-faces", "-o", tmp_path / "a.png")
     assert run(file, folders / "happiness" / "0.png", *options) == 2
-    assert "show_faces=False needs 5 faces or more" in capsys.readouterr().err
+    assert "hidden faces must be at least 5" in capsys.readouterr().err
     assert not (tmp_path / "a.png").exists()
 
 

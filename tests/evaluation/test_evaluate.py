@@ -392,7 +392,7 @@ def test_the_labels_of_fer2013(sheets: Path, file: Path, capsys: Captured) -> No
     )
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{file} on tiny, valid (labels of FER2013): 40 faces"
-    assert "(contempt), the likeliest for " in lines[1]
+    assert "(contempt), which were the likeliest for " in lines[1]
     (neutral,) = (line.split() for line in lines if line.startswith("neutral"))
     assert neutral[1:3] == ["40", "100.0"]
 

@@ -184,17 +184,17 @@ def test_what_a_model_of_ones_own_may_return() -> None:
     faces = _faces(3)
     assert torch.equal(saliency_maps(faces, lambda given: given[:, :1]), faces)
     assert saliency_maps(faces[:0]).shape == (0, 1, 32, 32)
-    with pytest.raises(InputError, match=r"returns must be \(3, 1, 32, 32\), got \(3, 32, 32\)"):
+    with pytest.raises(InputError, match=r"maps must be \(3, 1, 32, 32\), got \(3, 32, 32\)"):
         saliency_maps(faces, lambda given: given[:, 0])
-    with pytest.raises(InputError, match=r"returns must lie in 0…1, got 2…2"):
+    with pytest.raises(InputError, match=r"maps must lie in 0…1, got 2…2"):
         saliency_maps(faces, lambda given: torch.full_like(given, 2))
-    with pytest.raises(InputError, match=r"returns must lie in 0…1, got nan…nan"):
+    with pytest.raises(InputError, match=r"maps must lie in 0…1, got nan…nan"):
         saliency_maps(faces, lambda given: given * torch.nan)
     with pytest.raises(InputError, match=r"faces must be \(B, 1 or 3, H, W\), got \(3, 2, 8, 8\)"):
         saliency_maps(torch.zeros(3, 2, 8, 8))
     with pytest.raises(InputError, match=r"is called 'Itti'; known are spectral_residual, centre"):
         saliency_maps(faces, "Itti")
-    with pytest.raises(InputError, match="register: 'centre' is taken"):
+    with pytest.raises(InputError, match="register: 'centre' is already the name"):
         saliency.register("centre", centre)
 
 
