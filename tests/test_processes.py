@@ -57,11 +57,16 @@ def used():
 """
 
 
-def run(program: str) -> str:
-    """What a program prints. It may import this checkout alone."""
+def run(program: str, folder: Path | None = None) -> str:
+    """What a program prints. folder: its file lies there, for children that import it."""
     body = textwrap.indent(textwrap.dedent(program), "    ")
+    text = f"{_START}\nif __name__ == '__main__':\n{body}"
+    source = ["-c", text]
+    if folder is not None:
+        (folder / "program.py").write_text(text)
+        source = [str(folder / "program.py")]
     started = subprocess.Popen(
-        [sys.executable, "-c", f"{_START}\nif __name__ == '__main__':\n{body}"],
+        [sys.executable, *source],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -137,44 +142,32 @@ def test_a_forked_child_of_a_parent_that_explained(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_a_pool(method: str) -> None:
-    """Celery and the like. What is spawned imports the program's file, so it is one."""
+def test_a_pool(method: str, tmp_path: Path) -> None:
+    """Celery and the like: workers that make their own, and one that is sent a Recognizer."""
     printed = run(
         f"""
-        import subprocess, tempfile, pathlib
-        program = pathlib.Path(tempfile.mkdtemp()) / "pool.py"
-        program.write_text({_START!r} + '''
-        if __name__ == "__main__":
-            start("small")
-            assert label(0) == "happiness"
-            context = multiprocessing.get_context("{method}")
-            with context.Pool(2, *(() if "{method}" == "fork" else (start, ("small",)))) as pool:
-                print(*pool.map(label, range(4)))
-            with context.Pool(1) as pool:
-                print(*pool.map(own, [RECOGNIZER] * 2))
-        '''.replace("\\n        ", "\\n"))
-        sys.exit(subprocess.run([sys.executable, program]).returncode)
-        """
+        start("small")
+        assert label(0) == "happiness"
+        context = multiprocessing.get_context("{method}")
+        with context.Pool(2, *(() if "{method}" == "fork" else (start, ("small",)))) as pool:
+            print(*pool.map(label, range(4)))
+        with context.Pool(1) as pool:
+            print(*pool.map(own, [RECOGNIZER] * 2))
+        """,
+        tmp_path,
     )
     assert printed == "happiness happiness happiness happiness\nhappiness happiness\n"
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_a_loaders_workers(method: str) -> None:
+def test_a_loaders_workers(method: str, tmp_path: Path) -> None:
     printed = run(
         f"""
-        import subprocess, tempfile, pathlib
-        program = pathlib.Path(tempfile.mkdtemp()) / "loader.py"
-        program.write_text({_START!r} + '''
-        if __name__ == "__main__":
-            loader = DataLoader(
-                Faces(used()), batch_size=2, num_workers=2, collate_fn=as_list,
-                multiprocessing_context="{method}",
-            )
-            print(*loader)
-        '''.replace("\\n        ", "\\n"))
-        sys.exit(subprocess.run([sys.executable, program]).returncode)
-        """
+        options = dict(num_workers=2, collate_fn=as_list, multiprocessing_context="{method}")
+        loader = DataLoader(Faces(used()), 2, **options)
+        print(*loader)
+        """,
+        tmp_path,
     )
     assert printed == "['happiness', 'happiness'] ['happiness', 'happiness']\n"
 
