@@ -100,9 +100,7 @@ NETWORK = record(
         "licence": text,
     },
 )
-_NEEDED = record(
-    dict.fromkeys(("template", "native_size", "temperature", "region_temperatures"), anything)
-)
+_NEEDED = record(dict.fromkeys(("template", "native_size", "temperature"), anything))
 _ALL_TEMPERATURES = record({"region_temperatures": record(dict.fromkeys(REGIONS, _TEMPERATURE))})
 
 # A file of pcnn-export for PyTorch.
@@ -140,7 +138,7 @@ DETECTOR = record(
         "architecture": one_of(*ARCHITECTURES),
         "licence": text,
         "provenance": text,
-        "scores": mapping(mapping(number())),
+        "scores": mapping(mapping(null_or(number()))),  # none where no face was there
     },
 )
 

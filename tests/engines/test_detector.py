@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_retinaface import MOBILENET, RESNET, random_state
+from networks.test_retinaface import MOBILENET, RESNET, random_state
 from torch import Tensor
 
 from pcnn import load_image
@@ -101,7 +101,7 @@ def test_images_are_halved_where_a_face_may_be_large(
     image[: shown.shape[0], : shown.shape[1]] = shown
     counting = _Counting(packaged._prepared)
     monkeypatch.setattr(packaged, "_prepared", counting)
-    (faces,) = packaged.detect([image])
+    (faces,) = packaged.detect_upright([image])
     assert [run[2] for run in counting.runs] == [True, False, False][:runs]
     assert len(faces) == 1
     width = faces[0].box[2] - faces[0].box[0]
@@ -114,7 +114,7 @@ def test_a_low_score_asked_for_is_a_hint_too(
     counting = _Counting(packaged._prepared)
     monkeypatch.setattr(packaged, "_prepared", counting)
     image = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
-    packaged.detect([image])
+    packaged.detect_upright([image])
     assert len(counting.runs) == 1
-    packaged.detect([image], min_score=0.0)
+    packaged.detect_upright([image], min_score=0.0)
     assert len(counting.runs) == 3

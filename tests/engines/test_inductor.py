@@ -13,14 +13,14 @@ import cli
 import pytest
 import tolerances
 import torch
-from test_captured import Recorder
+from engines.test_cuda_graphs import Recorder
 from torch import nn
 
 from pcnn import Recognizer
 from pcnn.engines import inductor as compiled
 from pcnn.engines import select as engines
 from pcnn.engines.classifier import prepare
-from pcnn.engines.cuda_graphs import Captured
+from pcnn.engines.cuda_graphs import CudaGraphs
 from pcnn.engines.select import choose_engine, prepare_classifier
 from pcnn.errors import InputError, WeightsError
 from pcnn.networks.pcnn import PCNN, FaceNet, ModelConfig
@@ -143,7 +143,7 @@ def test_its_passes_can_be_recorded() -> None:
     loaded = _loaded(FaceNet)
     prepared, _ = prepare_classifier(loaded, "compile")
     recorder = Recorder()
-    prepared._answer = Captured(prepared._answer, recorder)
+    prepared._answer = CudaGraphs(prepared._answer, recorder)
     plain = prepare(loaded.network)
     for faces in (3, 4, 2, 4):
         views = _views(loaded, faces, faces)

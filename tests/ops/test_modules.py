@@ -163,7 +163,7 @@ def test_an_older_gpu_is_not_tried(monkeypatch: pytest.MonkeyPatch, emulated: Mo
     module = counting(emulated)
     package(monkeypatch, module)
     compile_as(monkeypatch, module)
-    with pytest.warns(RuntimeWarning, match=r"capability 7\.5 or more, cpu:0 has 6\.1"):
+    with pytest.warns(RuntimeWarning, match=r"capability 7\.5 or more, but cpu:0 has 6\.1"):
         found, expected = fuse()
     torch.testing.assert_close(found, expected)
     assert module.launches == 0
