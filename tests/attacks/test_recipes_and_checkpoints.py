@@ -81,7 +81,8 @@ def test_tensors_of_a_checkpoint(tmp_path: Path) -> None:
             _training().resume(path)
         state[name]["network.head.bias"] = torch.zeros(3)
         torch.save(state, path)
-        with pytest.raises(WeightsError, match=r"belongs to another network, see network\.head\.bias"):
+        other = r"belongs to another network, see network\.head\.bias"
+        with pytest.raises(WeightsError, match=other):
             _training().resume(path)
     for other in (torch.ones(1, 1, 1, 1, 1), torch.full_like(moments[0]["exp_avg"], torch.inf)):
         state = copy.deepcopy(sound)
