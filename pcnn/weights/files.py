@@ -67,6 +67,12 @@ SPECS: Mapping[str, WeightSpec] = {
         "c986deb40d67194a5ee4c84eaf4344991796ee634951b190849d7d2aae5dc555",
         class_shares=_FERPLUS_SHARES,
     ),
+    # MobileNet without regions, from a network that knew faces; also answers in FER2013's labels.
+    "mobile": WeightSpec(
+        "expression",
+        "pcnn-mobile.safetensors",
+        "d758d2cbe659d627fd5a46668d0cd4dccd6e60c84afd0bd9846f0c929274052b",
+    ),
     "mobilenet": WeightSpec(
         "detector",
         "detector-mobilenet.safetensors",

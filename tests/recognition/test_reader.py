@@ -39,7 +39,7 @@ def test_classes_that_are_equally_frequent_by_hand(shared: Path, astronaut: Path
         np.testing.assert_allclose(list(equal.regions[name].values()), odds / odds.sum(), rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["pcnn-ferplus", "small"])
+@pytest.mark.parametrize("name", ["pcnn-ferplus", "small", "mobile"])
 def test_packaged_weights_know_how_frequent_classes_were(name: str) -> None:
     loaded = weights.load_expression(name)
     assert loaded.class_shares is not None and len(loaded.class_shares) == 8
@@ -132,3 +132,12 @@ def test_second_labels_are_read_by_heads_of_their_own(tmp_path: Path, astronaut:
     assert set(found.scores) == {"happy", "sad", "angry"}
     with pytest.raises(InputError, match="has second labels: 'x'"):
         Recognizer(path, device="cpu", labels="y")
+
+
+def test_the_portrait_in_the_labels_of_fer2013(astronaut: Path) -> None:
+    recognizer = Recognizer("mobile", device="cpu", labels="fer2013")
+    assert len(recognizer.classes) == 7 and "contempt" not in recognizer.classes
+    face = recognizer.predict(astronaut).faces[0]
+    assert face.label == "happiness" and face.confidence > 0.8
+    equal = Recognizer("mobile", device="cpu", labels="fer2013", prior="uniform")
+    assert equal.predict(astronaut).faces[0].scores["happiness"] < face.scores["happiness"]

@@ -62,7 +62,8 @@ def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(WeightsError) as error:
         weights.locate("nonsense")
     assert str(error.value) == (
-        "nonsense: no such weights file or known name (pcnn-ferplus, small, mobilenet, resnet50)"
+        "nonsense: no such weights file or known name "
+        "(pcnn-ferplus, small, mobile, mobilenet, resnet50)"
     )
 
 

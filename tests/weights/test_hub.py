@@ -135,7 +135,7 @@ def test_errors(tmp_path: Path, fake: FakeHub) -> None:
     (tmp_path / CONFIG).write_text('{"model_type": "bert"}')
     with pytest.raises(WeightsError, match=r"its config\.json is none of pcnn's"):
         fetch(tmp_path)
-    with pytest.raises(WeightsError, match="mobilenet: names weights of the kind detector"):
+    with pytest.raises(WeightsError, match="mobilenet: holds weights of kind detector"):
         fetch("mobilenet")
     with pytest.raises(WeightsError, match="repository must be owner/name, got 'faces'"):
         push_to_hub("small", "faces")
