@@ -242,6 +242,7 @@ class _Program:
         described = parse_metadata(extra[f"{_KEY}.json"], str(path), EXPORTED)
         self._outputs = list(described["outputs"])
 
+    @own_settings()
     @torch.no_grad()
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         found = self._module(*(torch.from_numpy(values) for values in inputs.values()))
