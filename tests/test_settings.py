@@ -226,6 +226,7 @@ def test_exported_detectors(tmp_path: Path) -> None:
     unchanged(write, everything)
 
 
+@pytest.mark.train
 def test_evaluation_heads_and_saliency(setting: Callable[[], Any], files: Path) -> None:
     data = _faces()
     data = FaceSet(

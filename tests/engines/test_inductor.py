@@ -170,7 +170,7 @@ def test_what_cannot_be_compiled_is_named_and_announced(
         raise RuntimeError("the compiler raised:\n\n  no C++ compiler\nand much more")
 
     monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", fail)
-    reason = r"cannot compile here \(the compiler raised: no C\+\+ compiler\): install .* 'torch'$"
+    reason = r"cannot compile here \(the compiler raised: no C\+\+ compiler\): install .*='torch'$"
     with pytest.raises(InputError, match=rf"engine='compile': PyTorch {reason}"):
         prepare_classifier(_loaded(PCNN), "compile")
     assert "pcnn: compiling the classifier, once" in capsys.readouterr().err
