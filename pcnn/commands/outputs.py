@@ -47,6 +47,7 @@ def report_to(
             crops=arguments.faces,
             films=films,
             begun=begun,
+            all_rows=arguments.all_rows,
         )
         with contextlib.closing(report):
             yield report

@@ -70,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("paths", nargs="*", metavar="PATH", help="picture, film, folder or glob pattern")
     add("--format", choices=("table", "json", "jsonl", "csv", "parquet"), default="table")
     add("--output", type=Path, metavar="FILE", help="write there instead of to stdout")
+    add("--all-rows", action="store_true", help="CSV: a row also for a picture without a face")
     add("--annotate", type=Path, metavar="DIR", help="save an annotated copy of each input")
     add("--explain", type=Path, metavar="DIR", help="save a picture that explains each face")
     add("--faces", action="store_true", help="each picture is one cut-out face")
@@ -117,6 +118,8 @@ def _check(arguments: argparse.Namespace) -> str:
         return wrong_on_ray(arguments)
     if arguments.format == "parquet" and (arguments.output is None or arguments.info):
         return "--format parquet writes faces to a file: give --output FILE, and no --info"
+    if arguments.all_rows and arguments.format != "csv":
+        return "--all-rows needs --format csv: the other formats have all pictures"
     return wrong_film_arguments(arguments)
 
 

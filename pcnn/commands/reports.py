@@ -53,6 +53,7 @@ def open_report(  # noqa: PLR0913
     crops: bool,
     films: bool = False,
     begun: bool = False,
+    all_rows: bool = False,
 ) -> Report:
     """A report that writes to a text stream.
 
@@ -61,11 +62,13 @@ def open_report(  # noqa: PLR0913
     crops: the results are Expressions, not Predictions.
     films: there are films, see csv_columns.
     begun: the stream has the beginning of a report already.
+    all_rows: CSV has a row, empty but for the source, for a picture without a face.
     """
     if kind == "table":
         return _TableReport(stream, crops)
     if kind == "csv":
-        return _CsvReport(stream, csv_columns(classes, crops=crops, films=films), begun)
+        columns = csv_columns(classes, crops=crops, films=films)
+        return _CsvReport(stream, columns, begun=begun, all_rows=all_rows)
     return _JsonReport(stream) if kind == "json" else _JsonLinesReport(stream)
 
 
@@ -136,15 +139,20 @@ class _JsonReport(_TextReport):
 class _CsvReport(_TextReport):
     """A header, then one line for each face, as in Prediction.rows or Frame.rows."""
 
-    def __init__(self, stream: TextIO, columns: Sequence[str], begun: bool) -> None:
-        self._stream = stream
+    def __init__(
+        self, stream: TextIO, columns: Sequence[str], *, begun: bool, all_rows: bool
+    ) -> None:
+        self._stream, self._all_rows = stream, all_rows
         self._writer = csv.DictWriter(stream, columns, lineterminator="\n", extrasaction="ignore")
         if not begun:
             self._writer.writeheader()
 
     def add(self, source: str, result: Prediction | Expression) -> None:
         if isinstance(result, Prediction):
-            self._writer.writerows({**row, "source": source} for row in result.rows())
+            rows = [{**row, "source": source} for row in result.rows()]
+            if self._all_rows and not rows:
+                rows = [{"source": source}]
+            self._writer.writerows(rows)
         else:
             values = result.to_dict()
             first = (source, values["label"], values["confidence"])

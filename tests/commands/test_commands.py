@@ -179,6 +179,36 @@ def test_csv_without_any_face_has_its_header(
     assert capsys.readouterr().out == f"{columns},neutral,happiness,anger\n"
 
 
+def test_csv_with_a_row_for_each_picture(
+    fake: FakeRecognizer, photos: Path, capsys: Captured
+) -> None:
+    assert run("photos", "bad.jpg", "--format", "csv", "--all-rows") == 1
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [(row["source"], row["face"]) for row in rows] == [
+        ("photos/none.jpg", ""),
+        ("photos/one.png", "1"),
+        ("photos/two.png", "1"),
+        ("photos/two.png", "2"),
+    ]
+    assert set(rows[0].values()) == {"photos/none.jpg", ""}
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+@pytest.mark.parametrize("cut", [0, 40, 150, 10_000])
+def test_an_unfinished_output_is_finished(
+    kind: str, cut: int, fake: FakeRecognizer, photos: Path, tmp_path: Path
+) -> None:
+    whole, torn = (tmp_path / f"{name}.{kind}" for name in ("whole", "torn"))
+    words = ("photos", "--format", kind, "--output")
+    assert run(*words, str(whole)) == 0
+    torn.write_bytes(whole.read_bytes()[:cut])
+    fake.asked.clear()
+    assert run(*words, str(torn), "--resume") == 0
+    assert torn.read_bytes() == whole.read_bytes()
+    # The last whole picture may be unfinished and is read again; those before are not.
+    assert len(fake.asked) <= 3 if cut < 10_000 else len(fake.asked) <= 2
+
+
 @pytest.mark.tables
 def test_parquet(fake: FakeRecognizer, photos: Path, capsys: Captured) -> None:
     from pyarrow import parquet
@@ -368,6 +398,10 @@ def test_nothing_done(fake: FakeRecognizer, photos: Path, capsys: Captured) -> N
         (
             ["a.jpg", "--faces", "--annotate", "d"],
             "--faces runs no detector, so it excludes --annotate and --min-score",
+        ),
+        (
+            ["a.jpg", "--all-rows"],
+            "--all-rows needs --format csv: the other formats have all pictures",
         ),
         (
             ["a.jpg", "--format", "parquet"],
