@@ -23,6 +23,7 @@ from PIL import Image, ImageFilter
 
 from pcnn.faces import detector as module
 from pcnn.faces.detector import Detector
+from pcnn.faces.resampling import resized
 from pcnn.networks.boxes import box_overlaps
 from pcnn.results.values import Detection
 from pcnn.training.detector.photographs import is_held_out
@@ -41,9 +42,9 @@ def main() -> int:
     weakest: list[float] = []
     for number, picture in enumerate(_photographs(arguments.photographs, arguments.count)):
         for image in _variants(picture, number):
-            with mock.patch.object(module, "_HINT_SIDE", -np.inf):
-                expected = detector.detect([image])[0]
-            found = detector.detect([image])[0]
+            with mock.patch.object(module, "HINT_SIDE", -np.inf):
+                expected = detector.detect_upright([image])[0]
+            found = detector.detect_upright([image])[0]
             hints = _hints(detector, image, expected)
             images, faces, looks = images + 1, faces + len(expected), looks + len(hints)
             weakest += hints
@@ -60,19 +61,19 @@ def _hints(
 ) -> list[float]:
     """The best score of a large candidate at each level after which a larger face is reported."""
     trusted = detector.settings.trusted_side or 0
-    sides = detector._levels(image.shape)
-    source, scores = detector._pixels(image), []
+    sides = detector.levels(image.shape)
+    source, scores = detector.on_device(image), []
     for side in sides[:-1]:
-        size = module._network_size(image.shape, side)
+        size = module.network_size(image.shape, side)
         scale = image.shape[1] / size[1]
-        look = module._Look(module.resized(source, size), (scale, scale), True)
-        ((candidates, _),) = detector._detect_once([look], 0.01)
-        beyond = module._RANGE[1] * trusted * scale
-        if any(module._shorter_side(face) >= beyond for face in faces):
+        look = module.Look(resized(source, size), (scale, scale), True)
+        ((candidates, _),) = detector.search_once([look], 0.01)
+        beyond = module.TRUSTED_RANGE[1] * trusted * scale
+        if any(module.shorter_side(face) >= beyond for face in faces):
             large = [
                 face.score
                 for face in candidates
-                if module._shorter_side(face) / scale >= module._HINT_SIDE * trusted
+                if module.shorter_side(face) / scale >= module.HINT_SIDE * trusted
             ]
             scores.append(max(large, default=0.0))
     return scores

@@ -37,12 +37,12 @@ _PIXELS_PER_PASS = 3 * 640 * 480
 _PIXELS_PER_GPU_PASS = 16 * 640 * 640
 # A level reports faces of these shares of the trusted side. The ranges overlap, because two levels
 # may measure the same face a little differently.
-_RANGE = (0.44, 1.12)
+TRUSTED_RANGE = (0.44, 1.12)
 # Images are halved until a face that fills one, about 0.8 of its side wide, is within the range.
 _ENOUGH = 1.25
 # A halved image is searched only if the image before it has a candidate of this score and this
 # share of the trusted side (benchmarks/hints.py measures how reliable this is).
-_HINT_SCORE, _HINT_SIDE = 0.3, 0.7
+_HINT_SCORE, HINT_SIDE = 0.3, 0.7
 # The largest enlargement of small images; more shows no further detail.
 _MOST_ENLARGED = 4
 # Suppression has quadratic cost, so only the best candidates of an image are used.
@@ -50,7 +50,7 @@ _MOST_CANDIDATES = 2000
 
 
 @dataclass(frozen=True, eq=False)
-class _Look:
+class Look:
     """An image resized for the network.
 
     pixels: (h, w, 3) uint8 or float32 RGB. scale: factors of x and y to the original image.
@@ -116,7 +116,7 @@ class Detector:
         )
         self._prepared = prepare_detector(self.network, settings, engine)
         # Halved images are searched only for faces larger than the smallest anchors.
-        least = _RANGE[0] * (settings.trusted_side or 0)
+        least = TRUSTED_RANGE[0] * (settings.trusted_side or 0)
         self._always_fine = 2 * max(settings.min_sizes[0]) > least
 
     @classmethod
@@ -178,21 +178,21 @@ class Detector:
             raise InputError(f"Detector.detect: min_score must be 0…1, got {min_score}")
         for index, image in enumerate(images):
             _check_image(index, image)
-        levels = [self._levels(image.shape) for image in images]
+        levels = [self.levels(image.shape) for image in images]
         found: list[list[tuple[Detection, ...]]] = [[] for _ in images]
         whole: dict[int, Tensor] = {}  # the first level of each image, from which others are made
         waiting = list(range(len(images)))
         for depth in range(max(map(len, levels), default=0)):
-            looks: list[_Look] = []
+            looks: list[Look] = []
             for index in waiting:
-                size = _network_size(images[index].shape, levels[index][depth])
-                source = self._pixels(images[index]) if depth == 0 else whole[index]
+                size = network_size(images[index].shape, levels[index][depth])
+                source = self.on_device(images[index]) if depth == 0 else whole[index]
                 pixels = resized(source, size)
                 whole.setdefault(index, pixels)
                 height, width = images[index].shape[:2]
                 scale = width / size[1], height / size[0]
-                looks.append(_Look(pixels, scale, self._always_fine or depth == 0))
-            seen = self._detect_once(looks, least)
+                looks.append(Look(pixels, scale, self._always_fine or depth == 0))
+            seen = self.search_once(looks, least)
             for index, (faces, _) in zip(waiting, seen, strict=True):
                 found[index].append(faces)
             waiting = [
@@ -205,7 +205,7 @@ class Detector:
             for image, sides, parts in zip(images, levels, found, strict=True)
         ]
 
-    def _levels(self, shape: Sequence[int]) -> list[int]:
+    def levels(self, shape: Sequence[int]) -> list[int]:
         """The longest sides of an image's levels: whole, halved, quartered, …"""
         longest = max(shape[:2])
         enlarged = max(longest, min(self.settings.least_side, _MOST_ENLARGED * longest))
@@ -224,14 +224,14 @@ class Detector:
         kept: list[Detection] = []
         for depth in reversed(range(len(found))):
             scale = sides[depth] / max(shape[:2])
-            least = 0.0 if depth == 0 else _RANGE[0] * trusted / scale
-            most = np.inf if depth == len(found) - 1 else _RANGE[1] * trusted / scale
-            fitting = [face for face in found[depth] if least <= _shorter_side(face) < most]
+            least = 0.0 if depth == 0 else TRUSTED_RANGE[0] * trusted / scale
+            most = np.inf if depth == len(found) - 1 else TRUSTED_RANGE[1] * trusted / scale
+            fitting = [face for face in found[depth] if least <= shorter_side(face) < most]
             kept += [face for face in fitting if not any(_lies_in(face, other) for other in kept)]
         return tuple(sorted(kept, key=lambda face: -face.score))
 
-    def _detect_once(
-        self, looks: Sequence[_Look], least: float
+    def search_once(
+        self, looks: Sequence[Look], least: float
     ) -> list[tuple[tuple[Detection, ...], bool]]:
         """The faces of each image, and whether it may have faces above the trusted side."""
         groups: dict[tuple[int, int, bool], list[int]] = defaultdict(list)
@@ -263,7 +263,7 @@ class Detector:
                         results[index] = self._faces(*own, looks[index].scale, least)
         return results
 
-    def _pixels(self, image: NDArray[np.uint8]) -> Tensor:
+    def on_device(self, image: NDArray[np.uint8]) -> Tensor:
         """An image (H, W, 3) uint8 RGB on the device; float32 on a GPU, for faster resampling."""
         pixels = upload(pixels_tensor(image), self.device)
         return pixels if self.device.type == "cpu" else pixels.float()
@@ -282,7 +282,7 @@ class Detector:
         corners = decode_boxes(predictions[:, 1:5], anchors, self.settings.variances)
         sides = (corners[:, 2:] - corners[:, :2]).amin(1)
         trusted = self.settings.trusted_side
-        hint = trusted is not None and bool((sides >= _HINT_SIDE * trusted).any())
+        hint = trusted is not None and bool((sides >= HINT_SIDE * trusted).any())
         sure = scores >= least
         scores, corners = scores[sure], corners[sure]
         points = decode_landmarks(predictions[sure, 5:], anchors[sure], self.settings.variances)
@@ -311,7 +311,8 @@ def _fetched(predictions: Tensor, anchors: Tensor) -> list[tuple[Tensor, Tensor]
     return [(own[:, :-1], anchors[own[:, -1].long()]) for own in fetched]
 
 
-def _shorter_side(face: Detection) -> float:
+def shorter_side(face: Detection) -> float:
+    """The shorter side of a face's box, in pixels."""
     left, top, right, bottom = face.box
     return min(right - left, bottom - top)
 
@@ -324,7 +325,7 @@ def _lies_in(face: Detection, other: Detection) -> bool:
     return bool(shared.min() > 0 and np.prod(shared) > area / 2)
 
 
-def _network_size(shape: Sequence[int], side: int) -> tuple[int, int]:
+def network_size(shape: Sequence[int], side: int) -> tuple[int, int]:
     """Height and width at which the network sees an image of this shape, the longer one `side`."""
     height, width = shape[:2]
     scale = side / max(height, width)

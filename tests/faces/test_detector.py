@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pcnn import load_image, weights
 from pcnn.errors import InputError, WeightsError
-from pcnn.faces.detector import Detector, _fetched, _network_size
+from pcnn.faces.detector import Detector, _fetched, network_size
 from pcnn.networks.anchors import anchor_grid
 from pcnn.networks.retinaface import RetinaFace
 from pcnn.results.values import Detection
@@ -298,10 +298,10 @@ def _found(left: float, top: float, side: float, score: float = 0.9) -> Detectio
 def test_large_faces_are_looked_for_in_halved_images(untrained: Detector) -> None:
     looking = Detector(untrained.network, replace(DetectorSettings(), trusted_side=100.0))
     # Halved as long as a face of half the trusted side could fill the image.
-    assert looking._levels((600, 1200, 3)) == [640, 320, 160, 80]
-    assert looking._levels((199, 30, 3)) == [199, 99]
+    assert looking.levels((600, 1200, 3)) == [640, 320, 160, 80]
+    assert looking.levels((199, 30, 3)) == [199, 99]
     single = Detector(untrained.network, replace(DetectorSettings(), trusted_side=None))
-    assert single._levels((600, 1200, 3)) == [640]
+    assert single.levels((600, 1200, 3)) == [640]
 
 
 @pytest.mark.parametrize(
@@ -316,12 +316,12 @@ def test_large_faces_are_looked_for_in_halved_images(untrained: Detector) -> Non
 def test_small_images_are_enlarged(
     untrained: Detector, shape: tuple[int, int], levels: list[int], size: tuple[int, int]
 ) -> None:
-    assert untrained._levels(shape) == levels
-    assert _network_size(shape, levels[0]) == size
+    assert untrained.levels(shape) == levels
+    assert network_size(shape, levels[0]) == size
     never = Detector(untrained.network, replace(untrained.settings, least_side=0))
-    assert never._levels(shape)[0] == max(shape)
+    assert never.levels(shape)[0] == max(shape)
     short = Detector(untrained.network, replace(untrained.settings, max_side=100))
-    assert short._levels(shape)[0] == min(100, levels[0])
+    assert short.levels(shape)[0] == min(100, levels[0])
 
 
 def test_levels_are_merged_by_size_the_coarser_first(untrained: Detector) -> None:
