@@ -31,7 +31,7 @@ def main() -> None:
     """Compute, print, and write what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--weights", nargs="+", default=["pcnn-ferplus", "small"])
+    add("--weights", nargs="+", default=["pcnn-ferplus", "small", "mobile"])
     add("--data", type=Path, default=DATA)
     add("--json", type=Path, default=ROOT / "benchmarks" / "operating_points.json")
     add("--page", type=Path, default=ROOT / "docs" / "evaluation.md")
