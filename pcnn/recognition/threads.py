@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -15,6 +17,8 @@ _Result = TypeVar("_Result")
 
 # Held while torch's default number of threads has temporarily a worker's value.
 _SHARING = threading.Lock()
+
+_LONGEST_END_S = 1.0
 
 # With more threads the waiting for Python's global lock costs more than they gain.
 _MOST_WORKERS = 4
@@ -45,8 +49,9 @@ def in_order(
     failure: Exception | None = None
     source = iter(batches)
     executor = ThreadPoolExecutor(workers, "pcnn")
+    started: list[int] = []
     try:
-        _share_out_threads(executor, workers)
+        _share_out_threads(executor, workers, started)
         while True:
             try:
                 batch = next(source)
@@ -64,11 +69,29 @@ def in_order(
             raise failure
     finally:
         executor.shutdown(cancel_futures=True)
+        _wait_for_ends(started)
 
 
-def _share_out_threads(executor: ThreadPoolExecutor, workers: int) -> None:
+def _wait_for_ends(threads: list[int]) -> None:
+    """Wait until the system has ended threads that Python has ended, by their native numbers.
+
+    A thread that ends returns its memory to MKL under a lock. A process forked in that moment would
+    wait for the lock for ever.
+    """
+    tasks = Path("/proc/self/task")
+    if not tasks.is_dir():  # no Linux
+        return
+    latest = time.monotonic() + _LONGEST_END_S
+    while any((tasks / str(thread)).exists() for thread in threads):
+        if time.monotonic() > latest:
+            return
+        time.sleep(1e-4)
+
+
+def _share_out_threads(executor: ThreadPoolExecutor, workers: int, started: list[int]) -> None:
     """Start all workers, each with its share of torch's threads.
 
+    started: receives the native numbers of the threads.
     A thread that sets its number also changes the default of later threads, which should keep the
     full number. So all workers start together, and the default is restored before they work.
     """
@@ -77,6 +100,7 @@ def _share_out_threads(executor: ThreadPoolExecutor, workers: int) -> None:
     def take(share: int) -> None:
         torch.get_num_threads()  # fixes this thread's number, else it takes the default later
         torch.set_num_threads(max(1, share))
+        started.append(threading.get_native_id())
         met.wait()  # so that each share goes to another thread
 
     with _SHARING:
@@ -84,8 +108,8 @@ def _share_out_threads(executor: ThreadPoolExecutor, workers: int) -> None:
         # The first workers get the remainder.
         shares = [threads // workers + (place < threads % workers) for place in range(workers)]
         try:
-            for started in [executor.submit(take, share) for share in shares]:
-                started.result()
+            for taken in [executor.submit(take, share) for share in shares]:
+                taken.result()
         finally:
             met.abort()  # if a thread could not start, the others must not wait for it
             torch.set_num_threads(threads)
