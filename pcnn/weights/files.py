@@ -128,7 +128,10 @@ class WeightsFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        with self._opened() as file:
+        with self._named_errors():
+            # Opened once: a file that is replaced meanwhile must not give the tensors of another.
+            file: Any = safe_open(self.path, framework="pt", device="cpu")
+            self._file = file
             described = (file.metadata() or {}).get(_METADATA_KEY)
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             self.shapes = {name: tuple(own.get_shape()) for name, own in slices.items()}
@@ -180,8 +183,8 @@ class WeightsFile:
 
         Raises WeightsError: the file is missing, or a tensor is not finite.
         """
-        with self._opened() as file:
-            mapped = {name: file.get_tensor(name) for name in self.shapes}
+        with self._named_errors():
+            mapped = {name: self._file.get_tensor(name) for name in self.shapes}
             widened = widen(mapped)
             # safetensors maps the file into memory, so overwriting it would change the network.
             found = {n: t.clone() if t is mapped.get(n) else t for n, t in widened.items()}
@@ -190,16 +193,15 @@ class WeightsFile:
 
     def stored(self) -> dict[str, Tensor]:
         """All tensors with their stored types, on the CPU. Raises WeightsError: as `tensors`."""
-        with self._opened() as file:
-            found = {name: file.get_tensor(name).clone() for name in self.shapes}
+        with self._named_errors():
+            found = {name: self._file.get_tensor(name).clone() for name in self.shapes}
         check_finite(self.path, found)
         return found
 
     @contextlib.contextmanager
-    def _opened(self) -> Iterator[Any]:
+    def _named_errors(self) -> Iterator[None]:
         try:
-            with safe_open(self.path, framework="pt", device="cpu") as file:
-                yield file
+            yield
         except FileNotFoundError as error:
             raise WeightsError(f"{self.path}: no such weights file") from error
         except (SafetensorError, OSError, ValueError) as error:
