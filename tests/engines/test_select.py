@@ -337,9 +337,9 @@ def test_a_recognizer_answers_as_with_torch(engine: str, cache: Path, astronaut:
 def test_engines_have_as_many_threads_as_torch(loaded: ExpressionWeights, cache: Path) -> None:
     assert torch.get_num_threads() == 1
     openvino, _ = prepare_classifier(loaded, "openvino")
-    assert openvino._answer.args[0]._compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    assert openvino._answer.args[0]._session._compiled.get_property("INFERENCE_NUM_THREADS") == 1
     onnxruntime, _ = prepare_classifier(loaded, "onnxruntime")
-    options = onnxruntime._answer.args[0]._session.get_session_options()
+    options = onnxruntime._answer.args[0]._session._session.get_session_options()
     assert options.intra_op_num_threads == 1
 
 

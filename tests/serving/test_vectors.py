@@ -16,7 +16,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from pcnn.faces.detector import Detector, _network_size
+from pcnn.faces.detector import Detector, network_size
 from pcnn.faces.geometry import face_transforms, similarity
 from pcnn.faces.resampling import resized
 from pcnn.faces.views import cut_views
@@ -148,7 +148,7 @@ def test_sizes_at_which_the_network_looks() -> None:
     sizes = [(640, 480), (100, 80), (3000, 4000), (161, 160), (20, 20), (2000, 31)]
     found = answers(it={"task": "levels", "sizes": sizes, "settings": SETTINGS.to_metadata()})
     detector = Detector.load(DETECTOR, settings=SETTINGS)
-    assert found["it"] == [detector._levels((height, width)) for width, height in sizes]
+    assert found["it"] == [detector.levels((height, width)) for width, height in sizes]
 
 
 def test_anchors_and_what_they_stand_for() -> None:
@@ -230,9 +230,9 @@ def test_faces_are_found_as_by_the_detector(pixels: NDArray[np.uint8]) -> None:
     detector = Detector.load(DETECTOR)
     looks, sizes = [], []
     settings = detector.settings
-    for side in detector._levels(pixels.shape):
-        height, width = (-(-edge // 32) * 32 for edge in _network_size(pixels.shape, side))
-        small = resized(torch.from_numpy(pixels), _network_size(pixels.shape, side))
+    for side in detector.levels(pixels.shape):
+        height, width = (-(-edge // 32) * 32 for edge in network_size(pixels.shape, side))
+        small = resized(torch.from_numpy(pixels), network_size(pixels.shape, side))
         canvas = detector._prepared.canvas([small], height, width)
         found = detector._prepared(canvas)[0]
         scores, offsets = found[:, 0].sigmoid().tolist(), found[:, 1:].flatten().tolist()

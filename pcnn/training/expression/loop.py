@@ -102,7 +102,7 @@ class ExpressionTraining:
     @property
     def second_shares(self) -> list[float]:
         """How often each of the second labels is among the faces."""
-        return [] if self._second is None else self._second.votes.mean(0).tolist()
+        return [] if self._second is None else class_shares(self._second.votes)
 
     @own_settings(gradients=True)
     def teach(self) -> list[Tensor]:
@@ -278,6 +278,7 @@ class ExpressionTraining:
 
 # The side of the teachers' training faces. They see photographs at the same resolution.
 _TEACHERS_SIDE = 48
+_LEAST_SHARE = 1e-5  # of a class, so that it can be divided by
 
 
 def _shrink(faces: Tensor, side: int) -> Tensor:
@@ -295,6 +296,12 @@ def _optimizer(network: nn.Module, options: ExpressionOptions) -> torch.optim.Op
     if options.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=options.lr, momentum=0.9)
     return torch.optim.AdamW(groups, lr=options.lr)
+
+
+def class_shares(votes: Tensor) -> list[float]:
+    """The share of each class in the votes (N, classes); a class without any has nearly none."""
+    shares: list[float] = votes.mean(0).clamp(min=_LEAST_SHARE).tolist()
+    return shares
 
 
 def _targets(votes: Tensor, labels: str) -> Tensor:

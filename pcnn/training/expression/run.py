@@ -26,7 +26,7 @@ from pcnn.faces.detector import Detector
 from pcnn.networks.pcnn import Learner
 from pcnn.terminal import training_progress
 from pcnn.training.expression.curves import draw_curves
-from pcnn.training.expression.loop import ExpressionTraining
+from pcnn.training.expression.loop import ExpressionTraining, class_shares
 from pcnn.training.expression.options import ExpressionOptions
 from pcnn.training.expression.photographs import photograph_faces
 from pcnn.weights.compression import narrow, widen
@@ -151,7 +151,7 @@ def _write_weights(
         "scores": {
             f"{name}, {counted(len(valid), 'validation face')}": accuracy(logits, valid.votes)
         },
-        "class_shares": training.train.votes.mean(0).tolist(),
+        "class_shares": class_shares(training.train.votes),
         "template": template,
         "temperature": fit_temperature(logits, valid.votes),
         "region_temperatures": {
