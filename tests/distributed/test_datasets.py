@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -184,7 +185,9 @@ def test_a_killed_job_goes_on(
         command, env=environment, capture_output=True, text=True, timeout=600, check=False
     )
     assert again.returncode == 1, again.stderr  # three pictures cannot be read
-    assert f"{len(whole)} of 10 partitions are there already" in again.stderr
+    # A worker may finish the partition that it was at after its driver was killed.
+    there = re.search(r"(\d+) of 10 partitions are there already", again.stderr)
+    assert there and len(whole) <= int(there[1]) < 10
     assert "3 pictures failed" in again.stderr
     assert {path: path.stat().st_mtime_ns for path in whole} == whole, "nothing was read twice"
     table = parquet.read_table(output)
