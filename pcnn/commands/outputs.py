@@ -30,7 +30,6 @@ def report_to(
     films: there are films among the files. begun: the output has the beginning already.
     Raises InputError: the output is one of the pictures, or cannot be written.
     """
-
     if arguments.format == "parquet":
         from pcnn.results.parquet import parquet_report
 

@@ -29,6 +29,7 @@ from pcnn.engines.select import ENGINES, PRECISIONS
 from pcnn.errors import InputError, WeightsError, counted
 from pcnn.images.loading import load_image, stored_size
 from pcnn.results.values import Expression, Face, Prediction
+from pcnn.weights.expression import PRIORS
 
 CLASSES = ("neutral", "happiness", "anger")
 SCORES = {"neutral": 0.25, "happiness": 0.625, "anger": 0.125}
@@ -712,6 +713,7 @@ def test_version(command: Any, capsys: Captured) -> None:
 def test_engines_and_precisions_are_all_there_are() -> None:
     assert set(shared.ENGINES) == {"auto", *ENGINES}
     assert shared.PRECISIONS == PRECISIONS
+    assert shared.PRIORS == PRIORS
 
 
 COMMANDS = (
