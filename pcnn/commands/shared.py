@@ -200,11 +200,17 @@ def predict_on_ray(arguments: argparse.Namespace) -> int:
     return SOME_FAILED if done.failed or done.missing else DONE
 
 
-def share(text: str) -> float:
+def number(text: str) -> float:
+    """A number, as the type of an argument. Raises ArgumentTypeError: any other text."""
     try:
-        value = float(text)
+        return float(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from error
+
+
+def share(text: str) -> float:
+    """A number of at least 0, as the type of an argument."""
+    value = number(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
     return value
@@ -212,10 +218,7 @@ def share(text: str) -> float:
 
 def probability(text: str) -> float:
     """A number of 0…1, as the type of an argument."""
-    try:
-        value = float(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from error
+    value = number(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must lie in 0…1, got {text}")
     return value

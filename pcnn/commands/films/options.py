@@ -6,6 +6,7 @@ import argparse
 import math
 from pathlib import Path
 
+from pcnn.commands.shared import number
 from pcnn.errors import InputError
 from pcnn.images.files import FILM_SUFFIXES, find_images
 from pcnn.video.sources import is_address
@@ -55,29 +56,22 @@ def find_inputs(arguments: argparse.Namespace) -> tuple[list[Path], list[str], l
 
 
 def seconds(text: str) -> float:
-    value = _number(text)
+    value = number(text)
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"must be seconds above 0, got {text}")
     return value
 
 
 def seconds_or_none(text: str) -> float | None:
-    return None if _number(text) == 0 else seconds(text)
+    return None if number(text) == 0 else seconds(text)
 
 
 def clock(text: str) -> float:
     """Seconds, or hours, minutes and seconds with colons between them."""
-    parts = [_number(part) for part in text.split(":")]
+    parts = [number(part) for part in text.split(":")]
     if len(parts) > _MOST_SIXTIES or any(not 0 <= part < math.inf for part in parts):
         raise argparse.ArgumentTypeError(f"must be like 90, 1:30 or 1:02:03.5, got {text!r}")
     total = 0.0
     for part in parts:
         total = 60 * total + part
     return total
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from error
