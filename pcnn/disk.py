@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,12 +18,12 @@ def cache_folder() -> Path:
 def whole_file(path: Path) -> Iterator[Path]:
     """A temporary file's path; the file is renamed to `path` when the block succeeds.
 
-    A reader finds either the old file or the complete new one. Each process has its own temporary
-    name. So two processes may write at once, and the later rename wins.
+    A reader finds either the old file or the complete new one. Each thread has its own temporary
+    name. So several may write at once, and the last rename wins.
     The folder must exist. Raises OSError: the file cannot be renamed.
     """
     # The suffix stays at the end: some writers choose the format by it.
-    temporary = path.with_name(f"part-{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"part-{os.getpid()}-{threading.get_ident()}-{path.name}")
     try:
         yield temporary
         temporary.replace(path)

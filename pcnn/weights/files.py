@@ -119,6 +119,20 @@ def locate(weights: str | Path, *, kind: str | None = None) -> Path:
     return _download(spec, spec.url, cache_folder() / spec.file)
 
 
+def _open(path: Path) -> Any:
+    """safe_open's file, whose header and tensors come from one version of the file.
+
+    safe_open itself opens the path twice: first for the header, then for the tensors. A file that
+    is replaced in between would give the header of one version and the tensors of another.
+    """
+    while True:
+        # The open file keeps its inode, so that no later version can have the same one.
+        with path.open("rb") as current:
+            file = safe_open(path, framework="pt", device="cpu")
+            if os.path.samestat(os.fstat(current.fileno()), os.stat(path)):
+                return file
+
+
 class WeightsFile:
     """One of this project's safetensors files. Opening it reads only its header.
 
@@ -130,7 +144,7 @@ class WeightsFile:
         self.path = Path(path)
         with self._named_errors():
             # Opened once: a file that is replaced meanwhile must not give the tensors of another.
-            file: Any = safe_open(self.path, framework="pt", device="cpu")
+            file = _open(self.path)
             self._file = file
             described = (file.metadata() or {}).get(_METADATA_KEY)
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118

@@ -4,6 +4,7 @@ import http.server
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -146,3 +147,22 @@ def test_metadata_that_does_not_fit(tmp_path: Path) -> None:
     weights.write(path, {"x": torch.zeros(1)}, {"architecture": "trunk"})
     with pytest.raises(WeightsError, match="its contents do not fit together"):
         weights.load_expression(path)
+
+
+def test_a_file_that_is_replaced_while_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, open_tensors = tmp_path / "x.safetensors", torch.UntypedStorage.from_file
+    weights.write(path, {"x": torch.zeros(9)}, {"number": 0})
+    numbers = iter((1, 2))
+
+    def replace_first(*words: Any, **options: Any) -> Any:
+        number = next(numbers, None)
+        if number is not None:
+            weights.write(path, {"x": torch.full((9,), float(number))}, {"number": number})
+        return open_tensors(*words, **options)
+
+    monkeypatch.setattr(torch.UntypedStorage, "from_file", replace_first)
+    tensors, metadata = weights.read(path)
+    assert next(numbers, None) is None, "nothing was replaced while the file was opened"
+    assert metadata["number"] == 2 and bool((tensors["x"] == 2).all())
