@@ -129,7 +129,7 @@ def _open(path: Path) -> Any:
         # The open file keeps its inode, so that no later version can have the same one.
         with path.open("rb") as current:
             file = safe_open(path, framework="pt", device="cpu")
-            if os.path.samestat(os.fstat(current.fileno()), os.stat(path)):
+            if os.path.samestat(os.fstat(current.fileno()), path.stat()):
                 return file
 
 
