@@ -144,6 +144,8 @@ def predict_files(arguments: argparse.Namespace) -> int:
     from pcnn.commands.reports import Names
 
     recognizer = load_recognizer(arguments)
+    if arguments.explain and arguments.head and not recognizer.value_names:
+        raise InputError("--explain explains the weights' own labels: omit --head")
     if arguments.faces and (hint := photograph_hint(pictures)):
         _complain(hint)
     resumed = None

@@ -98,7 +98,7 @@ class Scores:
 
 
 @own_settings()
-def score(
+def score(  # noqa: PLR0913 - what is scored, and how intervals are drawn
     probabilities: Tensor,
     labels: Tensor,
     classes: Sequence[str],
@@ -195,7 +195,7 @@ def resamplings(
     groups: `count` names; groups are resampled whole. None resamples single ones.
     """
     draw = np.random.default_rng(seed)
-    if groups is None:
+    if groups is None or len(set(groups)) == count:
         for _ in range(rounds):
             yield draw.integers(0, count, count)
         return
@@ -215,7 +215,7 @@ def _intervals(
     found = np.array(rows).reshape(len(rows), len(OVERALL) + 2 * classes)
     bounds = np.full((2, found.shape[1]), math.nan)
     some = ~np.isnan(found).all(0)  # a class may be absent from all rounds
-    if len(rows):
+    if rows:
         bounds[:, some] = np.nanpercentile(found[:, some], [2.5, 97.5], axis=0)
     return bounds
 

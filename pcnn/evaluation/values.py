@@ -38,7 +38,7 @@ def concordance(answers: ArrayLike, labels: ArrayLike) -> float:
     return float(2 * covariance / scale) if scale > 0 else float("nan")
 
 
-def score_values(
+def score_values(  # noqa: PLR0913 - two tables, and how intervals are drawn
     answers: ArrayLike,
     labels: ArrayLike,
     names: Sequence[str],
