@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,13 +27,14 @@ from pcnn.training.head.validation import (
     FOLDS,
     assign_folds,
     calibrated_temperature,
+    check_labels,
+    left_out,
     logits_for,
     out_of_fold,
     share_of,
 )
 
-# The least pictures of a label, one for each fold, and of a set of numbers.
-LEAST_PICTURES, LEAST_NUMBERS = 5, 10
+LEAST_NUMBERS = 10  # the least pictures of a set of numbers
 _RESERVED = {UNCERTAIN, *FACE_COLUMNS, *FILM_COLUMNS, *COLUMNS}
 
 
@@ -116,7 +116,12 @@ def _labels(
     groups = _groups(pictures, examples)
     classes = tuple(sorted(set(pictures.labels)))
     problems = pictures.problems + examples.problems
-    count = _fold_count(labels, groups, classes, problems, options)
+    count = check_labels(
+        *(labels, groups, classes),
+        subject=shown(options.data),
+        problems=problems,
+        faces=options.faces,
+    )
     kinds = np.array([classes.index(label) for label in labels])
     folds = assign_folds(kinds, groups, count, options.seed)
 
@@ -148,36 +153,6 @@ def _labels(
     return fitted(np.arange(len(labels))).sharpened(temperature), report
 
 
-def _fold_count(
-    labels: Sequence[str],
-    groups: Sequence[str],
-    classes: Sequence[str],
-    problems: Sequence[str],
-    options: HeadOptions,
-) -> int:
-    """The number of folds. Raises InputError: too few labels, or pictures of a label."""
-    if len(classes) < 2:
-        raise InputError(
-            f"{shown(options.data)}: there must be two labels or more, got {classes[0]!r} alone"
-        )
-    least = FOLDS
-    for name in classes:
-        own = [group for label, group in zip(labels, groups, strict=True) if label == name]
-        if len(own) < LEAST_PICTURES:
-            raise InputError(
-                f"{shown(options.data)}: label {name!r} has {counted(len(own), 'picture')} with a "
-                f"face, but needs {LEAST_PICTURES}: add pictures or leave the label out"
-                f"{_why(problems, options)}"
-            )
-        if len(set(own)) < 2:
-            raise InputError(
-                f"{shown(options.data)}: all pictures of label {name!r} are of one group or copies "
-                "of one: it needs two or more, to be tested on what it has not learnt"
-            )
-        least = min(least, len(set(own)))
-    return least
-
-
 def _values(
     pictures: LabelledPictures, examples: Examples, options: HeadOptions, weights: str
 ) -> tuple[ValueHead, ValueReport]:
@@ -189,7 +164,7 @@ def _values(
         raise InputError(
             f"{shown(options.data)}: numbers need {LEAST_NUMBERS} pictures with a face, of two "
             f"groups or more; got {counted(len(groups), 'picture')} of "
-            f"{counted(len(set(groups)), 'group')}{_why(problems, options)}"
+            f"{counted(len(set(groups)), 'group')}{left_out(problems, faces=options.faces)}"
         )
     for name, column in zip(pictures.names, wanted.T, strict=True):
         if np.ptp(column) == 0:
@@ -240,13 +215,3 @@ def _validated(
         problems=pictures.problems + examples.problems,
         groups=bool(pictures.groups),
     )
-
-
-def _why(problems: Sequence[str], options: HeadOptions) -> str:
-    """The end of a message: the first picture that was left out, and what may help."""
-    if not problems:
-        return ""
-    text = f" ({len(problems)} left out, such as {problems[0]})"
-    if not options.faces and any(each.endswith("no face found") for each in problems):
-        text += "; use faces= if each picture is one cut-out face"
-    return text

@@ -11,13 +11,61 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from pcnn.embeddings.heads import Vectors
+from pcnn.errors import InputError, counted
 from pcnn.evaluation.metrics import fit_temperature
 from pcnn.evaluation.scores import Estimate
 
 FOLDS = 5
+LEAST_PICTURES = 5  # of a label, one for each fold
 # Of a class that a fold's head has not seen: low, but finite.
 _LEAST_LOGIT = math.log(1e-6)
 _NORMAL = 1.959964  # of a 95 % interval
+
+
+def check_labels(  # noqa: PLR0913
+    labels: Sequence[str],
+    groups: Sequence[str],
+    classes: Sequence[str],
+    *,
+    subject: str,
+    problems: Sequence[str] = (),
+    faces: bool = False,
+) -> int:
+    """The number of folds for labelled pictures: FOLDS, or fewer where a label has fewer groups.
+
+    labels, groups: of the N pictures with a face. classes: all labels, also without pictures.
+    subject, problems, faces: for messages: the data, why others were left out, and whether the
+        pictures are cut-out faces.
+    Raises InputError: too few labels, or too few pictures or groups of a label.
+    """
+    if len(classes) < 2:
+        raise InputError(f"{subject}: there must be two labels or more, got {classes[0]!r} alone")
+    least = FOLDS
+    for name in classes:
+        own = [group for label, group in zip(labels, groups, strict=True) if label == name]
+        if len(own) < LEAST_PICTURES:
+            raise InputError(
+                f"{subject}: label {name!r} has {counted(len(own), 'picture')} with a face, but "
+                f"needs {LEAST_PICTURES}: add pictures, or leave the label out"
+                f"{left_out(problems, faces=faces)}"
+            )
+        if len(set(own)) < 2:
+            raise InputError(
+                f"{subject}: all pictures of label {name!r} are of one group or copies of one: it "
+                "needs two or more, to be tested on what it has not learnt"
+            )
+        least = min(least, len(set(own)))
+    return least
+
+
+def left_out(problems: Sequence[str], *, faces: bool) -> str:
+    """The end of a message: the first picture that was left out, and what may help."""
+    if not problems:
+        return ""
+    text = f" ({len(problems)} left out, such as {problems[0]})"
+    if not faces and any(each.endswith("no face found") for each in problems):
+        text += "; use faces= if each picture is one cut-out face"
+    return text
 
 
 def assign_folds(
