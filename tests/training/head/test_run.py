@@ -16,6 +16,7 @@ from pcnn.embeddings.heads import Head
 from pcnn.embeddings.values import ValueHead
 from pcnn.errors import InputError
 from pcnn.images.loading import load_image
+from pcnn.training.head import run
 from pcnn.training.head.reports import LabelReport, ValueReport
 from pcnn.training.head.run import HeadOptions, train_head
 
@@ -82,7 +83,8 @@ def _album(root: Path, count: int = 12, noise: float = 25) -> Path:
 
 
 @pytest.fixture
-def recognizer() -> Any:
+def recognizer(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(run, "ROUNDS", 50)  # intervals take most of the time
     return PlantedRecognizer()
 
 
