@@ -270,6 +270,11 @@ def sha256(path: str | Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
+def name_of_sha256(sha256: str) -> str | None:
+    """The name in SPECS of the file with this SHA-256; None without one."""
+    return next((name for name, spec in SPECS.items() if spec.sha256 == sha256), None)
+
+
 def is_published(path: str | Path) -> bool:
     """Whether a file holds a face network's published weights, not written by pcnn.
 

@@ -122,6 +122,10 @@ HEAD = record(
     {"architecture": one_of("head"), "labels": row(label, 2, 10_000, different=True)}
     | {"weights_sha256": text},
 )
+VALUE_HEAD = record(
+    {"architecture": one_of("values"), "names": row(label, 1, 1000, different=True)}
+    | {"weights_sha256": text},
+)
 
 
 def _steps(value: Any, name: str) -> None:
