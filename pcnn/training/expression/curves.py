@@ -1,4 +1,4 @@
-"""Chart of a training's log."""
+"""A training's log, and its chart."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ import contextlib
 import json
 from pathlib import Path
 
+from pcnn.disk import whole_file
 from pcnn.errors import InputError
 
 
-def read_log(log: Path) -> list[dict[str, float]]:
-    """The records of a training's log, one for each step, in the order of the steps.
+def trim_log(log: Path, step: int) -> None:
+    """Leave the lines of a log up to a step, which a training that continues there repeats.
 
-    A training that was killed may leave a line that is torn, and repeats steps after its last
-    checkpoint: of two lines for one step the later one counts.
+    A training that was killed leaves later lines, and may leave one that is torn.
     """
-    records: dict[float, dict[str, float]] = {}
-    for line in log.read_text(errors="replace").splitlines():
+    if not log.exists():
+        return
+    kept = []
+    for line in log.read_text(errors="replace").splitlines(keepends=True):
         with contextlib.suppress(ValueError, KeyError, TypeError):
-            record = json.loads(line)
-            records[record["step"]] = {
-                name: float(record[name]) for name in ("epoch", "loss", "valid_accuracy")
-            }
-    return [records[step] for step in sorted(records)]
+            if line.endswith("\n") and json.loads(line)["step"] <= step:
+                kept.append(line)
+    with whole_file(log) as temporary:
+        temporary.write_text("".join(kept))
 
 
 def draw_curves(log: Path, picture: Path) -> None:
@@ -35,7 +36,7 @@ def draw_curves(log: Path, picture: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise InputError("drawing curves needs matplotlib: pip install 'pcnn[train]'") from error
-    records = read_log(log)
+    records = [json.loads(line) for line in log.read_text().splitlines()]
     epochs = [record["epoch"] for record in records]
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     left = figure.subplots()
