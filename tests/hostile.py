@@ -31,8 +31,13 @@ VALUES: tuple[Any, ...] = (
 )
 
 
-def write_kind(kind: str, path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Write a small sound file of one of KINDS; returns its tensors and metadata."""
+def write_kind(
+    kind: str, path: Path, width: int = 4
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Write a small sound file of one of KINDS; returns its tensors and metadata.
+
+    width: of expression networks.
+    """
     torch.manual_seed(0)
     if kind == "head":
         head = Head(("a", "b"), np.eye(2, 8, dtype=np.float32), np.zeros(2, np.float32), "ab" * 32)
@@ -46,7 +51,7 @@ def write_kind(kind: str, path: Path) -> tuple[dict[str, torch.Tensor], dict[str
         return _write_ensemble(path)
     backbone = "mobilenet" if kind == "mobile" else "resnet18"
     config = ModelConfig(
-        classes=("a", "b", "c"), size=32, mean=(0.5,), std=(0.25,), width=4, backbone=backbone
+        classes=("a", "b", "c"), size=32, mean=(0.5,), std=(0.25,), width=width, backbone=backbone
     )
     learner = Learner(
         PCNN(config) if kind == "pcnn" else FaceNet(config),
