@@ -12,7 +12,7 @@ from typing import Any
 from unittest import mock
 
 
-class _ParserFound(Exception):
+class _FoundError(Exception):
     """Ends a command before it reads its arguments."""
 
 
@@ -37,9 +37,9 @@ def parser_of(main: Callable[[list[str]], Any], words: list[str]) -> argparse.Ar
     """The parser that a command makes for these arguments."""
     with (
         mock.patch.object(argparse.ArgumentParser, "parse_args", autospec=True) as parse,
-        contextlib.suppress(_ParserFound),
+        contextlib.suppress(_FoundError),
     ):
-        parse.side_effect = _ParserFound
+        parse.side_effect = _FoundError
         main(words)
     parser: argparse.ArgumentParser = parse.call_args.args[0]
     return parser

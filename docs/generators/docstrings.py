@@ -14,7 +14,9 @@ from typing import Any
 _FIELD = re.compile(r"(\w+(?:, \w+)*)((?: \([^)]*\))?): (.*)", re.DOTALL)
 
 
-def to_rst(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+def to_rst(  # noqa: PLR0913, PLR0917 - as Sphinx calls it
+    app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]
+) -> None:
     """Rewrite the lines of a docstring in place; Sphinx calls this for each."""
     lines[:] = list(_rst(lines, _parameters(value)))
 
