@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from importlib import import_module
 from types import ModuleType
 
+from generators.examples import EXAMPLES
+
 # Module → what it is for. Its public names are those of its `__all__`.
 HOMES = {
     "pcnn": "Pictures in, faces and their expressions out.",
@@ -25,15 +27,10 @@ CONSTANTS = {
     "pcnn.engines.PRECISIONS": "The names that ``Recognizer(precision=…)`` takes.",
     "pcnn.weights.SPECS": "Name → :class:`~pcnn.weights.WeightSpec` of the weights known by name.",
 }
-# What methods return without being public by itself.
-RETURNED = {
-    "pcnn": {
-        "Film": (
-            "What `Recognizer.predict_video` returns.",
-            ("pcnn.recognition.films.Film", "pcnn.results.frames.Frame"),
-        ),
-    },
-}
+_BEFORE_EXAMPLES = (
+    "In the examples ``recognizer`` is a ``pcnn.Recognizer()``, and the public names of ``pcnn`` "
+    "and of the name's own module are imported, as are torch, ``Path``, and NumPy as ``np``."
+)
 
 
 def pages() -> dict[str, str]:
@@ -43,7 +40,7 @@ def pages() -> dict[str, str]:
 
 def _page(home: str, purpose: str) -> str:
     module = import_module(home)
-    lines = [home, "=" * len(home), "", purpose, ""]
+    lines = [home, "=" * len(home), "", purpose, "", _BEFORE_EXAMPLES, ""]
     for name in sorted(module.__all__, key=lambda name: _order(module, name)):
         lines += _entry(home, name, getattr(module, name))
     return "\n".join(lines) + "\n"
@@ -64,6 +61,8 @@ def _entry(home: str, name: str, value: object) -> Iterator[str]:
         yield from (f".. autoexception:: {full}", "")
     elif inspect.isclass(value):
         yield from (f".. autoclass:: {full}", "   :members:", "")
+        example = EXAMPLES.get(full, "").splitlines()
+        yield from (*(f"   {line}" for line in example), "")
     elif inspect.isroutine(value):
         yield from (f".. autofunction:: {full}", "")
     else:
