@@ -41,6 +41,10 @@ class ExpressionWeights:
         aligned, too, see alignment.
     class_shares: the share of each class among the training faces; None if not recorded.
     uniform: True gives probabilities for equally frequent classes.
+
+    >>> small = load_expression("small")
+    >>> small.native_size, small.aligned, small.mirror
+    (48, True, False)
     """
 
     network: ExpressionNetwork
@@ -110,6 +114,9 @@ def load_expression(weights: str | Path, labels: str | None = None) -> Expressio
         first labels.
     Raises WeightsError: see locate and read; also for a file of another kind or with invalid
         metadata, whose field the message names. Raises InputError: the file has no such labels.
+
+    >>> load_expression("mobile", labels="fer2013").network.config.classes[:2]
+    ('anger', 'disgust')
     """
     path = locate(weights, kind="expression")
     file = _open(path, expression)
@@ -161,6 +168,9 @@ def load_network(weights: str | Path) -> PCNN | FaceNet:
     """Load only the network of an expression or trunk file, in float32 and training mode.
 
     Raises WeightsError: no such file or name, or a file of another kind, such as an ensemble.
+
+    >>> load_network("small").config.size
+    64
     """
     return load_learner(weights).network
 
@@ -174,6 +184,9 @@ def load_learner(weights: str | Path) -> Learner:
     """Load the network of a file with its heads for second labels, if it has them.
 
     Raises WeightsError: as load_network.
+
+    >>> len(load_learner("mobile").classes)  # those of its second labels
+    7
     """
     path = locate(weights)
     if WeightsFile(path).metadata.get("architecture") == ENSEMBLE:
