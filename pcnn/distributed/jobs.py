@@ -139,12 +139,20 @@ def prepare(output: Path, partitions: Sequence[Partition], options: JobOptions) 
             raise InputError(f"{shown(output)}: has other files in it: choose another --output")
         with whole_file(kept) as temporary:
             temporary.write_text(json.dumps(plan) + "\n")
-    elif json.loads(kept.read_text()) != plan:
+    elif _read_plan(kept) != plan:
         raise InputError(
             f"{shown(output)}: has results of another job, with other pictures or options: choose "
             "another --output, or delete it"
         )
     return [each for each in partitions if not (output / file_name(each.number)).exists()]
+
+
+def _read_plan(path: Path) -> object:
+    """The plan of a job; None for a file that is none."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def clear(output: Path) -> None:
@@ -186,14 +194,22 @@ def run_on_ray(  # noqa: PLR0913
 
 
 def outcome(path: Path, number: int) -> Done:
-    """The result of a partition, from its file's footer."""
+    """The result of a partition, from its file's footer.
+
+    Raises InputError: the file is damaged, or another one.
+    """
     parquet = needed("pyarrow.parquet", "pcnn-predict --ray", "ray")
-    about = parquet.read_metadata(path)
-    columns = {name: i for i, name in enumerate(about.schema.to_arrow_schema().names)}
     filled = {"face": 0, "error": 0}
-    for group in range(about.num_row_groups):
-        for name in filled:
-            filled[name] += about.row_group(group).column(columns[name]).statistics.num_values
+    try:
+        about = parquet.read_metadata(path)
+        columns = {name: i for i, name in enumerate(about.schema.to_arrow_schema().names)}
+        for group in range(about.num_row_groups):
+            for name in filled:
+                filled[name] += about.row_group(group).column(columns[name]).statistics.num_values
+    except Exception as error:  # pyarrow raises many kinds of errors
+        raise InputError(
+            f"{shown(path)}: is damaged, or no file of this command ({error}): delete it"
+        ) from error
     return Done(number, faces=filled["face"], failed=filled["error"])
 
 

@@ -40,6 +40,11 @@ class Head:
     bias: (labels,) float32. weights_sha256: of the weights whose embeddings it was fitted on.
         Embeddings of other weights do not fit.
     Raises InputError: shapes do not fit together, fewer than two labels, or a repeated label.
+
+    >>> matrix = np.eye(2, 256, dtype=np.float32)
+    >>> head = Head(("no", "yes"), matrix, np.zeros(2, np.float32), recognizer.weights_sha256)
+    >>> head.predict(matrix)
+    ['no', 'yes']
     """
 
     labels: tuple[str, ...]

@@ -81,6 +81,9 @@ class FaceNet(nn.Module):
     initialised: as for PCNN.
     """
 
+    views: tuple[str, ...] = VIEWS[:1]
+    regions: tuple[str, ...] = ()
+
     def __init__(self, config: ModelConfig, *, initialised: bool = True) -> None:
         super().__init__()
         self.config = config
@@ -90,6 +93,11 @@ class FaceNet(nn.Module):
         self.head = nn.Linear(backbone.features * config.width, len(config.classes))
         if initialised:
             initialise(self)
+
+    @property
+    def embedding_size(self) -> int:
+        """The number of values of a face's embedding."""
+        return self.config.features
 
     def forward(self, face: Tensor) -> Tensor:
         """Logits (B, classes) of faces (B, channels, S, S), normalised."""
@@ -130,6 +138,9 @@ class PCNN(nn.Module):
     initialised: False leaves the convolutions' weights undefined, for a state dict to fill.
     """
 
+    views: tuple[str, ...] = VIEWS
+    regions: tuple[str, ...] = REGIONS
+
     def __init__(self, config: ModelConfig, *, initialised: bool = True) -> None:
         super().__init__()
         self.config = config
@@ -147,6 +158,11 @@ class PCNN(nn.Module):
         )
         if initialised:
             initialise(self)
+
+    @property
+    def embedding_size(self) -> int:
+        """The number of values of a face's embedding."""
+        return self.config.features
 
     def forward(self, face: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and region logits of whole faces.

@@ -16,7 +16,6 @@ from pcnn.embeddings.values import ValueHead
 from pcnn.engines.classifier import PreparedClassifier
 from pcnn.errors import InputError
 from pcnn.faces.views import cut_views
-from pcnn.networks.regions import VIEWS
 from pcnn.recognition.batches import Picture
 from pcnn.recognition.explanations import explain_faces
 from pcnn.results.values import Explanation, Expression, expression_of
@@ -74,7 +73,7 @@ class FaceReader:
     @property
     def embedding_size(self) -> int:
         """D, the number of values of a face's embedding."""
-        return self._loaded.network.config.features
+        return self._loaded.network.embedding_size
 
     def expressions(
         self, pictures: Sequence[Picture], transforms: Sequence[Transforms]
@@ -117,7 +116,7 @@ class FaceReader:
             loaded.network.config,
             native_size=loaded.native_size,
             device=self._device,
-            names=VIEWS if loaded.region_temperatures else VIEWS[:1],
+            names=loaded.network.views,
         )
         results: list[_Result] = []
         if not len(views[0]):

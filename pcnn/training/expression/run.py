@@ -25,7 +25,7 @@ from pcnn.faces.alignment import align_faces, measure_template
 from pcnn.faces.detector import Detector
 from pcnn.networks.pcnn import Learner
 from pcnn.terminal import training_progress
-from pcnn.training.expression.curves import draw_curves
+from pcnn.training.expression.curves import draw_curves, trim_log
 from pcnn.training.expression.loop import ExpressionTraining, class_shares
 from pcnn.training.expression.options import ExpressionOptions
 from pcnn.training.expression.own import OwnFaces
@@ -92,6 +92,8 @@ def train_expression(
         valid = aligned(valid)
     if checkpoint.exists():
         training.resume(checkpoint)
+        if training.rank == 0:
+            trim_log(log, training.step)
     else:
         training.teach()
         if training.rank == 0:
@@ -118,9 +120,6 @@ def _run(training: ExpressionTraining, valid: FaceSet, checkpoint: Path, log: Pa
             progress.update(task, completed=training.step, note=f"loss {running:.3f}")
             if training.rank:
                 continue
-            if time.monotonic() - saved > _CHECKPOINT_SECONDS:
-                training.save(checkpoint)
-                saved = time.monotonic()
             if training.step % training.epoch_steps == 0 or training.step == training.steps:
                 network = training.average.network
                 score = accuracy(predict_logits(network, valid.faces)[0], valid.votes)
@@ -136,6 +135,10 @@ def _run(training: ExpressionTraining, valid: FaceSet, checkpoint: Path, log: Pa
                 progress.console.print(
                     f"epoch {record['epoch']:.2f}: loss {running:.3f}, valid {100 * score:.2f} %"
                 )
+            # After the line for the same step, or a training that continues would lack it.
+            if time.monotonic() - saved > _CHECKPOINT_SECONDS:
+                training.save(checkpoint)
+                saved = time.monotonic()
 
 
 def _write_weights(
