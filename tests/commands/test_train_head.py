@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import cli
@@ -168,17 +167,3 @@ def test_the_examples_of_the_page_run(
     for example in examples:
         exec(compile(example, "own-labels.md", "exec"), {})
     assert capsys.readouterr().out.startswith("glad 0.")
-
-
-def test_the_options_of_the_page_exist() -> None:
-    page = (ROOT / "docs" / "own-labels.md").read_text(encoding="utf-8")
-    known: dict[str, Callable[..., object]] = {
-        "pcnn-predict": cli.predict,
-        "pcnn-train head": lambda words: cli.train(["head", *words]),
-        "pcnn-train expression": lambda words: cli.train(["expression", *words]),
-    }
-    for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL):
-        for line in block.splitlines():
-            command = next(name for name in known if line.startswith(name))
-            printed = cli.help_of(known[command])
-            assert all(option in printed for option in re.findall(r"--[a-z-]+", line)), line
