@@ -31,7 +31,7 @@ def add_common(parser: argparse.ArgumentParser, size: str) -> None:
     add("--faces", action="store_true", help="each picture of FOLDER is one cut-out face")
     add("--output", required=True, help="the weights file to write")
     add("--recipe", help="TOML file of options; options given here override it")
-    add("--init", help="weights to start from: a trunk or the same network, which gives --size …")
+    add("--init", help="weights to start from: a trunk or a network; they decide --size, --width …")
     add("--init-share", type=float, help="weight of --init in the average that is saved [0]")
     add("--aligned", action="store_true", default=None, help="align faces by their landmarks")
     add("--size", type=int, help=f"side of the face view, pixels [{size}]")

@@ -334,7 +334,7 @@ class Recognizer:
     def info(self) -> list[tuple[str, str]]:
         """A description of the recognizer's parts, as (name, text) pairs."""
         aligned = "aligned first" if self.finder.align_crops else "taken as they are"
-        pairs = [("device", str(self.device)), ("engine", self._engine), *self._weights.facts()]
+        pairs = [("device", str(self.device)), ("engine", self._engine), *self.reader.facts()]
         pairs += [("detector", self.finder.description), ("pictures of faces", aligned)]
         return [*pairs, *((f"op {name}", text) for name, text in describe())]
 
