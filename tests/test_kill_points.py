@@ -16,7 +16,6 @@ import pytest
 import torch
 from killed import run_killed
 from PIL import Image
-from test_kills import small_disk
 
 from pcnn.disk import whole_file
 from pcnn.embeddings import Embeddings
@@ -27,7 +26,6 @@ from pcnn.faces import alignment
 from pcnn.faces.detector import Detector
 from pcnn.weights import read
 
-__all__ = ["small_disk"]
 TESTS = Path(__file__).parent
 PIECES = 6
 
@@ -229,7 +227,7 @@ def train(name):
 
 changes = run_killed(train("whole"), folder / "whole")
 chance, killed = random.Random(5), 0
-for trial in range(8):
+for trial in range(6):
     change = chance.randint(1, changes // 3) if trial % 2 == 0 else 0
     seconds = 0 if change else chance.uniform(0.05, 0.6)
     made = run_killed(train("torn"), folder / "torn", change=change, seconds=seconds)
@@ -261,20 +259,20 @@ def test_a_training_killed_at_random_moments(tmp_path: Path) -> None:
         [sys.executable, "-c", _TRAINING, str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
     changes, killed = json.loads(done.stdout.splitlines()[-1])
-    assert changes > 16 and killed > 3
+    assert changes > 16 and killed >= 3
     whole, torn = (tmp_path / name / "x.safetensors" for name in ("whole", "torn"))
     expected, found = read(whole), read(torn)
     assert found[1] == expected[1]
     assert all(torch.equal(found[0][name], own) for name, own in expected[0].items())
     steps, resumed = (
-        [json.loads(line)["step"] for line in path.with_name("x.safetensors.log.jsonl").open()]
-        for path in (whole, torn)
+        [json.loads(line)["step"] for line in log.read_text().splitlines()]
+        for log in (path.with_name("x.safetensors.log.jsonl") for path in (whole, torn))
     )
     assert steps == resumed == [4, 8]
     assert not torn.with_name("x.safetensors.checkpoint").exists()
