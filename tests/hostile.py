@@ -21,7 +21,7 @@ from pcnn.networks.retinaface import RetinaFace
 from pcnn.weights.detector import DetectorSettings
 
 TEMPLATE = [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.75], [0.65, 0.75]]
-KINDS = ("pcnn", "trunk", "mobile", "head", "detector")
+KINDS = ("pcnn", "trunk", "mobile", "ensemble", "head", "detector")
 
 # What stands for anything: other types, ends of ranges, and beyond them.
 VALUES: tuple[Any, ...] = (
@@ -47,6 +47,8 @@ def write_kind(
         metadata = {"kind": "detector", **DetectorSettings().to_metadata(), "licence": "none"}
         weights.write(path, RetinaFace("retinaface-mobilenet0.25").state_dict(), metadata)
         return weights.read(path)
+    if kind == "ensemble":
+        return _write_ensemble(path)
     backbone = "mobilenet" if kind == "mobile" else "resnet18"
     config = ModelConfig(
         classes=("a", "b", "c"), size=32, mean=(0.5,), std=(0.25,), width=width, backbone=backbone
@@ -75,6 +77,20 @@ def write_kind(
         state |= {f"labels.fer2013.{n}": t for n, t in learner.second.state_dict().items()}
         metadata["labels"] = {"fer2013": {"classes": ["d", "e"], "temperature": 1.0}}
     weights.write(path, state, metadata)
+    return weights.read(path)
+
+
+def _write_ensemble(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """A small PCNN and a small trunk in one file."""
+    state: dict[str, torch.Tensor] = {}
+    members = []
+    metadata: dict[str, Any] = {}
+    for place, kind in enumerate(("trunk", "pcnn")):
+        tensors, metadata = write_kind(kind, path)
+        state |= {f"networks.{place}.{name}": tensor for name, tensor in tensors.items()}
+        own = {name: metadata.pop(name) for name in ("architecture", "config")}
+        members.append({**own, "share": 0.5, "temperature": 0.8})
+    weights.write(path, state, {**metadata, "architecture": "ensemble", "members": members})
     return weights.read(path)
 
 

@@ -35,7 +35,8 @@ class JobOptions:
 
     recognizer: arguments of `Recognizer` by name, as values for JSON.
     crops: True if each picture is a cut-out face. min_score: as for `Recognizer.predict`.
-    weights_sha256: of the weights' file, which may change under the same name.
+    weights_sha256: of the weights' file, and after a blank of the head's, which may change under
+        the same name.
     """
 
     recognizer: Mapping[str, Any] = field(default_factory=dict)
@@ -107,7 +108,8 @@ class PartitionRecognizer:
             results = self._recognizer.predict(
                 pictures(), min_score=self._options.min_score, on_error="return"
             )
-        with parquet_report(target, self._recognizer.classes) as report:
+        own = self._recognizer
+        with parquet_report(target, own.classes, own.value_names) as report:
             for number, result in enumerate(results):
                 report.add(names[number], result)
 

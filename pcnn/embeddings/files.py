@@ -56,6 +56,13 @@ class Embeddings:
     boxes: (N, 4) float32, x1 y1 x2 y2 in pixels; NaN for cut-out faces.
     weights_sha256: of the network's weights.
     Raises InputError: the lengths differ.
+
+    >>> vectors = recognizer.embed("docs/images/astronaut.png")
+    >>> places = np.zeros(1, np.int64), np.zeros((1, 4), np.float32)
+    >>> found = Embeddings(vectors, ("astronaut.png",), *places, recognizer.weights_sha256)
+    >>> found.save("faces.npz")
+    >>> Embeddings.load("faces.npz").features.shape
+    (1, 256)
     """
 
     features: NDArray[np.float32]
@@ -211,6 +218,10 @@ def nearest(
     Returns indices into `features` (Q, min(k, N)) and cosine similarities, −1…1, of the same
     shape. Equal similarities keep their order. A query from `features` finds itself first.
     Raises InputError: wrong shapes, values that are not finite, k below 1.
+
+    >>> places, similar = nearest(np.eye(3), [[0.6, 0.8, 0.0]], k=2)
+    >>> places.tolist(), similar.round(2).tolist()
+    ([[1, 0]], [[0.800000..., 0.600000...]])
     """
     vectors, asked = np.asarray(features, np.float32), np.asarray(queries, np.float32)
     if vectors.ndim != 2 or asked.ndim != 2 or vectors.shape[1] != asked.shape[1]:

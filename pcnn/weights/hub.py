@@ -71,6 +71,11 @@ def push_to_hub(
         there; None takes the one that `hf auth login` keeps. message: of the commit.
     Returns the commit's address.
     Raises WeightsError: no such weights, or the upload failed; huggingface_hub is not installed.
+
+    >>> push_to_hub("small", "no-owner")
+    Traceback (most recent call last):
+        ...
+    pcnn.errors.WeightsError: push_to_hub: repository must be owner/name, got 'no-owner'
     """
     if not _REPOSITORY.fullmatch(repository):
         raise WeightsError(f"push_to_hub: repository must be owner/name, got {repository!r}")

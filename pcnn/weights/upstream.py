@@ -50,6 +50,11 @@ def load_upstream(path: str | Path, classes: tuple[str, ...] | None = None) -> P
     `recorder`, are skipped.
     Raises WeightsError: the file is missing or no such checkpoint, its two copies of a trunk
         differ, or the number of classes differs.
+
+    >>> load_upstream("missing.pth")
+    Traceback (most recent call last):
+        ...
+    pcnn.errors.WeightsError: missing.pth: no such checkpoint
     """
     state = _state_dict(Path(path))
     try:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from pcnn.commands.reports import csv_columns
+from pcnn.commands.reports import Names, csv_columns
 from pcnn.errors import InputError
 from pcnn.images.files import shown
 from pcnn.results.frames import FILM_COLUMNS, RAW
@@ -37,7 +37,7 @@ class Resumption:
 
     path: Path
     format: str
-    classes: tuple[str, ...]
+    names: Names
     finished: frozenset[str]
     film: str
     last: int
@@ -55,18 +55,18 @@ class Resumption:
             )
             for index, faces in itertools.groupby(own, key=_frame):
                 if index is not None:
-                    yield index, [_face(row, self.classes) for row in faces]
+                    yield index, [_face(row, self.names) for row in faces]
 
 
-def resume(arguments: argparse.Namespace, classes: Sequence[str], *, films: bool) -> Resumption:
+def resume(arguments: argparse.Namespace, names: Names, *, films: bool) -> Resumption:
     """See what --output has, and cut off what may not be whole.
 
-    arguments: of `pcnn-predict`; the output need not exist. classes: names of the expressions.
+    arguments: of `pcnn-predict`; the output need not exist. names: of the classes and values.
     films: there are films among the pictures.
     Raises InputError: the file cannot be read, or was not written by this command.
     """
     path, kind = arguments.output, arguments.format
-    columns = csv_columns(classes, crops=arguments.faces, films=films)
+    columns = csv_columns(names, crops=arguments.faces, films=films)
     sources: dict[str, None] = {}
     group: tuple[str, int | None] | None = None  # the last picture, or frame of a film
     film, last = "", -1  # the film that the last row was of, and its frame
@@ -86,7 +86,7 @@ def resume(arguments: argparse.Namespace, classes: Sequence[str], *, films: bool
         size = begin if group is not None else 0
         os.truncate(path, size)
     finished = frozenset(sources) - ({group[0]} if group else set())
-    return Resumption(path, kind, tuple(classes), finished, *before, size)
+    return Resumption(path, kind, names, finished, *before, size)
 
 
 def _rows(
@@ -142,9 +142,9 @@ def _frame(row: dict[str, Any]) -> int | None:
     return None if value is None or value == "" else int(value)
 
 
-def _face(row: dict[str, Any], classes: Sequence[str]) -> Face:
+def _face(row: dict[str, Any], names: Names) -> Face:
     """The face of a row with its raw scores, without regions."""
-    scores = {name: _number(row[f"{RAW}{name}"]) for name in classes}
+    scores = {name: _number(row[f"{RAW}{name}"]) for name in names.classes}
     label = max(scores, key=lambda name: scores[name])
     x1, y1, x2, y2 = (_number(row[edge]) for edge in _EDGES)
     return Face(
@@ -152,6 +152,7 @@ def _face(row: dict[str, Any], classes: Sequence[str]) -> Face:
         confidence=scores[label],
         scores=scores,
         regions={},
+        values={name: _number(row[name]) for name in names.values},
         box=(x1, y1, x2, y2),
         detection_score=_number(row["detection_score"]),
         landmarks=np.array([_number(row[each]) for each in _POINTS], np.float32).reshape(5, 2),
