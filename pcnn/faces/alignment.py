@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pcnn.arrays import read_arrays
 from pcnn.devices import own_settings
-from pcnn.disk import cache_folder, kept_if_possible
+from pcnn.disk import cache_folder, keep_if_possible
 from pcnn.errors import InputError
 from pcnn.faces.detector import Detector, FaceDetector
 from pcnn.faces.geometry import face_transforms, picture_transforms
@@ -113,8 +113,7 @@ def dataset_landmarks(faces: Tensor, detector: FaceDetector) -> _Points:
                 places[at] = points
             at += 1
     if kept is not None:
-        with kept_if_possible(kept) as temporary:
-            np.save(temporary, places)
+        keep_if_possible(kept, lambda path: np.save(path, places))
     return places
 
 

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -146,6 +147,9 @@ def _child(  # noqa: PLR0913, PLR0917 - what a process gets
     at: Any,
 ) -> None:
     ours.close()
+    # Decoders in C complain there of what is damaged; Python's own complaints stay.
+    sys.stderr = os.fdopen(os.dup(2), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     scratch = folder / "scratch"
     scratch.mkdir()
     os.chdir(scratch)

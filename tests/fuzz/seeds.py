@@ -356,8 +356,13 @@ def hub_configs() -> list[bytes]:
 
 
 def job_plans() -> list[bytes]:
-    """Plans of jobs."""
-    return [b'{"schema": 1, "partitions": 1, "sha256": "ab"}\n', b"[]"]
+    """The plan of a job without pictures, and another."""
+    from pcnn.distributed import jobs
+
+    with tempfile.TemporaryDirectory() as folder:
+        jobs.prepare(Path(folder), [], jobs.JobOptions())
+        own = (Path(folder) / "_job" / "plan.json").read_bytes()
+    return [own, b'{"schema": 1, "partitions": 1, "sha256": "ab"}\n', b"[]"]
 
 
 def onnx_models() -> list[bytes]:
