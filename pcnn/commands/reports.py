@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TextIO
+from typing import Any, NamedTuple, Protocol, TextIO
 
 from rich import box
 from rich.console import Console
@@ -24,6 +24,13 @@ STREAMED = ("jsonl", "csv")  # written line by line, as results come
 
 _RUNNERS_UP = 2
 _CROP_COLUMNS = ("source", "label", "confidence")
+
+
+class Names(NamedTuple):
+    """Names of the expressions and of a ValueHead's numbers, each in their order."""
+
+    classes: tuple[str, ...]
+    values: tuple[str, ...] = ()
 
 
 class Report(Protocol):
@@ -49,7 +56,7 @@ def open_report(  # noqa: PLR0913
     kind: str,
     stream: TextIO,
     *,
-    classes: Sequence[str],
+    names: Names,
     crops: bool,
     films: bool = False,
     begun: bool = False,
@@ -58,28 +65,29 @@ def open_report(  # noqa: PLR0913
     """A report that writes to a text stream.
 
     kind: one of FORMATS.
-    classes: names of the expressions, in order.
+    names: of the classes and values.
     crops: the results are Expressions, not Predictions.
     films: there are films, see csv_columns.
     begun: the stream has the beginning of a report already.
     all_rows: CSV has a row, empty but for the source, for a picture without a face.
     """
     if kind == "table":
-        return _TableReport(stream, crops)
+        return _TableReport(stream, crops, bool(names.values))
     if kind == "csv":
-        columns = csv_columns(classes, crops=crops, films=films)
+        columns = csv_columns(names, crops=crops, films=films)
         return _CsvReport(stream, columns, begun=begun, all_rows=all_rows)
     return _JsonReport(stream) if kind == "json" else _JsonLinesReport(stream)
 
 
-def csv_columns(classes: Sequence[str], *, crops: bool, films: bool) -> tuple[str, ...]:
+def csv_columns(names: Names, *, crops: bool, films: bool) -> tuple[str, ...]:
     """The columns of a CSV report.
 
     films: there are films among the inputs; pictures leave the columns of films empty.
     """
+    classes, values = names
     if films:
-        return (*FILM_COLUMNS, *classes, *(f"{RAW}{name}" for name in classes))
-    return (*(_CROP_COLUMNS if crops else FACE_COLUMNS), *classes)
+        return (*FILM_COLUMNS, *classes, *(f"{RAW}{name}" for name in classes), *values)
+    return (*(_CROP_COLUMNS if crops else FACE_COLUMNS), *classes, *values)
 
 
 class _TextReport:
@@ -156,9 +164,8 @@ class _CsvReport(_TextReport):
         else:
             values = result.to_dict()
             first = (source, values["label"], values["confidence"])
-            self._writer.writerow(
-                {**dict(zip(_CROP_COLUMNS, first, strict=True)), **values["scores"]}
-            )
+            own = {**values["scores"], **values.get("values", {})}
+            self._writer.writerow({**dict(zip(_CROP_COLUMNS, first, strict=True)), **own})
         self._stream.flush()
 
     def add_frame(self, frame: Frame) -> None:
@@ -178,9 +185,9 @@ class _TableReport(_TextReport):
     The table has its full width.
     """
 
-    def __init__(self, stream: TextIO, crops: bool) -> None:
+    def __init__(self, stream: TextIO, crops: bool, values: bool) -> None:
         self._stream = stream
-        self._crops = crops
+        self._crops, self._values = crops, values
         self._table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         self._table.add_column("file", overflow="fold")
         if not crops:
@@ -188,6 +195,8 @@ class _TableReport(_TextReport):
         self._table.add_column("expression", no_wrap=True)
         self._table.add_column("confidence", justify="right")
         self._table.add_column("then")
+        if values:
+            self._table.add_column("values", no_wrap=True)
         if not crops:
             self._table.add_column("box x1 y1 x2 y2", no_wrap=True)
         self._people = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
@@ -199,12 +208,16 @@ class _TableReport(_TextReport):
     def add(self, source: str, result: Prediction | Expression) -> None:
         file = Text(shown(source))
         if not isinstance(result, Prediction):
-            self._table.add_row(file, *_cells(result))
+            self._table.add_row(file, *self._cells(result))
         elif not result.faces:
             self._table.add_row(file, Text("–"), Text("no face found", style="dim"))
         else:
             for number, face in enumerate(result.faces, 1):
-                self._table.add_row(file, Text(str(number)), *_cells(face), _box_text(face))
+                self._table.add_row(file, Text(str(number)), *self._cells(face), _box_text(face))
+
+    def _cells(self, expression: Expression) -> tuple[Text, ...]:
+        numbers = ", ".join(f"{name} {value:.3g}" for name, value in expression.values.items())
+        return (*_cells(expression), *((Text(numbers),) if self._values else ()))
 
     def add_frame(self, frame: Frame) -> None:
         """Nothing: a film's frames are too many to read."""

@@ -48,8 +48,8 @@ class Crop(NamedTuple):
 
 
 def _span(begin: float, end: float, length: int) -> slice:
-    first = min(max(round(begin * length), 0), length - 1)
-    return slice(first, max(first + 1, min(round(end * length), length)))
+    first = round(min(max(begin * length, 0), length - 1))
+    return slice(first, max(first + 1, round(min(end * length, length))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,9 +151,10 @@ def _parse(line: Sequence[str]) -> tuple[list[Crop], str, Counter[int]]:
     for start in range(0, _KIND, _CROP_COLUMNS):
         url, *edges = fields[start : start + _CROP_COLUMNS]
         left, right, top, bottom = map(float, edges)
-        if not (left < right and top < bottom):
+        if not (left < right and top < bottom and np.isfinite((left, right, top, bottom)).all()):
             raise ValueError(f"a face must lie left < right, top < bottom, got {edges}")
         crops.append(Crop(url, left, right, top, bottom))
+        crops[-1].file_name  # noqa: B018 - a ValueError for what is no URL
     if fields[_KIND] not in _KINDS:
         raise ValueError(f"the kind must be one of {', '.join(_KINDS)}, got {fields[_KIND]!r}")
     answers = fields[_KIND + 2 :: 2]

@@ -28,7 +28,8 @@ RAW = "raw_"  # prefix of the columns of raw probabilities
 class TrackedFace(Face):
     """A Face that belongs to a track of a film.
 
-    label, confidence, scores: smoothed over this frame and earlier ones; `regions` are not.
+    label, confidence, scores: smoothed over this frame and earlier ones; `regions` and `values`
+        are not.
     track: the number of the track, from 1 in the order of appearance, never repeated.
     raw: name → probability from this frame only, in class order.
     """
@@ -73,7 +74,7 @@ class Frame:
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat dict for each face: FILM_COLUMNS, each class, and `raw_` with each class.
+        """One flat dict for each face: FILM_COLUMNS, each class, `raw_` with each class, `values`.
 
         Times and probabilities have 6 decimals, pixels 2. Without faces the list is empty.
         """
@@ -88,7 +89,8 @@ class Frame:
             *points,
         )
         raw = {f"{RAW}{name}": score for name, score in plain["raw"].items()}
-        return {**dict(zip(FILM_COLUMNS, values, strict=True)), **plain["scores"], **raw}
+        named = dict(zip(FILM_COLUMNS, values, strict=True))
+        return {**named, **plain["scores"], **raw, **plain.get("values", {})}
 
 
 def frames_table(frames: Iterable[Frame]) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from pcnn.errors import InputError
 from pcnn.results.values import Expression, Face, Prediction
 
-# Column → its type in Arrow, in order; a float32 column for each class follows.
+# Column → its type in Arrow, in order; float32 columns for each class and each value follow.
 COLUMNS: Mapping[str, str] = {
     "source": "string",
     "frame": "int64",
@@ -54,6 +54,7 @@ def to_pandas(
     *,
     sources: Sequence[str | None] | None = None,
     classes: Sequence[str] | None = None,
+    values: Sequence[str] | None = None,
 ) -> Any:
     """A pandas.DataFrame with a row for each face, see docs/tables.md.
 
@@ -63,6 +64,7 @@ def to_pandas(
     sources: a name for each picture; None takes those of the predictions.
     classes: names of the expressions, in order, as `Recognizer.classes`; None takes those of
         the first face, and without any face there is no column for them.
+    values: names of the numbers of a ValueHead, in the same way, as `Recognizer.value_names`.
     Numbers keep every digit. No prediction gives a table without rows.
     Raises InputError: pandas is not installed; faces of different classes; a class that is named
         like another column; more or fewer sources than predictions.
@@ -73,9 +75,9 @@ def to_pandas(
     ['happiness']
     """
     pandas = needed("pandas", "to_pandas")
-    values, names = _filled("to_pandas", predictions, sources, classes)
-    types = {name: _PANDAS_TYPES.get(kind, kind) for name, kind in _types(names).items()}
-    columns = {name: pandas.array(values[name], dtype=types[name]) for name in values}
+    filled, names = _filled("to_pandas", predictions, sources, classes, values)
+    types = {name: _PANDAS_TYPES.get(kind, kind) for name, kind in _types(*names).items()}
+    columns = {name: pandas.array(filled[name], dtype=types[name]) for name in filled}
     return pandas.DataFrame(
         {
             # Plain NumPy floats with NaN, on which all of pandas and its friends work.
@@ -92,10 +94,11 @@ def to_arrow(
     *,
     sources: Sequence[str | None] | None = None,
     classes: Sequence[str] | None = None,
+    values: Sequence[str] | None = None,
 ) -> Any:
     """A pyarrow.Table with a row for each face, of the schema `face_schema`.
 
-    predictions, sources, classes: as for `to_pandas`.
+    predictions, sources, classes, values: as for `to_pandas`.
     Raises InputError: pyarrow is not installed; else as `to_pandas`.
 
     >>> from pcnn import Recognizer, to_arrow
@@ -103,20 +106,22 @@ def to_arrow(
     1
     """
     pyarrow = needed("pyarrow", "to_arrow")
-    values, names = _filled("to_arrow", predictions, sources, classes)
-    return pyarrow.table(values, schema=face_schema(names))
+    filled, names = _filled("to_arrow", predictions, sources, classes, values)
+    return pyarrow.table(filled, schema=face_schema(*names))
 
 
-def face_schema(classes: Sequence[str]) -> Any:
-    """The pyarrow.Schema of a table of faces, for these classes in this order.
+def face_schema(classes: Sequence[str], values: Sequence[str] = ()) -> Any:
+    """The pyarrow.Schema of a table of faces, for these classes and values in this order.
 
-    Its metadata `pcnn` is JSON with the schema's version and the classes.
+    Its metadata `pcnn` is JSON with the schema's version, the classes, and the values if any.
     Raises InputError: pyarrow is not installed; a class that is named like another column.
     """
     pyarrow = needed("pyarrow", "face_schema")
-    about = json.dumps({"schema": SCHEMA_VERSION, "classes": list(classes)})
-    fields = [(name, getattr(pyarrow, kind)()) for name, kind in _types(classes).items()]
-    return pyarrow.schema(fields, metadata={"pcnn": about})
+    about = {"schema": SCHEMA_VERSION, "classes": list(classes)}
+    if values:
+        about["values"] = list(values)
+    fields = [(name, getattr(pyarrow, kind)()) for name, kind in _types(classes, values).items()]
+    return pyarrow.schema(fields, metadata={"pcnn": json.dumps(about)})
 
 
 def needed(package: str, function: str, extra: str = "tables") -> Any:
@@ -133,15 +138,15 @@ def needed(package: str, function: str, extra: str = "tables") -> Any:
         ) from error
 
 
-def _types(classes: Sequence[str]) -> dict[str, str]:
-    """Every column's type, those of the classes included."""
-    taken = [name for name in classes if name in COLUMNS]
+def _types(classes: Sequence[str], values: Sequence[str] = ()) -> dict[str, str]:
+    """Every column's type, those of the classes and values included."""
+    taken = [name for name in (*classes, *values) if name in COLUMNS]
     if taken:
         raise InputError(
             f"face_schema: classes must not be named like other columns, got {taken[0]!r}: "
             "rename the class of the head"
         )
-    return {**COLUMNS, **dict.fromkeys(classes, "float32")}
+    return {**COLUMNS, **dict.fromkeys((*classes, *values), "float32")}
 
 
 def _filled(
@@ -149,8 +154,9 @@ def _filled(
     predictions: Result | Iterable[Result],
     sources: Sequence[str | None] | None,
     classes: Sequence[str] | None,
-) -> tuple[dict[str, list[Any]], Sequence[str]]:
-    """The columns' values by name, and the classes."""
+    values: Sequence[str] | None,
+) -> tuple[dict[str, list[Any]], tuple[Sequence[str], Sequence[str]]]:
+    """The columns' contents by name, and the names of classes and values."""
     single = isinstance(predictions, (Prediction, Expression, InputError))
     results: list[Any] = [predictions] if single else list(predictions)  # type: ignore[arg-type]
     if sources is None:
@@ -160,10 +166,12 @@ def _filled(
             f"{function}: sources must be one for each of {len(results)} predictions, "
             f"got {len(sources)}"
         )
+    first = next((face for result in results for face in _faces(result)), None)
     if classes is None:
-        faces = (face for result in results for face in _faces(result))
-        classes = tuple(next((face.scores for face in faces), ()))
-    columns: dict[str, list[Any]] = {name: [] for name in _types(classes)}
+        classes = () if first is None else tuple(first.scores)
+    if values is None:
+        values = () if first is None else tuple(first.values)
+    columns: dict[str, list[Any]] = {name: [] for name in _types(classes, values)}
     for source, result in zip(sources, results, strict=True):
         for row in _rows(source, result):
             if row.get("label") is not None and list(row["scores"]) != list(classes):
@@ -171,10 +179,10 @@ def _filled(
                     f"{function}: predictions must all have the classes {', '.join(classes)}; "
                     f"got {', '.join(row['scores'])}: make one table for each recognizer"
                 )
-            scores = row.pop("scores", {})
+            own = {**row.pop("scores", {}), **row.pop("values", {})}
             for name, column in columns.items():
-                column.append(scores[name] if name in scores else row.get(name))
-    return columns, classes
+                column.append(own[name] if name in own else row.get(name))
+    return columns, (classes, values)
 
 
 def _faces(result: Any) -> Sequence[Expression]:
@@ -203,7 +211,8 @@ def _rows(source: str | None, result: Any) -> Iterator[dict[str, Any]]:
 
 def _face_values(face: Expression) -> dict[str, Any]:
     """What one face has; a place only if it was found in a photograph."""
-    values = {"label": face.label, "confidence": float(face.confidence), "scores": face.scores}
+    values = {"label": face.label, "confidence": float(face.confidence)}
+    values |= {"scores": face.scores, "values": face.values}
     if isinstance(face, Face):
         values["detection_score"] = float(face.detection_score)
         values["track"] = getattr(face, "track", None)

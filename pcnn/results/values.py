@@ -57,21 +57,29 @@ class Expression:
         for; confidence: the probability of the likeliest class, 0…1.
     scores: name → probability in class order; they sum to 1.
     regions: region name → scores from that region alone, in the form of `scores`.
+    values: name → number from a ValueHead, such as valence; empty without such a head.
     """
 
     label: str
     confidence: float
     scores: Mapping[str, float]
     regions: Mapping[str, Mapping[str, float]] = field(repr=False)
+    values: Mapping[str, float] = field(default_factory=dict, kw_only=True)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields by name, as values for `json.dumps`; probabilities have 6 decimals."""
-        return {
+        """The fields by name, as values for `json.dumps`; probabilities have 6 decimals.
+
+        Without `values` that name is absent; they have 6 significant digits.
+        """
+        fields = {
             "label": self.label,
             "confidence": _probability(self.confidence),
             "scores": _probabilities(self.scores),
             "regions": {name: _probabilities(scores) for name, scores in self.regions.items()},
         }
+        if self.values:
+            fields["values"] = {name: float(f"{v:.6g}") for name, v in self.values.items()}
+        return fields
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +140,7 @@ class Prediction:
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat dict for each face, in order: FACE_COLUMNS, then each class's probability.
+        """One flat dict for each face: FACE_COLUMNS, each class's probability, then `values`.
 
         `face` counts from 1. Numbers are rounded as in `to_dict`. Without faces the list is empty.
         """
@@ -150,9 +158,8 @@ class Prediction:
             raise InputError(
                 "Prediction.to_pandas: pandas must be installed: pip install pandas"
             ) from error
-        return pandas.DataFrame(
-            self.rows(), columns=[*FACE_COLUMNS, *(self.faces[0].scores if self.faces else ())]
-        )
+        own = [*self.faces[0].scores, *self.faces[0].values] if self.faces else []
+        return pandas.DataFrame(self.rows(), columns=[*FACE_COLUMNS, *own])
 
     def to_supervision(self) -> Any:
         """The faces as supervision.Detections, in order.
@@ -314,6 +321,7 @@ def face_of(detection: Detection, expression: Expression) -> Face:
         confidence=expression.confidence,
         scores=expression.scores,
         regions=expression.regions,
+        values=expression.values,
         box=detection.box,
         detection_score=detection.score,
         landmarks=detection.landmarks,
@@ -341,4 +349,4 @@ def _row(source: str | None, number: int, face: Face) -> dict[str, Any]:
     values = (source, number, fields["label"], fields["confidence"], *fields["box"])
     values += (fields["detection_score"], fields["angle"])
     named = zip(FACE_COLUMNS, values, strict=True)
-    return {**dict(named), **fields["scores"]}
+    return {**dict(named), **fields["scores"], **fields.get("values", {})}

@@ -54,12 +54,21 @@ class WeightSpec:
 _FERPLUS_SHARES = (0.323454, 0.267204, 0.114646, 0.144373, 0.082656, 0.01534, 0.034139, 0.018187)
 
 DEFAULT_WEIGHTS = "pcnn-ferplus"
+# For commands that look into a network: the default is an ensemble.
+SINGLE_WEIGHTS = "pcnn-ferplus-only"
 DEFAULT_DETECTOR = "mobilenet"
 
 SPECS: Mapping[str, WeightSpec] = {
     "pcnn-ferplus": WeightSpec(
         "expression",
-        "pcnn-ferplus.safetensors",
+        "pcnn-ferplus-only.safetensors",
+        "27e70bb4315df2162c905d2c41cbc52517a9be8f4e6f0360f9d7fde30cab28fb",
+        class_shares=_FERPLUS_SHARES,
+    ),
+    # The PCNN alone, trained on nothing but FER+ and FER2013.
+    "pcnn-ferplus-only": WeightSpec(
+        "expression",
+        "pcnn-ferplus-only.safetensors",
         "27e70bb4315df2162c905d2c41cbc52517a9be8f4e6f0360f9d7fde30cab28fb",
         class_shares=_FERPLUS_SHARES,
     ),
@@ -278,6 +287,11 @@ def sha256(path: str | Path) -> str:
     True
     """
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def name_of_sha256(sha256: str) -> str | None:
+    """The name in SPECS of the file with this SHA-256; None without one."""
+    return next((name for name, spec in SPECS.items() if spec.sha256 == sha256), None)
 
 
 def is_published(path: str | Path) -> bool:
