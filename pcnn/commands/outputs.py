@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def report_to(
+def report_to(  # noqa: PLR0913
     arguments: argparse.Namespace,
     files: Sequence[Path],
     classes: Sequence[str],
     *,
+    movements: Sequence[str],
     films: bool,
     begun: bool,
 ) -> Iterator[Report]:
@@ -34,7 +35,7 @@ def report_to(
         from pcnn.results.parquet import parquet_report
 
         _check_output(arguments.output, files)
-        with parquet_report(arguments.output, classes) as parquet:
+        with parquet_report(arguments.output, classes, movements) as parquet:
             yield cast("Report", parquet)  # there are no films: they are refused before
         return
     from pcnn.commands.reports import open_report
@@ -43,6 +44,7 @@ def report_to(
         report = open_report(
             *(arguments.format, stream),
             classes=classes,
+            movements=movements,
             crops=arguments.faces,
             films=films,
             begun=begun,

@@ -56,6 +56,7 @@ examples:
   pcnn-predict photos --format parquet --output faces.parquet
   pcnn-predict --ray photos --output faces.parquet    many processes, or a cluster; resumable
   pcnn-predict --faces fer/*.png                      pictures of cut-out faces
+  pcnn-predict photo.jpg --movements --format json    also landmarks, movements, head pose
   pcnn-predict film.mp4 --timeline drawn              people followed through a film
   pcnn-predict camera:0 --format jsonl                also rtsp://…, and - for a film from a pipe
   pcnn-predict --info                                 versions, device, weights, ops
@@ -73,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--all-rows", action="store_true", help="CSV: a row also for a picture without a face")
     add("--annotate", type=Path, metavar="DIR", help="save an annotated copy of each input")
     add("--explain", type=Path, metavar="DIR", help="save a picture that explains each face")
+    add("--movements", action="store_true", help="also read facial movements, pose and mesh")
     add("--faces", action="store_true", help="each picture is one cut-out face")
     add("--as-they-are", action="store_true", help="never align faces (default: weights decide)")
     add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
@@ -112,8 +114,9 @@ def _check(arguments: argparse.Namespace) -> str:
     settle_address(arguments)
     if not arguments.paths and not arguments.info:
         return "give at least one picture, folder or pattern (or --info)"
-    if arguments.faces and (arguments.annotate or arguments.min_score is not None):
-        return "--faces runs no detector, so it excludes --annotate and --min-score"
+    detected = arguments.annotate or arguments.min_score is not None or arguments.movements
+    if arguments.faces and detected:
+        return "--faces runs no detector, so it excludes --annotate, --min-score and --movements"
     if arguments.ray:
         return wrong_on_ray(arguments)
     if arguments.format == "parquet" and (arguments.output is None or arguments.info):
@@ -146,11 +149,14 @@ def predict_files(arguments: argparse.Namespace) -> int:
     if arguments.resume:
         from pcnn.commands.films.resumption import resume
 
-        resumed = resume(arguments, recognizer.classes, films=bool(films))
+        resumed = resume(arguments, recognizer.classes, recognizer.movements, films=bool(films))
         pictures = [file for file in pictures if str(file) not in resumed.finished]
     begun = resumed is not None and resumed.size > 0
     files = [*pictures, *map(Path, films)]
-    with report_to(arguments, files, recognizer.classes, films=bool(films), begun=begun) as report:
+    names, moving = recognizer.classes, recognizer.movements
+    with report_to(
+        arguments, files, names, movements=moving, films=bool(films), begun=begun
+    ) as report:
         failed = _predict_pictures(recognizer, pictures, arguments, report) if pictures else 0
         if films:
             from pcnn.commands.films.run import FilmRun
@@ -178,7 +184,7 @@ def _predict_pictures(
                     raise result
                 report.add(str(file), result)
                 if isinstance(result, Prediction) and drawn:
-                    _save(result.draw(file), drawn[file])
+                    _save(_drawn(result, file, arguments), drawn[file])
                 if explained:
                     _explain(recognizer, file, explained[file], arguments)
             except InputError as error:
@@ -254,6 +260,10 @@ def _explain(
         numbers = range(1, len(found) + 1) if len(found) > 1 else [None]
         drawn = [each.draw(number=number) for each, number in zip(found, numbers, strict=True)]
         _save(stack(drawn), target)
+
+
+def _drawn(result: Prediction, file: Path, arguments: argparse.Namespace) -> Image:
+    return result.draw(file, mesh=arguments.movements, movements=arguments.movements)
 
 
 def _save(picture: Image, target: Path) -> None:

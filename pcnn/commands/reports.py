@@ -15,6 +15,7 @@ from rich.text import Text
 from pcnn.errors import InputError
 from pcnn.images.files import shown
 from pcnn.results.frames import FILM_COLUMNS, RAW, Frame
+from pcnn.results.movements import movement_columns
 from pcnn.results.values import FACE_COLUMNS, Expression, Face, Prediction
 from pcnn.video.curves import clock, told_shares
 from pcnn.video.summaries import TrackSummary
@@ -51,6 +52,7 @@ def open_report(  # noqa: PLR0913
     *,
     classes: Sequence[str],
     crops: bool,
+    movements: Sequence[str] = (),
     films: bool = False,
     begun: bool = False,
     all_rows: bool = False,
@@ -59,6 +61,7 @@ def open_report(  # noqa: PLR0913
 
     kind: one of FORMATS.
     classes: names of the expressions, in order.
+    movements: names of the movements; none if they are not read.
     crops: the results are Expressions, not Predictions.
     films: there are films, see csv_columns.
     begun: the stream has the beginning of a report already.
@@ -67,19 +70,23 @@ def open_report(  # noqa: PLR0913
     if kind == "table":
         return _TableReport(stream, crops)
     if kind == "csv":
-        columns = csv_columns(classes, crops=crops, films=films)
+        columns = csv_columns(classes, movements, crops=crops, films=films)
         return _CsvReport(stream, columns, begun=begun, all_rows=all_rows)
     return _JsonReport(stream) if kind == "json" else _JsonLinesReport(stream)
 
 
-def csv_columns(classes: Sequence[str], *, crops: bool, films: bool) -> tuple[str, ...]:
+def csv_columns(
+    classes: Sequence[str], movements: Sequence[str] = (), *, crops: bool, films: bool
+) -> tuple[str, ...]:
     """The columns of a CSV report.
 
     films: there are films among the inputs; pictures leave the columns of films empty.
     """
     if films:
-        return (*FILM_COLUMNS, *classes, *(f"{RAW}{name}" for name in classes))
-    return (*(_CROP_COLUMNS if crops else FACE_COLUMNS), *classes)
+        raw = (f"{RAW}{name}" for name in classes)
+        return (*FILM_COLUMNS, *classes, *raw, *movement_columns(movements))
+    columns = _CROP_COLUMNS if crops else FACE_COLUMNS
+    return (*columns, *classes, *movement_columns(movements))
 
 
 class _TextReport:

@@ -27,6 +27,11 @@ def fuse_blocks(body: PCNN | FaceNet) -> None:
     body.layer4 = _fused(body.layer4)
 
 
+def fused_trunk(trunk: MobileTrunk) -> nn.Module:
+    """A trunk with fused blocks. trunk: in eval mode, float32 on a CPU; not changed."""
+    return _FusedTrunk(trunk)
+
+
 def _fused(blocks: nn.Sequential) -> nn.Sequential:
     return nn.Sequential(*(_FusedBlock(cast("SeparableBlock", block)) for block in blocks))
 

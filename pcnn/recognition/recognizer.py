@@ -18,14 +18,16 @@ from pcnn.errors import InputError
 from pcnn.faces.detector import Detector, FaceDetector, OneAtATime
 from pcnn.ops import describe
 from pcnn.recognition.batches import OnError, Picture, process_each
+from pcnn.recognition.choices import check_choices
 from pcnn.recognition.films import Film, Following, KnownFaces
 from pcnn.recognition.finder import FaceFinder
+from pcnn.recognition.movements import MovementReader, motions
 from pcnn.recognition.reader import FaceReader
 from pcnn.results.values import Explanation, Expression, Face, Prediction, face_of
 from pcnn.video.decoding import FilmReader
 from pcnn.video.smoothing import SMOOTHING_S, STEADY_TEMPERATURE
 from pcnn.video.sources import FilmSource
-from pcnn.weights.expression import PRIORS, load_expression
+from pcnn.weights.expression import load_expression
 from pcnn.weights.files import DEFAULT_DETECTOR, DEFAULT_WEIGHTS, sha256
 
 _Many: TypeAlias = list[Any] | tuple[Any, ...]
@@ -48,8 +50,7 @@ class Recognizer:
         or "auto", see select.prepare_classifier.
     batch_size: pictures in one pass when there are many; a few more are in memory.
     align_crops: True aligns the faces for `predict_crops`, `embed_crops` and `explain_crops` by
-        their landmarks, as in training. None does so if the weights were trained on aligned
-        faces.
+        their landmarks. None does so if the weights were trained on aligned faces.
     labels: "fer2013" gives FER2013's seven labels, if the weights have heads for them; None gives
         the weights' first labels.
     prior: the assumed frequencies of the classes. "data" takes those of the training faces, for
@@ -57,6 +58,8 @@ class Recognizer:
         docs/evaluation.md compares both.
     min_confidence: 0…1; if the likeliest class has less, the label is "uncertain". The scores do
         not change.
+    movements: True also reads each face's movements, pose and mesh; a path or name does so with
+        those weights. See docs/movements.md.
     Several threads may use it.
     Raises InputError: an engine or a precision is not available.
     Raises WeightsError: see files.locate, load_expression and Head.load; also if a head was
@@ -83,23 +86,13 @@ class Recognizer:
         labels: str | None = None,
         prior: str = "data",
         min_confidence: float = 0.0,
+        movements: bool | str | Path = False,
     ) -> None:
-        self._made_of: dict[str, Any] = {
-            **{"weights": weights, "detector": detector, "device": device, "head": head},
-            **{"engine": engine, "precision": precision},
-            **{"batch_size": batch_size, "align_crops": align_crops},
-            **{"labels": labels, "prior": prior, "min_confidence": min_confidence},
-        }
-        if batch_size < 1:
-            raise InputError(f"Recognizer: batch_size must be at least 1, got {batch_size}")
+        # All arguments; no other variable exists yet.
+        self._made_of = {name: value for name, value in locals().items() if name != "self"}
+        check_choices(batch_size, min_confidence, prior, head=head is not None, labels=labels)
         self.device = choose_device(device, "Recognizer: device")
         self.batch_size = batch_size
-        if not 0 <= min_confidence <= 1:
-            raise InputError(f"Recognizer: min_confidence must lie in 0…1, got {min_confidence}")
-        if prior not in PRIORS:
-            raise InputError(f"Recognizer: prior must be {' or '.join(PRIORS)}, got {prior!r}")
-        if head is not None and (labels is not None or prior != "data"):
-            raise InputError("Recognizer: a head has its own labels: omit labels= and prior=")
         self._weights = load_expression(weights or DEFAULT_WEIGHTS, labels)
         if prior == "uniform":
             self._weights = self._weights.for_equal_classes()
@@ -122,6 +115,7 @@ class Recognizer:
             self._weights,
             align_crops=self._weights.aligned if align_crops is None else align_crops,
         )
+        self._moving = MovementReader(movements, self.device) if movements else None
         self._process = os.getpid()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -132,6 +126,11 @@ class Recognizer:
     def classes(self) -> tuple[str, ...]:
         """The expressions' names, in the order of every `scores`."""
         return self.reader.classes
+
+    @property
+    def movements(self) -> tuple[str, ...]:
+        """The movements' names, in the order of every face's; empty unless they are read."""
+        return self._moving.names if self._moving else ()
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -357,4 +356,5 @@ class Recognizer:
         """The faces of each picture, with their expressions."""
         found, transforms = self.finder.find(pictures, min_score)
         expressions = iter(self.reader.expressions(pictures, transforms))
-        return [[face_of(face, next(expressions)) for face in faces] for faces in found]
+        moved = motions(self._moving, pictures, found)
+        return [[face_of(face, next(expressions), next(moved)) for face in f] for f in found]

@@ -75,7 +75,8 @@ class Frame:
     def rows(self) -> list[dict[str, Any]]:
         """One flat dict for each face: FILM_COLUMNS, each class, and `raw_` with each class.
 
-        Times and probabilities have 6 decimals, pixels 2. Without faces the list is empty.
+        Movements and pose follow, see `FaceMotion.row`. Times and
+        probabilities have 6 decimals, pixels 2. Without faces the list is empty.
         """
         return [self._row(face) for face in self.faces]
 
@@ -88,7 +89,8 @@ class Frame:
             *points,
         )
         raw = {f"{RAW}{name}": score for name, score in plain["raw"].items()}
-        return {**dict(zip(FILM_COLUMNS, values, strict=True)), **plain["scores"], **raw}
+        motion = face.motion.row() if face.motion else {}
+        return {**dict(zip(FILM_COLUMNS, values, strict=True)), **plain["scores"], **raw, **motion}
 
 
 def frames_table(frames: Iterable[Frame]) -> Any:

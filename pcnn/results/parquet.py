@@ -16,7 +16,9 @@ _PICTURES_AT_ONCE = 4096  # in memory, and in a row group
 
 
 @contextlib.contextmanager
-def parquet_report(path: Path, classes: Sequence[str]) -> Iterator[ParquetReport]:
+def parquet_report(
+    path: Path, classes: Sequence[str], movements: Sequence[str] = ()
+) -> Iterator[ParquetReport]:
     """A report that becomes the file `path` when the block ends well.
 
     Raises InputError: pyarrow is not installed, or the file cannot be written.
@@ -25,11 +27,13 @@ def parquet_report(path: Path, classes: Sequence[str]) -> Iterator[ParquetReport
     with contextlib.ExitStack() as stack:
         try:
             temporary = stack.enter_context(whole_file(path))
-            writer = parquet.ParquetWriter(temporary, face_schema(classes), compression="zstd")
+            writer = parquet.ParquetWriter(
+                temporary, face_schema(classes, movements), compression="zstd"
+            )
         except OSError as error:
             raise InputError(f"{shown(path)}: cannot be written ({error})") from error
         stack.enter_context(writer)
-        report = ParquetReport(writer, classes)
+        report = ParquetReport(writer, classes, movements)
         yield report
         report.close()
 
@@ -37,9 +41,9 @@ def parquet_report(path: Path, classes: Sequence[str]) -> Iterator[ParquetReport
 class ParquetReport:
     """A row for each face, as in docs/tables.md; also for pictures that failed or have none."""
 
-    def __init__(self, writer: Any, classes: Sequence[str]) -> None:
+    def __init__(self, writer: Any, classes: Sequence[str], movements: Sequence[str]) -> None:
         self._writer = writer
-        self._classes = classes
+        self._names = {"classes": classes, "movements": movements}
         self._sources: list[str | None] = []
         self._results: list[Result] = []
 
@@ -59,7 +63,5 @@ class ParquetReport:
     def close(self) -> None:
         """Write what has been held back."""
         if self._results:
-            self._writer.write_table(
-                to_arrow(self._results, sources=self._sources, classes=self._classes)
-            )
+            self._writer.write_table(to_arrow(self._results, sources=self._sources, **self._names))
             self._sources, self._results = [], []

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from pcnn.errors import InputError
+from pcnn.results.movements import movement_columns
 from pcnn.results.values import Expression, Face, Prediction
 
 # Column → its type in Arrow, in order; a float32 column for each class follows.
@@ -38,6 +39,8 @@ COLUMNS: Mapping[str, str] = {
     "height": "int32",
     "error": "string",
 }
+# After the classes, where movements are read: pose and movements as numbers, then the mesh.
+MESH = "mesh"
 # Raised whenever a column changes its name, type or meaning.
 SCHEMA_VERSION = 1
 
@@ -54,6 +57,7 @@ def to_pandas(
     *,
     sources: Sequence[str | None] | None = None,
     classes: Sequence[str] | None = None,
+    movements: Sequence[str] | None = None,
 ) -> Any:
     """A pandas.DataFrame with a row for each face, see docs/tables.md.
 
@@ -63,6 +67,7 @@ def to_pandas(
     sources: a name for each picture; None takes those of the predictions.
     classes: names of the expressions, in order, as `Recognizer.classes`; None takes those of
         the first face, and without any face there is no column for them.
+    movements: the same for movements, as `Recognizer.movements`. Pose and mesh follow them.
     Numbers keep every digit. No prediction gives a table without rows.
     Raises InputError: pandas is not installed; faces of different classes; a class that is named
         like another column; more or fewer sources than predictions.
@@ -73,8 +78,9 @@ def to_pandas(
     ['happiness']
     """
     pandas = needed("pandas", "to_pandas")
-    values, names = _filled("to_pandas", predictions, sources, classes)
-    types = {name: _PANDAS_TYPES.get(kind, kind) for name, kind in _types(names).items()}
+    values, names = _filled("to_pandas", predictions, sources, (classes, movements))
+    types = {name: _PANDAS_TYPES.get(kind, kind) for name, kind in _types(*names).items()}
+    mesh = {MESH: values.pop(MESH)} if types.pop(MESH, None) else {}
     columns = {name: pandas.array(values[name], dtype=types[name]) for name in values}
     return pandas.DataFrame(
         {
@@ -84,6 +90,7 @@ def to_pandas(
             else column
             for name, column in columns.items()
         }
+        | mesh
     )
 
 
@@ -92,10 +99,11 @@ def to_arrow(
     *,
     sources: Sequence[str | None] | None = None,
     classes: Sequence[str] | None = None,
+    movements: Sequence[str] | None = None,
 ) -> Any:
     """A pyarrow.Table with a row for each face, of the schema `face_schema`.
 
-    predictions, sources, classes: as for `to_pandas`.
+    predictions, sources, classes, movements: as for `to_pandas`.
     Raises InputError: pyarrow is not installed; else as `to_pandas`.
 
     >>> from pcnn import Recognizer, to_arrow
@@ -103,19 +111,23 @@ def to_arrow(
     1
     """
     pyarrow = needed("pyarrow", "to_arrow")
-    values, names = _filled("to_arrow", predictions, sources, classes)
-    return pyarrow.table(values, schema=face_schema(names))
+    values, names = _filled("to_arrow", predictions, sources, (classes, movements))
+    return pyarrow.table(values, schema=face_schema(*names))
 
 
-def face_schema(classes: Sequence[str]) -> Any:
-    """The pyarrow.Schema of a table of faces, for these classes in this order.
+def face_schema(classes: Sequence[str], movements: Sequence[str] = ()) -> Any:
+    """The pyarrow.Schema of a table of faces, for these classes and movements in this order.
 
     Its metadata `pcnn` is JSON with the schema's version and the classes.
     Raises InputError: pyarrow is not installed; a class that is named like another column.
     """
     pyarrow = needed("pyarrow", "face_schema")
     about = json.dumps({"schema": SCHEMA_VERSION, "classes": list(classes)})
-    fields = [(name, getattr(pyarrow, kind)()) for name, kind in _types(classes).items()]
+    if movements:
+        about = json.dumps({**json.loads(about), "movements": list(movements)})
+    types = _types(classes, movements).items()
+    points = pyarrow.list_(pyarrow.float32())
+    fields = [(name, points if name == MESH else getattr(pyarrow, kind)()) for name, kind in types]
     return pyarrow.schema(fields, metadata={"pcnn": about})
 
 
@@ -133,24 +145,27 @@ def needed(package: str, function: str, extra: str = "tables") -> Any:
         ) from error
 
 
-def _types(classes: Sequence[str]) -> dict[str, str]:
-    """Every column's type, those of the classes included."""
-    taken = [name for name in classes if name in COLUMNS]
+def _types(classes: Sequence[str], movements: Sequence[str] = ()) -> dict[str, str]:
+    """Every column's type, those of classes and movements included."""
+    moving = dict.fromkeys(movement_columns(movements), "float32")
+    if movements:
+        moving[MESH] = "list"
+    taken = [name for name in classes if name in COLUMNS or name in moving]
     if taken:
         raise InputError(
             f"face_schema: classes must not be named like other columns, got {taken[0]!r}: "
             "rename the class of the head"
         )
-    return {**COLUMNS, **dict.fromkeys(classes, "float32")}
+    return {**COLUMNS, **dict.fromkeys(classes, "float32"), **moving}
 
 
 def _filled(
     function: str,
     predictions: Result | Iterable[Result],
     sources: Sequence[str | None] | None,
-    classes: Sequence[str] | None,
-) -> tuple[dict[str, list[Any]], Sequence[str]]:
-    """The columns' values by name, and the classes."""
+    names: tuple[Sequence[str] | None, Sequence[str] | None],
+) -> tuple[dict[str, list[Any]], tuple[Sequence[str], Sequence[str]]]:
+    """The columns' values by name, and the names of classes and movements."""
     single = isinstance(predictions, (Prediction, Expression, InputError))
     results: list[Any] = [predictions] if single else list(predictions)  # type: ignore[arg-type]
     if sources is None:
@@ -160,10 +175,14 @@ def _filled(
             f"{function}: sources must be one for each of {len(results)} predictions, "
             f"got {len(sources)}"
         )
+    classes, movements = names
     if classes is None:
         faces = (face for result in results for face in _faces(result))
         classes = tuple(next((face.scores for face in faces), ()))
-    columns: dict[str, list[Any]] = {name: [] for name in _types(classes)}
+    if movements is None:
+        moving = (getattr(face, "movements", None) for r in results for face in _faces(r))
+        movements = tuple(next(filter(None, moving), ()))
+    columns: dict[str, list[Any]] = {name: [] for name in _types(classes, movements)}
     for source, result in zip(sources, results, strict=True):
         for row in _rows(source, result):
             if row.get("label") is not None and list(row["scores"]) != list(classes):
@@ -174,7 +193,7 @@ def _filled(
             scores = row.pop("scores", {})
             for name, column in columns.items():
                 column.append(scores[name] if name in scores else row.get(name))
-    return columns, classes
+    return columns, (classes, movements)
 
 
 def _faces(result: Any) -> Sequence[Expression]:
@@ -210,4 +229,9 @@ def _face_values(face: Expression) -> dict[str, Any]:
         values.update(zip(_BOX, map(float, face.box), strict=True))
         points = (float(value) for point in face.landmarks for value in point)
         values.update(zip(_LANDMARKS, points, strict=True))
+        if face.motion is not None:
+            pose = face.motion.pose
+            values.update({"yaw": pose.yaw, "pitch": pose.pitch, "roll": pose.roll})
+            values.update(face.motion.movements)
+            values[MESH] = face.motion.mesh.flatten().tolist()
     return values

@@ -35,8 +35,8 @@ _CHECKOUT = Path(__file__).resolve().parents[2] / "weights"
 class WeightSpec:
     """A weights file known by name.
 
-    kind: "expression" or "detector". sha256: hexadecimal, of the file; it may be shortened, as by
-    the file's publisher. url: for the download; None for a packaged file.
+    kind: "expression", "detector" or "movements". sha256: hexadecimal, of the file; it
+    may be shortened, as by the file's publisher. url: for the download; None for a packaged file.
     class_shares: the share of each class of the training faces, for files that do not record it.
     """
 
@@ -52,6 +52,7 @@ _FERPLUS_SHARES = (0.323454, 0.267204, 0.114646, 0.144373, 0.082656, 0.01534, 0.
 
 DEFAULT_WEIGHTS = "pcnn-ferplus"
 DEFAULT_DETECTOR = "mobilenet"
+DEFAULT_MOVEMENTS = "movements"
 
 SPECS: Mapping[str, WeightSpec] = {
     "pcnn-ferplus": WeightSpec(

@@ -159,7 +159,7 @@ MOVEMENTS = record(
             closed=True,
         ),
     },
-    {"licence": text, "provenance": text, "scores": mapping(anything)},
+    {"mirror": truth, "licence": text, "provenance": text, "scores": mapping(anything)},
 )
 
 

@@ -25,10 +25,12 @@ class MovementWeights:
 
     network: in float32 and eval mode, on the CPU.
     template: the five landmarks' places in the face view, (x, y) fractions of its side.
+    mirror: True averages each face's answer with that to its mirror image.
     """
 
     network: MovementNet
     template: tuple[tuple[float, float], ...]
+    mirror: bool
     path: Path
     metadata: Mapping[str, Any]
 
@@ -67,6 +69,7 @@ def load_movements(weights: str | Path) -> MovementWeights:
     return MovementWeights(
         network=network.eval().requires_grad_(False),
         template=tuple((float(x), float(y)) for x, y in metadata["template"]),
+        mirror=metadata.get("mirror", False),
         path=path,
         metadata=metadata,
     )

@@ -53,15 +53,22 @@ class Resumption:
                     yield index, [_face(row, self.classes) for row in faces]
 
 
-def resume(arguments: argparse.Namespace, classes: Sequence[str], *, films: bool) -> Resumption:
+def resume(
+    arguments: argparse.Namespace,
+    classes: Sequence[str],
+    movements: Sequence[str] = (),
+    *,
+    films: bool,
+) -> Resumption:
     """See what --output has, and cut off what may not be whole.
 
-    arguments: of `pcnn-predict`; the output need not exist. classes: names of the expressions.
+    arguments: of `pcnn-predict`; the output need not exist. classes, movements: names of
+        the expressions and of the movements, if they are read.
     films: there are films among the pictures.
     Raises InputError: the file cannot be read, or was not written by this command.
     """
     path, kind = arguments.output, arguments.format
-    columns = csv_columns(classes, crops=arguments.faces, films=films)
+    columns = csv_columns(classes, movements, crops=arguments.faces, films=films)
     sources: dict[str, None] = {}
     group: tuple[str, int | None] | None = None  # the last picture, or frame of a film
     film, last = "", -1  # the film that the last row was of, and its frame

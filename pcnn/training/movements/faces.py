@@ -146,7 +146,9 @@ def twins_of(faces: TaughtFaces) -> Tensor:
     meshes = meshes - meshes.mean(1, keepdim=True)
     meshes = meshes / meshes.abs().mean(1, keepdim=True)  # (F, P)
     yaw = frontal.pose[:, :1]  # what it does to the meshes is taken away
-    meshes = meshes - yaw * (yaw * (meshes - meshes.mean(0))).mean(0) / yaw.square().mean().clamp(min=1e-9)
+    meshes = meshes - yaw * (yaw * (meshes - meshes.mean(0))).mean(0) / yaw.square().mean().clamp(
+        min=1e-9
+    )
     shown = frontal.movements + frontal.movements[:, mirror_names(faces.names)] + 1e-6
     means = (shown / shown.sum(0)).t().to(meshes) @ meshes  # (M, P)
     places = torch.view_as_real(means).permute(1, 0, 2)  # (P, M, 2)
