@@ -65,7 +65,7 @@ class MovementReader:
         )
         if not len(views):
             return []
-        answers = [self._both(chunk) for chunk in views.split(_FACES_AT_ONCE)]
+        answers = [self.answer(chunk) for chunk in views.split(_FACES_AT_ONCE)]
         points, movements, poses = (
             torch.cat(own).cpu().numpy() for own in zip(*answers, strict=True)
         )
@@ -80,8 +80,8 @@ class MovementReader:
             for i, there in enumerate(maps)
         ]
 
-    def _both(self, views: torch.Tensor) -> Motion:
-        """The network's answer, with that to the mirror images if the file asks for it."""
+    def answer(self, views: torch.Tensor) -> Motion:
+        """What is seen in views (B, 3, S, S), with mirror images if the file asks for them."""
         seen = self._answer(views)
         if not self._loaded.mirror:
             return seen
