@@ -114,16 +114,19 @@ def _check(arguments: argparse.Namespace) -> str:
     settle_address(arguments)
     if not arguments.paths and not arguments.info:
         return "give at least one picture, folder or pattern (or --info)"
-    detected = arguments.annotate or arguments.min_score is not None or arguments.movements
-    if arguments.faces and detected:
-        return "--faces runs no detector, so it excludes --annotate, --min-score and --movements"
+    if arguments.faces and (arguments.annotate or arguments.min_score is not None):
+        return "--faces runs no detector, so it excludes --annotate and --min-score"
     if arguments.ray:
         return wrong_on_ray(arguments)
     if arguments.format == "parquet" and (arguments.output is None or arguments.info):
         return "--format parquet writes faces to a file: give --output FILE, and no --info"
     if arguments.all_rows and arguments.format != "csv":
         return "--all-rows needs --format csv: the other formats have all pictures"
-    return wrong_film_arguments(arguments)
+    if arguments.faces and arguments.movements:
+        wrong = "--movements needs the landmarks of faces in photographs, so it excludes --faces"
+    else:
+        wrong = wrong_film_arguments(arguments)
+    return wrong
 
 
 def predict_files(arguments: argparse.Namespace) -> int:

@@ -70,17 +70,17 @@ class Moving:
     @property
     def movements(self) -> Mapping[str, float] | None:
         """Name → 0…1, see FaceMotion."""
-        return self.motion and self.motion.movements
+        return self.motion.movements if self.motion else None
 
     @property
     def pose(self) -> Pose | None:
         """Yaw, pitch and roll in degrees."""
-        return self.motion and self.motion.pose
+        return self.motion.pose if self.motion else None
 
     @property
     def mesh(self) -> NDArray[np.float32] | None:
         """(P, 2) float32, x y in pixels of the upright image."""
-        return self.motion and self.motion.mesh
+        return self.motion.mesh if self.motion else None
 
 
 def movement_columns(names: Iterable[str]) -> tuple[str, ...]:

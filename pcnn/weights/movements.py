@@ -65,7 +65,7 @@ def load_movements(weights: str | Path) -> MovementWeights:
     network.load_state_dict(found, assign=True, strict=False)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.num_batches_tracked = None  # type: ignore[assignment]
+            module.num_batches_tracked = None
     return MovementWeights(
         network=network.eval().requires_grad_(False),
         template=tuple((float(x), float(y)) for x, y in metadata["template"]),

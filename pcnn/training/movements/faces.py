@@ -93,7 +93,8 @@ def poses(matrices: NDArray[np.float32]) -> NDArray[np.float32]:
     yaw = np.arcsin(np.clip(-turn[:, 2, 0], -1, 1))
     pitch = -np.arctan2(turn[:, 2, 1], turn[:, 2, 2])
     roll = -np.arctan2(turn[:, 1, 0], turn[:, 0, 0])
-    return np.degrees(np.stack((yaw, pitch, roll), 1)).astype(np.float32)
+    angles: NDArray[np.float32] = np.degrees(np.stack((yaw, pitch, roll), 1)).astype(np.float32)
+    return angles
 
 
 def read_faces(folder: Path, table: _Table) -> TaughtFaces:
@@ -215,10 +216,10 @@ def _taught(
     table: _Table,
 ) -> TaughtFaces:
     names: Sequence[str] = table["names"].tolist()
-    tensors = (torch.from_numpy(np.ascontiguousarray(each)) for each in (landmarks, points))
     return TaughtFaces(
         torch.from_numpy(pictures),
-        *tensors,
+        torch.from_numpy(np.ascontiguousarray(landmarks)),
+        torch.from_numpy(np.ascontiguousarray(points)),
         torch.from_numpy(table["movements"]),
         torch.from_numpy(pose),
         tuple(names),

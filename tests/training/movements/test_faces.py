@@ -71,10 +71,10 @@ def test_a_table_has_the_faces_that_were_found(tmp_path: Path) -> None:
 
 
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="missing.npz holds no teacher's answers"):
+    with pytest.raises(InputError, match=r"missing\.npz holds no teacher's answers"):
         read_table(tmp_path / "missing.npz")
     np.savez(tmp_path / "t.npz", points=np.ones(3))
-    with pytest.raises(InputError, match="t.npz holds no teacher's answers"):
+    with pytest.raises(InputError, match=r"t\.npz holds no teacher's answers"):
         read_table(tmp_path / "t.npz")
 
 
