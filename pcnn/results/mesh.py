@@ -32,6 +32,8 @@ _CONTOURS = (
 _POINTS = 478
 _NOSE, _FOREHEAD, _CHIN = 1, 10, 152
 _HALO = (0, 0, 0, 150)
+# Meshes of fewer pixels are drawn as bare lines, so that the face can be seen through them.
+_SMALL = 200
 
 
 def draw_mesh(draw: ImageDraw.ImageDraw, motion: FaceMotion, colour: Any, scale: float = 1) -> None:
@@ -40,7 +42,7 @@ def draw_mesh(draw: ImageDraw.ImageDraw, motion: FaceMotion, colour: Any, scale:
     draw: in mode "RGBA". motion: its mesh is in pixels of the picture before enlargement.
     scale: the picture's enlargement.
     The axes start at the nose: orange to the person's left, green upwards, blue forwards. A mesh
-    of another number of points has only its points drawn.
+    of another number of points has only its points drawn, and a small mesh only its contours.
     """
     mesh = scale * motion.mesh
     side = float(np.ptp(mesh, axis=0).max())
@@ -49,12 +51,12 @@ def draw_mesh(draw: ImageDraw.ImageDraw, motion: FaceMotion, colour: Any, scale:
     line = max(1, round(side / 160))
     if len(mesh) == _POINTS:
         paths = [[tuple(point) for point in mesh[list(path)].tolist()] for path in _CONTOURS]
-        for path in paths:
+        for path in paths if side >= _SMALL else ():
             draw.line(path, fill=_HALO, width=line + 2, joint="curve")
         for path in paths:
             draw.line(path, fill=colour, width=line, joint="curve")
-    radius = max(0.5, side / 400)
-    for x, y in mesh.tolist():
+    radius = side / 400
+    for x, y in mesh.tolist() if side >= _SMALL or len(mesh) != _POINTS else ():
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=TEXT)
     if len(mesh) == _POINTS:
         length = 0.35 * float(np.linalg.norm(mesh[_FOREHEAD] - mesh[_CHIN]))

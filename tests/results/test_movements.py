@@ -80,6 +80,13 @@ def test_the_forward_axis_points_where_the_face_looks() -> None:
     assert ends[0] > ends[1] + 10
 
 
+def test_only_a_large_mesh_has_dots() -> None:
+    assert not (_drawn(motion_of()) == 255).all(2).any()
+    large = Image.new("RGB", (400, 400), (90, 90, 90))
+    draw_mesh(ImageDraw.Draw(large, "RGBA"), motion_of(), (255, 0, 0), 2)
+    assert (np.asarray(large) == 255).all(2).any()
+
+
 def test_a_mesh_of_other_points_has_dots_alone() -> None:
     assert (_drawn(motion_of(12)) == 255).all(2).any()
     lost = FaceMotion({}, Pose(0, 0, 0), np.full((478, 2), np.nan, np.float32))
