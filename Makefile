@@ -1,11 +1,14 @@
 # The targets that people and CI both call; each works in an environment with '.[dev]' installed.
-.PHONY: build page lint format test bench
+.PHONY: build page docs lint format test bench
 
 build:  ## compile the ops in place, for work in the checkout
 	python setup.py build_ext --inplace
 
 page:  ## what pcnn-serve's page runs: needs '.[onnx]', and npm for ONNX Runtime Web
 	python -c "from pcnn.serving.site import build_site; build_site()"
+
+docs:  ## the site, into build/site: needs '.[docs]'
+	sphinx-build -q -W --keep-going -b html -d build/doctrees docs build/site
 
 lint:
 	ruff check .

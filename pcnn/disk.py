@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,3 +31,18 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def kept_if_possible(path: Path) -> Iterator[Path]:
+    """whole_file for a cache, whose loss costs time alone; its folder is made if missing.
+
+    A file that cannot be written is no error but a warning: what was computed is at hand.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as temporary:
+            yield temporary
+    except OSError as error:
+        reason = error.strerror or error
+        warnings.warn(f"{path}: cannot be kept for the next time ({reason})", stacklevel=3)

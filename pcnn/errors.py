@@ -16,15 +16,31 @@ def counted(count: int, noun: str) -> str:
 
 
 class InputError(ValueError):
-    """A value from the caller cannot be used: a file, an array, an option."""
+    """A value from the caller cannot be used: a file, an array, an option.
+
+    >>> load_image("missing.jpg")
+    Traceback (most recent call last):
+        ...
+    pcnn.errors.InputError: missing.jpg: no such file
+    """
 
 
 class WeightsError(RuntimeError):
-    """A weights file is missing, damaged or of the wrong kind."""
+    """A weights file is missing, damaged or of the wrong kind.
+
+    >>> Recognizer("missing.safetensors")
+    Traceback (most recent call last):
+        ...
+    pcnn.errors.WeightsError: missing.safetensors: no such weights file or known name (...)
+    """
 
 
 class NativeError(RuntimeError):
-    """The compiled ops were requested but cannot be built, loaded or used."""
+    """The compiled ops were requested but cannot be built, loaded or used.
+
+    >>> issubclass(NativeError, RuntimeError)
+    True
+    """
 
 
 def check_shape(function: str, name: str, tensor: Tensor, expected: Sequence[int | None]) -> None:

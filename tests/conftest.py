@@ -25,6 +25,7 @@ EXTRAS = {
     "ray": ("ray", ("ray", "pyarrow", "pandas")),
     "tables": ("tables,supervision", ("pandas", "pyarrow", "supervision")),
     "serve": ("dev", ("fastapi", "uvicorn", "python_multipart", "httpx")),
+    "notebooks": ("docs", ("jupytext", "nbclient", "ipykernel")),
     "browser": ("dev", ("fastapi", "uvicorn", "python_multipart", "selenium")),
 }
 

@@ -21,7 +21,7 @@ from pcnn.networks.retinaface import RetinaFace
 from pcnn.weights.detector import DetectorSettings
 
 TEMPLATE = [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.75], [0.65, 0.75]]
-KINDS = ("pcnn", "trunk", "mobile", "head", "detector")
+KINDS = ("pcnn", "trunk", "mobile", "ensemble", "head", "detector")
 
 # What stands for anything: other types, ends of ranges, and beyond them.
 VALUES: tuple[Any, ...] = (
@@ -31,8 +31,13 @@ VALUES: tuple[Any, ...] = (
 )
 
 
-def write_kind(kind: str, path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Write a small sound file of one of KINDS; returns its tensors and metadata."""
+def write_kind(
+    kind: str, path: Path, width: int = 4
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Write a small sound file of one of KINDS; returns its tensors and metadata.
+
+    width: of expression networks.
+    """
     torch.manual_seed(0)
     if kind == "head":
         head = Head(("a", "b"), np.eye(2, 8, dtype=np.float32), np.zeros(2, np.float32), "ab" * 32)
@@ -42,9 +47,11 @@ def write_kind(kind: str, path: Path) -> tuple[dict[str, torch.Tensor], dict[str
         metadata = {"kind": "detector", **DetectorSettings().to_metadata(), "licence": "none"}
         weights.write(path, RetinaFace("retinaface-mobilenet0.25").state_dict(), metadata)
         return weights.read(path)
+    if kind == "ensemble":
+        return _write_ensemble(path)
     backbone = "mobilenet" if kind == "mobile" else "resnet18"
     config = ModelConfig(
-        classes=("a", "b", "c"), size=32, mean=(0.5,), std=(0.25,), width=4, backbone=backbone
+        classes=("a", "b", "c"), size=32, mean=(0.5,), std=(0.25,), width=width, backbone=backbone
     )
     learner = Learner(
         PCNN(config) if kind == "pcnn" else FaceNet(config),
@@ -70,6 +77,20 @@ def write_kind(kind: str, path: Path) -> tuple[dict[str, torch.Tensor], dict[str
         state |= {f"labels.fer2013.{n}": t for n, t in learner.second.state_dict().items()}
         metadata["labels"] = {"fer2013": {"classes": ["d", "e"], "temperature": 1.0}}
     weights.write(path, state, metadata)
+    return weights.read(path)
+
+
+def _write_ensemble(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """A small PCNN and a small trunk in one file."""
+    state: dict[str, torch.Tensor] = {}
+    members = []
+    metadata: dict[str, Any] = {}
+    for place, kind in enumerate(("trunk", "pcnn")):
+        tensors, metadata = write_kind(kind, path)
+        state |= {f"networks.{place}.{name}": tensor for name, tensor in tensors.items()}
+        own = {name: metadata.pop(name) for name in ("architecture", "config")}
+        members.append({**own, "share": 0.5, "temperature": 0.8})
+    weights.write(path, state, {**metadata, "architecture": "ensemble", "members": members})
     return weights.read(path)
 
 

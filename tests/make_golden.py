@@ -16,7 +16,7 @@ from pcnn.faces.detector import Detector
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden.json"
-WEIGHTS = ("pcnn-ferplus", "small", "mobile")
+WEIGHTS = ("pcnn-ferplus", "pcnn-ferplus-only", "small", "mobile")
 DETECTORS = ("mobilenet",)
 
 

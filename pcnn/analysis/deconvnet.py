@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from pcnn.devices import own_settings
 from pcnn.errors import InputError, check_shape
 from pcnn.faces.views import face_views
-from pcnn.networks.pcnn import PCNN, FaceNet
+from pcnn.networks.ensemble import Ensemble, ExpressionNetwork
+from pcnn.networks.pcnn import FaceNet
 from pcnn.networks.regions import VIEWS
 from pcnn.networks.trunk import BasicBlock, Trunk
 from pcnn.terminal import track
@@ -52,11 +53,17 @@ class Projection:
     places: Tensor
 
 
-def trunks_of(network: PCNN | FaceNet) -> Mapping[str, Trunk]:
+def trunks_of(network: ExpressionNetwork) -> Mapping[str, Trunk]:
     """View name → the trunk that sees this view; a FaceNet has only "face".
 
-    Raises InputError: the backbone has no pooling for a deconvnet to invert.
+    Raises InputError: the network is an ensemble, or its backbone has no pooling for a deconvnet
+        to invert.
     """
+    if isinstance(network, Ensemble):
+        raise InputError(
+            "deconvnet: looks into one network, but the weights are an ensemble; "
+            "use the weights of one network, such as pcnn-ferplus-only"
+        )
     if isinstance(network, FaceNet):
         found = {"face": network.trunk}
     else:
@@ -71,7 +78,7 @@ def trunks_of(network: PCNN | FaceNet) -> Mapping[str, Trunk]:
 
 
 def feature_maps(
-    network: PCNN | FaceNet, trunks: Collection[str] | None = None
+    network: ExpressionNetwork, trunks: Collection[str] | None = None
 ) -> tuple[FeatureMap, ...]:
     """All maps of a network's trunks, or of the given ones, ordered by trunk, stage and channel."""
     return tuple(
@@ -83,7 +90,7 @@ def feature_maps(
     )
 
 
-def parse_map(text: str, network: PCNN | FaceNet) -> FeatureMap:
+def parse_map(text: str, network: ExpressionNetwork) -> FeatureMap:
     """The map of a text of the form trunk/stage/channel.
 
     Raises InputError: another form, or the network has no such map.
@@ -105,7 +112,7 @@ def parse_map(text: str, network: PCNN | FaceNet) -> FeatureMap:
 @own_settings()
 @torch.no_grad()
 def maximal_responses(
-    network: PCNN | FaceNet,
+    network: ExpressionNetwork,
     faces: Tensor,
     *,
     native_size: int,
@@ -171,7 +178,7 @@ def project(
 
 @own_settings()
 def project_top(
-    network: PCNN | FaceNet,
+    network: ExpressionNetwork,
     faces: Tensor,
     chosen: FeatureMap,
     *,
@@ -199,7 +206,7 @@ def project_top(
 
 @own_settings()
 def strongest_maps(
-    network: PCNN | FaceNet, views: Sequence[Tensor]
+    network: ExpressionNetwork, views: Sequence[Tensor]
 ) -> dict[FeatureMap, Projection]:
     """For each stage of each trunk, the map with the strongest response to one face.
 

@@ -16,6 +16,7 @@ from pcnn.datasets.action_units import UNITS, UnitFaces
 from pcnn.devices import own_settings
 from pcnn.errors import InputError, counted
 from pcnn.faces.views import face_views
+from pcnn.networks.ensemble import Ensemble, ExpressionNetwork
 from pcnn.networks.pcnn import PCNN, FaceNet
 
 Array = NDArray[np.float64]
@@ -161,14 +162,16 @@ def _finite(distance: float) -> float | None:
 
 @own_settings()
 def untrained_like(
-    network: PCNN | FaceNet, faces: Tensor, *, native_size: int, seed: int = 0
+    network: ExpressionNetwork, faces: Tensor, *, native_size: int, seed: int = 0
 ) -> PCNN | FaceNet:
     """An untrained network of the same shape, in eval mode.
 
     faces: (N, H, W) or (N, H, W, 3) uint8. They give the means and variances of the batch norms,
     so that maps neither vanish nor explode. native_size: see views.face_views.
-    Raises InputError: fewer than two faces.
+    Raises InputError: fewer than two faces, or the network is an ensemble.
     """
+    if isinstance(network, Ensemble):
+        raise InputError("untrained_like: the weights must be of one network, not an ensemble")
     if len(faces) < 2:
         raise InputError(f"untrained_like: faces must be 2 or more, got {len(faces)}")
     device = next(network.parameters()).device

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--faces", action="store_true", help="each picture is one cut-out face")
     add("--as-they-are", action="store_true", help="never align faces (default: weights decide)")
     add("--hide-faces", action="store_true", help="draw the mean face instead of the faces")
-    add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
+    add("--weights", metavar="NAME|FILE", help="weights of one network [pcnn-ferplus-only]")
     add("--detector", metavar="NAME|FILE", help="mobilenet, resnet50 or a checkpoint")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … [%(default)s]")
 
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pcnn.errors import InputError
     from pcnn.results.style import stack
     from pcnn.weights.expression import load_expression
-    from pcnn.weights.files import DEFAULT_WEIGHTS
+    from pcnn.weights.files import SINGLE_WEIGHTS
 
     if bool(arguments.paths) == bool(arguments.data):
         raise InputError("give either pictures or --data")
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("--data and --hide-faces need --map")
     if arguments.output.suffix.lower() != ".png":
         raise InputError(f"--output must be a .png, got {arguments.output}")
-    loaded = load_expression(arguments.weights or DEFAULT_WEIGHTS)
+    loaded = load_expression(arguments.weights or SINGLE_WEIGHTS)
     if arguments.as_they_are:
         loaded = dataclasses.replace(loaded, aligned=False)
     loaded.network.to(choose_device(arguments.device, "--device"))

@@ -13,21 +13,21 @@ from pcnn.errors import InputError
 from pcnn.images.files import shown
 
 if TYPE_CHECKING:
-    from pcnn.commands.reports import Report
+    from pcnn.commands.reports import Names, Report
 
 
 @contextlib.contextmanager
-def report_to(  # noqa: PLR0913
+def report_to(
     arguments: argparse.Namespace,
     files: Sequence[Path],
-    classes: Sequence[str],
+    names: Names,
     *,
-    movements: Sequence[str],
     films: bool,
     begun: bool,
 ) -> Iterator[Report]:
     """What takes the results, in the format that the arguments ask for.
 
+    names: of the classes and values.
     films: there are films among the files. begun: the output has the beginning already.
     Raises InputError: the output is one of the pictures, or cannot be written.
     """
@@ -35,7 +35,7 @@ def report_to(  # noqa: PLR0913
         from pcnn.results.parquet import parquet_report
 
         _check_output(arguments.output, files)
-        with parquet_report(arguments.output, classes, movements) as parquet:
+        with parquet_report(arguments.output, *names) as parquet:
             yield cast("Report", parquet)  # there are no films: they are refused before
         return
     from pcnn.commands.reports import open_report
@@ -43,8 +43,7 @@ def report_to(  # noqa: PLR0913
     with opened(arguments.output, files, append=begun) as stream:
         report = open_report(
             *(arguments.format, stream),
-            classes=classes,
-            movements=movements,
+            names=names,
             crops=arguments.faces,
             films=films,
             begun=begun,

@@ -29,7 +29,7 @@ from pcnn.commands.shared import (
     settle_address,
     wrong_on_ray,
 )
-from pcnn.errors import InputError, NativeError, WeightsError, counted
+from pcnn.errors import InputError, NativeError, counted
 from pcnn.images.files import annotated_names
 from pcnn.terminal import stderr_console
 from pcnn.version import __version__
@@ -56,7 +56,8 @@ examples:
   pcnn-predict photos --format parquet --output faces.parquet
   pcnn-predict --ray photos --output faces.parquet    many processes, or a cluster; resumable
   pcnn-predict --faces fer/*.png                      pictures of cut-out faces
-  pcnn-predict photo.jpg --movements --format json    also landmarks, movements, head pose
+  pcnn-predict --head mine.safetensors photo.jpg      labels of your own, from pcnn-train head
+  pcnn-predict photo.jpg --movements --format json    also facial movements, head pose, mesh
   pcnn-predict film.mp4 --timeline drawn              people followed through a film
   pcnn-predict camera:0 --format jsonl                also rtsp://…, and - for a film from a pipe
   pcnn-predict --info                                 versions, device, weights, ops
@@ -78,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--faces", action="store_true", help="each picture is one cut-out face")
     add("--as-they-are", action="store_true", help="never align faces (default: weights decide)")
     add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
+    add("--head", type=Path, metavar="FILE", help="your own labels, see docs/own-labels.md")
     add("--detector", metavar="NAME|FILE", help="mobilenet, resnet50 or a checkpoint")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
     add_engine(parser)
@@ -145,21 +147,23 @@ def predict_files(arguments: argparse.Namespace) -> int:
     for folder in (arguments.annotate, arguments.explain):
         if folder is not None:
             _make_folder(folder)
+    from pcnn.commands.reports import Names
+
     recognizer = load_recognizer(arguments)
+    if arguments.explain and arguments.head and not recognizer.value_names:
+        raise InputError("--explain explains the weights' own labels: omit --head")
     if arguments.faces and (hint := photograph_hint(pictures)):
         _complain(hint)
     resumed = None
+    names = Names(tuple(recognizer.classes), tuple(recognizer.value_names), recognizer.movements)
     if arguments.resume:
         from pcnn.commands.films.resumption import resume
 
-        resumed = resume(arguments, recognizer.classes, recognizer.movements, films=bool(films))
+        resumed = resume(arguments, names, films=bool(films))
         pictures = [file for file in pictures if str(file) not in resumed.finished]
     begun = resumed is not None and resumed.size > 0
     files = [*pictures, *map(Path, films)]
-    names, moving = recognizer.classes, recognizer.movements
-    with report_to(
-        arguments, files, names, movements=moving, films=bool(films), begun=begun
-    ) as report:
+    with report_to(arguments, files, names, films=bool(films), begun=begun) as report:
         failed = _predict_pictures(recognizer, pictures, arguments, report) if pictures else 0
         if films:
             from pcnn.commands.films.run import FilmRun
@@ -203,8 +207,8 @@ def _predict_pictures(
 def show_info(arguments: argparse.Namespace) -> int:
     """Print versions, device, weights and ops.
 
-    Raises InputError, WeightsError, NativeError: the recognizer cannot be made. The versions
-    are printed first.
+    Raises InputError, WeightsError: an option is refused, and nothing is printed.
+    Raises NativeError: the ops cannot be used. The versions are printed first.
     """
     import numpy as np
     import PIL
@@ -217,10 +221,10 @@ def show_info(arguments: argparse.Namespace) -> int:
         ("numpy", np.__version__),
         ("pillow", PIL.__version__),
     ]
-    failure: Exception | None = None
+    failure: NativeError | None = None
     try:
         pairs += load_recognizer(arguments).info()
-    except (InputError, WeightsError, NativeError) as error:
+    except NativeError as error:
         failure = error
     with opened(arguments.output, []) as stream:
         if arguments.format in ("json", "jsonl"):

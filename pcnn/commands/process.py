@@ -15,6 +15,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 _NOTHING_DONE = 2
 _INTERRUPTED, _PIPE_CLOSED = 130, 141  # 128 + SIGINT, 128 + SIGPIPE, as shells report them
 # A Python argument in a message: split=, split='valid', batch_size=4, numbering={0: 'neutral'}.
+# The beginning of a message about one argument: "ExpressionOptions: size must be …".
+_SUBJECT = re.compile(r"^[\w.]+: (?P<name>[a-z_]+) must\b")
 _ARGUMENT = re.compile(r"\b(?P<name>[a-z_]+)=(?:'(?P<text>[^']*)'|(?P<number>\d+)|\{[^}]*\})?")
 
 
@@ -67,19 +69,27 @@ def with_options(message: str, options: Collection[str]) -> str:
     message: may contain arguments such as `batch_size=4` or `engine='torch'`.
     options: names of the command's options as attributes, such as `batch_size`.
     Returns the message with `--batch-size 4` and `--engine torch`. `missing='skip'` becomes
-    `--skip-missing` where the command has that option. Other arguments stay as they are.
+    `--skip-missing` where the command has that option, and `split=` becomes `--valid-split`.
+    "Function: size must be …" becomes "--size must be …". Other arguments stay as they are.
     """
+
+    def subject(match: re.Match[str]) -> str:
+        name = match["name"]
+        return f"--{name.replace('_', '-')} must" if name in options else match[0]
 
     def option(match: re.Match[str]) -> str:
         name, value = match["name"], match["text"] or match["number"] or ""
         switch = f"{value}_{name}"
         if switch in options:
             return f"--{switch.replace('_', '-')}"
+        longer = [each for each in options if each.endswith(f"_{name}")]
+        if name not in options and len(longer) == 1:
+            name = longer[0]
         if name not in options:
             return match[0]
         return f"--{name.replace('_', '-')} {value}".rstrip()
 
-    return _ARGUMENT.sub(option, message)
+    return _ARGUMENT.sub(option, _SUBJECT.sub(subject, message))
 
 
 def _expected(error: Exception) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TextIO
+from typing import Any, NamedTuple, Protocol, TextIO
 
 from rich import box
 from rich.console import Console
@@ -25,6 +25,14 @@ STREAMED = ("jsonl", "csv")  # written line by line, as results come
 
 _RUNNERS_UP = 2
 _CROP_COLUMNS = ("source", "label", "confidence")
+
+
+class Names(NamedTuple):
+    """Names of the expressions, a ValueHead's numbers and the movements, each in their order."""
+
+    classes: tuple[str, ...]
+    values: tuple[str, ...] = ()
+    movements: tuple[str, ...] = ()
 
 
 class Report(Protocol):
@@ -50,9 +58,8 @@ def open_report(  # noqa: PLR0913
     kind: str,
     stream: TextIO,
     *,
-    classes: Sequence[str],
+    names: Names,
     crops: bool,
-    movements: Sequence[str] = (),
     films: bool = False,
     begun: bool = False,
     all_rows: bool = False,
@@ -60,33 +67,30 @@ def open_report(  # noqa: PLR0913
     """A report that writes to a text stream.
 
     kind: one of FORMATS.
-    classes: names of the expressions, in order.
-    movements: names of the movements; none if they are not read.
+    names: of the classes, values and movements.
     crops: the results are Expressions, not Predictions.
     films: there are films, see csv_columns.
     begun: the stream has the beginning of a report already.
     all_rows: CSV has a row, empty but for the source, for a picture without a face.
     """
     if kind == "table":
-        return _TableReport(stream, crops)
+        return _TableReport(stream, crops, bool(names.values))
     if kind == "csv":
-        columns = csv_columns(classes, movements, crops=crops, films=films)
+        columns = csv_columns(names, crops=crops, films=films)
         return _CsvReport(stream, columns, begun=begun, all_rows=all_rows)
     return _JsonReport(stream) if kind == "json" else _JsonLinesReport(stream)
 
 
-def csv_columns(
-    classes: Sequence[str], movements: Sequence[str] = (), *, crops: bool, films: bool
-) -> tuple[str, ...]:
+def csv_columns(names: Names, *, crops: bool, films: bool) -> tuple[str, ...]:
     """The columns of a CSV report.
 
     films: there are films among the inputs; pictures leave the columns of films empty.
     """
+    classes, values, movements = names
+    own = (*values, *movement_columns(movements))
     if films:
-        raw = (f"{RAW}{name}" for name in classes)
-        return (*FILM_COLUMNS, *classes, *raw, *movement_columns(movements))
-    columns = _CROP_COLUMNS if crops else FACE_COLUMNS
-    return (*columns, *classes, *movement_columns(movements))
+        return (*FILM_COLUMNS, *classes, *(f"{RAW}{name}" for name in classes), *own)
+    return (*(_CROP_COLUMNS if crops else FACE_COLUMNS), *classes, *own)
 
 
 class _TextReport:
@@ -163,9 +167,8 @@ class _CsvReport(_TextReport):
         else:
             values = result.to_dict()
             first = (source, values["label"], values["confidence"])
-            self._writer.writerow(
-                {**dict(zip(_CROP_COLUMNS, first, strict=True)), **values["scores"]}
-            )
+            own = {**values["scores"], **values.get("values", {})}
+            self._writer.writerow({**dict(zip(_CROP_COLUMNS, first, strict=True)), **own})
         self._stream.flush()
 
     def add_frame(self, frame: Frame) -> None:
@@ -185,9 +188,9 @@ class _TableReport(_TextReport):
     The table has its full width.
     """
 
-    def __init__(self, stream: TextIO, crops: bool) -> None:
+    def __init__(self, stream: TextIO, crops: bool, values: bool) -> None:
         self._stream = stream
-        self._crops = crops
+        self._crops, self._values = crops, values
         self._table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         self._table.add_column("file", overflow="fold")
         if not crops:
@@ -195,6 +198,8 @@ class _TableReport(_TextReport):
         self._table.add_column("expression", no_wrap=True)
         self._table.add_column("confidence", justify="right")
         self._table.add_column("then")
+        if values:
+            self._table.add_column("values", no_wrap=True)
         if not crops:
             self._table.add_column("box x1 y1 x2 y2", no_wrap=True)
         self._people = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
@@ -206,12 +211,16 @@ class _TableReport(_TextReport):
     def add(self, source: str, result: Prediction | Expression) -> None:
         file = Text(shown(source))
         if not isinstance(result, Prediction):
-            self._table.add_row(file, *_cells(result))
+            self._table.add_row(file, *self._cells(result))
         elif not result.faces:
             self._table.add_row(file, Text("–"), Text("no face found", style="dim"))
         else:
             for number, face in enumerate(result.faces, 1):
-                self._table.add_row(file, Text(str(number)), *_cells(face), _box_text(face))
+                self._table.add_row(file, Text(str(number)), *self._cells(face), _box_text(face))
+
+    def _cells(self, expression: Expression) -> tuple[Text, ...]:
+        numbers = ", ".join(f"{name} {value:.3g}" for name, value in expression.values.items())
+        return (*_cells(expression), *((Text(numbers),) if self._values else ()))
 
     def add_frame(self, frame: Frame) -> None:
         """Nothing: a film's frames are too many to read."""

@@ -86,6 +86,7 @@ def load_recognizer(arguments: argparse.Namespace) -> Recognizer:
 
 def recognizer_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The same as arguments of Recognizer by name."""
+    head = getattr(arguments, "head", None)
     return {
         "weights": arguments.weights,
         "detector": arguments.detector,
@@ -98,7 +99,8 @@ def recognizer_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "labels": getattr(arguments, "labels", None),
         "prior": getattr(arguments, "prior", "data"),
         "min_confidence": getattr(arguments, "min_confidence", 0.0),
-        "movements": getattr(arguments, "movements", False),
+        **({"head": str(head)} if head else {}),
+        **({"movements": True} if getattr(arguments, "movements", False) else {}),
     }
 
 

@@ -12,10 +12,12 @@ from pcnn.version import __version__
 
 # Name → summary, and the module in this folder that has add_arguments and run.
 _TRAININGS = {
+    "head": ("fit your own labels or numbers to your own pictures", "train_head"),
     "detector": ("train the face detector", "train_detector"),
     "trunk": ("train a single trunk, from which all six start", "train_trunk"),
     "expression": ("train the expression network", "train_expression"),
     "movements": ("train the network of facial movements", "train_movements"),
+    "ensemble": ("join trained expression networks in one file", "train_ensemble"),
 }
 
 

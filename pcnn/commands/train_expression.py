@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
-from typing import Any
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pcnn.errors import InputError
+from pcnn.errors import InputError, counted
+
+if TYPE_CHECKING:
+    from pcnn.training.expression.own import OwnFaces
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,20 +20,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_common(parser, "96")
 
 
+_OWN = "your own labelled pictures, FOLDER/label/pictures, see docs/own-labels.md"
+
+
 def add_common(parser: argparse.ArgumentParser, size: str) -> None:
     """Add the arguments of both expression trainings. size: its default, shown in the help."""
     add = parser.add_argument
-    add("--data", required=True, help="a data set, see docs/data.md")
+    add("folder", nargs="?", type=Path, metavar="FOLDER|CSV", help=_OWN)
+    add("--data", help="instead of FOLDER: a published data set, see docs/data.md")
+    add("--faces", action="store_true", help="each picture of FOLDER is one cut-out face")
     add("--output", required=True, help="the weights file to write")
     add("--recipe", help="TOML file of options; options given here override it")
-    add("--init", help="weights to start from: a trunk or the same network")
+    add("--init", help="weights to start from: a trunk or the same network, which gives --size …")
     add("--init-share", type=float, help="weight of --init in the average that is saved [0]")
     add("--aligned", action="store_true", default=None, help="align faces by their landmarks")
     add("--size", type=int, help=f"side of the face view, pixels [{size}]")
     add("--width", type=int, help="channels of stage 1 [64]")
-    add("--epochs", type=float, help="[12]")
-    add("--batch", type=int, help="faces in each step [64]")
-    add("--lr", type=float, help="peak learning rate [0.001]")
+    add("--epochs", type=float, help="[12; FOLDER with --init: 8]")
+    add("--batch", type=int, help="faces in each step [64; FOLDER: a quarter of few faces]")
+    add("--lr", type=float, help="peak learning rate [0.001; FOLDER with --init: 0.0003]")
     add("--seed", type=int, help="[0]")
     add("--precision", choices=("float32", "bfloat16"), help="of the arithmetic [float32]")
     add("--backbone", help="backbone of the trunks: resnet18, mobilenet [resnet18]")
@@ -79,26 +90,53 @@ def run_training(arguments: argparse.Namespace, network: str, size: int) -> int:
     from rich.console import Console
 
     from pcnn.training.expression.options import ExpressionOptions
+    from pcnn.training.expression.own import own_faces
     from pcnn.training.expression.recipes import read_recipe
     from pcnn.training.expression.run import process_device, train_expression
+    from pcnn.training.expression.start import options_of
 
+    if (arguments.folder is None) == (arguments.data is None):
+        raise InputError("give your own pictures, FOLDER, or a published data set, --data")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    chosen: dict[str, Any] = {"size": size}
+    given: dict[str, Any] = {}
     if arguments.recipe:
-        chosen |= read_recipe(arguments.recipe)
-        if chosen.setdefault("network", network) != network:
+        given |= read_recipe(arguments.recipe)
+        if given.setdefault("network", network) != network:
             raise InputError(
-                f"recipe {arguments.recipe}: network must be {network!r}, got {chosen['network']!r}"
+                f"recipe {arguments.recipe}: network must be {network!r}, got {given['network']!r}"
             )
-    given = {name: getattr(arguments, name) for name in _OPTIONS}
-    chosen |= {name: value for name, value in given.items() if value is not None}
-    if "teachers" in chosen:
-        chosen["teachers"] = tuple(chosen["teachers"])
-    chosen |= {"network": network, "data": arguments.data, "output": arguments.output}
-    options = ExpressionOptions(**chosen)
+    typed = {name: getattr(arguments, name) for name in _OPTIONS}
+    given |= {name: value for name, value in typed.items() if value is not None}
+    if "teachers" in given:
+        given["teachers"] = tuple(given["teachers"])
+    chosen: dict[str, Any] = {"size": size}
+    if given.get("init"):
+        chosen |= options_of(given["init"], network)
+    if arguments.folder is not None:
+        chosen |= {"aligned": True, "mirror": True}
+        chosen |= {"epochs": 8.0, "lr": 3e-4} if given.get("init") else {}
+    chosen |= {**given, "network": network, "output": arguments.output}
+    options = ExpressionOptions(data=str(arguments.folder or arguments.data), **chosen)
+    main = os.environ.get("RANK", "0") == "0"
+    own = None
+    if arguments.folder is not None:
+        own = own_faces(arguments.folder, options, faces=arguments.faces)
+        if "batch" not in given:
+            few = max(len(own.train) // 4, 2)
+            options = dataclasses.replace(options, batch=min(options.batch, few))
+        if main:
+            _tell(own)
     with process_device(arguments.device) as device:
-        path = train_expression(options, device=device, valid_split=arguments.valid_split)
-    if os.environ.get("RANK", "0") == "0":
+        path = train_expression(options, device=device, valid_split=arguments.valid_split, own=own)
+    if main:
         Console(stderr=True).print(f"wrote {path}")
     return 0
+
+
+def _tell(own: OwnFaces) -> None:
+    """Print how many faces there are on stderr, and which pictures were left out."""
+    lines = [f"pcnn-train: left out: {each}" for each in own.problems]
+    counts = f"{counted(len(own.train), 'face')} to learn, {len(own.valid)} held out to score"
+    lines.append(f"pcnn-train: {counts}; labels: {', '.join(own.train.classes)}")
+    sys.stderr.write("".join(f"{line}\n" for line in lines))

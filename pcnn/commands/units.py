@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, metavar="N", help="of all random choices [%(default)s]")
     add("--output", type=Path, metavar="DIR", help="write tables, report and heat map there")
     add("--json", action="store_true", help="print the report as JSON instead of the table")
-    add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
+    add("--weights", metavar="NAME|FILE", help="weights of one network [pcnn-ferplus-only]")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … [%(default)s]")
 
 
@@ -44,11 +44,11 @@ def run(arguments: argparse.Namespace) -> int:
     from pcnn.analysis.units import measure, untrained_like
     from pcnn.devices import choose_device
     from pcnn.weights.expression import load_expression
-    from pcnn.weights.files import DEFAULT_WEIGHTS, sha256
+    from pcnn.weights.files import SINGLE_WEIGHTS, sha256
 
     if arguments.output:
         arguments.output.mkdir(parents=True, exist_ok=True)
-    name = arguments.weights or DEFAULT_WEIGHTS
+    name = arguments.weights or SINGLE_WEIGHTS
     loaded = load_expression(name)
     network = loaded.network.to(choose_device(arguments.device, "--device"))
     labelled, native_size = _labelled(arguments, loaded)

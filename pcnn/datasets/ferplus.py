@@ -34,6 +34,7 @@ folder/
 _USAGES = {"train": "Training", "valid": "PublicTest", "test": "PrivateTest"}
 _NOT_A_CLASS = ("unknown", "NF")
 _DIGITS = tuple(str(number) for number in range(len(FER2013_CLASSES)))
+_MOST_VOTES = 1000  # FER+ has ten of each face
 _TILE = 48
 _COLUMNS = 40
 
@@ -128,6 +129,13 @@ def _one_of_seven(row: Row) -> str:
     return name
 
 
+def _votes(text: str) -> int:
+    """A number of votes. Raises ValueError: other text."""
+    if len(text) > len(str(_MOST_VOTES)) or not 0 <= (number := int(text)) <= _MOST_VOTES:
+        raise ValueError(f"expected 0…{_MOST_VOTES} votes, got {text[:20]!r}")
+    return number
+
+
 def _count(rows: Sequence[Row], protocol: str) -> tuple[NDArray[np.bool_], Tensor]:
     """A mask (N,) of the faces that a protocol keeps, and votes for the eight classes (N, 8).
 
@@ -136,8 +144,8 @@ def _count(rows: Sequence[Row], protocol: str) -> tuple[NDArray[np.bool_], Tenso
     if one class has more than half of the rest. Votes that count are normalised. Faces that are
     not kept have arbitrary votes.
     """
-    votes = np.array([[int(row[name]) for name in FERPLUS_CLASSES] for row in rows], np.float32)
-    others = np.array([[int(row[name]) for name in _NOT_A_CLASS] for row in rows], np.float32)
+    votes = np.array([[_votes(row[name]) for name in FERPLUS_CLASSES] for row in rows], np.float32)
+    others = np.array([[_votes(row[name]) for name in _NOT_A_CLASS] for row in rows], np.float32)
     votes, others = votes.reshape(-1, len(FERPLUS_CLASSES)), others.reshape(-1, 2)
     if protocol == "majority":
         votes, others = votes * (votes > 1), others * (others > 1)

@@ -50,6 +50,11 @@ class FaceSet:
     sums to 1; a single label is one-hot. names: N file stems or paths. classes: the names of the
     columns of `votes`.
     Raises InputError: shapes do not fit together.
+
+    >>> pixels = torch.zeros(2, 48, 48, dtype=torch.uint8)
+    >>> faces = FaceSet(pixels, votes=torch.eye(8)[:2], names=("a", "b"))
+    >>> len(faces), faces.classes[:2]
+    (2, ('neutral', 'happiness'))
     """
 
     faces: Tensor

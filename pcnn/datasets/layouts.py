@@ -42,6 +42,7 @@ _USUAL = {
     **{name: name for name in ("train", "valid", "test")},
 }
 _RAFDB_LIST = "list_patition_label.txt"
+_MOST_DIGITS = 9
 _FERPLUS_NAME = re.compile(r"fer\d+")
 
 Picture: TypeAlias = Path | NDArray[np.uint8]
@@ -242,7 +243,8 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
 def _meaning(text: str, numbering: Numbering | None) -> str | None:
     """The expression of a name, or of a number by `numbering`; None if unknown."""
     if text.isdecimal() and numbering is not None:
-        return canonical(numbering.get(int(text), ""))
+        # Python refuses to read numbers of thousands of digits.
+        return canonical(numbering.get(int(text), "")) if len(text) <= _MOST_DIGITS else None
     return canonical(text)
 
 

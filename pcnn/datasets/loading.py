@@ -116,6 +116,13 @@ def load_faces(  # noqa: PLR0913 - the one entry to all layouts, each of which h
     Nothing is downloaded.
     Raises InputError: missing files, another layout, an unreadable picture (named in the
         message), or an option of other layouts.
+
+    >>> for folder in ("happy", "sad"):
+    ...     Path("faces", folder).mkdir(parents=True)
+    ...     portrait = Path("docs/images/astronaut.png").read_bytes()
+    ...     _ = Path("faces", folder, "1.png").write_bytes(portrait)
+    >>> load_faces("faces", side=48).classes
+    ('happiness', 'sadness')
     """
     options = _Options(
         side, grey, protocol, labels, duplicates, numbering, images, missing, on_error

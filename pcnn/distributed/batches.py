@@ -66,7 +66,8 @@ class BatchRecognizer:
                 for name, content in zip(sources, contents, strict=True)
             ]
         results = self.recognizer.predict(pictures, min_score=self._min_score, on_error="return")
-        return to_arrow(results, sources=sources, classes=self.recognizer.classes)
+        own = self.recognizer
+        return to_arrow(results, sources=sources, classes=own.classes, values=own.value_names)
 
 
 def predict_batches(

@@ -35,7 +35,8 @@ class JobOptions:
 
     recognizer: arguments of `Recognizer` by name, as values for JSON.
     crops: True if each picture is a cut-out face. min_score: as for `Recognizer.predict`.
-    weights_sha256: of the weights' file, which may change under the same name.
+    weights_sha256: of the weights' file, and after a blank of the head's, which may change under
+        the same name.
     """
 
     recognizer: Mapping[str, Any] = field(default_factory=dict)
@@ -107,7 +108,8 @@ class PartitionRecognizer:
             results = self._recognizer.predict(
                 pictures(), min_score=self._options.min_score, on_error="return"
             )
-        with parquet_report(target, self._recognizer.classes) as report:
+        own = self._recognizer
+        with parquet_report(target, own.classes, own.value_names) as report:
             for number, result in enumerate(results):
                 report.add(names[number], result)
 
@@ -137,12 +139,20 @@ def prepare(output: Path, partitions: Sequence[Partition], options: JobOptions) 
             raise InputError(f"{shown(output)}: has other files in it: choose another --output")
         with whole_file(kept) as temporary:
             temporary.write_text(json.dumps(plan) + "\n")
-    elif json.loads(kept.read_text()) != plan:
+    elif _read_plan(kept) != plan:
         raise InputError(
             f"{shown(output)}: has results of another job, with other pictures or options: choose "
             "another --output, or delete it"
         )
     return [each for each in partitions if not (output / file_name(each.number)).exists()]
+
+
+def _read_plan(path: Path) -> object:
+    """The plan of a job; None for a file that is none."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def clear(output: Path) -> None:
@@ -184,14 +194,22 @@ def run_on_ray(  # noqa: PLR0913
 
 
 def outcome(path: Path, number: int) -> Done:
-    """The result of a partition, from its file's footer."""
+    """The result of a partition, from its file's footer.
+
+    Raises InputError: the file is damaged, or another one.
+    """
     parquet = needed("pyarrow.parquet", "pcnn-predict --ray", "ray")
-    about = parquet.read_metadata(path)
-    columns = {name: i for i, name in enumerate(about.schema.to_arrow_schema().names)}
     filled = {"face": 0, "error": 0}
-    for group in range(about.num_row_groups):
-        for name in filled:
-            filled[name] += about.row_group(group).column(columns[name]).statistics.num_values
+    try:
+        about = parquet.read_metadata(path)
+        columns = {name: i for i, name in enumerate(about.schema.to_arrow_schema().names)}
+        for group in range(about.num_row_groups):
+            for name in filled:
+                filled[name] += about.row_group(group).column(columns[name]).statistics.num_values
+    except Exception as error:  # pyarrow raises many kinds of errors
+        raise InputError(
+            f"{shown(path)}: is damaged, or no file of this command ({error}): delete it"
+        ) from error
     return Done(number, faces=filled["face"], failed=filled["error"])
 
 

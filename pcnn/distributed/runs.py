@@ -12,10 +12,12 @@ from typing import Any
 from pcnn.distributed import jobs
 from pcnn.distributed.datasets import ray_modules
 from pcnn.distributed.sources import partitions
+from pcnn.embeddings.values import load_head
 from pcnn.errors import InputError, counted
 from pcnn.images.files import shown
+from pcnn.recognition.choices import weights_for
 from pcnn.terminal import track
-from pcnn.weights.files import DEFAULT_WEIGHTS, locate, sha256
+from pcnn.weights.files import locate, sha256
 
 LOCAL = "local"
 _STORE_BYTES = 100 * 1024 * 1024  # of a local cluster: only names and counts travel
@@ -95,14 +97,16 @@ def run(  # noqa: PLR0913
 
 def _settled(options: jobs.JobOptions) -> jobs.JobOptions:
     """The same with files by their full paths, as workers may run in other folders, and the
-    weights' own checksum, as a file may change while its name stays."""
+    checksums of weights and head, as a file may change while its name stays."""
     recognizer = dict(options.recognizer)
-    weights = locate(recognizer.get("weights") or DEFAULT_WEIGHTS, kind="expression")
-    for part in ("weights", "detector"):
+    head = recognizer.get("head")
+    fitting = recognizer.get("weights") or weights_for(load_head(head) if head else None)
+    files = [locate(fitting, kind="expression"), *([head] if head else [])]
+    for part in ("weights", "detector", "head"):
         name = recognizer.get(part)
         if name and Path(name).is_file():
             recognizer[part] = str(Path(name).resolve())
-    return replace(options, recognizer=recognizer, weights_sha256=sha256(weights))
+    return replace(options, recognizer=recognizer, weights_sha256=" ".join(map(sha256, files)))
 
 
 @contextlib.contextmanager

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib
 import os
-import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pcnn.arrays import read_arrays
 from pcnn.disk import whole_file
 from pcnn.embeddings.heads import Head, unit_norm
 from pcnn.embeddings.triplets import (
@@ -39,6 +41,8 @@ __all__ = [
 
 SUFFIXES = (".npz", ".parquet")
 _EDGES = ("x1", "y1", "x2", "y2")
+# NumPy's kinds of numbers and text for each array.
+_KINDS = {"features": "f", "paths": "U", "face_index": "iu", "boxes": "f", "weights_sha256": "U"}
 _ROWS_AT_ONCE = 1024  # bounds the memory of `nearest`
 
 
@@ -52,6 +56,13 @@ class Embeddings:
     boxes: (N, 4) float32, x1 y1 x2 y2 in pixels; NaN for cut-out faces.
     weights_sha256: of the network's weights.
     Raises InputError: the lengths differ.
+
+    >>> vectors = recognizer.embed("docs/images/astronaut.png")
+    >>> places = np.zeros(1, np.int64), np.zeros((1, 4), np.float32)
+    >>> found = Embeddings(vectors, ("astronaut.png",), *places, recognizer.weights_sha256)
+    >>> found.save("faces.npz")
+    >>> Embeddings.load("faces.npz").features.shape
+    (1, 256)
     """
 
     features: NDArray[np.float32]
@@ -99,9 +110,7 @@ class Embeddings:
             if path.suffix.lower() == ".npz":
                 return cls._read_npz(path)
             return cls._read_parquet(path)
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            if isinstance(error, InputError) and str(error).startswith("Embeddings.load:"):
-                raise
+        except Exception as error:  # pyarrow raises many kinds of errors
             raise InputError(f"{path}: cannot be read as embeddings ({error})") from error
 
     def _write_npz(self, path: Path) -> None:
@@ -117,14 +126,7 @@ class Embeddings:
 
     @classmethod
     def _read_npz(cls, path: Path) -> Embeddings:
-        with np.load(path) as arrays:  # without allow_pickle the file can run no code
-            return cls(
-                features=arrays["features"],
-                paths=tuple(map(str, arrays["paths"])),
-                face_index=arrays["face_index"],
-                boxes=arrays["boxes"],
-                weights_sha256=str(arrays["weights_sha256"]),
-            )
+        return cls._of(read_arrays(path))
 
     def _write_parquet(self, path: Path) -> None:
         arrow, parquet = _pyarrow("Embeddings.save")
@@ -145,13 +147,43 @@ class Embeddings:
         _, parquet = _pyarrow("Embeddings.load")
         table = parquet.read_table(path)
         column = table.column("features").combine_chunks()
-        width = column.type.list_size
+        width = getattr(column.type, "list_size", None)
+        if width is None:
+            raise ValueError(f"features must be lists of one length, got {column.type}")
+        lengths = {len(table.column(name)) for name in table.column_names}
+        if lengths != {len(column)} or len(column.flatten()) != len(column) * width:
+            raise ValueError("features must be lists without gaps")
+        paths = table.column("path").to_pylist()
+        if not all(isinstance(each, str) for each in paths):
+            raise ValueError("path must be text")
+        return cls._of(
+            {
+                "features": np.asarray(column.flatten()).reshape(-1, width),
+                "paths": np.array(paths, np.str_),
+                "face_index": np.asarray(table.column("face_index")),
+                "boxes": np.stack([np.asarray(table.column(edge)) for edge in _EDGES], 1),
+                "weights_sha256": np.array(table.schema.metadata[b"weights_sha256"].decode()),
+            }
+        )
+
+    @classmethod
+    def _of(cls, arrays: Mapping[str, NDArray[Any]]) -> Embeddings:
+        """Embeddings from arrays by name. Raises KeyError, ValueError: missing or invalid ones."""
+        for name, kinds in _KINDS.items():
+            kind = arrays[name].dtype
+            if kind.kind not in kinds:
+                raise ValueError(f"{name} must not be {kind}")
+        features = arrays["features"].astype(np.float32)
+        if not np.isfinite(features).all():
+            raise ValueError("features must be finite")
+        if arrays["paths"].ndim != 1 or arrays["weights_sha256"].ndim:
+            raise ValueError("paths must be a row of texts, weights_sha256 one text")
         return cls(
-            features=np.asarray(column.flatten(), np.float32).reshape(-1, width),
-            paths=tuple(table.column("path").to_pylist()),
-            face_index=np.asarray(table.column("face_index"), np.int64),
-            boxes=np.stack([np.asarray(table.column(edge), np.float32) for edge in _EDGES], 1),
-            weights_sha256=(table.schema.metadata or {})[b"weights_sha256"].decode(),
+            features=features,
+            paths=tuple(map(str, arrays["paths"])),
+            face_index=arrays["face_index"].astype(np.int64),
+            boxes=arrays["boxes"].astype(np.float32),
+            weights_sha256=str(arrays["weights_sha256"]),
         )
 
 
@@ -186,6 +218,10 @@ def nearest(
     Returns indices into `features` (Q, min(k, N)) and cosine similarities, −1…1, of the same
     shape. Equal similarities keep their order. A query from `features` finds itself first.
     Raises InputError: wrong shapes, values that are not finite, k below 1.
+
+    >>> places, similar = nearest(np.eye(3), [[0.6, 0.8, 0.0]], k=2)
+    >>> places.tolist(), similar.round(2).tolist()
+    ([[1, 0]], [[0.800000..., 0.600000...]])
     """
     vectors, asked = np.asarray(features, np.float32), np.asarray(queries, np.float32)
     if vectors.ndim != 2 or asked.ndim != 2 or vectors.shape[1] != asked.shape[1]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pcnn.devices import own_settings
 from pcnn.errors import InputError, WeightsError
-from pcnn.weights.files import WeightsFile, write
+from pcnn.weights.files import WeightsFile, name_of_sha256, write
 from pcnn.weights.kinds import HEAD
 from pcnn.weights.schema import shown
 
@@ -39,6 +40,11 @@ class Head:
     bias: (labels,) float32. weights_sha256: of the weights whose embeddings it was fitted on.
         Embeddings of other weights do not fit.
     Raises InputError: shapes do not fit together, fewer than two labels, or a repeated label.
+
+    >>> matrix = np.eye(2, 256, dtype=np.float32)
+    >>> head = Head(("no", "yes"), matrix, np.zeros(2, np.float32), recognizer.weights_sha256)
+    >>> head.predict(matrix)
+    ['no', 'yes']
     """
 
     labels: tuple[str, ...]
@@ -79,7 +85,7 @@ class Head:
         Raises InputError: wrong shapes or values, a single label, or scikit-learn is missing (it
             is part of `pip install 'pcnn[train]'`).
         """
-        examples = _check_features("Head.fit", features)
+        examples = check_features("Head.fit", features)
         names = tuple(sorted(set(labels)))
         if len(labels) != len(examples):
             raise InputError(f"Head.fit: labels must be {len(examples)}, got {len(labels)}")
@@ -119,7 +125,7 @@ class Head:
 
         Raises InputError: another D, values that are not finite.
         """
-        vectors = _check_features("Head.predict_proba", features, self.size)
+        vectors = check_features("Head.predict_proba", features, self.size)
         logits = vectors @ self.matrix.T + self.bias
         return torch.from_numpy(logits).softmax(1).numpy()
 
@@ -163,16 +169,35 @@ class Head:
             weights_sha256=metadata["weights_sha256"],
         )
 
+    def sharpened(self, temperature: float) -> Head:
+        """The head whose logits are divided by `temperature`, above 0; below 1 it is surer."""
+        return dataclasses.replace(
+            self,
+            matrix=(self.matrix / temperature).astype(np.float32),
+            bias=(self.bias / temperature).astype(np.float32),
+        )
+
     def check_weights(self, sha256: str, name: str) -> None:
         """Raise WeightsError unless the head was fitted on embeddings of these weights.
 
         name: the head's name in the message.
         """
-        if sha256 != self.weights_sha256:
-            raise WeightsError(
-                f"{name}: fitted on embeddings of weights {self.weights_sha256[:8]}, got weights "
-                f"{sha256[:8]}: use the first weights, or fit the head again with the second"
-            )
+        check_fitted_on(self.weights_sha256, sha256, name)
+
+
+def check_fitted_on(fitted_on: str, sha256: str, name: str) -> None:
+    """Raise WeightsError unless both hashes are equal.
+
+    fitted_on: SHA-256 of the weights of a head. sha256: of the weights in use.
+    name: the head's name in the message.
+    """
+    if sha256 != fitted_on:
+        packaged = name_of_sha256(fitted_on)
+        first = f"weights={packaged!r}" if packaged else "the first weights"
+        raise WeightsError(
+            f"{name}: fitted on embeddings of weights {fitted_on[:8]}, got weights {sha256[:8]}: "
+            f"use {first}, or fit the head again with the second"
+        )
 
 
 def _means(examples: NDArray[np.float64], places: NDArray[np.int64]) -> _Linear:
@@ -208,7 +233,7 @@ def _logistic(
     return slopes, offsets
 
 
-def _check_features(function: str, features: ArrayLike, size: int | None = None) -> Vectors:
+def check_features(function: str, features: ArrayLike, size: int | None = None) -> Vectors:
     """The features as (N, D) float32. Raises InputError: another shape, NaN or infinity."""
     vectors = np.asarray(features, np.float32)
     wanted = "D" if size is None else size

@@ -48,8 +48,8 @@ class Crop(NamedTuple):
 
 
 def _span(begin: float, end: float, length: int) -> slice:
-    first = min(max(round(begin * length), 0), length - 1)
-    return slice(first, max(first + 1, min(round(end * length), length)))
+    first = round(min(max(begin * length, 0), length - 1))
+    return slice(first, max(first + 1, round(min(end * length, length))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +91,12 @@ def read_triplets(path: str | Path, *, min_agreement: float = _AGREEMENT) -> Tri
     Raises InputError: the file cannot be read, a line has another form, or no triplet is left.
     Source: Vemulapalli and Agarwala, A Compact Embedding for Facial Expression Similarity, CVPR
     2019.
+
+    >>> faces = [f"http://host/{name}.jpg,0,1,0,1" for name in "abc"]
+    >>> line = ",".join((*faces, "ONE_CLASS_TRIPLET", "ann,3", "ben,3", "cid,1"))
+    >>> _ = Path("triplets.csv").write_text(line)
+    >>> read_triplets("triplets.csv").odd.tolist()
+    [2]
     """
     places: dict[Crop, int] = {}
     members, odd, agreement, kinds = [], [], [], []
@@ -145,9 +151,10 @@ def _parse(line: Sequence[str]) -> tuple[list[Crop], str, Counter[int]]:
     for start in range(0, _KIND, _CROP_COLUMNS):
         url, *edges = fields[start : start + _CROP_COLUMNS]
         left, right, top, bottom = map(float, edges)
-        if not (left < right and top < bottom):
+        if not (left < right and top < bottom and np.isfinite((left, right, top, bottom)).all()):
             raise ValueError(f"a face must lie left < right, top < bottom, got {edges}")
         crops.append(Crop(url, left, right, top, bottom))
+        crops[-1].file_name  # noqa: B018 - a ValueError for what is no URL
     if fields[_KIND] not in _KINDS:
         raise ValueError(f"the kind must be one of {', '.join(_KINDS)}, got {fields[_KIND]!r}")
     answers = fields[_KIND + 2 :: 2]
@@ -169,6 +176,11 @@ def embed_triplets(
     Returns (crops, D). Rows of missing or unreadable pictures are NaN; `triplet_accuracy`
     ignores them. Shows its progress on a terminal.
     Raises InputError: no picture can be used.
+
+    >>> face = "http://host/astronaut.png,0.3,0.6,0.1,0.4"
+    >>> _ = Path("one.csv").write_text(f"{face},{face},{face},ONE_CLASS_TRIPLET,ann,1")
+    >>> embed_triplets(read_triplets("one.csv"), "docs/images", recognizer.embed_crops).shape
+    (1, 256)
     """
     files = {path.name: path for path in sorted(Path(folder).rglob("*")) if path.is_file()}
     by_file: dict[str, list[int]] = defaultdict(list)
@@ -206,6 +218,10 @@ def triplet_accuracy(
     bootstrap: number of resamplings of the triplets, for the interval; 0 gives NaN. seed: of the
         resamplings. The interval ignores that triplets may share faces.
     Raises InputError: wrong shapes or values, or no triplet is left.
+
+    >>> features = [[0.0], [0.1], [5.0]]
+    >>> triplet_accuracy(features, members=[[0, 1, 2]], odd=[2]).accuracy
+    1.0
     """
     vectors = np.asarray(features, np.float64)
     rows, strangers = np.asarray(members), np.asarray(odd)

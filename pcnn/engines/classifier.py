@@ -22,6 +22,13 @@ from pcnn.engines.folding import split_head
 from pcnn.engines.separable import fuse_blocks
 from pcnn.engines.trunks import Scratch, Size, Stage, Step, Trunks, empty, empty_rows
 from pcnn.errors import InputError
+from pcnn.networks.ensemble import (
+    Ensemble,
+    ExpressionNetwork,
+    first_regions,
+    join_embeddings,
+    mean_logits,
+)
 from pcnn.networks.pcnn import PCNN, FaceNet
 from pcnn.networks.regions import REGIONS, VIEWS
 from pcnn.networks.trunk import Trunk
@@ -46,10 +53,13 @@ class PreparedClassifier(Protocol):
         """
 
     def embed_views(self, views: _Views) -> Tensor:
-        """The embeddings (B, 8 · width) from which the logits are computed: pooled stage-4 maps."""
+        """The embeddings (B, D), from which the logits are computed: pooled stage-4 maps.
+
+        For an ensemble those of its networks side by side, each of unit norm.
+        """
 
 
-def prepare(network: PCNN | FaceNet, dtype: torch.dtype | None = None) -> PreparedClassifier:
+def prepare(network: ExpressionNetwork, dtype: torch.dtype | None = None) -> PreparedClassifier:
     """Prepare a network for inference on its device. The weights are copied.
 
     dtype: the type of the arithmetic; None means the type of the weights. Views and answers keep
@@ -58,6 +68,8 @@ def prepare(network: PCNN | FaceNet, dtype: torch.dtype | None = None) -> Prepar
     """
     if network.training:
         raise InputError("prepare: network must be in eval mode; call its eval()")
+    if isinstance(network, Ensemble):
+        return _PreparedEnsemble(network, dtype)
     with torch.no_grad():
         weight = next(network.parameters())
         dtype = dtype or weight.dtype
@@ -102,6 +114,28 @@ def _folded_pass(
     else:
         pooled, regions = body.forward_views(views)
     return [found.to(given) for found in (pooled, head(pooled), *regions.values())]
+
+
+class _PreparedEnsemble:
+    """Each network prepared on its own."""
+
+    def __init__(self, ensemble: Ensemble, dtype: torch.dtype | None) -> None:
+        self._networks = [prepare(own, dtype) for own in ensemble.networks]  # type: ignore[arg-type]
+        self._inputs, self._members = ensemble.inputs, ensemble.members
+
+    def forward_views(self, views: _Views) -> tuple[Tensor, Mapping[str, Tensor]]:
+        answers = [network.forward_views(own) for network, own in self._each(views[0])]
+        shown = first_regions([own for _, own in answers])
+        return mean_logits([logits for logits, _ in answers], self._members), shown
+
+    def embed_views(self, views: _Views) -> Tensor:
+        return join_embeddings([network.embed_views(own) for network, own in self._each(views[0])])
+
+    def _each(self, face: Tensor) -> list[tuple[PreparedClassifier, list[Tensor]]]:
+        """Each network with its own views."""
+        with torch.no_grad():
+            views = [own(face) for own in self._inputs]
+        return list(zip(self._networks, views, strict=True))
 
 
 class _Program:

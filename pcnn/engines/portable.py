@@ -7,6 +7,7 @@ PyTorch definitions (`ops.reference`). So a graph runs without pcnn.
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,9 +21,15 @@ from torch.export import Dim, ExportedProgram
 from pcnn.devices import own_settings
 from pcnn.engines.detector import merge_heads
 from pcnn.engines.folding import split_head
+from pcnn.networks.ensemble import (
+    Ensemble,
+    ExpressionNetwork,
+    first_regions,
+    join_embeddings,
+    mean_logits,
+)
 from pcnn.networks.interaction import Interaction
 from pcnn.networks.pcnn import PCNN, FaceNet
-from pcnn.networks.regions import VIEWS
 from pcnn.networks.retinaface import ANCHORS_PER_CELL, RetinaFace
 from pcnn.ops import reference
 from pcnn.weights.detector import DetectorSettings
@@ -79,30 +86,66 @@ class ViewsGraph(Graph):
     """A classifier that starts from views, as `Recognizer` uses it.
 
     Inputs: the network's views, each (B, C, height, width), normalised.
-    Outputs: logits (B, classes); embedding (B, 8 · width), not normalised, from which the logits
-    are computed; for a PCNN also region_logits (B, 5, classes).
+    Outputs: logits (B, classes); embedding (B, D), see PreparedClassifier.embed_views; if the
+    network has regions, also region_logits (B, 5, classes).
     dtype: the type of the arithmetic; inputs and outputs are float32.
     """
 
     @own_settings()
-    def __init__(self, network: PCNN | FaceNet, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, network: ExpressionNetwork, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        config, self._dtype = network.config, dtype
-        body, head = split_head(network)
-        self.network, self.head = body.to(dtype), head.to(dtype)
-        self.inputs, self.outputs = VIEWS[:1], ("logits", "embedding")
-        if isinstance(self.network, PCNN):
-            self.inputs, self.outputs = VIEWS, ("logits", "embedding", "region_logits")
-            self.network.interaction = _PlainInteraction(self.network.interaction)  # type: ignore[assignment]
-        device = next(network.parameters()).device
+        self.network: nn.Module = (
+            _PlainEnsemble(network, dtype)
+            if isinstance(network, Ensemble)
+            else _Plain(network, dtype)
+        )
+        self.inputs, self.outputs = network.views, ("logits", "embedding")
+        if network.regions:
+            self.outputs = "logits", "embedding", "region_logits"
+        config, device = network.config, next(network.parameters()).device
         face = torch.zeros(2, config.channels, config.size, config.size, device=device)
-        self.example = tuple(view.contiguous() for view in network.cut(face)[: len(self.inputs)])
+        self.example = tuple(view.contiguous() for view in network.cut(face))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The outputs for the inputs that the class describes."""
-        pooled, regions = self.network.forward_views([view.to(self._dtype) for view in inputs])
+        logits, pooled, regions = self.network(inputs)
         own = [torch.stack(tuple(regions.values()), 1)] if regions else []
-        return tuple(found.float() for found in (self.head(pooled), pooled, *own))
+        return (logits, pooled, *own)
+
+
+class _Plain(nn.Module):
+    """A network of PyTorch's own operations, with folded norms."""
+
+    def __init__(self, network: PCNN | FaceNet, dtype: torch.dtype) -> None:
+        super().__init__()
+        body, head = split_head(network)
+        self._body, self._head, self._dtype = body.to(dtype), head.to(dtype), dtype
+        if isinstance(body, PCNN):
+            body.interaction = _PlainInteraction(body.interaction)  # type: ignore[assignment]
+
+    def forward(self, views: Sequence[Tensor]) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
+        """Logits, embeddings and each region's logits of views, in float32."""
+        pooled, regions = self._body.forward_views([view.to(self._dtype) for view in views])
+        own = {name: found.float() for name, found in regions.items()}
+        return self._head(pooled).float(), pooled.float(), own
+
+
+class _PlainEnsemble(nn.Module):
+    """As _Plain, for an ensemble."""
+
+    def __init__(self, ensemble: Ensemble, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._inputs, self._members = copy.deepcopy(ensemble.inputs), ensemble.members
+        self._networks = nn.ModuleList(_Plain(own, dtype) for own in ensemble.networks)  # type: ignore[arg-type]
+        # A file that is kept for the graph depends on every value of its state.
+        settings = torch.tensor([[one.share, one.temperature] for one in ensemble.members])
+        self.register_buffer("settings", settings)
+
+    def forward(self, views: Sequence[Tensor]) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
+        """As _Plain.forward."""
+        pairs = zip(self._networks, self._inputs, strict=True)
+        logits, pooled, regions = zip(*(own(cut(views[0])) for own, cut in pairs), strict=True)
+        return mean_logits(logits, self._members), join_embeddings(pooled), first_regions(regions)
 
 
 class LevelsGraph(Graph):

@@ -50,6 +50,9 @@ def choose_engine(engine: str, device: torch.device) -> str:
     """The requested engine, one of ENGINES; "auto" means the quickest installed one.
 
     Raises InputError: the engine is unknown, not installed, or cannot use the GPU.
+
+    >>> choose_engine("torch", torch.device("cpu"))
+    'torch'
     """
     if engine == "auto":
         return next(iter(installed()), "torch") if device.type == "cpu" else "torch"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pcnn.errors import InputError
 from pcnn.evaluation.scores import Scores
@@ -94,6 +96,28 @@ def draw_coverage(scores: Scores, picture: Path) -> None:
         ylim=(0, 1.1 * max(100 * float(scores.risks[-1]), 1)),
     )
     axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(picture)
+
+
+def draw_agreement(
+    labels: NDArray[np.float64],
+    answers: NDArray[np.float64],
+    names: Sequence[str],
+    picture: Path,
+) -> None:
+    """Draw predicted numbers over the labels, a chart for each name.
+
+    labels, answers: (N, names). picture: the PNG to write.
+    Raises InputError: matplotlib is not installed.
+    """
+    figure = _figure(3.6 * len(names), 3.8)
+    charts = figure.subplots(1, len(names), squeeze=False)[0]
+    for axes, name, known, answered in zip(charts, names, labels.T, answers.T, strict=True):
+        ends = (min(known.min(), answered.min()), max(known.max(), answered.max()))
+        axes.plot(ends, ends, "--", color=_GREY)
+        axes.plot(known, answered, ".", color=_BLUE, alpha=0.6, ms=5, mec="none")
+        axes.set(xlabel=f"{name}, label", ylabel="answer", aspect="equal")
+        axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(picture)
 
 

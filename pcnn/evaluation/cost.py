@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from pcnn.devices import own_settings
-from pcnn.networks.pcnn import PCNN, FaceNet
+from pcnn.networks.ensemble import ExpressionNetwork
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Cost:
 
 @own_settings()
 @torch.no_grad()
-def measure_cost(network: PCNN | FaceNet, *, runs: int = 20) -> Cost:
+def measure_cost(network: ExpressionNetwork, *, runs: int = 20) -> Cost:
     """Measure the cost of a face on the network's device, without cropping.
 
     runs: timed passes, after three untimed ones; 0 leaves out the latency.
@@ -59,7 +59,7 @@ def measure_cost(network: PCNN | FaceNet, *, runs: int = 20) -> Cost:
     )
 
 
-def _timed(network: PCNN | FaceNet, face: Tensor) -> float:
+def _timed(network: ExpressionNetwork, face: Tensor) -> float:
     """Seconds of one forward pass."""
     began = time.perf_counter()
     network(face)

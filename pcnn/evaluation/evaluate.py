@@ -17,7 +17,7 @@ from pcnn.evaluation.logits import predict_logits
 from pcnn.evaluation.scores import Scores, score
 from pcnn.faces.alignment import suited_faces
 from pcnn.faces.detector import FaceDetector
-from pcnn.networks.pcnn import PCNN, FaceNet
+from pcnn.networks.ensemble import ExpressionNetwork
 from pcnn.terminal import track
 from pcnn.weights.expression import ExpressionWeights
 from pcnn.weights.files import DEFAULT_DETECTOR
@@ -148,7 +148,7 @@ def match_classes(faces: FaceSet, classes: Sequence[str]) -> Common:
 
 
 def _logits(
-    network: PCNN | FaceNet, faces: Tensor, native_size: int, batch: int, mirror: bool
+    network: ExpressionNetwork, faces: Tensor, native_size: int, batch: int, mirror: bool
 ) -> tuple[Tensor, Tensor]:
     """Logits (N, classes) without and with mirror images; if not `mirror`, both are the same."""
     parts: list[list[Tensor]] = []

@@ -7,14 +7,14 @@ from torch import Tensor
 
 from pcnn.devices import own_settings
 from pcnn.faces.views import network_views
+from pcnn.networks.ensemble import ExpressionNetwork
 from pcnn.networks.mirror import read_both
-from pcnn.networks.pcnn import PCNN, FaceNet
 
 
 @own_settings()
 @torch.no_grad()
 def predict_logits(
-    network: PCNN | FaceNet,
+    network: ExpressionNetwork,
     faces: Tensor,
     *,
     batch: int = 128,

@@ -20,16 +20,17 @@ def accuracy(logits: Tensor, votes: Tensor) -> float:
 
 
 @own_settings()
-def fit_temperature(logits: Tensor, votes: Tensor) -> float:
+def fit_temperature(logits: Tensor, votes: Tensor, *, doubt: float = 0.0) -> float:
     """The T that minimises the cross-entropy of softmax(logits / T) with the majority labels.
 
-    logits, votes: (N, classes), N ≥ 1. The loss is convex in 1 / T, so a ternary search in
-    0.05…20 finds its minimum. Source: Guo et al. 2017, On Calibration of Modern Neural Networks.
+    logits, votes: (N, classes), N ≥ 1. doubt: 0…1, the share of each label that is spread evenly
+    over all classes. The loss is convex in 1 / T, so a ternary search in 0.05…20 finds its
+    minimum. Source: Guo et al. 2017, On Calibration of Modern Neural Networks.
     """
     labels = votes.argmax(1)
 
     def loss(inverse: float) -> float:
-        return float(F.cross_entropy(logits.double() * inverse, labels))
+        return float(F.cross_entropy(logits.double() * inverse, labels, label_smoothing=doubt))
 
     low, high = 0.05, 20.0
     for _ in range(80):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -98,13 +98,14 @@ class Scores:
 
 
 @own_settings()
-def score(
+def score(  # noqa: PLR0913 - what is scored, and how intervals are drawn
     probabilities: Tensor,
     labels: Tensor,
     classes: Sequence[str],
     *,
     bootstrap: int = 2000,
     seed: int = 0,
+    groups: Sequence[str] | None = None,
 ) -> Scores:
     """Score calibrated probabilities against labels, with scikit-learn's measures where they exist.
 
@@ -112,6 +113,7 @@ def score(
     classes: K ≥ 2 names. Macro averages ignore classes without faces.
     bootstrap: number of resamplings of N faces with replacement. The 95 % intervals are
         percentiles of their scores (Efron 1979). 0: no intervals. seed: of the resamplings.
+    groups: N names of groups, such as people, that are resampled whole; None resamples faces.
     Raises InputError: wrong shapes, NaN, or scikit-learn is not installed.
     """
     check_shape("score", "probabilities", probabilities, (None, len(classes)))
@@ -123,7 +125,8 @@ def score(
     probabilities = probabilities.double()
     probabilities = probabilities / probabilities.sum(1, keepdim=True)  # float32 is not exact
     values = _by_scikit_learn(probabilities, labels)
-    low, high = _intervals(probabilities, labels, rounds=bootstrap, seed=seed)
+    draws = resamplings(len(labels), groups, rounds=bootstrap, seed=seed)
+    low, high = _intervals(probabilities, labels, draws)
 
     def estimate(place: int, value: float) -> Estimate:
         return Estimate(float(value), float(low[place]), float(high[place]))
@@ -184,19 +187,35 @@ def _by_scikit_learn(probabilities: Tensor, labels: Tensor) -> _Values:
     return _Values(overall, precision, recall, f1, confusion)
 
 
+def resamplings(
+    count: int, groups: Sequence[str] | None = None, *, rounds: int, seed: int
+) -> Iterator[NDArray[np.int64]]:
+    """Indices of `rounds` resamplings of 0…count − 1 with replacement (Efron 1979).
+
+    groups: `count` names; groups are resampled whole. None resamples single ones.
+    """
+    draw = np.random.default_rng(seed)
+    if groups is None or len(set(groups)) == count:
+        for _ in range(rounds):
+            yield draw.integers(0, count, count)
+        return
+    _, member = np.unique(np.array(groups), return_inverse=True)
+    members = [np.flatnonzero(member == group) for group in range(member.max() + 1)]
+    for _ in range(rounds):
+        drawn = draw.integers(0, len(members), len(members))
+        yield np.concatenate([members[group] for group in drawn])
+
+
 def _intervals(
-    probabilities: Tensor, labels: Tensor, *, rounds: int, seed: int
+    probabilities: Tensor, labels: Tensor, draws: Iterable[NDArray[np.int64]]
 ) -> NDArray[np.float64]:
     """(2, ·): the 2.5th and 97.5th percentiles of `_summary` over resampled faces."""
-    draw = np.random.default_rng(seed)
-    count, classes = probabilities.shape
-    found = np.full((rounds, len(OVERALL) + 2 * classes), math.nan)
-    for row in found:
-        chosen = torch.from_numpy(draw.integers(0, count, count))
-        row[:] = _summary(probabilities[chosen], labels[chosen])
+    classes = probabilities.shape[1]
+    rows = [_summary(probabilities[chosen], labels[chosen]) for chosen in draws]
+    found = np.array(rows).reshape(len(rows), len(OVERALL) + 2 * classes)
     bounds = np.full((2, found.shape[1]), math.nan)
     some = ~np.isnan(found).all(0)  # a class may be absent from all rounds
-    if rounds:
+    if rows:
         bounds[:, some] = np.nanpercentile(found[:, some], [2.5, 97.5], axis=0)
     return bounds
 

@@ -19,8 +19,9 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from torch import Tensor
 
+from pcnn.arrays import read_arrays
 from pcnn.devices import own_settings
-from pcnn.disk import cache_folder, whole_file
+from pcnn.disk import cache_folder, kept_if_possible
 from pcnn.errors import InputError
 from pcnn.faces.detector import Detector, FaceDetector
 from pcnn.faces.geometry import face_transforms, picture_transforms
@@ -95,12 +96,13 @@ def dataset_landmarks(faces: Tensor, detector: FaceDetector) -> _Points:
 
     faces: see align_faces.
     Results are kept in the cache folder, for each data set and detector. Results of a custom
-    detector object are not kept.
+    detector object are not kept. A damaged file of the cache is replaced. If the cache cannot be
+    written, a warning says so.
     """
     kept = landmarks_file(faces, detector)
-    if kept is not None and kept.is_file():
-        found: _Points = np.load(kept)
-        return found
+    known = None if kept is None else _kept_landmarks(kept, len(faces))
+    if known is not None:
+        return known
     grey = faces.dim() == 3
     places = np.full((len(faces), 5, 2), np.nan, np.float32)
     at = 0
@@ -111,10 +113,20 @@ def dataset_landmarks(faces: Tensor, detector: FaceDetector) -> _Points:
                 places[at] = points
             at += 1
     if kept is not None:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(kept) as temporary:
+        with kept_if_possible(kept) as temporary:
             np.save(temporary, places)
     return places
+
+
+def _kept_landmarks(path: Path, count: int) -> _Points | None:
+    """The landmarks of `count` faces in a file of the cache; None without a sound one."""
+    try:
+        found = read_arrays(path).get("")
+    except InputError:
+        return None
+    if found is None or found.dtype != np.float32 or found.shape != (count, 5, 2):
+        return None
+    return found
 
 
 @own_settings()

@@ -14,7 +14,8 @@ from pcnn.faces.geometry import picture_transforms
 from pcnn.faces.light import even_light, readable
 from pcnn.faces.resampling import resample, to_planes
 from pcnn.faces.shrinking import Source, shrink_face
-from pcnn.networks.pcnn import PCNN, FaceNet, ModelConfig, normalise
+from pcnn.networks.ensemble import ExpressionNetwork
+from pcnn.networks.pcnn import ModelConfig, normalise
 from pcnn.networks.regions import VIEWS
 from pcnn.networks.saliency import weigh
 from pcnn.ops import crop_regions
@@ -69,12 +70,12 @@ def cut_views(  # noqa: PLR0913
 
 
 @own_settings()
-def face_views(network: PCNN | FaceNet, faces: Tensor, native_size: int) -> list[Tensor]:
+def face_views(network: ExpressionNetwork, faces: Tensor, native_size: int) -> list[Tensor]:
     """The views of cut-out faces, as in `Recognizer.predict_crops`.
 
     faces: (N, H, W) grey or (N, H, W, 3) RGB, uint8, N ≥ 1.
     native_size: see ExpressionWeights. Returns the views in the order of VIEWS, each
-    (N, C, h, w), normalised, on the network's device; for a FaceNet only the face.
+    (N, C, h, w), normalised, on the network's device; without regions only the face.
     """
     config = network.config
     height, width = faces.shape[1:3]
@@ -86,14 +87,16 @@ def face_views(network: PCNN | FaceNet, faces: Tensor, native_size: int) -> list
         config,
         native_size=native_size,
         device=next(network.parameters()).device,
-        names=VIEWS if isinstance(network, PCNN) else VIEWS[:1],
+        names=network.views,
     )
 
 
-def network_views(network: PCNN | FaceNet, faces: Tensor, native_size: int | None) -> list[Tensor]:
+def network_views(
+    network: ExpressionNetwork, faces: Tensor, native_size: int | None
+) -> list[Tensor]:
     """The views of a FaceSet's faces, each (B, C, h, w), normalised.
 
-    Six views in the order of VIEWS; only the whole face for a FaceNet.
+    The views that the network takes, in the order of VIEWS.
     native_size: as in face_views; None takes the views of training.
     """
     config = network.config

@@ -83,6 +83,9 @@ def load_image(source: ImageSource, *, bgr: bool = False, name: str = "image") -
         form is not copied, so the result shares its memory.
     Raises InputError: the source is missing, unreadable, damaged, of an unsupported kind, without
         pixels, or has more than MAX_PIXELS.
+
+    >>> load_image("docs/images/astronaut.png").shape
+    (512, 512, 3)
     """
     if isinstance(source, (str, os.PathLike)):
         return _load_file(os.fspath(source))

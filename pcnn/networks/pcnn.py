@@ -81,6 +81,9 @@ class FaceNet(nn.Module):
     initialised: as for PCNN.
     """
 
+    views: tuple[str, ...] = VIEWS[:1]
+    regions: tuple[str, ...] = ()
+
     def __init__(self, config: ModelConfig, *, initialised: bool = True) -> None:
         super().__init__()
         self.config = config
@@ -90,6 +93,11 @@ class FaceNet(nn.Module):
         self.head = nn.Linear(backbone.features * config.width, len(config.classes))
         if initialised:
             initialise(self)
+
+    @property
+    def embedding_size(self) -> int:
+        """The number of values of a face's embedding."""
+        return self.config.features
 
     def forward(self, face: Tensor) -> Tensor:
         """Logits (B, classes) of faces (B, channels, S, S), normalised."""
@@ -109,11 +117,16 @@ class FaceNet(nn.Module):
         return self(views[0]), {}
 
     def start_from(self, network: FaceNet | PCNN) -> None:
-        """Copy another FaceNet's weights. Raises InputError: a network of another shape."""
+        """Copy another FaceNet's weights; those of the head for classes that both have.
+
+        Raises InputError: a network of another shape.
+        """
         _check_alike("FaceNet.start_from", self.config, network.config)
         if not isinstance(network, FaceNet):
             raise InputError("FaceNet.start_from: network must be a FaceNet, got a PCNN")
-        self.load_state_dict(network.state_dict())
+        self.trunk.load_state_dict(network.trunk.state_dict())
+        self.layer4.load_state_dict(network.layer4.state_dict())
+        _carry_over(self.head, network.head, self.config, network.config)
 
 
 class PCNN(nn.Module):
@@ -124,6 +137,9 @@ class PCNN(nn.Module):
     both are added. The spatial transformer and the expression head share one stage 4.
     initialised: False leaves the convolutions' weights undefined, for a state dict to fill.
     """
+
+    views: tuple[str, ...] = VIEWS
+    regions: tuple[str, ...] = REGIONS
 
     def __init__(self, config: ModelConfig, *, initialised: bool = True) -> None:
         super().__init__()
@@ -142,6 +158,11 @@ class PCNN(nn.Module):
         )
         if initialised:
             initialise(self)
+
+    @property
+    def embedding_size(self) -> int:
+        """The number of values of a face's embedding."""
+        return self.config.features
 
     def forward(self, face: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and region logits of whole faces.
@@ -199,20 +220,27 @@ class PCNN(nn.Module):
         """Copy a pretrained network's weights into this one.
 
         A FaceNet is copied to every trunk, stage 4 and the expression head. A PCNN is copied
-        completely, except for the registration's first layer if the face sizes differ.
-        Raises InputError: other classes, another width, backbone or number of input channels.
+        completely, except for the registration's first layer if the face sizes differ. Of the
+        heads, the weights for classes that both have are copied; those for others stay new.
+        Raises InputError: another width, backbone or number of input channels.
         """
         _check_alike("PCNN.start_from", self.config, network.config)
         if isinstance(network, PCNN):
-            state = network.state_dict()
             ours = self.state_dict()
-            fitting = {name: v for name, v in state.items() if v.shape == ours[name].shape}
+            fitting = {
+                name: value
+                for name, value in network.state_dict().items()
+                if "head" not in name.split(".")[0] and value.shape == ours[name].shape
+            }
             self.load_state_dict({**ours, **fitting})
+            for name, head in self.region_heads.items():
+                _carry_over(head, network.region_heads[name], self.config, network.config)
+            _carry_over(self.expression_head, network.expression_head, self.config, network.config)
             return
         for trunk in self.trunks.values():
             trunk.load_state_dict(network.trunk.state_dict())
         self.layer4.load_state_dict(network.layer4.state_dict())
-        self.expression_head.load_state_dict(network.head.state_dict())
+        _carry_over(self.expression_head, network.head, self.config, network.config)
 
 
 class Heads(nn.Module):
@@ -304,11 +332,22 @@ def pull(network: nn.Module, other: nn.Module, share: float) -> None:
 
 
 def _check_alike(function: str, ours: ModelConfig, theirs: ModelConfig) -> None:
-    for name in ("classes", "width", "channels", "backbone"):
+    for name in ("width", "channels", "backbone"):
         if getattr(ours, name) != getattr(theirs, name):
             raise InputError(
-                f"{function}: {name} must be {getattr(ours, name)}, got {getattr(theirs, name)}"
+                f"{function}: {name} must be that of the weights to start from, "
+                f"{getattr(theirs, name)}, got {getattr(ours, name)}"
             )
+
+
+@torch.no_grad()
+def _carry_over(head: nn.Module, other: nn.Module, ours: ModelConfig, theirs: ModelConfig) -> None:
+    """Copy the weights of another linear head for the classes that both have."""
+    for row, name in enumerate(ours.classes):
+        if name in theirs.classes:
+            at = theirs.classes.index(name)
+            head.weight[row] = other.weight[at]  # type: ignore[operator, index]
+            head.bias[row] = other.bias[at]  # type: ignore[operator, index]
 
 
 def normalise(faces: Tensor, config: ModelConfig) -> Tensor:

@@ -46,6 +46,12 @@ def crop_regions(  # noqa: PLR0913
     Positions outside the image take its nearest edge pixel. If a view reduces the image, k × k
     bilinear samples are averaged to avoid aliasing, k = ceil(scale · footprint).
     Raises InputError: wrong shape, dtype, device or value.
+
+    >>> image = torch.full((8, 8, 3), 255, dtype=torch.uint8)
+    >>> same_place = torch.eye(2, 3)[None, None]  # (F, V, 2, 3): one face, one view
+    >>> [view] = crop_regions(image, same_place, [(4, 4)], mean=[0.5], std=[0.5])
+    >>> view.shape, round(view.mean().item(), 4)
+    (torch.Size([1, 1, 4, 4]), 1.0)
     """
     check_shape("crop_regions", "image", image, (None, None, 3))
     check_shape("crop_regions", "transforms", transforms, (None, len(sizes), 2, 3))
@@ -91,6 +97,10 @@ def stitch_regions(regions: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     Returns (B, C, H, W), channels-last if the mouth is; B = 0 gives an empty one.
     Raises InputError: wrong number, shape, dtype or device.
     Source: Tian et al. 2025, multi-domain interaction.
+
+    >>> regions = [torch.ones(1, 8, 3, 3)] * 4 + [torch.ones(1, 8, 2, 6)]
+    >>> stitch_regions(regions, (6, 6)).shape
+    torch.Size([1, 8, 6, 6])
     """
     if not _stitchable(regions, size):
         _refuse_regions(regions, size)
@@ -109,6 +119,10 @@ def warp_add(stitched: Tensor, theta: Tensor, face: Tensor) -> Tensor:
         undefined positions give NaN.
     Raises InputError: wrong shape, dtype or device.
     Source: Tian et al. 2025, multi-domain interaction (spatial transformer).
+
+    >>> stitched, face = torch.ones(1, 8, 6, 6), torch.full((1, 8, 6, 6), 2.0)
+    >>> warp_add(stitched, torch.eye(2, 3)[None], face).mean()
+    tensor(3.)
     """
     if not _warpable(stitched, theta, face):
         _refuse_maps(stitched, theta, face)
@@ -117,7 +131,11 @@ def warp_add(stitched: Tensor, theta: Tensor, face: Tensor) -> Tensor:
 
 
 def describe() -> list[tuple[str, str]]:
-    """The implementation of each op and its reason: (op, text) pairs for `pcnn-predict --info`."""
+    """The implementation of each op and its reason: (op, text) pairs for `pcnn-predict --info`.
+
+    >>> [op for op, text in describe()]
+    ['crop_regions', 'stitch_regions', 'warp_add']
+    """
     text = native.describe()
     return [(name, text) for name in __all__ if name != "describe"]
 

@@ -1,23 +1,69 @@
-"""Checks of the numbers and names that a recognizer is made of."""
+"""The choices of a Recognizer: their checks, its head, and the weights that fit the head."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import torch
+
+from pcnn.embeddings.heads import Head
+from pcnn.embeddings.values import ValueHead, load_head
 from pcnn.errors import InputError
-from pcnn.weights.expression import PRIORS
+from pcnn.faces.detector import Detector, FaceDetector, OneAtATime
+from pcnn.weights.expression import PRIORS, ExpressionWeights, load_expression
+from pcnn.weights.files import DEFAULT_DETECTOR, DEFAULT_WEIGHTS, name_of_sha256
 
 
-def check_choices(
-    batch_size: int, min_confidence: float, prior: str, *, head: bool, labels: str | None
-) -> None:
-    """Raise InputError, naming the argument of Recognizer, for an invalid one.
-
-    head: there is a head of one's own.
-    """
+def check_choices(batch_size: int, min_confidence: float, prior: str) -> None:
+    """Raise InputError unless these arguments of Recognizer are in their ranges."""
     if batch_size < 1:
         raise InputError(f"Recognizer: batch_size must be at least 1, got {batch_size}")
     if not 0 <= min_confidence <= 1:
         raise InputError(f"Recognizer: min_confidence must lie in 0…1, got {min_confidence}")
     if prior not in PRIORS:
         raise InputError(f"Recognizer: prior must be {' or '.join(PRIORS)}, got {prior!r}")
-    if head and (labels is not None or prior != "data"):
+
+
+def chosen_head(
+    head: Head | ValueHead | str | Path | None, labels: str | None, prior: str
+) -> Head | ValueHead | None:
+    """The head, read if it is a file; None without one.
+
+    Raises InputError: `labels` or `prior` beside a head that has its own labels.
+    Raises WeightsError: as Head.load.
+    """
+    own = load_head(head) if isinstance(head, (str, Path)) else head
+    if isinstance(own, Head) and (labels is not None or prior != "data"):
         raise InputError("Recognizer: a head has its own labels: omit labels= and prior=")
+    return own
+
+
+def chosen_detector(
+    detector: str | Path | FaceDetector | None, device: torch.device, engine: str
+) -> Detector | OneAtATime:
+    """The detector, loaded if it is a name, a path or None; an own object in its wrapper.
+
+    Raises WeightsError: as Detector.load.
+    """
+    if detector is None or isinstance(detector, (str, Path)):
+        return Detector.load(detector or DEFAULT_DETECTOR, device=device, engine=engine)
+    return detector if isinstance(detector, Detector) else OneAtATime(detector)
+
+
+def chosen_weights(
+    weights: str | Path | None, head: Head | ValueHead | None, labels: str | None, prior: str
+) -> ExpressionWeights:
+    """The expression weights, those of `weights_for` if none are given.
+
+    Raises WeightsError, InputError: see load_expression and for_equal_classes.
+    """
+    loaded = load_expression(weights or weights_for(head), labels)
+    return loaded.for_equal_classes() if prior == "uniform" else loaded
+
+
+def weights_for(head: Head | ValueHead | None) -> str:
+    """The name of the weights if none are given: those of the head if packaged, else the default.
+
+    Other weights do not fit a head, so the caller checks it.
+    """
+    return (head and name_of_sha256(head.weights_sha256)) or DEFAULT_WEIGHTS

@@ -15,6 +15,7 @@ from pcnn.devices import own_settings
 from pcnn.errors import InputError
 from pcnn.faces.views import cut_views
 from pcnn.networks.backbones import find_backbone
+from pcnn.networks.ensemble import ExpressionNetwork
 from pcnn.networks.pcnn import PCNN
 from pcnn.networks.regions import REGIONS, VIEWS, RegionLayout
 from pcnn.networks.saliency import blur
@@ -43,10 +44,17 @@ def explain_faces(
     Raises InputError: the network has no regions.
     """
     network = weights.network
-    if not isinstance(network, PCNN):
+    if not network.regions:
         raise InputError("Recognizer.explain: weights must be of a PCNN; these have no regions")
-    config, native_size = network.config, weights.native_size
-    views = cut_views(pictures, transforms, config, native_size=native_size, device=device)
+    config = network.config
+    views = cut_views(
+        pictures,
+        transforms,
+        config,
+        native_size=weights.native_size,
+        device=device,
+        names=network.views,
+    )
     squares = [
         square
         for pixels, maps in zip(pictures, transforms, strict=True)
@@ -85,11 +93,11 @@ def face_squares(
 
 
 def hide(views: Sequence[Tensor], region: str, layout: RegionLayout) -> list[Tensor]:
-    """The six views with a region hidden, in its own view and in the face's.
+    """The views with a region hidden, in the face's view and in its own, if there is one.
 
-    views: (B, C, h, w) each, normalised. The region is filled with 0, the mean of the training
-        faces. The network knows this value: its convolutions pad with it, and random erasing in
-        training used it.
+    views: one or six, (B, C, h, w) each, normalised. The region is filled with 0, the mean of the
+        training faces. The network knows this value: its convolutions pad with it, and random
+        erasing in training used it.
     Returns new tensors for the changed views; `views` are not changed.
     Raises InputError: an unknown region.
     """
@@ -99,14 +107,15 @@ def hide(views: Sequence[Tensor], region: str, layout: RegionLayout) -> list[Ten
     hidden = list(views)
     hidden[0] = views[0].clone()
     hidden[0][:, :, box.top : box.bottom, box.left : box.right] = 0
-    own = VIEWS.index(region)
-    hidden[own] = torch.zeros_like(views[own])
+    if len(views) > 1:
+        own = VIEWS.index(region)
+        hidden[own] = torch.zeros_like(views[own])
     return hidden
 
 
 @own_settings()
 @torch.no_grad()
-def without_regions(network: PCNN, views: Sequence[Tensor]) -> dict[str, Tensor]:
+def without_regions(network: ExpressionNetwork, views: Sequence[Tensor]) -> dict[str, Tensor]:
     """Region name → logits (B, classes) of the face with that region hidden (see hide)."""
     layout = network.config.layout
     return {name: network.forward_views(hide(views, name, layout))[0] for name in REGIONS}
@@ -114,14 +123,15 @@ def without_regions(network: PCNN, views: Sequence[Tensor]) -> dict[str, Tensor]
 
 @own_settings(gradients=True)
 def attributions(
-    network: PCNN, views: Sequence[Tensor], classes: Tensor, *, steps: int = STEPS
+    network: ExpressionNetwork, views: Sequence[Tensor], classes: Tensor, *, steps: int = STEPS
 ) -> Tensor:
     """Integrated gradients: the contribution of each pixel to the log-odds of a class.
 
-    views: six (B, C, h, w), normalised. classes: (B,) int64, the class of each face.
+    views: those of the network, (B, C, h, w) each, normalised.
+    classes: (B,) int64, the class of each face.
     steps: number of gradients for each face, along the straight line from a completely hidden
         face (0 everywhere, see hide) to the face.
-    Returns (B, S, S) on the views' device: the contributions of all six views, added at their
+    Returns (B, S, S) on the views' device: the contributions of all views, added at their
         places in the face square. With many steps their sum approaches the difference of the
         log-odds of the face and of the hidden face.
     Raises InputError: steps is below 1.
@@ -137,7 +147,7 @@ def attributions(
     parts = [(view * mean).sum(1) for view, mean in zip(views, means, strict=True)]
     face = parts[0]
     boxes = network.config.layout.boxes(face.shape[-1])
-    for name, part in zip(VIEWS[1:], parts[1:], strict=True):
+    for name, part in zip(network.views[1:], parts[1:], strict=True):
         box = boxes[name]
         face[:, box.top : box.bottom, box.left : box.right] += part
     return face
@@ -145,7 +155,7 @@ def attributions(
 
 @own_settings(gradients=True)
 def heat_maps(
-    network: PCNN, views: Sequence[Tensor], classes: Tensor, *, steps: int = STEPS
+    network: ExpressionNetwork, views: Sequence[Tensor], classes: Tensor, *, steps: int = STEPS
 ) -> Tensor:
     """Heat maps: the places in each face that support a class.
 
@@ -219,11 +229,11 @@ def randomised(network: PCNN, parts: Iterable[str], seed: int) -> PCNN:
 
 def _explain(
     weights: ExpressionWeights,
-    network: PCNN,
+    network: ExpressionNetwork,
     views: Sequence[Tensor],
     squares: Sequence[NDArray[np.uint8]],
 ) -> list[Explanation]:
-    """Explanations of B faces, from their six views (B, C, h, w) and squares for drawing."""
+    """Explanations of B faces, from their views (B, C, h, w) and squares for drawing."""
     classes = network.config.classes
     with torch.no_grad():
         logits, own = weights.answer(network.forward_views, views)
@@ -254,7 +264,9 @@ def _explain(
     ]
 
 
-def _gradients(network: PCNN, views: Sequence[Tensor], classes: Tensor) -> tuple[Tensor, ...]:
+def _gradients(
+    network: ExpressionNetwork, views: Sequence[Tensor], classes: Tensor
+) -> tuple[Tensor, ...]:
     """Gradients of the classes' log-odds with respect to each view."""
     # The caller may be in inference mode, where gradients are not available.
     with torch.inference_mode(False), torch.enable_grad():

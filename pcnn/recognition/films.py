@@ -177,6 +177,7 @@ class Film:
             confidence=scores[label],
             scores=scores,
             regions=face.regions,
+            values=face.values,
             box=face.box,
             detection_score=face.detection_score,
             landmarks=face.landmarks,
@@ -192,6 +193,7 @@ def _as_written(face: Face) -> Face:
     return dataclasses.replace(
         face,
         scores=plain["scores"],
+        values=plain.get("values", {}),
         box=tuple(plain["box"]),
         detection_score=plain["detection_score"],
         landmarks=np.array(plain["landmarks"], np.float32),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pcnn.engines.movements import prepare_movements
+from pcnn.engines.separable import prepare_movements
 from pcnn.faces.geometry import face_transforms, similarity
 from pcnn.faces.views import cut_views
 from pcnn.networks.movements import Motion, mirrored

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TypeAlias, TypeVar
 
@@ -11,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pcnn.embeddings.heads import Head, Vectors, unit_norm
+from pcnn.embeddings.values import ValueHead
 from pcnn.engines.classifier import PreparedClassifier
 from pcnn.errors import InputError
 from pcnn.faces.views import cut_views
-from pcnn.networks.regions import VIEWS
 from pcnn.recognition.batches import Picture
 from pcnn.recognition.explanations import explain_faces
 from pcnn.results.values import Explanation, Expression, expression_of
@@ -31,7 +32,8 @@ class FaceReader:
 
     loaded: weights with the network on `device`.
     prepared: the network, see select.prepare_classifier.
-    head: replaces the network's own labels and scores; None without one.
+    head: a Head replaces the network's own labels and scores; a ValueHead adds numbers; None
+        without one.
     min_confidence: below it a face's label is "uncertain".
     Several threads may use it.
     """
@@ -40,12 +42,14 @@ class FaceReader:
         self,
         loaded: ExpressionWeights,
         prepared: PreparedClassifier,
-        head: Head | None,
+        head: Head | ValueHead | None,
         device: torch.device,
         *,
         min_confidence: float = 0.0,
     ) -> None:
-        self._loaded, self._prepared, self._head = loaded, prepared, head
+        self._loaded, self._prepared = loaded, prepared
+        self._head = head if isinstance(head, Head) else None
+        self._value_head = head if isinstance(head, ValueHead) else None
         self._device, self._min_confidence = device, min_confidence
 
     @property
@@ -54,9 +58,14 @@ class FaceReader:
         return self._head.labels if self._head else self._loaded.network.config.classes
 
     @property
+    def value_names(self) -> tuple[str, ...]:
+        """The names of a ValueHead's numbers; empty without one."""
+        return self._value_head.names if self._value_head else ()
+
+    @property
     def embedding_size(self) -> int:
         """D, the number of values of a face's embedding."""
-        return self._loaded.network.config.features
+        return self._loaded.network.embedding_size
 
     def expressions(
         self, pictures: Sequence[Picture], transforms: Sequence[Transforms]
@@ -77,7 +86,7 @@ class FaceReader:
     ) -> list[Explanation]:
         """The explanations of all faces of all pictures, in order, for their likeliest classes.
 
-        Raises InputError: there is a head.
+        Raises InputError: there is a head with other labels.
         """
         if self._head is not None:
             raise InputError("Recognizer.explain: cannot explain a head's answers: omit head=")
@@ -99,7 +108,7 @@ class FaceReader:
             loaded.network.config,
             native_size=loaded.native_size,
             device=self._device,
-            names=VIEWS if loaded.region_temperatures else VIEWS[:1],
+            names=loaded.network.views,
         )
         results: list[_Result] = []
         if not len(views[0]):
@@ -112,6 +121,16 @@ class FaceReader:
         return unit_norm(self._prepared.embed_views(views).cpu().numpy())
 
     def _read_views(self, views: Sequence[Tensor]) -> list[Expression]:
+        expressions = self._classify(views)
+        if self._value_head is None:
+            return expressions
+        numbers = self._value_head.predict(self._embed_views(views)).tolist()
+        return [
+            dataclasses.replace(each, values=dict(zip(self.value_names, row, strict=True)))
+            for each, row in zip(expressions, numbers, strict=True)
+        ]
+
+    def _classify(self, views: Sequence[Tensor]) -> list[Expression]:
         if self._head is not None:
             own = torch.from_numpy(self._head.predict_proba(self._embed_views(views)))
             return [expression_of(self.classes, row, {}, self._min_confidence) for row in own]

@@ -13,12 +13,13 @@ import torch
 
 from pcnn.devices import check_process, choose_device, own_settings
 from pcnn.embeddings.heads import Head, Vectors
+from pcnn.embeddings.values import ValueHead
 from pcnn.engines.select import check_precision, choose_engine, prepare_classifier
 from pcnn.errors import InputError
-from pcnn.faces.detector import Detector, FaceDetector, OneAtATime
+from pcnn.faces.detector import FaceDetector
 from pcnn.ops import describe
 from pcnn.recognition.batches import OnError, Picture, process_each
-from pcnn.recognition.choices import check_choices
+from pcnn.recognition.choices import check_choices, chosen_detector, chosen_head, chosen_weights
 from pcnn.recognition.films import Film, Following, KnownFaces
 from pcnn.recognition.finder import FaceFinder
 from pcnn.recognition.movements import MovementReader, motions
@@ -27,8 +28,7 @@ from pcnn.results.values import Explanation, Expression, Face, Prediction, face_
 from pcnn.video.decoding import FilmReader
 from pcnn.video.smoothing import SMOOTHING_S, STEADY_TEMPERATURE
 from pcnn.video.sources import FilmSource
-from pcnn.weights.expression import load_expression
-from pcnn.weights.files import DEFAULT_DETECTOR, DEFAULT_WEIGHTS, sha256
+from pcnn.weights.files import sha256
 
 _Many: TypeAlias = list[Any] | tuple[Any, ...]
 
@@ -36,13 +36,14 @@ _Many: TypeAlias = list[Any] | tuple[Any, ...]
 class Recognizer:
     """Find the faces in pictures and predict their expressions.
 
-    weights: a name or path of expression weights; None means the packaged default.
+    weights: a name or path of expression weights; None means those of the head, if it was fitted
+        on packaged ones, else the packaged default.
     detector: a name ("mobilenet", "resnet50"), the path of a checkpoint, or an object with a
         `detect` method like FaceDetector's. Only one thread at a time calls such an object. None
         means the packaged MobileNet.
     device: "auto" (CUDA where available, else CPU), or a torch device.
-    head: your own Head, or its file. It replaces the network's labels and scores; there are no
-        region scores then.
+    head: your own Head or ValueHead, or its file. A Head replaces the network's labels and scores;
+        there are no region scores then. A ValueHead adds `values`. See docs/own-labels.md.
     engine: the software for inference: "torch"; on a CPU also "openvino" or "onnxruntime";
         "auto" means the quickest installed one. "compile" compiles ahead of time with
         torch.compile's compiler. See docs/export.md.
@@ -78,7 +79,7 @@ class Recognizer:
         detector: str | Path | FaceDetector | None = None,
         device: str | torch.device = "auto",
         *,
-        head: Head | str | Path | None = None,
+        head: Head | ValueHead | str | Path | None = None,
         engine: str = "torch",
         precision: str = "float32",
         batch_size: int = 8,
@@ -90,28 +91,23 @@ class Recognizer:
     ) -> None:
         # All arguments; no other variable exists yet.
         self._made_of = {name: value for name, value in locals().items() if name != "self"}
-        check_choices(batch_size, min_confidence, prior, head=head is not None, labels=labels)
+        check_choices(batch_size, min_confidence, prior)
         self.device = choose_device(device, "Recognizer: device")
         self.batch_size = batch_size
-        self._weights = load_expression(weights or DEFAULT_WEIGHTS, labels)
-        if prior == "uniform":
-            self._weights = self._weights.for_equal_classes()
+        own_head = chosen_head(head, labels, prior)
+        self._weights = chosen_weights(weights, own_head, labels, prior)
         self._weights.network.to(self.device)
-        own_head = Head.load(head) if isinstance(head, (str, Path)) else head
         if own_head is not None:
             name = str(head) if isinstance(head, (str, Path)) else "Recognizer: head"
             own_head.check_weights(self.weights_sha256, name)
         engine = choose_engine(engine, self.device)
         check_precision(precision, engine, self.device)
-        if detector is None or isinstance(detector, (str, Path)):
-            detector = detector or DEFAULT_DETECTOR
-            detector = Detector.load(detector, device=self.device, engine=engine)
         prepared, self._engine = prepare_classifier(self._weights, engine, precision)
         self.reader = FaceReader(
             self._weights, prepared, own_head, self.device, min_confidence=min_confidence
         )
         self.finder = FaceFinder(
-            detector if isinstance(detector, Detector) else OneAtATime(detector),
+            chosen_detector(detector, self.device, engine),
             self._weights,
             align_crops=self._weights.aligned if align_crops is None else align_crops,
         )
@@ -126,6 +122,11 @@ class Recognizer:
     def classes(self) -> tuple[str, ...]:
         """The expressions' names, in the order of every `scores`."""
         return self.reader.classes
+
+    @property
+    def value_names(self) -> tuple[str, ...]:
+        """The names of a ValueHead's numbers, in the order of `values`; empty without one."""
+        return self.reader.value_names
 
     @property
     def movements(self) -> tuple[str, ...]:
@@ -268,8 +269,7 @@ class Recognizer:
         def embed_batch(pictures: list[Picture]) -> list[Any]:
             found, transforms = self.finder.find(pictures, min_score)
             rows = self.reader.vectors(pictures, transforms)
-            ends = np.cumsum([len(faces) for faces in found])[:-1]
-            vectors = np.split(rows, ends)
+            vectors = np.split(rows, np.cumsum([len(faces) for faces in found])[:-1])
             if not boxes:
                 return vectors
             places = [
@@ -309,7 +309,7 @@ class Recognizer:
         images, bgr, min_score, on_error: as for `predict`.
         Returns a list of Explanations for one picture, in the order of `predict`'s faces; for
             many pictures as `predict` does. See docs/explain.md.
-        Raises InputError: as `predict`; also if the recognizer has a head.
+        Raises InputError: as `predict`; also if the recognizer has a Head.
         """
 
         def explain_batch(pictures: list[Picture]) -> list[list[Explanation]]:

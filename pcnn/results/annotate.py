@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from pcnn.errors import InputError
+from pcnn.images.loading import load_image
 from pcnn.results.mesh import draw_mesh
 from pcnn.results.placement import (
     Box,
@@ -21,6 +23,10 @@ from pcnn.results.placement import (
     visible,
 )
 from pcnn.results.style import GREEN, GROUND, ORANGE, PURPLE, SKY, TEXT, VERMILION, YELLOW
+
+if TYPE_CHECKING:
+    from pcnn.images.loading import ImageSource
+    from pcnn.results.values import Prediction
 
 _COLOURS = (SKY, ORANGE, GREEN, YELLOW, PURPLE, VERMILION)  # of the faces in order
 _PANEL = (16, 16, 16, 208)
@@ -79,6 +85,26 @@ def annotate(
     for place, colour in zip(placed, colours, strict=True):
         _draw_panel(draw, place, colour, style)
     return picture
+
+
+def predicted_pixels(
+    prediction: Prediction, image: ImageSource | None, *, bgr: bool
+) -> NDArray[np.uint8]:
+    """The pixels (H, W, 3) uint8 of a predicted picture; for the rest see Prediction.draw."""
+    picture = prediction.source if image is None else image
+    if picture is None:
+        raise InputError(
+            "Prediction.draw: image must be given, because the picture had no path: "
+            "pass the same picture again"
+        )
+    pixels = load_image(picture, bgr=bgr)
+    height, width = pixels.shape[:2]
+    if (width, height) != (prediction.width, prediction.height):
+        raise InputError(
+            f"Prediction.draw: image must be {prediction.width} × {prediction.height} as "
+            f"predicted, got {width} × {height}: pass the same picture"
+        )
+    return pixels
 
 
 def _draw_face(

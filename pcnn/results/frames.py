@@ -28,7 +28,8 @@ RAW = "raw_"  # prefix of the columns of raw probabilities
 class TrackedFace(Face):
     """A Face that belongs to a track of a film.
 
-    label, confidence, scores: smoothed over this frame and earlier ones; `regions` are not.
+    label, confidence, scores: smoothed over this frame and earlier ones; `regions` and `values`
+        are not.
     track: the number of the track, from 1 in the order of appearance, never repeated.
     raw: name → probability from this frame only, in class order.
     """
@@ -73,9 +74,9 @@ class Frame:
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat dict for each face: FILM_COLUMNS, each class, and `raw_` with each class.
+        """One flat dict for each face: FILM_COLUMNS, each class, `raw_` with each class, `values`.
 
-        Movements and pose follow, see `FaceMotion.row`. Times and
+        Pose and movements follow, see `FaceMotion.row`. Times and
         probabilities have 6 decimals, pixels 2. Without faces the list is empty.
         """
         return [self._row(face) for face in self.faces]
@@ -89,8 +90,9 @@ class Frame:
             *points,
         )
         raw = {f"{RAW}{name}": score for name, score in plain["raw"].items()}
+        named = dict(zip(FILM_COLUMNS, values, strict=True))
         motion = face.motion.row() if face.motion else {}
-        return {**dict(zip(FILM_COLUMNS, values, strict=True)), **plain["scores"], **raw, **motion}
+        return {**named, **plain["scores"], **raw, **plain.get("values", {}), **motion}
 
 
 def frames_table(frames: Iterable[Frame]) -> Any:

@@ -11,7 +11,7 @@ from pcnn.errors import InputError
 from pcnn.results.movements import movement_columns
 from pcnn.results.values import Expression, Face, Prediction
 
-# Column → its type in Arrow, in order; a float32 column for each class follows.
+# Column → its type in Arrow, in order; float32 columns for each class and each value follow.
 COLUMNS: Mapping[str, str] = {
     "source": "string",
     "frame": "int64",
@@ -39,7 +39,7 @@ COLUMNS: Mapping[str, str] = {
     "height": "int32",
     "error": "string",
 }
-# After the classes, where movements are read: pose and movements as numbers, then the mesh.
+# After the classes and values, where movements are read: pose and movements, then the mesh.
 MESH = "mesh"
 # Raised whenever a column changes its name, type or meaning.
 SCHEMA_VERSION = 1
@@ -57,6 +57,7 @@ def to_pandas(
     *,
     sources: Sequence[str | None] | None = None,
     classes: Sequence[str] | None = None,
+    values: Sequence[str] | None = None,
     movements: Sequence[str] | None = None,
 ) -> Any:
     """A pandas.DataFrame with a row for each face, see docs/tables.md.
@@ -67,7 +68,8 @@ def to_pandas(
     sources: a name for each picture; None takes those of the predictions.
     classes: names of the expressions, in order, as `Recognizer.classes`; None takes those of
         the first face, and without any face there is no column for them.
-    movements: the same for movements, as `Recognizer.movements`. Pose and mesh follow them.
+    values: names of the numbers of a ValueHead, in the same way, as `Recognizer.value_names`.
+    movements: names of movements, in the same way, as `Recognizer.movements`.
     Numbers keep every digit. No prediction gives a table without rows.
     Raises InputError: pandas is not installed; faces of different classes; a class that is named
         like another column; more or fewer sources than predictions.
@@ -78,10 +80,10 @@ def to_pandas(
     ['happiness']
     """
     pandas = needed("pandas", "to_pandas")
-    values, names = _filled("to_pandas", predictions, sources, (classes, movements))
+    filled, names = _filled("to_pandas", predictions, sources, (classes, values, movements))
     types = {name: _PANDAS_TYPES.get(kind, kind) for name, kind in _types(*names).items()}
-    mesh = {MESH: values.pop(MESH)} if types.pop(MESH, None) else {}
-    columns = {name: pandas.array(values[name], dtype=types[name]) for name in values}
+    mesh = {MESH: filled.pop(MESH)} if types.pop(MESH, None) else {}
+    columns = {name: pandas.array(filled[name], dtype=types[name]) for name in filled}
     return pandas.DataFrame(
         {
             # Plain NumPy floats with NaN, on which all of pandas and its friends work.
@@ -99,11 +101,12 @@ def to_arrow(
     *,
     sources: Sequence[str | None] | None = None,
     classes: Sequence[str] | None = None,
+    values: Sequence[str] | None = None,
     movements: Sequence[str] | None = None,
 ) -> Any:
     """A pyarrow.Table with a row for each face, of the schema `face_schema`.
 
-    predictions, sources, classes, movements: as for `to_pandas`.
+    predictions, sources, classes, values, movements: as for `to_pandas`.
     Raises InputError: pyarrow is not installed; else as `to_pandas`.
 
     >>> from pcnn import Recognizer, to_arrow
@@ -111,24 +114,29 @@ def to_arrow(
     1
     """
     pyarrow = needed("pyarrow", "to_arrow")
-    values, names = _filled("to_arrow", predictions, sources, (classes, movements))
-    return pyarrow.table(values, schema=face_schema(*names))
+    filled, names = _filled("to_arrow", predictions, sources, (classes, values, movements))
+    return pyarrow.table(filled, schema=face_schema(*names))
 
 
-def face_schema(classes: Sequence[str], movements: Sequence[str] = ()) -> Any:
-    """The pyarrow.Schema of a table of faces, for these classes and movements in this order.
+def face_schema(
+    classes: Sequence[str], values: Sequence[str] = (), movements: Sequence[str] = ()
+) -> Any:
+    """The pyarrow.Schema of a table of faces, for these classes, values and movements in order.
 
-    Its metadata `pcnn` is JSON with the schema's version and the classes.
+    Its metadata `pcnn` is JSON with the schema's version, the classes, and values and movements
+    if any.
     Raises InputError: pyarrow is not installed; a class that is named like another column.
     """
     pyarrow = needed("pyarrow", "face_schema")
-    about = json.dumps({"schema": SCHEMA_VERSION, "classes": list(classes)})
+    about = {"schema": SCHEMA_VERSION, "classes": list(classes)}
+    if values:
+        about["values"] = list(values)
     if movements:
-        about = json.dumps({**json.loads(about), "movements": list(movements)})
-    types = _types(classes, movements).items()
+        about["movements"] = list(movements)
+    types = _types(classes, values, movements).items()
     points = pyarrow.list_(pyarrow.float32())
     fields = [(name, points if name == MESH else getattr(pyarrow, kind)()) for name, kind in types]
-    return pyarrow.schema(fields, metadata={"pcnn": about})
+    return pyarrow.schema(fields, metadata={"pcnn": json.dumps(about)})
 
 
 def needed(package: str, function: str, extra: str = "tables") -> Any:
@@ -145,27 +153,29 @@ def needed(package: str, function: str, extra: str = "tables") -> Any:
         ) from error
 
 
-def _types(classes: Sequence[str], movements: Sequence[str] = ()) -> dict[str, str]:
-    """Every column's type, those of classes and movements included."""
+def _types(
+    classes: Sequence[str], values: Sequence[str] = (), movements: Sequence[str] = ()
+) -> dict[str, str]:
+    """Every column's type, those of classes, values and movements included."""
     moving = dict.fromkeys(movement_columns(movements), "float32")
     if movements:
         moving[MESH] = "list"
-    taken = [name for name in classes if name in COLUMNS or name in moving]
+    taken = [name for name in (*classes, *values) if name in COLUMNS or name in moving]
     if taken:
         raise InputError(
             f"face_schema: classes must not be named like other columns, got {taken[0]!r}: "
             "rename the class of the head"
         )
-    return {**COLUMNS, **dict.fromkeys(classes, "float32"), **moving}
+    return {**COLUMNS, **dict.fromkeys((*classes, *values), "float32"), **moving}
 
 
 def _filled(
     function: str,
     predictions: Result | Iterable[Result],
     sources: Sequence[str | None] | None,
-    names: tuple[Sequence[str] | None, Sequence[str] | None],
-) -> tuple[dict[str, list[Any]], tuple[Sequence[str], Sequence[str]]]:
-    """The columns' values by name, and the names of classes and movements."""
+    names: tuple[Sequence[str] | None, ...],
+) -> tuple[dict[str, list[Any]], tuple[Sequence[str], ...]]:
+    """The columns' contents by name, and the names of classes, values and movements."""
     single = isinstance(predictions, (Prediction, Expression, InputError))
     results: list[Any] = [predictions] if single else list(predictions)  # type: ignore[arg-type]
     if sources is None:
@@ -175,14 +185,15 @@ def _filled(
             f"{function}: sources must be one for each of {len(results)} predictions, "
             f"got {len(sources)}"
         )
-    classes, movements = names
-    if classes is None:
-        faces = (face for result in results for face in _faces(result))
-        classes = tuple(next((face.scores for face in faces), ()))
-    if movements is None:
-        moving = (getattr(face, "movements", None) for r in results for face in _faces(r))
-        movements = tuple(next(filter(None, moving), ()))
-    columns: dict[str, list[Any]] = {name: [] for name in _types(classes, movements)}
+    first = next((face for result in results for face in _faces(result)), None)
+    found: tuple[Sequence[str], ...] = ((), (), ())
+    if first is not None:
+        moving = getattr(first, "movements", None) or ()
+        found = tuple(first.scores), tuple(first.values), tuple(moving)
+    given = zip(names, found, strict=True)
+    known = tuple(own if asked is None else asked for asked, own in given)
+    classes = known[0]
+    columns: dict[str, list[Any]] = {name: [] for name in _types(*known)}
     for source, result in zip(sources, results, strict=True):
         for row in _rows(source, result):
             if row.get("label") is not None and list(row["scores"]) != list(classes):
@@ -190,10 +201,10 @@ def _filled(
                     f"{function}: predictions must all have the classes {', '.join(classes)}; "
                     f"got {', '.join(row['scores'])}: make one table for each recognizer"
                 )
-            scores = row.pop("scores", {})
+            own = {**row.pop("scores", {}), **row.pop("values", {})}
             for name, column in columns.items():
-                column.append(scores[name] if name in scores else row.get(name))
-    return columns, (classes, movements)
+                column.append(own[name] if name in own else row.get(name))
+    return columns, known
 
 
 def _faces(result: Any) -> Sequence[Expression]:
@@ -222,7 +233,8 @@ def _rows(source: str | None, result: Any) -> Iterator[dict[str, Any]]:
 
 def _face_values(face: Expression) -> dict[str, Any]:
     """What one face has; a place only if it was found in a photograph."""
-    values = {"label": face.label, "confidence": float(face.confidence), "scores": face.scores}
+    values = {"label": face.label, "confidence": float(face.confidence)}
+    values |= {"scores": face.scores, "values": face.values}
     if isinstance(face, Face):
         values["detection_score"] = float(face.detection_score)
         values["track"] = getattr(face, "track", None)

@@ -58,21 +58,29 @@ class Expression:
         for; confidence: the probability of the likeliest class, 0…1.
     scores: name → probability in class order; they sum to 1.
     regions: region name → scores from that region alone, in the form of `scores`.
+    values: name → number from a ValueHead, such as valence; empty without such a head.
     """
 
     label: str
     confidence: float
     scores: Mapping[str, float]
     regions: Mapping[str, Mapping[str, float]] = field(repr=False)
+    values: Mapping[str, float] = field(default_factory=dict, kw_only=True)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields by name, as values for `json.dumps`; probabilities have 6 decimals."""
-        return {
+        """The fields by name, as values for `json.dumps`; probabilities have 6 decimals.
+
+        Without `values` that name is absent; they have 6 significant digits.
+        """
+        fields = {
             "label": self.label,
             "confidence": _probability(self.confidence),
             "scores": _probabilities(self.scores),
             "regions": {name: _probabilities(scores) for name, scores in self.regions.items()},
         }
+        if self.values:
+            fields["values"] = {name: float(f"{v:.6g}") for name, v in self.values.items()}
+        return fields
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,10 +146,10 @@ class Prediction:
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat dict for each face, in order: FACE_COLUMNS, then each class's probability.
+        """One flat dict for each face: FACE_COLUMNS, each class's probability, then `values`.
 
-        Movements and pose follow, see `FaceMotion.row`. `face` counts from 1.
-        Numbers are rounded as in `to_dict`. Without faces the list is empty.
+        Pose and movements follow, see `FaceMotion.row`. `face` counts from 1. Numbers
+        are rounded as in `to_dict`. Without faces the list is empty.
         """
         return [_row(self.source, number, face) for number, face in enumerate(self.faces, 1)]
 
@@ -205,22 +213,9 @@ class Prediction:
         below.
         Raises InputError: no image and no source, an unreadable picture, or another size.
         """
-        from pcnn.images.loading import load_image
-        from pcnn.results.annotate import annotate  # imports Pillow only when needed
+        from pcnn.results.annotate import annotate, predicted_pixels  # import Pillow when needed
 
-        picture = self.source if image is None else image
-        if picture is None:
-            raise InputError(
-                "Prediction.draw: image must be given, because the picture had no path: "
-                "pass the same picture again"
-            )
-        pixels = load_image(picture, bgr=bgr)
-        height, width = pixels.shape[:2]
-        if (width, height) != (self.width, self.height):
-            raise InputError(
-                f"Prediction.draw: image must be {self.width} × {self.height} as predicted, "
-                f"got {width} × {height}: pass the same picture"
-            )
+        pixels = predicted_pixels(self, image, bgr=bgr)
         return annotate(pixels, self.faces, mesh=mesh, movements=movements)
 
 
@@ -328,6 +323,7 @@ def face_of(detection: Detection, expression: Expression, motion: FaceMotion | N
         confidence=expression.confidence,
         scores=expression.scores,
         regions=expression.regions,
+        values=expression.values,
         box=detection.box,
         detection_score=detection.score,
         landmarks=detection.landmarks,
@@ -356,4 +352,5 @@ def _row(source: str | None, number: int, face: Face) -> dict[str, Any]:
     values = (source, number, fields["label"], fields["confidence"], *fields["box"])
     values += (fields["detection_score"], fields["angle"])
     named = zip(FACE_COLUMNS, values, strict=True)
-    return {**dict(named), **fields["scores"], **(face.motion.row() if face.motion else {})}
+    motion = face.motion.row() if face.motion else {}
+    return {**dict(named), **fields["scores"], **fields.get("values", {}), **motion}

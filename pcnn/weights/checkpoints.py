@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pcnn.errors import WeightsError
+from pcnn.weights.containers import check_container
 from pcnn.weights.files import check_finite
 from pcnn.weights.schema import Rule, keep_to, record, whole
 
@@ -42,6 +43,7 @@ def read_training(path: str | Path, device: torch.device | str, options: Rule) -
     tensors are not checked yet. Raises WeightsError: the file is unreadable or another one.
     """
     try:
+        check_container(Path(path))
         state = torch.load(path, weights_only=True, map_location=device)
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such checkpoint") from error

@@ -17,6 +17,7 @@ from pcnn.devices import own_settings
 from pcnn.errors import WeightsError
 from pcnn.networks.retinaface import architecture_of
 from pcnn.weights.checkpoints import check_tensors
+from pcnn.weights.containers import check_container
 from pcnn.weights.files import WeightsFile, locate, sha256
 from pcnn.weights.kinds import DETECTOR
 from pcnn.weights.schema import keep_to, shown
@@ -133,7 +134,7 @@ def read_detector(path: str | Path) -> tuple[dict[str, Tensor], DetectorSettings
             return state, settings
     try:
         return state, _settings_of(state)
-    except WeightsError as error:
+    except (WeightsError, RuntimeError, IndexError) as error:  # also of tensors that do not fit
         raise WeightsError(f"{path}: {error}") from error
 
 
@@ -156,7 +157,10 @@ def _read_checkpoint(path: Path) -> dict[str, Tensor]:
     Raises WeightsError: the file is missing, unreadable, or no dictionary of tensors.
     """
     try:
+        check_container(path)
         loaded = torch.load(_unwrapped(path), map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
     except Exception as error:  # torch.load does not document its errors
         raise WeightsError(f"{path}: not a readable PyTorch checkpoint ({error})") from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from pcnn.devices import own_settings
 from pcnn.errors import InputError, WeightsError
+from pcnn.networks.ensemble import Ensemble, ExpressionNetwork, Member
 from pcnn.networks.mirror import Forward, read_both
 from pcnn.networks.pcnn import PCNN, FaceNet, Learner, ModelConfig
 from pcnn.networks.regions import RegionLayout
 from pcnn.networks.saliency import find_model
 from pcnn.weights.files import SPECS, WeightsFile, locate, sha256
-from pcnn.weights.kinds import NETWORK, expression
+from pcnn.weights.kinds import ENSEMBLE, NETWORK, expression
 from pcnn.weights.schema import Rule, shown
 
 # How frequent classes are taken to be, see ExpressionWeights.uniform.
@@ -29,7 +30,7 @@ PRIORS = ("data", "uniform")
 class ExpressionWeights:
     """An expression network with the settings of its file.
 
-    network: in float32 and eval mode, on the CPU; a FaceNet has no regions.
+    network: in float32 and eval mode, on the CPU.
     template: the five landmarks' mean places in the face square, (x, y) fractions of its side.
     native_size: the side in pixels of its training faces, before any enlargement.
     temperature: divides the logits to give calibrated probabilities.
@@ -40,9 +41,13 @@ class ExpressionWeights:
         aligned, too, see alignment.
     class_shares: the share of each class among the training faces; None if not recorded.
     uniform: True gives probabilities for equally frequent classes.
+
+    >>> small = load_expression("small")
+    >>> small.native_size, small.aligned, small.mirror
+    (48, True, False)
     """
 
-    network: PCNN | FaceNet
+    network: ExpressionNetwork
     template: tuple[tuple[float, float], ...]
     native_size: int
     temperature: float
@@ -109,9 +114,20 @@ def load_expression(weights: str | Path, labels: str | None = None) -> Expressio
         first labels.
     Raises WeightsError: see locate and read; also for a file of another kind or with invalid
         metadata, whose field the message names. Raises InputError: the file has no such labels.
+
+    >>> load_expression("mobile", labels="fer2013").network.config.classes[:2]
+    ('anger', 'disgust')
     """
     path = locate(weights, kind="expression")
-    learner, metadata = _load(path, expression)
+    file = _open(path, expression)
+    metadata = file.metadata
+    if metadata["architecture"] == ENSEMBLE:
+        if labels is not None:
+            raise InputError(
+                f"labels {labels!r}: {path} is an ensemble, which has no second labels"
+            )
+        return _described(path, _load_ensemble(file), metadata, metadata, weights)
+    learner = _load_learner(file)
     network, answers = learner.network, metadata
     if labels is not None:
         others = metadata.get("labels") or {}
@@ -119,16 +135,27 @@ def load_expression(weights: str | Path, labels: str | None = None) -> Expressio
             known = ", ".join(map(repr, others)) or "none"
             raise InputError(f"labels {labels!r}: {path} has second labels: {known}")
         network, answers = learner.relabelled(), {"temperature": 1.0, **others[labels]}
-    own = answers.get("region_temperatures", {}) if isinstance(network, PCNN) else {}
+    return _described(path, network, metadata, answers, weights)
+
+
+def _described(
+    path: Path,
+    network: ExpressionNetwork,
+    metadata: Mapping[str, Any],
+    answers: Mapping[str, Any],
+    weights: str | Path,
+) -> ExpressionWeights:
+    """A network with its file's settings. answers: the settings of the chosen labels."""
+    own = answers.get("region_temperatures", {})
     spec = SPECS.get(str(weights))
-    packaged = spec.class_shares if spec is not None and labels is None else None
+    packaged = spec.class_shares if spec is not None and answers is metadata else None
     shares = answers.get("class_shares", packaged)
     return ExpressionWeights(
         network=network.eval().requires_grad_(False),
         template=tuple((float(x), float(y)) for x, y in metadata["template"]),
         native_size=metadata["native_size"],
         temperature=float(answers["temperature"]),
-        region_temperatures={name: float(value) for name, value in own.items()},
+        region_temperatures={name: float(own[name]) for name in network.regions},
         mirror=metadata.get("mirror", False),
         aligned=metadata.get("aligned", False),
         path=path,
@@ -140,7 +167,10 @@ def load_expression(weights: str | Path, labels: str | None = None) -> Expressio
 def load_network(weights: str | Path) -> PCNN | FaceNet:
     """Load only the network of an expression or trunk file, in float32 and training mode.
 
-    Raises WeightsError: no such file or name, or a file of another kind.
+    Raises WeightsError: no such file or name, or a file of another kind, such as an ensemble.
+
+    >>> load_network("small").config.size
+    64
     """
     return load_learner(weights).network
 
@@ -154,22 +184,62 @@ def load_learner(weights: str | Path) -> Learner:
     """Load the network of a file with its heads for second labels, if it has them.
 
     Raises WeightsError: as load_network.
+
+    >>> len(load_learner("mobile").classes)  # those of its second labels
+    7
     """
-    return _load(locate(weights), NETWORK)[0]
+    path = locate(weights)
+    if WeightsFile(path).metadata.get("architecture") == ENSEMBLE:
+        raise WeightsError(f"{path}: is an ensemble; name the file of one network instead")
+    return _load_learner(_open(path, NETWORK))
 
 
-def _load(path: Path, rule: Rule) -> tuple[Learner, dict[str, Any]]:
-    """Network and metadata of a file, checked against the rule before any tensor is read."""
+def _open(path: Path, rule: Rule) -> WeightsFile:
+    """A file whose metadata keep to the rule; no tensor is read yet."""
     file = WeightsFile(path)
-    metadata = file.metadata
-    architecture = metadata.get("architecture")
-    if architecture not in ("pcnn", "trunk"):
+    architecture = file.metadata.get("architecture")
+    if architecture not in ("pcnn", "trunk", ENSEMBLE):
         raise WeightsError(f"{path}: holds {shown(architecture)}, no expression network")
     file.check(rule)
-    network_type = PCNN if architecture == "pcnn" else FaceNet
+    return file
+
+
+def _load_ensemble(file: WeightsFile) -> Ensemble:
+    described = file.metadata["members"]
+    with _fitting(file.path), torch.device("meta"):  # only shapes, without memory
+        networks = [
+            _empty_network(own, f"members[{place}].config") for place, own in enumerate(described)
+        ]
+    prefixes = [f"networks.{place}." for place in range(len(networks))]
+    file.check_shapes(
+        {
+            prefix + name: tensor
+            for prefix, network in zip(prefixes, networks, strict=True)
+            for name, tensor in network.state_dict().items()
+        }
+    )
+    found = file.tensors()
+    for prefix, network in zip(prefixes, networks, strict=True):
+        state = {name: found[prefix + name] for name in network.state_dict()}
+        network.load_state_dict(state, assign=True)
+    members = [Member(float(own["share"]), float(own["temperature"])) for own in described]
+    try:
+        return Ensemble(networks, members)
+    except InputError as error:
+        raise WeightsError(f"{file.path}: members do not fit together ({error})") from error
+
+
+def _empty_network(described: Mapping[str, Any], name: str = "config") -> PCNN | FaceNet:
+    """A network without weights. described: its metadata; name: of the field with its shape."""
+    network_type = PCNN if described["architecture"] == "pcnn" else FaceNet
+    return network_type(_config(described["config"], name), initialised=False)
+
+
+def _load_learner(file: WeightsFile) -> Learner:
+    path, metadata = file.path, file.metadata
     second = next(iter((metadata.get("labels") or {}).items()), None)
     with _fitting(path), torch.device("meta"):  # only shapes, without memory
-        network = network_type(_config(metadata), initialised=False)
+        network = _empty_network(metadata)
         learner = Learner(network, None if second is None else tuple(second[1]["classes"]))
     prefix = "" if second is None else f"{SECOND_PREFIX}{second[0]}."
     state = learner.state_dict()
@@ -177,7 +247,7 @@ def _load(path: Path, rule: Rule) -> tuple[Learner, dict[str, Any]]:
     file.check_shapes({name: state[own] for name, own in wanted.items()})
     found = file.tensors()
     learner.load_state_dict({own: found[name] for name, own in wanted.items()}, assign=True)
-    return learner, metadata
+    return learner
 
 
 def _file_name(own: str, prefix: str) -> str:
@@ -196,15 +266,14 @@ def _fitting(path: str | Path) -> Iterator[None]:
         raise WeightsError(f"{path}: its contents do not fit together ({error})") from error
 
 
-def _config(metadata: Mapping[str, Any]) -> ModelConfig:
+def _config(described: Mapping[str, Any], name: str) -> ModelConfig:
     config: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in metadata["config"].items()
+        key: tuple(value) if isinstance(value, list) else value for key, value in described.items()
     }
     loaded = ModelConfig(**{**config, "layout": RegionLayout(**config["layout"])})
     if loaded.saliency is not None:
         try:
             find_model(loaded.saliency)
         except InputError as error:
-            raise InputError(f"config.saliency: {error}") from error
+            raise InputError(f"{name}.saliency: {error}") from error
     return loaded

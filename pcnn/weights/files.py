@@ -38,6 +38,9 @@ class WeightSpec:
     kind: "expression", "detector" or "movements". sha256: hexadecimal, of the file; it
     may be shortened, as by the file's publisher. url: for the download; None for a packaged file.
     class_shares: the share of each class of the training faces, for files that do not record it.
+
+    >>> SPECS["small"].kind, SPECS["small"].url
+    ('expression', None)
     """
 
     kind: str
@@ -51,13 +54,22 @@ class WeightSpec:
 _FERPLUS_SHARES = (0.323454, 0.267204, 0.114646, 0.144373, 0.082656, 0.01534, 0.034139, 0.018187)
 
 DEFAULT_WEIGHTS = "pcnn-ferplus"
+# For commands that look into a network: the default is an ensemble.
+SINGLE_WEIGHTS = "pcnn-ferplus-only"
 DEFAULT_DETECTOR = "mobilenet"
 DEFAULT_MOVEMENTS = "movements"
 
 SPECS: Mapping[str, WeightSpec] = {
     "pcnn-ferplus": WeightSpec(
         "expression",
-        "pcnn-ferplus.safetensors",
+        "pcnn-ferplus-only.safetensors",
+        "27e70bb4315df2162c905d2c41cbc52517a9be8f4e6f0360f9d7fde30cab28fb",
+        class_shares=_FERPLUS_SHARES,
+    ),
+    # The PCNN alone, trained on nothing but FER+ and FER2013.
+    "pcnn-ferplus-only": WeightSpec(
+        "expression",
+        "pcnn-ferplus-only.safetensors",
         "27e70bb4315df2162c905d2c41cbc52517a9be8f4e6f0360f9d7fde30cab28fb",
         class_shares=_FERPLUS_SHARES,
     ),
@@ -98,6 +110,9 @@ def locate(weights: str | Path, *, kind: str | None = None) -> Path:
     has a URL, it is downloaded to the cache. Its sha256 is checked every time.
     kind: as in WeightSpec; a name of the other kind is refused.
     Raises WeightsError: no such file or name, a wrong checksum, or a failed download.
+
+    >>> locate("small").name
+    'pcnn-small.safetensors'
     """
     spec = SPECS.get(str(weights))
     if spec is None:
@@ -242,13 +257,22 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises WeightsError: the file is missing, damaged, has no metadata of pcnn, or has tensors
     that are not finite.
+
+    >>> tensors, metadata = read(locate("small"))
+    >>> metadata["licence"]
+    'Apache-2.0'
     """
     file = WeightsFile(path)
     return file.stored(), file.metadata
 
 
 def write(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Write tensors and metadata (values for JSON) as safetensors, atomically."""
+    """Write tensors and metadata (values for JSON) as safetensors, atomically.
+
+    >>> write("two.safetensors", {"ones": torch.ones(2)}, {"made": "here"})
+    >>> read("two.safetensors")
+    ({'ones': tensor([1., 1.])}, {'made': 'here'})
+    """
     path = Path(path)
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # save_file makes a file that only its owner may read.
@@ -258,8 +282,17 @@ def write(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, Any]
 
 
 def sha256(path: str | Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
+    """Hexadecimal SHA-256 of a file's bytes.
+
+    >>> sha256(locate("small")) == SPECS["small"].sha256
+    True
+    """
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def name_of_sha256(sha256: str) -> str | None:
+    """The name in SPECS of the file with this SHA-256; None without one."""
+    return next((name for name, spec in SPECS.items() if spec.sha256 == sha256), None)
 
 
 def is_published(path: str | Path) -> bool:

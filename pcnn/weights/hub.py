@@ -18,10 +18,13 @@ from typing import Any
 from pcnn.errors import WeightsError
 from pcnn.weights.expression import ExpressionWeights, load_expression
 from pcnn.weights.files import SPECS, locate, sha256
+from pcnn.weights.schema import label, parse, record
 
 CONFIG = "config.json"
 # owner/name, as the hub has them; a path of two parts that exists is taken for the path.
 _REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
+# What config.json must say; others may add to it.
+_TOLD = record({"pcnn": record({"file": label, "sha256": label})})
 _CARD_HEAD = "---\nlibrary_name: pcnn\npipeline_tag: image-classification\n---\n"
 
 
@@ -68,6 +71,11 @@ def push_to_hub(
         there; None takes the one that `hf auth login` keeps. message: of the commit.
     Returns the commit's address.
     Raises WeightsError: no such weights, or the upload failed; huggingface_hub is not installed.
+
+    >>> push_to_hub("small", "no-owner")
+    Traceback (most recent call last):
+        ...
+    pcnn.errors.WeightsError: push_to_hub: repository must be owner/name, got 'no-owner'
     """
     if not _REPOSITORY.fullmatch(repository):
         raise WeightsError(f"push_to_hub: repository must be owner/name, got {repository!r}")
@@ -103,11 +111,13 @@ def write_repository(weights: str | Path, folder: Path) -> None:
 def _checked(folder: Path, name: str) -> Path:
     """The weights file of a repository's folder, if it is what `config.json` says."""
     try:
-        told = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["pcnn"]
-        file, expected = str(told["file"]), str(told["sha256"])
+        described = parse((folder / CONFIG).read_text(encoding="utf-8"))
+        _TOLD(described, "")
+        told = described["pcnn"]
+        file, expected = told["file"], told["sha256"]
     except FileNotFoundError as error:
         raise WeightsError(f"{name}: has no {CONFIG}, so no weights of pcnn") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise WeightsError(f"{name}: its {CONFIG} is none of pcnn's ({error!r})") from error
     path = folder / file
     if Path(file).name != file or not path.is_file():

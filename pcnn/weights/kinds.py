@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pcnn.errors import InputError
@@ -31,6 +32,7 @@ _MOST_FINER = 32
 _LEAST_SPAN = 0.05
 _STRIDES = (8, 16, 32)  # of a RetinaFace's levels
 _MOST_PHOTOGRAPH = 8192  # longer side in pixels
+_MOST_MEMBERS = 8  # of an ensemble
 
 _COORDINATE = number(-1, 2)
 _TEMPERATURE = number(0.01, 100)  # metrics.fit_temperature searches 0.05…20
@@ -81,24 +83,34 @@ _SECOND = record(
     },
 )
 
+_ARCHITECTURE = one_of("pcnn", "trunk")
+ENSEMBLE = "ensemble"  # the architecture of a file with several networks
+_COMMON = {
+    "kind": one_of("expression"),
+    "mirror": truth,
+    "aligned": truth,
+    "native_size": whole(1, MOST),
+    "template": row(row(_COORDINATE, 2), 5),
+    "temperature": _TEMPERATURE,
+    "region_temperatures": _TEMPERATURES,
+    "scores": _SCORES,
+    "class_shares": _CLASS_SHARES,
+    "training": mapping(anything),
+    "trained_on": text,
+    "licence": text,
+}
 # An expression network for further training.
 NETWORK = record(
-    {"architecture": one_of("pcnn", "trunk"), "config": _config},
-    {
-        "kind": one_of("expression"),
-        "labels": null_or(mapping(_SECOND, most=1)),
-        "mirror": truth,
-        "aligned": truth,
-        "native_size": whole(1, MOST),
-        "template": row(row(_COORDINATE, 2), 5),
-        "temperature": _TEMPERATURE,
-        "region_temperatures": _TEMPERATURES,
-        "scores": _SCORES,
-        "class_shares": _CLASS_SHARES,
-        "training": mapping(anything),
-        "trained_on": text,
-        "licence": text,
-    },
+    {"architecture": _ARCHITECTURE, "config": _config},
+    {**_COMMON, "labels": null_or(mapping(_SECOND, most=1))},
+)
+_MEMBER = record(
+    {"architecture": _ARCHITECTURE, "config": _config}
+    | {"share": number(1e-6, 1), "temperature": _TEMPERATURE},
+    closed=True,
+)
+_SEVERAL = record(
+    {"architecture": one_of(ENSEMBLE), "members": row(_MEMBER, 2, _MOST_MEMBERS)}, _COMMON
 )
 _NEEDED = record(dict.fromkeys(("template", "native_size", "temperature"), anything))
 _ALL_TEMPERATURES = record({"region_temperatures": record(dict.fromkeys(REGIONS, _TEMPERATURE))})
@@ -108,6 +120,10 @@ EXPORTED = record({"outputs": row(label, 1, 16, different=True)})
 
 HEAD = record(
     {"architecture": one_of("head"), "labels": row(label, 2, 10_000, different=True)}
+    | {"weights_sha256": text},
+)
+VALUE_HEAD = record(
+    {"architecture": one_of("values"), "names": row(label, 1, 1000, different=True)}
     | {"weights_sha256": text},
 )
 
@@ -165,11 +181,14 @@ MOVEMENTS = record(
 
 def expression(value: Any, name: str) -> None:
     """The rule for an expression network that can predict."""
-    NETWORK(value, name)
+    several = isinstance(value, Mapping) and value.get("architecture") == ENSEMBLE
+    (_SEVERAL if several else NETWORK)(value, name)
     _NEEDED(value, name)
-    if value["architecture"] == "pcnn":
+    networks = value["members"] if several else [value]
+    if any(own["architecture"] == "pcnn" for own in networks):
         _ALL_TEMPERATURES(value, name)
-    size, native_size, points = value["config"]["size"], value["native_size"], value["template"]
+    size = max(own["config"]["size"] for own in networks)
+    native_size, points = value["native_size"], value["template"]
     if size > _MOST_FINER * native_size:
         raise broken(
             "native_size",

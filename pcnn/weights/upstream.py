@@ -7,9 +7,7 @@ trunk's layer4. Beside `state_dict` lies `recorder`, a pickled object of the tra
 
 from __future__ import annotations
 
-import pickle
 import types
-import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from pcnn.errors import WeightsError, counted
 from pcnn.networks.pcnn import PCNN, ModelConfig
 from pcnn.networks.regions import REGIONS
 from pcnn.weights.checkpoints import check_tensors
+from pcnn.weights.containers import CarefulUnpickler, Skipped, check_container
 
 # View → (its features…, its resnet…, its head).
 _TRUNKS = {
@@ -51,6 +50,11 @@ def load_upstream(path: str | Path, classes: tuple[str, ...] | None = None) -> P
     `recorder`, are skipped.
     Raises WeightsError: the file is missing or no such checkpoint, its two copies of a trunk
         differ, or the number of classes differs.
+
+    >>> load_upstream("missing.pth")
+    Traceback (most recent call last):
+        ...
+    pcnn.errors.WeightsError: missing.pth: no such checkpoint
     """
     state = _state_dict(Path(path))
     try:
@@ -61,13 +65,18 @@ def load_upstream(path: str | Path, classes: tuple[str, ...] | None = None) -> P
             raise WeightsError(
                 f"{path}: has {counted(count, 'class')}, got {counted(len(names), 'name')}"
             )
-        network = PCNN(ModelConfig(classes=names, size=_SIZE), initialised=False)
-        network.load_state_dict(tensors)
+        with torch.device("meta"):  # only shapes: memory for tensors that fit alone
+            network = PCNN(ModelConfig(classes=names, size=_SIZE), initialised=False)
+        wanted = network.state_dict()
+        fitting = {n: t.to(wanted[n].dtype) if n in wanted else t for n, t in tensors.items()}
+        network.load_state_dict(fitting, assign=True)
+        _compare_copies(path, state)
     except KeyError as error:
         raise WeightsError(f"{path}: not a PCNN checkpoint, {error} is missing") from error
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        if isinstance(error, WeightsError):
+            raise
         raise WeightsError(f"{path}: not a PCNN checkpoint ({error})") from error
-    _compare_copies(path, state)
     return network.eval().requires_grad_(False)
 
 
@@ -115,9 +124,7 @@ def _below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _state_dict(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsError(f"{path}: no such checkpoint")
-    if zipfile.is_zipfile(path) and _is_torchscript(path):
-        # torch.load would pass it to a loader that runs the code in it.
-        raise WeightsError(f"{path}: is a TorchScript archive, expected a checkpoint")
+    check_container(path)
     restricted = types.ModuleType("restricted_pickle")
     restricted.Unpickler = _Unpickler  # type: ignore[attr-defined]
     restricted.load = lambda file, **options: _Unpickler(file, **options).load()  # type: ignore[attr-defined]
@@ -144,31 +151,6 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
     }
 
 
-def _is_torchscript(path: Path) -> bool:
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("constants.pkl") for name in archive.namelist())
-
-
-class _Skipped:
-    """A placeholder for objects that are not built; it accepts all operations of the pickle."""
-
-    def __new__(cls, *_: Any, **__: Any) -> _Skipped:
-        return super().__new__(cls)
-
-    def __init__(self, *_: Any, **__: Any) -> None: ...
-
-    def __setstate__(self, _: Any) -> None: ...
-
-    def __setitem__(self, _: Any, __: Any) -> None: ...
-
-    def __call__(self, *_: Any, **__: Any) -> _Skipped:
-        return self
-
-    def append(self, _: Any) -> None: ...
-
-    def extend(self, _: Any) -> None: ...
-
-
 _ALLOWED = {
     ("collections", "OrderedDict"): OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
@@ -178,11 +160,11 @@ _ALLOWED = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """An unpickler for the classes of _ALLOWED and torch's storage types; others are _Skipped."""
+class _Unpickler(CarefulUnpickler):
+    """An unpickler for the classes of _ALLOWED and torch's storage types; others are Skipped."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and name.endswith("Storage"):
             # Storage types of the legacy file format; torch resolves those of the zip format.
-            return getattr(torch, name, _Skipped)
-        return _ALLOWED.get((module, name), _Skipped)
+            return getattr(torch, name, Skipped)
+        return _ALLOWED.get((module, name), Skipped)

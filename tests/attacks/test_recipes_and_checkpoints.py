@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import copy
+import io
+import pickle
+import resource
+import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,7 @@ import torch
 
 from pcnn.datasets.labels import FaceSet
 from pcnn.errors import InputError, WeightsError
+from pcnn.training.expression.curves import trim_log
 from pcnn.training.expression.loop import ExpressionTraining
 from pcnn.training.expression.options import ExpressionOptions
 from pcnn.training.expression.recipes import read_recipe
@@ -120,3 +126,122 @@ def test_tensors_of_odd_kinds(tmp_path: Path) -> None:
             read_detector(path)
         with pytest.raises(WeightsError, match=r"odd\.pth"):
             load_upstream(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("size = 0x" + "f" * 5000, "seed = 0o" + "7" * 6000, "batch = 99999999999999999999"),
+        *("teachers = [1]", "teachers = [0x" + "f" * 5000 + "]"),
+    ],
+    ids=range(5),
+)
+def test_numbers_without_end_in_a_recipe(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"recipe\.toml: "):
+        read_recipe(path)
+
+
+def legacy(state: object) -> bytes:
+    """A checkpoint in the format before PyTorch 1.6."""
+    stream = io.BytesIO()
+    torch.save(state, stream, _use_new_zipfile_serialization=False)
+    return stream.getvalue()
+
+
+def _hostile_checkpoints() -> dict[str, bytes]:
+    """Files that torch.load would unpack, run, or take memory for."""
+    state, archive = {"x": torch.ones(3)}, io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name in ("storages", "tensors", "pickle"):
+            tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+    bomb, script, whole = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("x.pth", bytes(1 << 28))
+    torch.save(state, script)
+    torch.save(state, whole)
+    with zipfile.ZipFile(script, "a") as packed:
+        packed.writestr("archive/constants.pkl", b"")
+    numbers = legacy(state)
+    # The number of values of the storage, which a pickle has as K and one byte.
+    place = numbers.index(b"K\x03N")
+    return {
+        "a tar archive": archive.getvalue(),
+        "an archive of zeros": bomb.getvalue(),
+        "a program": script.getvalue(),
+        "more numbers than bytes": numbers[:place]
+        + b"\x8a\x06"
+        + b"\xff" * 5
+        + b"\x7fN"
+        + numbers[place + 3 :],
+        "numbers below zero": numbers[:place] + b"J\xff\xff\xff\xffN" + numbers[place + 3 :],
+        "a memory of billions": b"\x80\x02Nr\xff\xff\xff\x7f.",
+        "a text of gigabytes": b"\x80\x02T\xff\xff\xff\x7fx.",
+        "an archive's start alone": whole.getvalue()[:40],
+        "another pickle": pickle.dumps({"x": 1}),
+    }
+
+
+@pytest.mark.parametrize("attempt", _hostile_checkpoints())
+def test_checkpoints_that_attempt(attempt: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    path.write_bytes(_hostile_checkpoints()[attempt])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    training = _training()
+    for read in (load_upstream, read_detector, training.resume):
+        with pytest.raises(WeightsError, match=r"x\.pth: (not a readable|is a TorchScript)"):
+            read(path)  # type: ignore[operator]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
+
+
+def test_a_program_that_two_readers_of_archives_see_differently(tmp_path: Path) -> None:
+    """Python's reader finds the last directory of an archive; the file begins with another."""
+    script, plain = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(script, "w") as archive:
+        archive.writestr("net/constants.pkl", b"")
+    with zipfile.ZipFile(plain, "w") as archive:
+        archive.writestr("net/data.pkl", pickle.dumps({}))
+    for first, second in ((script, plain), (plain, script)):
+        path = tmp_path / "x.pth"
+        path.write_bytes(first.getvalue() + second.getvalue())
+        for read in (load_upstream, read_detector):
+            with pytest.raises(WeightsError, match=r"x\.pth: "):
+                read(path)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"fc.bias": torch.tensor(1.0), "features1.conv1": torch.ones(1)},
+        {"features1.0": torch.ones(1)},
+        {"features1": torch.ones(1), "features1.x": torch.ones(1)},
+        {"features1.0.weight": torch.ones(1), "resnet.conv1.weight": torch.ones(1).int()},
+    ],
+    ids=range(4),
+)
+def test_names_that_fit_half(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    torch.save(state, path)
+    with pytest.raises(WeightsError, match=r"x\.pth: not a PCNN checkpoint"):
+        load_upstream(path)
+
+
+def test_a_detectors_filters_that_do_not_fit(tmp_path: Path) -> None:
+    path, one = tmp_path / "x.pth", torch.ones(1)
+    for filters, variance in ((one, one), (torch.ones(2, 3, 2, 2), torch.ones(3)), (one[0], one)):
+        sound = {"body.layer1.0.conv1.weight": one}
+        torch.save(sound | {"body.conv1.weight": filters, "body.bn1.running_var": variance}, path)
+        with pytest.raises(WeightsError, match=r"x\.pth: "):
+            read_detector(path)
+
+
+def test_a_log_that_was_torn(tmp_path: Path) -> None:
+    """A training that was killed leaves half a line, and lines after its last checkpoint."""
+    log = tmp_path / "x.log.jsonl"
+    lines = [f'{{"step": {step}, "epoch": {step}, "loss": 1}}\n' for step in (1, 2, 3)]
+    for torn in ('{"step": 4, "ep', "[]\n", "null\n", "\udcff\n", '{"step": "x"}\n', lines[2][:-1]):
+        log.write_text("".join(lines[:2]) + lines[2] + torn, errors="surrogateescape")
+        trim_log(log, 2)
+        assert log.read_text() == "".join(lines[:2])
+    trim_log(tmp_path / "absent.jsonl", 2)

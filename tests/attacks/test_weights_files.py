@@ -26,7 +26,8 @@ def use(kind: str, path: Path) -> None:
         Detector.load(path).detect([np.full((64, 64, 3), 90, np.uint8)])
     else:
         loaded = weights.load_expression(path)
-        weights.load_learner(path)
+        if kind != "ensemble":
+            weights.load_learner(path)
         config = loaded.network.config
         faces = torch.linspace(-1, 1, config.size**2).repeat(config.channels, 1)
         views = loaded.network.cut(faces.view(1, config.channels, config.size, config.size))
@@ -188,7 +189,7 @@ def test_a_file_overwritten_after_it_was_loaded(kind: str, tmp_path: Path) -> No
     elif kind == "detector":
         state = Detector.load(path).network.state_dict()
     else:
-        state = weights.load_network(path).state_dict()
+        state = weights.load_expression(path).network.state_dict()
     before = {name: tensor.clone() for name, tensor in state.items()}
     with path.open("r+b") as file:
         file.write(b"\xff" * path.stat().st_size)

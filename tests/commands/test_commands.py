@@ -26,7 +26,7 @@ from pcnn import __version__
 from pcnn.commands import predict as commands
 from pcnn.commands import reports, shared
 from pcnn.engines.select import ENGINES, PRECISIONS
-from pcnn.errors import InputError, WeightsError, counted
+from pcnn.errors import InputError, NativeError, WeightsError, counted
 from pcnn.images.loading import load_image, stored_size
 from pcnn.results.values import Expression, Face, Prediction
 from pcnn.weights.expression import PRIORS
@@ -39,6 +39,7 @@ class FakeRecognizer:
     """Finds as many faces in a picture as its height has tens of pixels."""
 
     classes = CLASSES
+    value_names = ()
     movements = ()
 
     def __init__(self) -> None:
@@ -282,7 +283,7 @@ def test_faces(fake: FakeRecognizer, photos: Path, capsys: Captured, kind: str) 
 
 def test_csv_of_faces_has_the_digits_of_json() -> None:
     stream = io.StringIO()
-    report = reports.open_report("csv", stream, classes=("a", "b"), crops=True)
+    report = reports.open_report("csv", stream, names=reports.Names(("a", "b")), crops=True)
     report.add("a.png", Expression("a", 2 / 3, {"a": 2 / 3, "b": 1 / 3}, {}))
     assert stream.getvalue().splitlines()[1] == "a.png,a,0.666667,0.666667,0.333333"
 
@@ -692,15 +693,20 @@ def test_info(fake: FakeRecognizer, capsys: Captured) -> None:
     assert json.loads(capsys.readouterr().out)["device"] == "cpu"
 
 
-def test_info_without_weights(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+@pytest.mark.parametrize("kind", [InputError, WeightsError, NativeError])
+def test_info_of_what_cannot_be_made(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """A refused option prints the error alone; ops that do not run need the versions, too."""
+
     def failing(_: argparse.Namespace) -> Any:
-        raise WeightsError("w.safetensors: no such weights file")
+        raise kind("it is refused")
 
     monkeypatch.setattr(commands, "load_recognizer", failing)
     assert run("--info") == 2
     out, err = capsys.readouterr()
-    assert out.startswith(f"pcnn    {__version__}\n")
-    assert err == "pcnn-predict: w.safetensors: no such weights file\n"
+    assert out.startswith(f"pcnn    {__version__}\n") if kind is NativeError else out == ""
+    assert err == "pcnn-predict: it is refused\n"
 
 
 @pytest.mark.parametrize("command", [cli.predict, cli.train])

@@ -45,7 +45,7 @@ ALONE = "import sys; sys.modules['pcnn'] = sys.modules['torch'] = None\n"
 
 @pytest.fixture(scope="module")
 def loaded() -> ExpressionWeights:
-    return load_expression("pcnn-ferplus")
+    return load_expression("pcnn-ferplus-only")
 
 
 def _pixels(count: int, channels: int = 1, side: int = 48) -> Tensor:

@@ -42,7 +42,7 @@ OTHERS = ("openvino", "onnxruntime")
 
 @pytest.fixture(scope="module")
 def loaded() -> ExpressionWeights:
-    return load_expression("pcnn-ferplus")
+    return load_expression("pcnn-ferplus-only")
 
 
 @pytest.fixture(scope="module")
@@ -356,7 +356,7 @@ def test_graphs_are_made_once(
     monkeypatch.setattr(Graph, "onnx", fail)
     prepare_classifier(loaded, "onnxruntime")
     prepare_classifier(loaded, "openvino")
-    other = load_expression("pcnn-ferplus")
+    other = load_expression("pcnn-ferplus-only")
     other.network.expression_head.bias += 1
     with pytest.raises(AssertionError, match="made again"):
         prepare_classifier(other, "onnxruntime")
@@ -370,7 +370,7 @@ def test_a_damaged_graph_is_named(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(Graph, "onnx", lambda _: b"no model")
     network = _small_face_net()
-    weights = replace(load_expression("pcnn-ferplus"), network=network, region_temperatures={})
+    weights = replace(load_expression("pcnn-ferplus-only"), network=network, region_temperatures={})
     with pytest.raises(WeightsError, match=rf"classifier-\w+\.onnx: {engine} cannot load it"):
         prepare_classifier(weights, engine)
 

@@ -232,7 +232,7 @@ def test_commands_align_data_sets(command: str, asked: Seer, tmp_path: Path) -> 
         assert cli.evaluate([*words, "--as-they-are"]) == 0
         assert not asked.seen
     if command == "units":
-        words[-1] = "pcnn-ferplus"
+        words[-1] = "pcnn-ferplus-only"
         words += ["--permutations", "20"]
     assert getattr(cli, command)(words) == 0
     assert len(asked.seen) == 2 * count

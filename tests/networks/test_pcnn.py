@@ -84,7 +84,9 @@ def test_a_pretrained_network_of_another_kind_is_refused() -> None:
     other = FaceNet(ModelConfig(size=64, mean=(0.5,), std=(0.25,), width=4))
     with pytest.raises(InputError) as error:
         PCNN(GREY).start_from(other)
-    assert str(error.value) == "PCNN.start_from: width must be 8, got 4"
+    assert str(error.value) == (
+        "PCNN.start_from: width must be that of the weights to start from, 4, got 8"
+    )
 
 
 def test_all_parameters_learn() -> None:

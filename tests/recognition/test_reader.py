@@ -39,7 +39,7 @@ def test_classes_that_are_equally_frequent_by_hand(shared: Path, astronaut: Path
         np.testing.assert_allclose(list(equal.regions[name].values()), odds / odds.sum(), rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["pcnn-ferplus", "small", "mobile"])
+@pytest.mark.parametrize("name", ["pcnn-ferplus", "pcnn-ferplus-only", "small", "mobile"])
 def test_packaged_weights_know_how_frequent_classes_were(name: str) -> None:
     loaded = weights.load_expression(name)
     assert loaded.class_shares is not None and len(loaded.class_shares) == 8

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from pcnn.disk import whole_file
+from pcnn.arrays import read_arrays
+from pcnn.disk import kept_if_possible
 from pcnn.errors import InputError
 from pcnn.faces.detector import Detector
 from pcnn.results.values import Detection
@@ -22,6 +23,14 @@ from pcnn.results.values import Detection
 DOUBTFUL, CONFIDENT = 0.3, 0.9
 _LABEL_BATCH = 8
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+_FORMATS = ("JPEG", "PNG", "WEBP")
+# The arrays of a cache: counts for each photograph, the others' shapes for each face.
+_CACHED: dict[str, tuple[int, ...]] = {
+    "counts": (),
+    "boxes": (4,),
+    "landmarks": (10,),
+    "scores": (),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +67,8 @@ class Photograph:
     faces: Faces
 
     def pixels(self) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB."""
-        with Image.open(io.BytesIO(self.encoded)) as image:
-            return np.array(image.convert("RGB"))
+        """(H, W, 3) uint8 RGB. Raises InputError: it cannot be decoded."""
+        return _decode(self.name, self.encoded)
 
 
 def is_held_out(name: str) -> bool:
@@ -73,18 +81,20 @@ def read_photographs(
 ) -> list[Photograph]:
     """All photographs of a tar archive with the teacher's faces, sorted by name.
 
-    cache: an .npz file that keeps the teacher's faces between runs. It is written if it is missing
-        or belongs to other photographs or another teacher.
+    cache: an .npz file that keeps the teacher's faces between runs. It is written if it is missing,
+        damaged, or belongs to other photographs or another teacher. If it cannot be written, a
+        warning says so.
     Raises InputError: the archive is missing, unreadable, or has no JPEG or PNG file.
     """
     files = _read_archive(Path(path))
     cache = None if cache is None else Path(cache)
     fingerprint = _fingerprint(files, teacher)
-    found = _cached_faces(cache, fingerprint) if cache is not None and cache.exists() else None
+    found = None if cache is None else _cached_faces(cache, fingerprint, len(files))
     if found is None:
         found = _label(files, teacher)
         if cache is not None:
-            _write_cache(cache, fingerprint, found)
+            with kept_if_possible(cache) as temporary:
+                np.savez(temporary, fingerprint=np.array(fingerprint), **found)  # type: ignore[arg-type]
     photographs, start = [], 0
     for (name, encoded), count in zip(files, found["counts"], strict=True):
         chosen = slice(start, start + int(count))
@@ -103,7 +113,7 @@ def _read_archive(path: Path) -> list[tuple[str, bytes]]:
                 if member.name.lower().endswith(_SUFFIXES)
                 and (file := archive.extractfile(member)) is not None
             ]
-    except (OSError, tarfile.TarError) as error:
+    except Exception as error:  # tarfile and its decompressors raise many kinds of errors
         raise InputError(f"read_photographs: cannot read archive {path} ({error})") from error
     if not files:
         raise InputError(f"read_photographs: {path} holds no JPEG or PNG file")
@@ -125,10 +135,12 @@ def _label(files: Sequence[tuple[str, bytes]], teacher: Detector) -> dict[str, N
 
 
 def _decode(name: str, encoded: bytes) -> NDArray[np.uint8]:
+    """The pixels as they are stored: neither the teacher's faces nor the training turn them."""
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError) as error:
+        # By name, since Pillow would try all its formats, and passes some to other programs.
+        with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
+            return np.array(image.convert("RGB"))
+    except Exception as error:  # Pillow's decoders have no common base class
         raise InputError(f"read_photographs: cannot decode {name} ({error})") from error
 
 
@@ -143,14 +155,29 @@ def _fingerprint(files: Sequence[tuple[str, bytes]], teacher: Detector) -> str:
     return digest.hexdigest()
 
 
-def _cached_faces(cache: Path, fingerprint: str) -> dict[str, NDArray[np.float32]] | None:
-    with np.load(cache) as stored:
-        if str(stored["fingerprint"]) != fingerprint:
+def _cached_faces(
+    cache: Path, fingerprint: str, photographs: int
+) -> dict[str, NDArray[np.float32]] | None:
+    """The faces in a cache; None if there is none, or a damaged or another one."""
+    try:
+        stored = read_arrays(cache)
+        own = stored.get("fingerprint", np.array(0))
+        if own.dtype.kind != "U" or own.shape or str(own) != fingerprint:
             return None
-        return {name: stored[name] for name in ("counts", "boxes", "landmarks", "scores")}
+    except ValueError:  # InputError is one, and text that is no text
+        return None
+    found = {name: stored[name] for name in _CACHED if name in stored}
+    numbers = all(each.dtype == np.float32 and np.isfinite(each).all() for each in found.values())
+    sound = numbers and len(found) == len(_CACHED) and _fit_together(found, photographs)
+    return found if sound else None
 
 
-def _write_cache(cache: Path, fingerprint: str, found: dict[str, NDArray[np.float32]]) -> None:
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(cache) as temporary:
-        np.savez(temporary, fingerprint=np.array(fingerprint), **found)  # type: ignore[arg-type]
+def _fit_together(found: Mapping[str, NDArray[np.float32]], photographs: int) -> bool:
+    """Whether there is a count for each photograph, and as many faces as they count."""
+    counts = found["counts"]
+    if counts.shape != (photographs,) or ((counts < 0) | (counts != np.floor(counts))).any():
+        return False
+    faces = int(counts.sum(dtype=np.float64))
+    return all(
+        found[name].shape == (faces, *rest) for name, rest in _CACHED.items() if name != "counts"
+    )

@@ -1,11 +1,29 @@
-"""Chart of a training's log."""
+"""A training's log, and its chart."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
+from pcnn.disk import whole_file
 from pcnn.errors import InputError
+
+
+def trim_log(log: Path, step: int) -> None:
+    """Leave the lines of a log up to a step, which a training that continues there repeats.
+
+    A training that was killed leaves later lines, and may leave one that is torn.
+    """
+    if not log.exists():
+        return
+    kept = []
+    for line in log.read_text(errors="replace").splitlines(keepends=True):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            if line.endswith("\n") and json.loads(line)["step"] <= step:
+                kept.append(line)
+    with whole_file(log) as temporary:
+        temporary.write_text("".join(kept))
 
 
 def draw_curves(log: Path, picture: Path) -> None:

@@ -52,7 +52,11 @@ def _checked(path: str | Path, table: object, kind: type, place: str) -> dict[st
         if expected == "float" and type(value) is int and abs(value) < _MOST:
             value = float(value)  # noqa: PLW2901 (TOML's 1 for 1.0)
         if expected == "tuple[str, ...]" and isinstance(value, list):
-            value = tuple(map(str, value))  # noqa: PLW2901
+            value = tuple(value)  # noqa: PLW2901
+            if not all(isinstance(each, str) for each in value):
+                raise InputError(f"recipe {path}: {place}{name} must be a list of texts")
+        if type(value) is int and not abs(value) < _MOST:
+            raise InputError(f"recipe {path}: {place}{name} must be less than {_MOST:,}")
         if type(value) is float and not math.isfinite(value):
             raise InputError(f"recipe {path}: {place}{name} must be finite, got {value!r}")
         if type(value).__name__ != expected.partition(" ")[0].partition("[")[0]:

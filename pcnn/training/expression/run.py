@@ -18,16 +18,17 @@ from torch import Tensor, distributed
 from pcnn.datasets.labels import FaceSet
 from pcnn.datasets.loading import load_faces
 from pcnn.devices import own_settings
-from pcnn.errors import counted
+from pcnn.errors import InputError, counted
 from pcnn.evaluation.logits import predict_logits
 from pcnn.evaluation.metrics import accuracy, fit_temperature
 from pcnn.faces.alignment import align_faces, measure_template
 from pcnn.faces.detector import Detector
 from pcnn.networks.pcnn import Learner
 from pcnn.terminal import training_progress
-from pcnn.training.expression.curves import draw_curves
+from pcnn.training.expression.curves import draw_curves, trim_log
 from pcnn.training.expression.loop import ExpressionTraining, class_shares
 from pcnn.training.expression.options import ExpressionOptions
+from pcnn.training.expression.own import OwnFaces
 from pcnn.training.expression.photographs import photograph_faces
 from pcnn.weights.compression import narrow, widen
 from pcnn.weights.expression import SECOND_PREFIX
@@ -40,11 +41,16 @@ SECOND = "fer2013"
 
 @own_settings(gradients=True)
 def train_expression(
-    options: ExpressionOptions, *, device: str = "cpu", valid_split: str = "valid"
+    options: ExpressionOptions,
+    *,
+    device: str = "cpu",
+    valid_split: str = "valid",
+    own: OwnFaces | None = None,
 ) -> Path:
     """Train an expression network, or continue from a checkpoint beside `output`.
 
     device: the device to compute on. valid_split: the split to score after each epoch.
+    own: faces of your own pictures, see own_faces; they take the place of a published data set.
     Other files beside the weights are `<output>.log.jsonl` (a line for each epoch),
     `<output>.png` (its curves) and, during the training, `<output>.checkpoint`.
     Returns the path of the weights file.
@@ -54,17 +60,24 @@ def train_expression(
     output.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = output.with_name(output.name + ".checkpoint")
     log = output.with_name(output.name + ".log.jsonl")
-    train, valid = (
-        load_faces(options.data, split, grey=not options.colour) for split in ("train", valid_split)
-    )
     detector = Detector.load(options.detector)
-    template, native_size = measure_template(train.faces, detector), train.faces.shape[2]
+    if own is not None:
+        if options.second:
+            raise InputError("ExpressionOptions: second must be 0 for your own pictures")
+        train, valid, template, native_size = own.train, own.valid, own.template, own.native_size
+    else:
+        train, valid = (
+            load_faces(options.data, split, grey=not options.colour)
+            for split in ("train", valid_split)
+        )
+        template, native_size = measure_template(train.faces, detector), train.faces.shape[2]
+    to_align = options.aligned and own is None
 
     def aligned(faces: FaceSet) -> FaceSet:
         pixels = align_faces(faces.faces, template, options.size, native_size, detector)
         return dataclasses.replace(faces, faces=pixels)
 
-    if options.aligned:
+    if to_align:
         train = aligned(train)
     second = photographs = None
     if options.second:
@@ -75,10 +88,12 @@ def train_expression(
             options.photographs, detector, template, options.size, grey=not options.colour
         )
     training = ExpressionTraining(options, train, device, second=second, photographs=photographs)
-    if options.aligned and training.rank == 0:  # only this process scores
+    if to_align and training.rank == 0:  # only this process scores
         valid = aligned(valid)
     if checkpoint.exists():
         training.resume(checkpoint)
+        if training.rank == 0:
+            trim_log(log, training.step)
     else:
         training.teach()
         if training.rank == 0:
@@ -105,9 +120,6 @@ def _run(training: ExpressionTraining, valid: FaceSet, checkpoint: Path, log: Pa
             progress.update(task, completed=training.step, note=f"loss {running:.3f}")
             if training.rank:
                 continue
-            if time.monotonic() - saved > _CHECKPOINT_SECONDS:
-                training.save(checkpoint)
-                saved = time.monotonic()
             if training.step % training.epoch_steps == 0 or training.step == training.steps:
                 network = training.average.network
                 score = accuracy(predict_logits(network, valid.faces)[0], valid.votes)
@@ -123,6 +135,10 @@ def _run(training: ExpressionTraining, valid: FaceSet, checkpoint: Path, log: Pa
                 progress.console.print(
                     f"epoch {record['epoch']:.2f}: loss {running:.3f}, valid {100 * score:.2f} %"
                 )
+            # After the line for the same step, or a training that continues would lack it.
+            if time.monotonic() - saved > _CHECKPOINT_SECONDS:
+                training.save(checkpoint)
+                saved = time.monotonic()
 
 
 def _write_weights(

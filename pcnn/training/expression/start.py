@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -20,7 +22,8 @@ from pcnn.networks.pcnn import (
 )
 from pcnn.training.expression.options import ExpressionOptions
 from pcnn.weights.expression import load_learner
-from pcnn.weights.files import is_published, read_published
+from pcnn.weights.files import WeightsFile, is_published, locate, read_published
+from pcnn.weights.kinds import NETWORK
 
 # Mean and standard deviation of the FER+ training faces, computed from the sheets.
 FERPLUS_MEAN = (0.507,)
@@ -40,28 +43,35 @@ def new_learner(
     Raises InputError: `init` does not fit the options. Raises WeightsError: see files.read.
     """
     grey = train.faces.dim() == 3
+    published = bool(options.init) and is_published(options.init or "")
+    start = load_learner(options.init) if options.init and not published else None
+    norms: tuple[tuple[float, ...], tuple[float, ...]]
+    norms = (FERPLUS_MEAN, FERPLUS_STD) if grey else (IMAGENET_MEAN, IMAGENET_STD)
+    if start is not None and start.network.config.channels == len(norms[0]):
+        norms = start.network.config.mean, start.network.config.std
     config = ModelConfig(
         classes=train.classes,
         size=options.size,
-        mean=FERPLUS_MEAN if grey else IMAGENET_MEAN,
-        std=FERPLUS_STD if grey else IMAGENET_STD,
+        mean=norms[0],
+        std=norms[1],
         width=options.width,
         saliency=options.saliency,
         backbone=options.backbone,
     )
     network = FaceNet(config) if options.network == "trunk" else PCNN(config)
     learner = Learner(network, None if second is None else second.classes)
-    if options.init and is_published(options.init):
+    if options.init and published:
         plain = network if isinstance(network, FaceNet) else FaceNet(config)
         _start_from_published(plain, options.init, train.faces)
         if network is not plain:
             network.start_from(plain)
-    elif options.init:
-        start = load_learner(options.init)
+    elif start is not None:
         given = type(start.network), start.network.config.size
         if options.init_share and given != (type(network), config.size):
             kind = f"{options.network} of size {config.size}"
             raise InputError(f"ExpressionTraining: init_share= needs init= of a {kind}")
+        if options.init_share and start.network.config.classes != config.classes:
+            raise InputError("ExpressionTraining: init_share= needs init= of the same classes")
         network.start_from(start.network)
         if learner.second and start.second and start.classes == learner.classes:
             learner.second.load_state_dict(start.second.state_dict(), strict=False)
@@ -69,6 +79,25 @@ def new_learner(
         raise InputError("ExpressionTraining: init_share= needs init=")
     learner.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return learner
+
+
+def options_of(init: str, network: str) -> dict[str, Any]:
+    """The options of a training that its initial weights decide, by name.
+
+    init: as in ExpressionOptions. network: "trunk" or "pcnn". The side of the face view is that
+    of `init` for the same network.
+    Returns nothing for published weights. Raises WeightsError: see files.read.
+    """
+    if is_published(init):
+        return {}
+    file = WeightsFile(locate(init))
+    file.check(NETWORK)
+    config = file.metadata["config"]
+    options = {"colour": len(config["mean"]) == 3}
+    options |= {name: config[name] for name in ("width", "backbone", "saliency") if name in config}
+    if file.metadata["architecture"] == network:
+        options["size"] = config["size"]
+    return options
 
 
 def _start_from_published(network: FaceNet, init: str, faces: Tensor) -> None:

@@ -1,0 +1,42 @@
+"""`pcnn-train ensemble`: join trained networks in one weights file."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add = parser.add_argument
+    add("weights", nargs="+", metavar="NAME|FILE", help="two or more trained expression weights")
+    add("--data", required=True, metavar="PATH", help="a data set, to fit the temperatures on")
+    add("--valid-split", default="valid", help="the part of it that is used [%(default)s]")
+    add("--output", required=True, metavar="FILE", help="the .safetensors file to write")
+    add("--shares", type=float, nargs="+", metavar="X", help="weights of the answers [equal]")
+    add("--mirror", action="store_true", help="read each face with its mirror image")
+    add("--threads", type=int, metavar="N", help="CPU threads [torch's own number]")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command and return its exit status.
+
+    Raises InputError, WeightsError, OSError: networks that do not fit together, or files that
+    cannot be read or written.
+    """
+    import torch
+    from rich.console import Console
+
+    from pcnn.training.expression.ensemble import join_networks
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    score = join_networks(
+        arguments.weights,
+        arguments.data,
+        arguments.output,
+        shares=arguments.shares,
+        mirror=arguments.mirror,
+        valid_split=arguments.valid_split,
+    )
+    Console(stderr=True).print(f"wrote {arguments.output}, {100 * score:.2f} % on valid")
+    return 0

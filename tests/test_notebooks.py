@@ -1,0 +1,86 @@
+"""The notebooks of docs/notebooks run from their first cell to their last, as Jupyter runs them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = sorted((ROOT / "docs" / "notebooks").glob("*.py"))
+# In a process of its own: Jupyter's client has warnings and an event loop of its own.
+RUN = """
+import sys, jupytext, nbclient
+notebook = jupytext.read(sys.argv[1], fmt="py:percent")
+client = nbclient.NotebookClient(notebook, timeout=None, startup_timeout=600, kernel_name="python3")
+client.execute(cwd=".")
+jupytext.write(notebook, sys.argv[2], fmt="ipynb")
+"""
+
+pytestmark = pytest.mark.notebooks
+
+
+def outputs(cell: dict[str, Any]) -> str:
+    """What a cell printed and gave, as text."""
+    texts = []
+    for output in cell.get("outputs", ()):
+        texts += output.get("text", ())
+        texts += output.get("data", {}).get("text/plain", ())
+    return "".join(texts)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run a notebook in an empty folder with the pages beside it; returns its cells' outputs."""
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+    for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+
+    def run_notebook(name: str) -> list[str]:
+        script, executed = ROOT / "docs" / "notebooks" / f"{name}.py", tmp_path / f"{name}.ipynb"
+        command = [sys.executable, "-c", RUN, str(script), str(executed)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-4000:]
+        cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
+        return [outputs(cell) for cell in cells if cell["cell_type"] == "code"]
+
+    return run_notebook
+
+
+def test_first_steps(run: Any) -> None:
+    shown, label, scores, regions, several, crop = run("first_steps")
+    assert "Prediction" in shown
+    assert label.startswith("happiness 100.0%")
+    assert len(scores.splitlines()) == 8 and scores.startswith("happiness")
+    assert len(regions.splitlines()) == 5
+    assert several.splitlines()[0] == "1" and "missing.jpg: no such file" in several
+    assert crop == "'happiness'"
+
+
+def test_explanations(run: Any) -> None:
+    _, drops, without_mouth, blurred = run("explanations")
+    assert drops.startswith("happiness 100% decided by: mouth\nwithout mouth ")
+    assert without_mouth == "'neutral'"
+    eyes, mouth = (float(line.split()[-1].rstrip("%")) for line in blurred.splitlines())
+    assert eyes > 90 and mouth < eyes
+
+
+@pytest.mark.skipif(importlib.util.find_spec("av") is None, reason="needs pcnn[video]")
+def test_film(run: Any) -> None:
+    _, frames, people, row = run("film")
+    assert len(frames.splitlines()) == 10
+    assert all("person 1  happiness" in line for line in frames.splitlines())
+    assert people == "people: 1\n"
+    assert row.startswith("(0.0, 1, 'happiness', 0.9")
+
+
+def test_every_notebook_is_run_and_listed() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert {script.stem for script in SCRIPTS} == {"first_steps", "explanations", "film"}
+    assert all(f"generated/notebooks/{script.stem}" in index for script in SCRIPTS)

@@ -1,0 +1,102 @@
+"""Networks joined in one file answer together, calibrated on validation faces."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import asdict
+from pathlib import Path
+
+import cli
+import numpy as np
+import pytest
+import torch
+from hostile import TEMPLATE
+from PIL import Image
+
+from pcnn import weights
+from pcnn.errors import InputError, WeightsError
+from pcnn.networks.ensemble import Ensemble
+from pcnn.networks.pcnn import FERPLUS_CLASSES, PCNN, FaceNet, ModelConfig
+from pcnn.networks.regions import REGIONS
+from pcnn.training.expression.ensemble import join_networks
+
+pytestmark = pytest.mark.train
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """40 validation faces as FER+ contact sheets, of two classes."""
+    tiles = np.random.default_rng(0).integers(0, 255, (40, 48, 48), dtype=np.uint8)
+    Image.fromarray(np.concatenate(list(tiles), 1)).save(tmp_path / "valid_00.png")
+    with (tmp_path / "valid.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["image", *FERPLUS_CLASSES, "unknown", "NF", "fer2013", "duplicate"])
+        for number in range(40):
+            votes = [10 * (number % 2 == place) for place in range(8)]
+            rows.writerow([f"fer{number:07}", *votes, 0, 0, "", 0])
+    return tmp_path
+
+
+def write(path: Path, network: PCNN | FaceNet, **changes: object) -> Path:
+    metadata = {
+        "kind": "expression",
+        "architecture": "pcnn" if isinstance(network, PCNN) else "trunk",
+        "config": asdict(network.config),
+        "native_size": 48,
+        "template": TEMPLATE,
+        "temperature": 0.8,
+        "region_temperatures": dict.fromkeys(network.regions, 0.5),
+        "class_shares": [0.125] * 8,
+    }
+    weights.write(path, network.state_dict(), metadata | changes)
+    return path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    grey = ModelConfig(size=32, mean=(0.5,), std=(0.25,), width=4)
+    colour = ModelConfig(size=48, width=4, backbone="mobilenet")
+    return [
+        write(tmp_path / "regions.safetensors", PCNN(grey)),
+        write(tmp_path / "plain.safetensors", FaceNet(colour)),
+    ]
+
+
+def test_joined_networks_answer_together(data: Path, files: list[Path], tmp_path: Path) -> None:
+    output = tmp_path / "both.safetensors"
+    words = ["ensemble", *map(str, files), "--data", str(data), "--output", str(output)]
+    assert cli.train([*words, "--shares", "3", "1", "--threads", "1"]) == 0
+    loaded = weights.load_expression(output)
+    assert isinstance(loaded.network, Ensemble)
+    assert [one.share for one in loaded.network.members] == [0.75, 0.25]
+    assert set(loaded.region_temperatures) == set(REGIONS)
+    assert loaded.temperature != 1 and loaded.class_shares == (0.125,) * 8
+    assert list(loaded.metadata["scores"]) == [f"{data.name}, 40 validation faces"]
+    for path, network in zip(files, loaded.network.networks, strict=True):
+        alone = weights.load_expression(path).network.state_dict()
+        assert all(torch.equal(alone[name], own) for name, own in network.state_dict().items())
+
+
+def test_networks_that_cannot_be_joined(data: Path, files: list[Path], tmp_path: Path) -> None:
+    output = tmp_path / "both.safetensors"
+    with pytest.raises(InputError, match="shares must be positive, one a network, got"):
+        join_networks(files, data, output, shares=[1.0])
+    with pytest.raises(InputError, match="shares must be positive"):
+        join_networks(files, data, output, shares=[1.0, -1.0])
+    other = write(tmp_path / "other.safetensors", FaceNet(ModelConfig(size=48)), native_size=32)
+    with pytest.raises(InputError, match="the same native_size"):
+        join_networks([files[0], other], data, output)
+    with pytest.raises(InputError, match="two networks or more"):
+        join_networks(files[:1], data, output)
+    assert not output.exists()
+
+
+def test_an_ensemble_is_no_start_for_training(
+    data: Path, files: list[Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "both.safetensors"
+    join_networks(files, data, output)
+    with pytest.raises(WeightsError, match="is an ensemble; name the file of one network"):
+        weights.load_learner(output)
+    with pytest.raises(InputError, match="is an ensemble, which has no second labels"):
+        weights.load_expression(output, "fer2013")
