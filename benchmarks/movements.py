@@ -27,7 +27,7 @@ from PIL import Image
 from shared import medians, require_native
 
 from pcnn.datasets import load_faces
-from pcnn.faces.alignment import find_landmarks
+from pcnn.faces.alignment import dataset_landmarks
 from pcnn.faces.detector import Detector
 from pcnn.networks.movements import mirror_names
 from pcnn.recognition.batches import Picture
@@ -247,21 +247,21 @@ def _against_votes(seen: Seen, data: Path) -> dict[str, float]:
     """Areas under the curve on FER+ valid without duplicates, by the votes' first class."""
     faces = load_faces(data, split="valid", duplicates=False)
     labels = faces.votes.argmax(1).numpy()
-    pictures = [np.repeat(face[..., None], 3, 2) for face in faces.faces.numpy()]
-    values, kept = [], []
-    for i, points in enumerate(find_landmarks(pictures, seen.detector)):
-        if points is not None:
-            values.append(
-                seen.motion(pictures[i], Detection((0, 0, 48, 48), 1.0, points)).movements
-            )
-            kept.append(labels[i])
+    found = dataset_landmarks(faces.faces, seen.detector)
+    pictures, located, kept = [], [], []
+    for face, points, label in zip(faces.faces.numpy(), found, labels, strict=True):
+        if np.isfinite(points).all():
+            pictures.append(Picture(np.repeat(face[..., None], 3, 2), False, "face"))
+            located.append([Detection((0.0, 0.0, 48.0, 48.0), 1.0, points)])
+            kept.append(label)
+    values = [motion.movements for motion in seen.reader.read(pictures, located)]
     smiles = np.array([v["mouthSmileLeft"] + v["mouthSmileRight"] for v in values])
     jaws = np.array([v["jawOpen"] for v in values])
     classes = np.array(kept)
     happy, surprised = (faces.classes.index(name) for name in ("happiness", "surprise"))
     return {
         "faces": len(kept),
-        "without_landmarks": len(pictures) - len(kept),
+        "without_landmarks": len(faces) - len(kept),
         "smile_happiness_auc": _area(smiles, classes == happy),
         "jaw_surprise_auc": _area(jaws, classes == surprised),
     }

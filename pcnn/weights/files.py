@@ -91,6 +91,12 @@ SPECS: Mapping[str, WeightSpec] = {
         "detector-mobilenet.safetensors",
         "8b9654549f2178150e2fb6e592953e80368db4bf72d968659578afe1bfe6584c",
     ),
+    # Mesh, movements and head pose, learnt from MediaPipe's Face Landmarker.
+    "movements": WeightSpec(
+        "movements",
+        "movements.safetensors",
+        "8df786070d91673e36cf67cced7e264d5f8b0f29c2d83c8ed0f536192292f736",
+    ),
     # Published by retinaface-pytorch (Iglovikov, MIT licence); its name contains the checksum.
     "resnet50": WeightSpec(
         "detector",

@@ -34,7 +34,7 @@ _POINT, _MOVEMENT, _DEGREES = 0.02, 0.5, 5.0
 # The least deviation by which a movement's error is divided.
 _LEAST_DEVIATION = 0.04
 # Weights of the three losses, so that they are about equal once learnt.
-_POINTS, _MOVEMENTS, _POSE = 16.0, 1.5, 1.0
+_POINTS, _MOVEMENTS, _POSE = 16.0, 4.0, 1.0
 _START_FACES = 4000  # whose meshes give the first shapes
 
 
