@@ -21,6 +21,7 @@ from pcnn.recognition.recognizer import Recognizer
 from pcnn.terminal import track
 
 _LONG = 16  # pictures from which a progress bar is shown
+_AT_ONCE = 256  # pictures whose embeddings are written together
 
 
 class Found(NamedTuple):
@@ -60,10 +61,12 @@ def examples_of(
     settings = _settings(recognizer, faces)
     known = _read(cache, settings)
     todo = {digest: files[at] for at, digest in digests.items() if digest not in known}
-    found, failed = _compute(recognizer, todo, faces=faces)
-    known |= found
-    if found:
-        _write(cache, settings, {digest: known[digest] for digest in sorted(set(known))})
+    failed: dict[str, str] = {}
+    for found, broken in _compute(recognizer, todo, faces=faces):
+        failed |= broken
+        known |= found
+        if found:  # after each part, so that a run that is broken off has not worked in vain
+            _write(cache, settings, {digest: known[digest] for digest in sorted(known)})
     places = []
     for at, digest in digests.items():
         if digest in failed:
@@ -97,20 +100,28 @@ def _digests(files: Sequence[Path]) -> tuple[dict[int, str], dict[int, str]]:
 
 def _compute(
     recognizer: Recognizer, todo: dict[str, Path], *, faces: bool
-) -> tuple[dict[str, Found], dict[str, str]]:
-    """The faces of pictures by their digests, and the reasons why others cannot be read."""
+) -> Iterator[tuple[dict[str, Found], dict[str, str]]]:
+    """The faces of pictures by their digests, and the reasons why others cannot be read.
+
+    In parts of _AT_ONCE pictures, a multiple of the recognizer's batches: a run that goes on after
+    a part makes the same batches, and so the same last digits.
+    """
+    results = track(
+        zip(todo, _largest(recognizer, list(todo.values()), faces=faces), strict=True),
+        "faces",
+        total=len(todo),
+        shown=len(todo) >= _LONG,
+    )
     found: dict[str, Found] = {}
     failed: dict[str, str] = {}
-    results = _largest(recognizer, list(todo.values()), faces=faces)
-    shown_bar = len(todo) >= _LONG
-    for digest, result in track(
-        zip(todo, results, strict=True), "faces", total=len(todo), shown=shown_bar
-    ):
+    for count, (digest, result) in enumerate(results, 1):
         if isinstance(result, InputError):
             failed[digest] = str(result)
         else:
             found[digest] = result
-    return found, failed
+        if count % _AT_ONCE == 0 or count == len(todo):
+            yield found, failed
+            found, failed = {}, {}
 
 
 def _largest(
