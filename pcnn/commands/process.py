@@ -14,9 +14,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 _NOTHING_DONE = 2
 _INTERRUPTED, _PIPE_CLOSED = 130, 141  # 128 + SIGINT, 128 + SIGPIPE, as shells report them
-# A Python argument in a message: split=, split='valid', batch_size=4, numbering={0: 'neutral'}.
 # The beginning of a message about one argument: "ExpressionOptions: size must be …".
 _SUBJECT = re.compile(r"^[\w.]+: (?P<name>[a-z_]+) must\b")
+_LONGER = {"split": "valid_split"}  # argument → the name that another command has for it
+# A Python argument in a message: split=, split='valid', batch_size=4, numbering={0: 'neutral'}.
 _ARGUMENT = re.compile(r"\b(?P<name>[a-z_]+)=(?:'(?P<text>[^']*)'|(?P<number>\d+)|\{[^}]*\})?")
 
 
@@ -82,9 +83,7 @@ def with_options(message: str, options: Collection[str]) -> str:
         switch = f"{value}_{name}"
         if switch in options:
             return f"--{switch.replace('_', '-')}"
-        longer = [each for each in options if each.endswith(f"_{name}")]
-        if name not in options and len(longer) == 1:
-            name = longer[0]
+        name = _LONGER.get(name, name) if name not in options else name
         if name not in options:
             return match[0]
         return f"--{name.replace('_', '-')} {value}".rstrip()

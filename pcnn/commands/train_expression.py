@@ -31,7 +31,7 @@ def add_common(parser: argparse.ArgumentParser, size: str) -> None:
     add("--faces", action="store_true", help="each picture of FOLDER is one cut-out face")
     add("--output", required=True, help="the weights file to write")
     add("--recipe", help="TOML file of options; options given here override it")
-    add("--init", help="weights to start from: a trunk or the same network, which gives --size …")
+    add("--init", help="weights to start from: a trunk or a network; they decide --size, --width …")
     add("--init-share", type=float, help="weight of --init in the average that is saved [0]")
     add("--aligned", action="store_true", default=None, help="align faces by their landmarks")
     add("--size", type=int, help=f"side of the face view, pixels [{size}]")
@@ -42,6 +42,7 @@ def add_common(parser: argparse.ArgumentParser, size: str) -> None:
     add("--seed", type=int, help="[0]")
     add("--precision", choices=("float32", "bfloat16"), help="of the arithmetic [float32]")
     add("--backbone", help="backbone of the trunks: resnet18, mobilenet [resnet18]")
+    add("--landmarks", metavar="FILE", help="a teacher's landmarks, which align half of the faces")
     add("--photographs", help="archive of photographs; teachers label their faces")
     add("--teachers", nargs="+", help="weights whose answers are also learnt")
     add(
@@ -71,6 +72,7 @@ _OPTIONS = (
     "detector",
     "backbone",
     "photographs",
+    "landmarks",
     "teachers",
 )
 

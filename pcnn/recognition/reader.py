@@ -57,6 +57,14 @@ class FaceReader:
         """The expressions' names, in the order of every `scores`."""
         return self._head.labels if self._head else self._loaded.network.config.classes
 
+    def facts(self) -> list[tuple[str, str]]:
+        """A description of the weights and the head, as (name, text) pairs."""
+        if self._head is not None:
+            return [*self._loaded.facts(), ("head", f"labels {', '.join(self.classes)}")]
+        if self._value_head is not None:
+            return [*self._loaded.facts(), ("head", f"numbers {', '.join(self.value_names)}")]
+        return self._loaded.facts()
+
     @property
     def value_names(self) -> tuple[str, ...]:
         """The names of a ValueHead's numbers; empty without one."""

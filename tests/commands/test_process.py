@@ -18,12 +18,22 @@ OPTIONS = ("engine", "batch_size", "split", "skip_missing", "numbering", "init",
         ("give numbering={0: 'neutral', …} (see there)", "give --numbering (see there)"),
         ("init_share= needs init=", "--init-share needs --init"),
         ("omit head=", "omit head="),
+        ("Options: batch_size must be at least 1", "--batch-size must be at least 1"),
+        ("Options: width must be at least 1", "Options: width must be at least 1"),
+        ("the size must be 1: engine must be x", "the size must be 1: engine must be x"),
+        ("omit share=0", "omit share=0"),
         ("PCNN_OPS=native, but", "PCNN_OPS=native, but"),
         ("", ""),
     ],
 )
 def test_arguments_become_options(message: str, expected: str) -> None:
     assert with_options(message, OPTIONS) == expected
+
+
+def test_another_commands_name_of_an_option() -> None:
+    message = "choose one with split=: train, test"
+    expected = "choose one with --valid-split: train, test"
+    assert with_options(message, ("valid_split", "data")) == expected
 
 
 def test_a_command_prints_its_options(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from pcnn.datasets.labels import FaceSet
 from pcnn.errors import InputError
 from pcnn.faces.resampling import resample, to_planes
+from pcnn.networks.ensemble import Ensemble
 from pcnn.networks.mobilenet import start_from_published
 from pcnn.networks.pcnn import (
     IMAGENET_MEAN,
@@ -21,15 +23,16 @@ from pcnn.networks.pcnn import (
     normalise,
 )
 from pcnn.training.expression.options import ExpressionOptions
-from pcnn.weights.expression import load_learner
+from pcnn.weights.expression import load_expression, load_learner
 from pcnn.weights.files import WeightsFile, is_published, locate, read_published
-from pcnn.weights.kinds import NETWORK
+from pcnn.weights.kinds import ENSEMBLE
 
 # Mean and standard deviation of the FER+ training faces, computed from the sheets.
 FERPLUS_MEAN = (0.507,)
 FERPLUS_STD = (0.254,)
 
 _CALIBRATION_FACES = 256
+_KINDS: Mapping[str, type[PCNN | FaceNet]] = {"pcnn": PCNN, "trunk": FaceNet}
 
 
 def new_learner(
@@ -44,7 +47,7 @@ def new_learner(
     """
     grey = train.faces.dim() == 3
     published = bool(options.init) and is_published(options.init or "")
-    start = load_learner(options.init) if options.init and not published else None
+    start = initial(options.init, options.network) if options.init and not published else None
     norms: tuple[tuple[float, ...], tuple[float, ...]]
     norms = (FERPLUS_MEAN, FERPLUS_STD) if grey else (IMAGENET_MEAN, IMAGENET_STD)
     if start is not None and start.network.config.channels == len(norms[0]):
@@ -90,14 +93,28 @@ def options_of(init: str, network: str) -> dict[str, Any]:
     """
     if is_published(init):
         return {}
-    file = WeightsFile(locate(init))
-    file.check(NETWORK)
-    config = file.metadata["config"]
-    options = {"colour": len(config["mean"]) == 3}
-    options |= {name: config[name] for name in ("width", "backbone", "saliency") if name in config}
-    if file.metadata["architecture"] == network:
-        options["size"] = config["size"]
+    start = initial(init, network).network
+    config = start.config
+    options: dict[str, Any] = {"colour": config.channels == 3, "width": config.width}
+    options |= {"backbone": config.backbone, "saliency": config.saliency}
+    if isinstance(start, _KINDS[network]):
+        options["size"] = config.size
     return options
+
+
+def initial(init: str, network: str) -> Learner:
+    """The network to start from; of an ensemble, its first one of the kind to be trained.
+
+    Raises InputError: an ensemble without such a network. Raises WeightsError: see load_learner.
+    """
+    if WeightsFile(locate(init)).metadata.get("architecture") != ENSEMBLE:
+        return load_learner(init)
+    members = load_expression(init).network
+    if isinstance(members, Ensemble):
+        for own in members.networks:
+            if isinstance(own, _KINDS[network]):
+                return Learner(own.requires_grad_(True).train())
+    raise InputError(f"ExpressionTraining: {init} is an ensemble without a {network}")
 
 
 def _start_from_published(network: FaceNet, init: str, faces: Tensor) -> None:

@@ -35,6 +35,7 @@ from pcnn.training.head.validation import (
 )
 
 LEAST_NUMBERS = 10  # the least pictures of a set of numbers
+ROUNDS = 1000  # resamplings for intervals
 _RESERVED = {UNCERTAIN, *FACE_COLUMNS, *FILM_COLUMNS, *COLUMNS}
 
 
@@ -144,7 +145,10 @@ def _labels(
         pictures=_validated(pictures, examples, options, folds),
         accuracy=share_of(logits.argmax(1) == kinds, groups),
         scores=score(
-            *(probabilities, torch.from_numpy(kinds), classes), seed=options.seed, groups=groups
+            *(probabilities, torch.from_numpy(kinds), classes),
+            bootstrap=ROUNDS,
+            groups=groups,
+            seed=options.seed,
         ),
         labels=tuple(labels),
         probabilities=probabilities.numpy(),
@@ -184,7 +188,12 @@ def _values(
     ).astype(np.float64)
     report = ValueReport(
         pictures=_validated(pictures, examples, options, folds),
-        scores=score_values(answers, wanted, pictures.names, groups=groups, seed=options.seed),
+        scores=score_values(
+            *(answers, wanted, pictures.names),
+            bootstrap=ROUNDS,
+            groups=groups,
+            seed=options.seed,
+        ),
         labels=wanted,
         answers=answers,
     )

@@ -19,6 +19,7 @@ from pcnn.networks.ensemble import Ensemble
 from pcnn.networks.pcnn import FERPLUS_CLASSES, PCNN, FaceNet, ModelConfig
 from pcnn.networks.regions import REGIONS
 from pcnn.training.expression.ensemble import join_networks
+from pcnn.training.expression.start import initial, options_of
 
 pytestmark = pytest.mark.train
 
@@ -75,6 +76,11 @@ def test_joined_networks_answer_together(data: Path, files: list[Path], tmp_path
     for path, network in zip(files, loaded.network.networks, strict=True):
         alone = weights.load_expression(path).network.state_dict()
         assert all(torch.equal(alone[name], own) for name, own in network.state_dict().items())
+        kind = "pcnn" if isinstance(network, PCNN) else "trunk"
+        start = initial(str(output), kind).network  # for another training
+        assert type(start) is type(network) and start.training
+        assert all(torch.equal(alone[name], own) for name, own in start.state_dict().items())
+        assert options_of(str(output), kind)["size"] == network.config.size
 
 
 def test_networks_that_cannot_be_joined(data: Path, files: list[Path], tmp_path: Path) -> None:
