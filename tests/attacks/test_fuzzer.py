@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from fuzz.rounds import State, play
 from fuzz.targets import TARGETS, Target
 
 from pcnn.errors import InputError
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux, for its limits")
 
 SOUND = b"sound"
 

@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -81,7 +82,9 @@ def play(state: State, count: int, seed: int) -> None:
             at = context.RawValue("q", done)
             arguments = (theirs, ours, state, (done, count), seed, Path(folder), at)
             child = context.Process(target=_child, args=arguments)
-            child.start()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12, about threads
+                child.start()
             theirs.close()
             done = _listen(ours, state, done)
             _end(child)

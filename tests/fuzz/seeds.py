@@ -36,6 +36,7 @@ class Harm:
         return os.system, ("touch canary",)
 
 
+@functools.cache
 def pictures() -> list[bytes]:
     """Pictures of 9 × 12 pixels in every format and mode that is read, with EXIF and without."""
     grey, exif = Image.fromarray(_PIXELS), Image.Exif()
@@ -240,6 +241,7 @@ def landmarks() -> list[bytes]:
     return [npy(sound), npy(sound.astype(np.float64)), npy(np.array(["a"])), npz(a=sound)]
 
 
+@functools.cache
 def photograph_archive() -> bytes:
     """An archive of two photographs."""
     stream = io.BytesIO()
