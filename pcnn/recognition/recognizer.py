@@ -262,7 +262,7 @@ class Recognizer:
         boxes: True returns pairs of embeddings and boxes (faces, 4) float32, pixels.
         Returns (faces, D) float32 for one picture, rows of unit norm in the order of `predict`'s
             faces; for many pictures as `predict` does. An embedding is the mean-pooled stage-4
-            map of the fused face, the input of the expression head. See docs/embeddings.md.
+            map of the fused face, for an ensemble of each network: see docs/embeddings.md.
         Raises InputError: as `predict`.
         """
 
