@@ -1,5 +1,5 @@
 # The targets that people and CI both call; each works in an environment with '.[dev]' installed.
-.PHONY: build page docs lint format test bench
+.PHONY: build page docs lint format test fuzz bench
 
 build:  ## compile the ops in place, for work in the checkout
 	python setup.py build_ext --inplace
@@ -23,6 +23,11 @@ format:
 
 test:
 	pytest -n auto
+
+# Options: FUZZ='--seconds 600', or --executions, --seed, --only, --replay, --keep; see --help.
+FUZZ ?= --executions 20000
+fuzz:  ## inputs that nobody thought of, for everything that is read from files
+	cd tests && OMP_NUM_THREADS=1 python -m fuzz $(FUZZ)
 
 bench:  ## the figures of docs/performance.md
 	python benchmarks/bench_predict.py --json benchmarks/predict.json

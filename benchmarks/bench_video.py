@@ -85,7 +85,7 @@ def measure(weights: str, film: Path, count: int, long: int) -> dict[str, Any]:
     last(recognizer.predict_video(film, end=0.5))  # warm
     frames = [frame.pixels for frame in FilmReader(film, end=count / RATE)]
     pictures = [Picture(pixels, False, "frame") for pixels in frames]
-    found, transforms = recognizer._find(pictures, None)
+    found, transforms = recognizer.finder.find(pictures)
     read = list(recognizer.predict_video(film, end=count / RATE, keep_pixels=True))
     annotator = Annotator(recognizer.classes)
     began, busy = time.perf_counter(), time.process_time()
@@ -95,8 +95,8 @@ def measure(weights: str, film: Path, count: int, long: int) -> dict[str, Any]:
         "frames": len(frames),
         "faces a frame": sum(map(len, found)) / len(found),
         "decode": milliseconds(count, lambda: last(FilmReader(film, end=count / RATE))),
-        "find": milliseconds(count, lambda: recognizer._find(pictures, None)),
-        "read": milliseconds(count, lambda: recognizer._reader.expressions(pictures, transforms)),
+        "find": milliseconds(count, lambda: recognizer.finder.find(pictures)),
+        "read": milliseconds(count, lambda: recognizer.reader.expressions(pictures, transforms)),
         "draw": milliseconds(count, lambda: [annotator.draw(f, f.pixels) for f in read]),
         "whole": round(1000 * busy / len(frames), 2),
         "frames a second": round(len(frames) / whole, 1),

@@ -22,7 +22,7 @@ author = "the authors of pcnn"
 release = version = __version__
 language = "en"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
-exclude_patterns = ["generators", "notebooks"]
+exclude_patterns = ["generators", "notebooks", "style"]
 
 myst_enable_extensions = ["deflist", "fieldlist"]
 myst_heading_anchors = 4
@@ -36,6 +36,8 @@ python_use_unqualified_type_names = True
 maximum_signature_line_length = 72
 
 html_theme = "furo"
+html_static_path = ["style"]
+html_css_files = ["site.css"]
 html_title = f"pcnn {release}"
 html_show_copyright = False
 html_copy_source = False

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -33,16 +33,16 @@ def whole_file(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def kept_if_possible(path: Path) -> Iterator[Path]:
-    """whole_file for a cache, whose loss costs time alone; its folder is made if missing.
+def keep_if_possible(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file of a cache, whose loss costs time alone; its folder is made if missing.
 
-    A file that cannot be written is no error but a warning: what was computed is at hand.
+    write: writes to the path that it is given. A file that cannot be written is no error but a
+    warning, since the caller has what it would hold.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as temporary:
-            yield temporary
+            write(temporary)
     except OSError as error:
         reason = error.strerror or error
         warnings.warn(f"{path}: cannot be kept for the next time ({reason})", stacklevel=3)

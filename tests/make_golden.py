@@ -51,6 +51,14 @@ def answers() -> dict[str, Any]:
             "box": list(found[0].box),
             "landmarks": found[0].landmarks.tolist(),
         }
+    face = Recognizer("small", device="cpu", movements=True).predict(portrait).faces[0]
+    assert face.motion is not None
+    golden["movements"] = {
+        "sha256": weights.SPECS["movements"].sha256,
+        "movements": dict(face.motion.movements),
+        "pose": vars(face.motion.pose),
+        "mesh": face.motion.mesh[:: len(face.motion.mesh) // 7].tolist(),
+    }
     return golden
 
 

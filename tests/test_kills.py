@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -104,21 +103,6 @@ def test_a_killed_prediction_is_finished(astronaut: Path, tmp_path: Path) -> Non
     assert start(PREDICT, *words, torn.name, "--resume", cwd=tmp_path).wait(timeout=300) == 0
     assert torn.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert len([json.loads(line) for line in torn.read_text().splitlines()]) == 30
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MB; skips where none can be mounted."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
-    if (
-        not shutil.which("mount")
-        or subprocess.run(mount, capture_output=True, check=False).returncode
-    ):
-        pytest.skip("needs the right to mount a tmpfs")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
 
 
 def test_a_full_disk_leaves_the_file_before(small_disk: Path) -> None:

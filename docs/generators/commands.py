@@ -18,7 +18,9 @@ class _FoundError(Exception):
 
 def pages(root: Path) -> dict[str, str]:
     """File name → text of the page, for each command in pyproject.toml."""
-    return {f"commands/{name}.md": _page(name, main) for name, main in commands(root).items()}
+    found = {f"commands/{name}.md": _page(name, main) for name, main in commands(root).items()}
+    names = "\n".join(commands(root))
+    return {"commands/index.md": f"# Commands\n\n```{{toctree}}\n{names}\n```\n", **found}
 
 
 def commands(root: Path) -> dict[str, Callable[[list[str]], int]]:

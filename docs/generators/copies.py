@@ -10,7 +10,9 @@ def pages(root: Path) -> dict[str, str]:
     """File name → text of the page, with links that fit where it lies in the site."""
     sources = [*sorted((root / "weights").glob("*.md")), root / "CHANGELOG.md"]
     sources.append(root / "CONTRIBUTING.md")
-    return {
+    names = "\n".join(card.stem for card in sorted((root / "weights").glob("*.md")))
+    index = f"# Cards of the weights\n\n```{{toctree}}\n{names}\n```\n"
+    return {"weights/index.md": index} | {
         str(source.relative_to(root)): _moved(source, source.relative_to(root))
         for source in sources
     }

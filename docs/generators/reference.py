@@ -35,7 +35,11 @@ _BEFORE_EXAMPLES = (
 
 def pages() -> dict[str, str]:
     """File name → text of the page, for each module of HOMES."""
-    return {f"api/{home}.rst": _page(home, purpose) for home, purpose in HOMES.items()}
+    title = "Functions and classes"
+    toctree = [".. toctree::", "", *(f"   {home}" for home in HOMES)]
+    index = "\n".join((title, "=" * len(title), "", *toctree)) + "\n"
+    own = {f"api/{home}.rst": _page(home, purpose) for home, purpose in HOMES.items()}
+    return {"api/index.rst": index, **own}
 
 
 def _page(home: str, purpose: str) -> str:

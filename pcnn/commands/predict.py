@@ -57,6 +57,7 @@ examples:
   pcnn-predict --ray photos --output faces.parquet    many processes, or a cluster; resumable
   pcnn-predict --faces fer/*.png                      pictures of cut-out faces
   pcnn-predict --head mine.safetensors photo.jpg      labels of your own, from pcnn-train head
+  pcnn-predict photo.jpg --movements --format json    also facial movements, head pose, mesh
   pcnn-predict film.mp4 --timeline drawn              people followed through a film
   pcnn-predict camera:0 --format jsonl                also rtsp://…, and - for a film from a pipe
   pcnn-predict --info                                 versions, device, weights, ops
@@ -74,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--all-rows", action="store_true", help="CSV: a row also for a picture without a face")
     add("--annotate", type=Path, metavar="DIR", help="save an annotated copy of each input")
     add("--explain", type=Path, metavar="DIR", help="save a picture that explains each face")
+    add("--movements", action="store_true", help="also read facial movements, pose and mesh")
     add("--faces", action="store_true", help="each picture is one cut-out face")
     add("--as-they-are", action="store_true", help="never align faces (default: weights decide)")
     add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
@@ -122,7 +124,11 @@ def _check(arguments: argparse.Namespace) -> str:
         return "--format parquet writes faces to a file: give --output FILE, and no --info"
     if arguments.all_rows and arguments.format != "csv":
         return "--all-rows needs --format csv: the other formats have all pictures"
-    return wrong_film_arguments(arguments)
+    if arguments.faces and arguments.movements:
+        wrong = "--movements needs the landmarks of faces in photographs, so it excludes --faces"
+    else:
+        wrong = wrong_film_arguments(arguments)
+    return wrong
 
 
 def predict_files(arguments: argparse.Namespace) -> int:
@@ -149,7 +155,7 @@ def predict_files(arguments: argparse.Namespace) -> int:
     if arguments.faces and (hint := photograph_hint(pictures)):
         _complain(hint)
     resumed = None
-    names = Names(tuple(recognizer.classes), tuple(recognizer.value_names))
+    names = Names(tuple(recognizer.classes), tuple(recognizer.value_names), recognizer.movements)
     if arguments.resume:
         from pcnn.commands.films.resumption import resume
 
@@ -185,7 +191,7 @@ def _predict_pictures(
                     raise result
                 report.add(str(file), result)
                 if isinstance(result, Prediction) and drawn:
-                    _save(result.draw(file), drawn[file])
+                    _save(_drawn(result, file, arguments), drawn[file])
                 if explained:
                     _explain(recognizer, file, explained[file], arguments)
             except InputError as error:
@@ -261,6 +267,10 @@ def _explain(
         numbers = range(1, len(found) + 1) if len(found) > 1 else [None]
         drawn = [each.draw(number=number) for each, number in zip(found, numbers, strict=True)]
         _save(stack(drawn), target)
+
+
+def _drawn(result: Prediction, file: Path, arguments: argparse.Namespace) -> Image:
+    return result.draw(file, mesh=arguments.movements, movements=arguments.movements)
 
 
 def _save(picture: Image, target: Path) -> None:

@@ -15,6 +15,7 @@ from rich.text import Text
 from pcnn.errors import InputError
 from pcnn.images.files import shown
 from pcnn.results.frames import FILM_COLUMNS, RAW, Frame
+from pcnn.results.movements import movement_columns
 from pcnn.results.values import FACE_COLUMNS, Expression, Face, Prediction
 from pcnn.video.curves import clock, told_shares
 from pcnn.video.summaries import TrackSummary
@@ -27,10 +28,11 @@ _CROP_COLUMNS = ("source", "label", "confidence")
 
 
 class Names(NamedTuple):
-    """Names of the expressions and of a ValueHead's numbers, each in their order."""
+    """Names of the expressions, a ValueHead's numbers and the movements, each in their order."""
 
     classes: tuple[str, ...]
     values: tuple[str, ...] = ()
+    movements: tuple[str, ...] = ()
 
 
 class Report(Protocol):
@@ -65,7 +67,7 @@ def open_report(  # noqa: PLR0913
     """A report that writes to a text stream.
 
     kind: one of FORMATS.
-    names: of the classes and values.
+    names: of the classes, values and movements.
     crops: the results are Expressions, not Predictions.
     films: there are films, see csv_columns.
     begun: the stream has the beginning of a report already.
@@ -84,10 +86,11 @@ def csv_columns(names: Names, *, crops: bool, films: bool) -> tuple[str, ...]:
 
     films: there are films among the inputs; pictures leave the columns of films empty.
     """
-    classes, values = names
+    classes, values, movements = names
+    own = (*values, *movement_columns(movements))
     if films:
-        return (*FILM_COLUMNS, *classes, *(f"{RAW}{name}" for name in classes), *values)
-    return (*(_CROP_COLUMNS if crops else FACE_COLUMNS), *classes, *values)
+        return (*FILM_COLUMNS, *classes, *(f"{RAW}{name}" for name in classes), *own)
+    return (*(_CROP_COLUMNS if crops else FACE_COLUMNS), *classes, *own)
 
 
 class _TextReport:

@@ -100,6 +100,7 @@ def recognizer_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "prior": getattr(arguments, "prior", "data"),
         "min_confidence": getattr(arguments, "min_confidence", 0.0),
         **({"head": str(head)} if head else {}),
+        **({"movements": True} if getattr(arguments, "movements", False) else {}),
     }
 
 
@@ -176,6 +177,8 @@ def wrong_on_ray(arguments: argparse.Namespace) -> str:
     """What is wrong with the arguments of a job on Ray, or ""."""
     if arguments.output is None or arguments.format not in ("table", "parquet"):
         return "--ray writes Parquet files into a folder: give --output FOLDER, and no other format"
+    if arguments.movements:
+        return "--ray writes tables of expressions alone, so --movements has no place"
     if arguments.annotate or arguments.explain or arguments.info:
         return "--ray writes tables alone, so --annotate, --explain and --info have no place"
     return ""

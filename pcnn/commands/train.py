@@ -16,6 +16,7 @@ _TRAININGS = {
     "detector": ("train the face detector", "train_detector"),
     "trunk": ("train a single trunk, from which all six start", "train_trunk"),
     "expression": ("train the expression network", "train_expression"),
+    "movements": ("train the network of facial movements", "train_movements"),
     "ensemble": ("join trained expression networks in one file", "train_ensemble"),
 }
 

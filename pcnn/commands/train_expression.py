@@ -42,6 +42,7 @@ def add_common(parser: argparse.ArgumentParser, size: str) -> None:
     add("--seed", type=int, help="[0]")
     add("--precision", choices=("float32", "bfloat16"), help="of the arithmetic [float32]")
     add("--backbone", help="backbone of the trunks: resnet18, mobilenet [resnet18]")
+    add("--landmarks", metavar="FILE", help="a teacher's landmarks, which align half of the faces")
     add("--photographs", help="archive of photographs; teachers label their faces")
     add("--teachers", nargs="+", help="weights whose answers are also learnt")
     add(
@@ -71,6 +72,7 @@ _OPTIONS = (
     "detector",
     "backbone",
     "photographs",
+    "landmarks",
     "teachers",
 )
 

@@ -180,7 +180,7 @@ def embed_triplets(
     >>> face = "http://host/astronaut.png,0.3,0.6,0.1,0.4"
     >>> _ = Path("one.csv").write_text(f"{face},{face},{face},ONE_CLASS_TRIPLET,ann,1")
     >>> embed_triplets(read_triplets("one.csv"), "docs/images", recognizer.embed_crops).shape
-    (1, 256)
+    (1, 1280)
     """
     files = {path.name: path for path in sorted(Path(folder).rglob("*")) if path.is_file()}
     by_file: dict[str, list[int]] = defaultdict(list)

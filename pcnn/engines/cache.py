@@ -8,11 +8,14 @@ import hashlib
 import importlib.metadata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from pcnn.disk import cache_folder, whole_file
 from pcnn.engines.portable import Graph
 from pcnn.errors import WeightsError
 from pcnn.terminal import stderr_console
+
+_Loaded = TypeVar("_Loaded")
 
 # The files and folders of the package whose code makes a graph.
 _SOURCES = ("engines", "networks", "ops/reference.py")
@@ -48,6 +51,22 @@ def cached_file(
             "set $XDG_CACHE_HOME to a writable folder"
         ) from error
     return path
+
+
+def load_cached(file: Callable[[], Path], load: Callable[[Path], _Loaded]) -> _Loaded:
+    """Load a file of the cache; one that cannot be loaded, since it is damaged, is written anew.
+
+    file: gives the path, and writes the file if it is missing. load: raises WeightsError for a
+        damaged file.
+    Raises WeightsError: the new file cannot be loaded either, or the cache cannot be written.
+    """
+    path = file()
+    try:
+        return load(path)
+    except WeightsError:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        return load(file())
 
 
 def write_onnx(graph: Graph, path: Path) -> None:

@@ -100,10 +100,21 @@ def export(
                 model.replace(written)
         comparison = compare(graph, open_file(written, kind), checking)
         _judge(target, comparison, int8)
-        for part in (written.with_suffix(".bin"), written):
-            if part.is_file():
-                part.replace(target.parent / part.name)
+        _put_in_place(written, target)
     return comparison
+
+
+def _put_in_place(written: Path, target: Path) -> None:
+    """Rename a file, with the numbers beside it if it is OpenVINO's.
+
+    Both cannot be replaced at once, and an older model would take the new numbers for its own. A
+    process that is killed in between leaves no model rather than a wrong one.
+    """
+    numbers = written.with_suffix(".bin")
+    if numbers.is_file():
+        target.unlink(missing_ok=True)
+        numbers.replace(target.parent / numbers.name)
+    written.replace(target)
 
 
 @own_settings()

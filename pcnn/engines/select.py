@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pcnn.devices import instructions
-from pcnn.engines.cache import cached_file, write_onnx
+from pcnn.engines.cache import cached_file, load_cached, write_onnx
 from pcnn.engines.classifier import PreparedClassifier, prepare
 from pcnn.engines.cuda_graphs import Compute, with_cuda_graphs
 from pcnn.engines.detector import PreparedRetinaFace
@@ -172,16 +172,22 @@ def _prepare_classifier(
     if engine == "compile":
         graph = ViewsGraph(loaded.network, dtype)
         device = graph.example[0].device
-        path = cached_file(
-            graph,
-            "classifier.pt2",
-            write_compiled,
-            announced="compiling the classifier, once; this takes one to three minutes …",
-            options=(precision, machine(device)),
+        compiled = load_cached(
+            lambda: cached_file(
+                graph,
+                "classifier.pt2",
+                write_compiled,
+                announced="compiling the classifier, once; this takes one to three minutes …",
+                options=(precision, machine(device)),
+            ),
+            lambda path: Compiled(path, device),
         )
-        return _Classifier(graph, with_cuda_graphs(Compiled(path, device), device))
+        return _Classifier(graph, with_cuda_graphs(compiled, device))
     graph = ViewsGraph(loaded.network)
-    session = open_session(_converted(graph, "classifier"), engine, precision)
+    session = load_cached(
+        lambda: _converted(graph, "classifier"),
+        lambda path: open_session(path, engine, precision),
+    )
     return _Classifier(graph, partial(_by_session, session, graph))
 
 
@@ -233,7 +239,10 @@ class _Detector:
         colour = settings.mean if settings.channels == "rgb" else settings.mean[::-1]
         self._colour, self._levels = torch.tensor(colour), graph.outputs
         normalisation = repr((settings.channels, settings.mean, settings.std))
-        self._session = open_session(_converted(graph, "detector", normalisation), engine)
+        self._session = load_cached(
+            lambda: _converted(graph, "detector", normalisation),
+            lambda path: open_session(path, engine),
+        )
 
     def canvas(self, images: Sequence[Tensor], height: int, width: int) -> Tensor:
         """(B, height, width, 3) float32: each image in the upper left, mean colour around it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from typing import cast
 
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 from pcnn.engines.convolutions import Convolution, DirectConvolution
 from pcnn.engines.folding import fold_norm
 from pcnn.networks.mobilenet import MobileTrunk, SeparableBlock, pad_same
+from pcnn.networks.movements import Motion, MovementNet
 from pcnn.networks.pcnn import PCNN, FaceNet
 
 _MOST = 6.0  # the upper bound of ReLU6
@@ -25,6 +28,19 @@ def fuse_blocks(body: PCNN | FaceNet) -> None:
     else:
         body.trunk = _FusedTrunk(body.trunk)  # type: ignore[arg-type]
     body.layer4 = _fused(body.layer4)
+
+
+def prepare_movements(network: MovementNet) -> Callable[[Tensor], Motion]:
+    """A function from normalised faces (B, 3, S, S) to their Motion; the same answers, quicker.
+
+    network: in eval mode; not changed. On a CPU its trunk's blocks are fused; on other devices it
+    is the network itself. Threads may share it.
+    """
+    if next(network.parameters()).device.type != "cpu":
+        return network
+    twin = copy.deepcopy(network)
+    twin.trunk = _FusedTrunk(network.trunk)  # type: ignore[assignment]
+    return twin
 
 
 def _fused(blocks: nn.Sequential) -> nn.Sequential:

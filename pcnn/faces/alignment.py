@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pcnn.arrays import read_arrays
 from pcnn.devices import own_settings
-from pcnn.disk import cache_folder, kept_if_possible
+from pcnn.disk import cache_folder, keep_if_possible
 from pcnn.errors import InputError
 from pcnn.faces.detector import Detector, FaceDetector
 from pcnn.faces.geometry import face_transforms, picture_transforms
@@ -113,8 +113,7 @@ def dataset_landmarks(faces: Tensor, detector: FaceDetector) -> _Points:
                 places[at] = points
             at += 1
     if kept is not None:
-        with kept_if_possible(kept) as temporary:
-            np.save(temporary, places)
+        keep_if_possible(kept, lambda path: np.save(path, places))
     return places
 
 
@@ -206,12 +205,17 @@ def suited_faces(
 
 @own_settings()
 def align_faces(
-    faces: Tensor, template: ArrayLike, size: int, native_size: int, detector: FaceDetector
+    faces: Tensor,
+    template: ArrayLike,
+    size: int,
+    native_size: int,
+    landmarks: FaceDetector | _Points,
 ) -> Tensor:
     """Align a data set's faces. Faces without landmarks are only resized.
 
     faces: (N, H, W) grey or (N, H, W, 3) RGB, uint8. template: see geometry.face_transforms.
     size: the side of the result in pixels. native_size: see views.cut_views.
+    landmarks: (N, 5, 2), NaN for faces without; or a detector that finds them.
     Shows its progress on stderr, if that is a terminal.
     Returns (N, size, size) or (N, size, size, 3) uint8 on the CPU, in whole levels; without faces
     an empty tensor.
@@ -220,13 +224,15 @@ def align_faces(
     channels = 1 if grey else 3
     levels = ModelConfig(size=size, mean=(0.0,) * channels, std=(1 / 255,) * channels)
     aligned = []
-    landmarks = iter(dataset_landmarks(faces, detector))
+    if not isinstance(landmarks, np.ndarray):
+        landmarks = dataset_landmarks(faces, landmarks)
+    remaining = iter(landmarks)
     for chunk in track(faces.split(_FACES_AT_ONCE), "aligning"):
         planes = chunk[..., None].expand(-1, -1, -1, 3) if grey else chunk
         pictures = list(planes.cpu().contiguous().numpy())
         transforms = [
             _transforms(picture, points, template, levels)
-            for picture, points in zip(pictures, landmarks, strict=False)
+            for picture, points in zip(pictures, remaining, strict=False)
         ]
         maps = torch.from_numpy(np.concatenate(transforms)[:, 0])  # (B, 2, 3)
         views = _cut_alike(chunk, maps, size, size / native_size)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from pcnn.embeddings.heads import Head
 from pcnn.embeddings.values import ValueHead, load_head
 from pcnn.errors import InputError
-from pcnn.weights.expression import PRIORS
-from pcnn.weights.files import DEFAULT_WEIGHTS, name_of_sha256
+from pcnn.faces.detector import Detector, FaceDetector, OneAtATime
+from pcnn.weights.expression import PRIORS, ExpressionWeights, load_expression
+from pcnn.weights.files import DEFAULT_DETECTOR, DEFAULT_WEIGHTS, name_of_sha256
 
 
 def check_choices(batch_size: int, min_confidence: float, prior: str) -> None:
@@ -33,6 +36,29 @@ def chosen_head(
     if isinstance(own, Head) and (labels is not None or prior != "data"):
         raise InputError("Recognizer: a head has its own labels: omit labels= and prior=")
     return own
+
+
+def chosen_detector(
+    detector: str | Path | FaceDetector | None, device: torch.device, engine: str
+) -> Detector | OneAtATime:
+    """The detector, loaded if it is a name, a path or None; an own object in its wrapper.
+
+    Raises WeightsError: as Detector.load.
+    """
+    if detector is None or isinstance(detector, (str, Path)):
+        return Detector.load(detector or DEFAULT_DETECTOR, device=device, engine=engine)
+    return detector if isinstance(detector, Detector) else OneAtATime(detector)
+
+
+def chosen_weights(
+    weights: str | Path | None, head: Head | ValueHead | None, labels: str | None, prior: str
+) -> ExpressionWeights:
+    """The expression weights, those of `weights_for` if none are given.
+
+    Raises WeightsError, InputError: see load_expression and for_equal_classes.
+    """
+    loaded = load_expression(weights or weights_for(head), labels)
+    return loaded.for_equal_classes() if prior == "uniform" else loaded
 
 
 def weights_for(head: Head | ValueHead | None) -> str:

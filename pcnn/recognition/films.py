@@ -181,6 +181,7 @@ class Film:
             box=face.box,
             detection_score=face.detection_score,
             landmarks=face.landmarks,
+            motion=face.motion,
             track=number,
             raw=raw,
         )

@@ -16,19 +16,19 @@ from pcnn.embeddings.heads import Head, Vectors
 from pcnn.embeddings.values import ValueHead
 from pcnn.engines.select import check_precision, choose_engine, prepare_classifier
 from pcnn.errors import InputError
-from pcnn.faces.detector import Detector, FaceDetector, OneAtATime
+from pcnn.faces.detector import FaceDetector
 from pcnn.ops import describe
 from pcnn.recognition.batches import OnError, Picture, process_each
-from pcnn.recognition.choices import check_choices, chosen_head, weights_for
+from pcnn.recognition.choices import check_choices, chosen_detector, chosen_head, chosen_weights
 from pcnn.recognition.films import Film, Following, KnownFaces
 from pcnn.recognition.finder import FaceFinder
+from pcnn.recognition.movements import MovementReader, motions
 from pcnn.recognition.reader import FaceReader
 from pcnn.results.values import Explanation, Expression, Face, Prediction, face_of
 from pcnn.video.decoding import FilmReader
 from pcnn.video.smoothing import SMOOTHING_S, STEADY_TEMPERATURE
 from pcnn.video.sources import FilmSource
-from pcnn.weights.expression import load_expression
-from pcnn.weights.files import DEFAULT_DETECTOR, sha256
+from pcnn.weights.files import sha256
 
 _Many: TypeAlias = list[Any] | tuple[Any, ...]
 
@@ -51,8 +51,7 @@ class Recognizer:
         or "auto", see select.prepare_classifier.
     batch_size: pictures in one pass when there are many; a few more are in memory.
     align_crops: True aligns the faces for `predict_crops`, `embed_crops` and `explain_crops` by
-        their landmarks, as in training. None does so if the weights were trained on aligned
-        faces.
+        their landmarks. None does so if the weights were trained on aligned faces.
     labels: "fer2013" gives FER2013's seven labels, if the weights have heads for them; None gives
         the weights' first labels.
     prior: the assumed frequencies of the classes. "data" takes those of the training faces, for
@@ -60,6 +59,8 @@ class Recognizer:
         docs/evaluation.md compares both.
     min_confidence: 0…1; if the likeliest class has less, the label is "uncertain". The scores do
         not change.
+    movements: True also reads each face's movements, pose and mesh; a path or name does so with
+        those weights. See docs/movements.md.
     Several threads may use it.
     Raises InputError: an engine or a precision is not available.
     Raises WeightsError: see files.locate, load_expression and Head.load; also if a head was
@@ -86,38 +87,31 @@ class Recognizer:
         labels: str | None = None,
         prior: str = "data",
         min_confidence: float = 0.0,
+        movements: bool | str | Path = False,
     ) -> None:
-        self._made_of: dict[str, Any] = {
-            **{"weights": weights, "detector": detector, "device": device, "head": head},
-            **{"engine": engine, "precision": precision},
-            **{"batch_size": batch_size, "align_crops": align_crops},
-            **{"labels": labels, "prior": prior, "min_confidence": min_confidence},
-        }
+        # All arguments; no other variable exists yet.
+        self._made_of = {name: value for name, value in locals().items() if name != "self"}
         check_choices(batch_size, min_confidence, prior)
         self.device = choose_device(device, "Recognizer: device")
         self.batch_size = batch_size
         own_head = chosen_head(head, labels, prior)
-        self._weights = load_expression(weights or weights_for(own_head), labels)
-        if prior == "uniform":
-            self._weights = self._weights.for_equal_classes()
+        self._weights = chosen_weights(weights, own_head, labels, prior)
         self._weights.network.to(self.device)
         if own_head is not None:
             name = str(head) if isinstance(head, (str, Path)) else "Recognizer: head"
             own_head.check_weights(self.weights_sha256, name)
         engine = choose_engine(engine, self.device)
         check_precision(precision, engine, self.device)
-        if detector is None or isinstance(detector, (str, Path)):
-            detector = detector or DEFAULT_DETECTOR
-            detector = Detector.load(detector, device=self.device, engine=engine)
         prepared, self._engine = prepare_classifier(self._weights, engine, precision)
         self.reader = FaceReader(
             self._weights, prepared, own_head, self.device, min_confidence=min_confidence
         )
         self.finder = FaceFinder(
-            detector if isinstance(detector, Detector) else OneAtATime(detector),
+            chosen_detector(detector, self.device, engine),
             self._weights,
             align_crops=self._weights.aligned if align_crops is None else align_crops,
         )
+        self._moving = MovementReader(movements, self.device) if movements else None
         self._process = os.getpid()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -133,6 +127,11 @@ class Recognizer:
     def value_names(self) -> tuple[str, ...]:
         """The names of a ValueHead's numbers, in the order of `values`; empty without one."""
         return self.reader.value_names
+
+    @property
+    def movements(self) -> tuple[str, ...]:
+        """The movements' names, in the order of every face's; empty unless they are read."""
+        return self._moving.names if self._moving else ()
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -263,7 +262,7 @@ class Recognizer:
         boxes: True returns pairs of embeddings and boxes (faces, 4) float32, pixels.
         Returns (faces, D) float32 for one picture, rows of unit norm in the order of `predict`'s
             faces; for many pictures as `predict` does. An embedding is the mean-pooled stage-4
-            map of the fused face, the input of the expression head. See docs/embeddings.md.
+            map of the fused face, for an ensemble of each network: see docs/embeddings.md.
         Raises InputError: as `predict`.
         """
 
@@ -357,4 +356,5 @@ class Recognizer:
         """The faces of each picture, with their expressions."""
         found, transforms = self.finder.find(pictures, min_score)
         expressions = iter(self.reader.expressions(pictures, transforms))
-        return [[face_of(face, next(expressions)) for face in faces] for faces in found]
+        moved = motions(self._moving, pictures, found)
+        return [[face_of(face, next(expressions), next(moved)) for face in f] for f in found]

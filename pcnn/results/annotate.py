@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from pcnn.errors import InputError
+from pcnn.images.loading import load_image
+from pcnn.results.mesh import draw_mesh
 from pcnn.results.placement import (
     Box,
     DrawnFace,
@@ -21,6 +24,10 @@ from pcnn.results.placement import (
 )
 from pcnn.results.style import GREEN, GROUND, ORANGE, PURPLE, SKY, TEXT, VERMILION, YELLOW
 
+if TYPE_CHECKING:
+    from pcnn.images.loading import ImageSource
+    from pcnn.results.values import Prediction
+
 _COLOURS = (SKY, ORANGE, GREEN, YELLOW, PURPLE, VERMILION)  # of the faces in order
 _PANEL = (16, 16, 16, 208)
 _TRACK = (255, 255, 255, 48)
@@ -31,12 +38,19 @@ _LARGE_ENOUGH = 512  # longest side of an enlarged picture, pixels
 _NO_FACE = "no face found"
 
 
-def annotate(pixels: NDArray[np.uint8], faces: Sequence[DrawnFace]) -> Image.Image:
+def annotate(
+    pixels: NDArray[np.uint8],
+    faces: Sequence[DrawnFace],
+    *,
+    mesh: bool = False,
+    movements: bool = False,
+) -> Image.Image:
     """Draw each face's box, landmarks, label and scores on a copy of the picture.
 
     pixels: (H, W, 3) uint8 RGB, upright; not changed.
     faces: boxes and landmarks in pixels of the picture; they may extend beyond it. Without faces
         the picture gets a note that none was found.
+    mesh, movements: see Prediction.draw; they change nothing for a face without `motion`.
     If the longer side is at most 256 pixels, the picture is enlarged by the largest whole number
     that keeps it within 512. A picture too narrow or low for a label gets a dark margin at the
     right or below. Several faces are numbered from 1, in their order.
@@ -50,7 +64,8 @@ def annotate(pixels: NDArray[np.uint8], faces: Sequence[DrawnFace]) -> Image.Ima
     enlarged = Image.fromarray(pixels).resize(
         (scale * width, scale * height), Image.Resampling.BICUBIC
     )
-    drawn = subjects(faces, scale)
+    drawn = subjects(faces, scale, movements=movements)
+    motions = [getattr(face, "motion", None) if mesh else None for face in faces]
     style = Style(enlarged.size, [face.title for face in drawn] or [_NO_FACE])
     picture = Image.new("RGB", style.size, GROUND)
     picture.paste(enlarged)
@@ -59,8 +74,10 @@ def annotate(pixels: NDArray[np.uint8], faces: Sequence[DrawnFace]) -> Image.Ima
         _draw_note(draw, style, _NO_FACE)
         return picture
     colours = [_COLOURS[index % len(_COLOURS)] for index in range(len(drawn))]
-    for face, colour in zip(drawn, colours, strict=True):
-        _draw_face(draw, face, colour, style)
+    for face, motion, colour in zip(drawn, motions, colours, strict=True):
+        _draw_face(draw, face, colour, style, landmarks=motion is None)
+        if motion is not None:
+            draw_mesh(draw, motion, colour, scale)
     placed = arrange(drawn, style)
     for face, place, colour in zip(drawn, placed, colours, strict=True):
         if place.apart:
@@ -70,8 +87,30 @@ def annotate(pixels: NDArray[np.uint8], faces: Sequence[DrawnFace]) -> Image.Ima
     return picture
 
 
-def _draw_face(draw: ImageDraw.ImageDraw, face: Subject, colour: Any, style: Style) -> None:
-    """Draw box, number and landmarks, each with a dark rim for visibility."""
+def predicted_pixels(
+    prediction: Prediction, image: ImageSource | None, *, bgr: bool
+) -> NDArray[np.uint8]:
+    """The pixels (H, W, 3) uint8 of a predicted picture; for the rest see Prediction.draw."""
+    picture = prediction.source if image is None else image
+    if picture is None:
+        raise InputError(
+            "Prediction.draw: image must be given, because the picture had no path: "
+            "pass the same picture again"
+        )
+    pixels = load_image(picture, bgr=bgr)
+    height, width = pixels.shape[:2]
+    if (width, height) != (prediction.width, prediction.height):
+        raise InputError(
+            f"Prediction.draw: image must be {prediction.width} × {prediction.height} as "
+            f"predicted, got {width} × {height}: pass the same picture"
+        )
+    return pixels
+
+
+def _draw_face(
+    draw: ImageDraw.ImageDraw, face: Subject, colour: Any, style: Style, *, landmarks: bool
+) -> None:
+    """Draw box, number and, if wanted, landmarks, each with a dark rim for visibility."""
     box = visible(face.box, style.size)
     side = max(face.box[2] - face.box[0], face.box[3] - face.box[1])
     line = round(min(style.title_px / 6, max(2.0, side / 14)))
@@ -80,7 +119,7 @@ def _draw_face(draw: ImageDraw.ImageDraw, face: Subject, colour: Any, style: Sty
     draw.rectangle(outer, outline=_HALO, width=line + 2 * rim)
     draw.rectangle(tuple(box), outline=colour, width=line)
     radius = min(style.title_px / 5, max(1.0, side / 50))
-    for x, y in face.landmarks.tolist():
+    for x, y in face.landmarks.tolist() if landmarks else ():
         _dot(draw, x, y, radius + rim, _HALO)
         _dot(draw, x, y, radius, TEXT)
     last = style.size[0] - style.title.getlength(face.number)

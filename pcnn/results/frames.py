@@ -76,7 +76,8 @@ class Frame:
     def rows(self) -> list[dict[str, Any]]:
         """One flat dict for each face: FILM_COLUMNS, each class, `raw_` with each class, `values`.
 
-        Times and probabilities have 6 decimals, pixels 2. Without faces the list is empty.
+        Pose and movements follow, see `FaceMotion.row`. Times and
+        probabilities have 6 decimals, pixels 2. Without faces the list is empty.
         """
         return [self._row(face) for face in self.faces]
 
@@ -90,7 +91,8 @@ class Frame:
         )
         raw = {f"{RAW}{name}": score for name, score in plain["raw"].items()}
         named = dict(zip(FILM_COLUMNS, values, strict=True))
-        return {**named, **plain["scores"], **raw, **plain.get("values", {})}
+        motion = face.motion.row() if face.motion else {}
+        return {**named, **plain["scores"], **raw, **plain.get("values", {}), **motion}
 
 
 def frames_table(frames: Iterable[Frame]) -> Any:

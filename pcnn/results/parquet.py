@@ -17,7 +17,10 @@ _PICTURES_AT_ONCE = 4096  # in memory, and in a row group
 
 @contextlib.contextmanager
 def parquet_report(
-    path: Path, classes: Sequence[str], values: Sequence[str] = ()
+    path: Path,
+    classes: Sequence[str],
+    values: Sequence[str] = (),
+    movements: Sequence[str] = (),
 ) -> Iterator[ParquetReport]:
     """A report that becomes the file `path` when the block ends well.
 
@@ -27,12 +30,13 @@ def parquet_report(
     with contextlib.ExitStack() as stack:
         try:
             temporary = stack.enter_context(whole_file(path))
-            schema = face_schema(classes, values)
+            schema = face_schema(classes, values, movements)
             writer = parquet.ParquetWriter(temporary, schema, compression="zstd")
         except OSError as error:
             raise InputError(f"{shown(path)}: cannot be written ({error})") from error
         stack.enter_context(writer)
-        report = ParquetReport(writer, classes, values)
+        names = {"classes": classes, "values": values, "movements": movements}
+        report = ParquetReport(writer, names)
         yield report
         report.close()
 
@@ -40,9 +44,9 @@ def parquet_report(
 class ParquetReport:
     """A row for each face, as in docs/tables.md; also for pictures that failed or have none."""
 
-    def __init__(self, writer: Any, classes: Sequence[str], values: Sequence[str]) -> None:
+    def __init__(self, writer: Any, names: dict[str, Sequence[str]]) -> None:
         self._writer = writer
-        self._names = {"classes": classes, "values": values}
+        self._names: dict[str, Any] = names
         self._sources: list[str | None] = []
         self._results: list[Result] = []
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pcnn.results.style import letters
 
+_MOVEMENTS = 10  # bars in a chart of movements, at most
 _TOP = 3  # bars in the shorter chart
 _GRID = 21  # candidate places in each direction, besides those around the head
 _CROWD = 10  # more faces than this get smaller text
@@ -58,8 +59,10 @@ class Subject:
     landmarks: NDArray[np.float32]
 
 
-def subjects(faces: Sequence[DrawnFace], scale: int) -> list[Subject]:
+def subjects(faces: Sequence[DrawnFace], scale: int, *, movements: bool = False) -> list[Subject]:
     """The faces to draw in a picture enlarged by `scale`.
+
+    movements: True lists a face's strongest movements, if it has any, instead of its scores.
 
     Several faces are numbered from 1 in their order, as in the table of `pcnn-predict`.
     """
@@ -68,12 +71,19 @@ def subjects(faces: Sequence[DrawnFace], scale: int) -> list[Subject]:
         Subject(
             number=f"{number}" if several else "",
             title=(f"{number}: " if several else "") + f"{face.label} {face.confidence:.0%}",
-            scores=tuple(sorted(face.scores.items(), key=lambda item: -item[1])),
+            scores=_rows(face, movements=movements),
             box=Box(*(scale * edge for edge in face.box)),
             landmarks=scale * face.landmarks,
         )
         for number, face in enumerate(faces, 1)
     ]
+
+
+def _rows(face: DrawnFace, *, movements: bool) -> tuple[tuple[str, float], ...]:
+    """Names and values of a face's chart, the largest first."""
+    moving = getattr(face, "movements", None) if movements else None
+    values = sorted((moving or face.scores).items(), key=lambda item: -item[1])
+    return tuple(values[:_MOVEMENTS] if moving else values)
 
 
 class Style:

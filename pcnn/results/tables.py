@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from pcnn.errors import InputError
+from pcnn.results.movements import movement_columns
 from pcnn.results.values import Expression, Face, Prediction
 
 # Column → its type in Arrow, in order; float32 columns for each class and each value follow.
@@ -38,6 +39,8 @@ COLUMNS: Mapping[str, str] = {
     "height": "int32",
     "error": "string",
 }
+# After the classes and values, where movements are read: pose and movements, then the mesh.
+MESH = "mesh"
 # Raised whenever a column changes its name, type or meaning.
 SCHEMA_VERSION = 1
 
@@ -55,6 +58,7 @@ def to_pandas(
     sources: Sequence[str | None] | None = None,
     classes: Sequence[str] | None = None,
     values: Sequence[str] | None = None,
+    movements: Sequence[str] | None = None,
 ) -> Any:
     """A pandas.DataFrame with a row for each face, see docs/tables.md.
 
@@ -65,6 +69,7 @@ def to_pandas(
     classes: names of the expressions, in order, as `Recognizer.classes`; None takes those of
         the first face, and without any face there is no column for them.
     values: names of the numbers of a ValueHead, in the same way, as `Recognizer.value_names`.
+    movements: names of movements, in the same way, as `Recognizer.movements`.
     Numbers keep every digit. No prediction gives a table without rows.
     Raises InputError: pandas is not installed; faces of different classes; a class that is named
         like another column; more or fewer sources than predictions.
@@ -75,8 +80,9 @@ def to_pandas(
     ['happiness']
     """
     pandas = needed("pandas", "to_pandas")
-    filled, names = _filled("to_pandas", predictions, sources, classes, values)
+    filled, names = _filled("to_pandas", predictions, sources, (classes, values, movements))
     types = {name: _PANDAS_TYPES.get(kind, kind) for name, kind in _types(*names).items()}
+    mesh = {MESH: filled.pop(MESH)} if types.pop(MESH, None) else {}
     columns = {name: pandas.array(filled[name], dtype=types[name]) for name in filled}
     return pandas.DataFrame(
         {
@@ -86,6 +92,7 @@ def to_pandas(
             else column
             for name, column in columns.items()
         }
+        | mesh
     )
 
 
@@ -95,10 +102,11 @@ def to_arrow(
     sources: Sequence[str | None] | None = None,
     classes: Sequence[str] | None = None,
     values: Sequence[str] | None = None,
+    movements: Sequence[str] | None = None,
 ) -> Any:
     """A pyarrow.Table with a row for each face, of the schema `face_schema`.
 
-    predictions, sources, classes, values: as for `to_pandas`.
+    predictions, sources, classes, values, movements: as for `to_pandas`.
     Raises InputError: pyarrow is not installed; else as `to_pandas`.
 
     >>> from pcnn import Recognizer, to_arrow
@@ -106,21 +114,28 @@ def to_arrow(
     1
     """
     pyarrow = needed("pyarrow", "to_arrow")
-    filled, names = _filled("to_arrow", predictions, sources, classes, values)
+    filled, names = _filled("to_arrow", predictions, sources, (classes, values, movements))
     return pyarrow.table(filled, schema=face_schema(*names))
 
 
-def face_schema(classes: Sequence[str], values: Sequence[str] = ()) -> Any:
-    """The pyarrow.Schema of a table of faces, for these classes and values in this order.
+def face_schema(
+    classes: Sequence[str], values: Sequence[str] = (), movements: Sequence[str] = ()
+) -> Any:
+    """The pyarrow.Schema of a table of faces, for these classes, values and movements in order.
 
-    Its metadata `pcnn` is JSON with the schema's version, the classes, and the values if any.
+    Its metadata `pcnn` is JSON with the schema's version, the classes, and values and movements
+    if any.
     Raises InputError: pyarrow is not installed; a class that is named like another column.
     """
     pyarrow = needed("pyarrow", "face_schema")
     about = {"schema": SCHEMA_VERSION, "classes": list(classes)}
     if values:
         about["values"] = list(values)
-    fields = [(name, getattr(pyarrow, kind)()) for name, kind in _types(classes, values).items()]
+    if movements:
+        about["movements"] = list(movements)
+    types = _types(classes, values, movements).items()
+    points = pyarrow.list_(pyarrow.float32())
+    fields = [(name, points if name == MESH else getattr(pyarrow, kind)()) for name, kind in types]
     return pyarrow.schema(fields, metadata={"pcnn": json.dumps(about)})
 
 
@@ -138,25 +153,29 @@ def needed(package: str, function: str, extra: str = "tables") -> Any:
         ) from error
 
 
-def _types(classes: Sequence[str], values: Sequence[str] = ()) -> dict[str, str]:
-    """Every column's type, those of the classes and values included."""
-    taken = [name for name in (*classes, *values) if name in COLUMNS]
+def _types(
+    classes: Sequence[str], values: Sequence[str] = (), movements: Sequence[str] = ()
+) -> dict[str, str]:
+    """Every column's type, those of classes, values and movements included."""
+    moving = dict.fromkeys(movement_columns(movements), "float32")
+    if movements:
+        moving[MESH] = "list"
+    taken = [name for name in (*classes, *values) if name in COLUMNS or name in moving]
     if taken:
         raise InputError(
             f"face_schema: classes must not be named like other columns, got {taken[0]!r}: "
             "rename the class of the head"
         )
-    return {**COLUMNS, **dict.fromkeys((*classes, *values), "float32")}
+    return {**COLUMNS, **dict.fromkeys((*classes, *values), "float32"), **moving}
 
 
 def _filled(
     function: str,
     predictions: Result | Iterable[Result],
     sources: Sequence[str | None] | None,
-    classes: Sequence[str] | None,
-    values: Sequence[str] | None,
-) -> tuple[dict[str, list[Any]], tuple[Sequence[str], Sequence[str]]]:
-    """The columns' contents by name, and the names of classes and values."""
+    names: tuple[Sequence[str] | None, ...],
+) -> tuple[dict[str, list[Any]], tuple[Sequence[str], ...]]:
+    """The columns' contents by name, and the names of classes, values and movements."""
     single = isinstance(predictions, (Prediction, Expression, InputError))
     results: list[Any] = [predictions] if single else list(predictions)  # type: ignore[arg-type]
     if sources is None:
@@ -167,11 +186,14 @@ def _filled(
             f"got {len(sources)}"
         )
     first = next((face for result in results for face in _faces(result)), None)
-    if classes is None:
-        classes = () if first is None else tuple(first.scores)
-    if values is None:
-        values = () if first is None else tuple(first.values)
-    columns: dict[str, list[Any]] = {name: [] for name in _types(classes, values)}
+    found: tuple[Sequence[str], ...] = ((), (), ())
+    if first is not None:
+        moving = getattr(first, "movements", None) or ()
+        found = tuple(first.scores), tuple(first.values), tuple(moving)
+    given = zip(names, found, strict=True)
+    known = tuple(own if asked is None else asked for asked, own in given)
+    classes = known[0]
+    columns: dict[str, list[Any]] = {name: [] for name in _types(*known)}
     for source, result in zip(sources, results, strict=True):
         for row in _rows(source, result):
             if row.get("label") is not None and list(row["scores"]) != list(classes):
@@ -182,7 +204,7 @@ def _filled(
             own = {**row.pop("scores", {}), **row.pop("values", {})}
             for name, column in columns.items():
                 column.append(own[name] if name in own else row.get(name))
-    return columns, (classes, values)
+    return columns, known
 
 
 def _faces(result: Any) -> Sequence[Expression]:
@@ -219,4 +241,9 @@ def _face_values(face: Expression) -> dict[str, Any]:
         values.update(zip(_BOX, map(float, face.box), strict=True))
         points = (float(value) for point in face.landmarks for value in point)
         values.update(zip(_LANDMARKS, points, strict=True))
+        if face.motion is not None:
+            pose = face.motion.pose
+            values.update({"yaw": pose.yaw, "pitch": pose.pitch, "roll": pose.roll})
+            values.update(face.motion.movements)
+            values[MESH] = face.motion.mesh.flatten().tolist()
     return values

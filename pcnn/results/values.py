@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pcnn.errors import InputError
 from pcnn.results.angle import angle_of
+from pcnn.results.movements import FaceMotion, Moving
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,12 +84,16 @@ class Expression:
 
 
 @dataclass(frozen=True, eq=False)
-class Face(Expression):
-    """An Expression with its place in the image; for the fields see Detection."""
+class Face(Moving, Expression):
+    """An Expression with its place in the image; for the fields see Detection.
+
+    motion: what the face does, see FaceMotion; None unless the recognizer reads movements.
+    """
 
     box: tuple[float, float, float, float]
     detection_score: float
     landmarks: NDArray[np.float32] = field(repr=False)
+    motion: FaceMotion | None = field(default=None, repr=False, kw_only=True)
 
     @property
     def angle(self) -> float:
@@ -111,6 +116,7 @@ class Face(Expression):
             "detection_score": _probability(self.detection_score),
             "angle": _pixels(self.angle),
             "landmarks": [[_pixels(x), _pixels(y)] for x, y in self.landmarks],
+            **(self.motion.to_dict() if self.motion else {}),
         }
 
 
@@ -142,7 +148,8 @@ class Prediction:
     def rows(self) -> list[dict[str, Any]]:
         """One flat dict for each face: FACE_COLUMNS, each class's probability, then `values`.
 
-        `face` counts from 1. Numbers are rounded as in `to_dict`. Without faces the list is empty.
+        Pose and movements follow, see `FaceMotion.row`. `face` counts from 1. Numbers
+        are rounded as in `to_dict`. Without faces the list is empty.
         """
         return [_row(self.source, number, face) for number, face in enumerate(self.faces, 1)]
 
@@ -158,8 +165,8 @@ class Prediction:
             raise InputError(
                 "Prediction.to_pandas: pandas must be installed: pip install pandas"
             ) from error
-        own = [*self.faces[0].scores, *self.faces[0].values] if self.faces else []
-        return pandas.DataFrame(self.rows(), columns=[*FACE_COLUMNS, *own])
+        rows = self.rows()
+        return pandas.DataFrame(rows, columns=list(rows[0]) if rows else list(FACE_COLUMNS))
 
     def to_supervision(self) -> Any:
         """The faces as supervision.Detections, in order.
@@ -186,35 +193,30 @@ class Prediction:
 
         return prediction_png(self)
 
-    def draw(self, image: ImageSource | None = None, *, bgr: bool = False) -> Image:
+    def draw(
+        self,
+        image: ImageSource | None = None,
+        *,
+        bgr: bool = False,
+        mesh: bool = False,
+        movements: bool = False,
+    ) -> Image:
         """Draw each face's box, landmarks, label and scores on a copy of the picture.
 
         image: the predicted picture, in any form that `load_image` accepts. It may be omitted
             if `source` names its file.
-        bgr: as in `load_image`.
+        bgr: as in `load_image`. mesh: True draws the mesh and the head's axes instead of the
+            landmarks. movements: True lists the strongest movements instead of the scores.
         Several faces are numbered from 1, as in `rows`.
         Returns an RGB PIL image of width × height. If both are at most 256, the image is enlarged
         to a multiple. A picture too narrow or low for a label gets a dark margin at the right or
         below.
         Raises InputError: no image and no source, an unreadable picture, or another size.
         """
-        from pcnn.images.loading import load_image
-        from pcnn.results.annotate import annotate  # imports Pillow only when needed
+        from pcnn.results.annotate import annotate, predicted_pixels  # import Pillow when needed
 
-        picture = self.source if image is None else image
-        if picture is None:
-            raise InputError(
-                "Prediction.draw: image must be given, because the picture had no path: "
-                "pass the same picture again"
-            )
-        pixels = load_image(picture, bgr=bgr)
-        height, width = pixels.shape[:2]
-        if (width, height) != (self.width, self.height):
-            raise InputError(
-                f"Prediction.draw: image must be {self.width} × {self.height} as predicted, "
-                f"got {width} × {height}: pass the same picture"
-            )
-        return annotate(pixels, self.faces)
+        pixels = predicted_pixels(self, image, bgr=bgr)
+        return annotate(pixels, self.faces, mesh=mesh, movements=movements)
 
 
 # The least drop of a decisive region. Hiding any region causes smaller changes.
@@ -314,8 +316,8 @@ def expression_of(
     )
 
 
-def face_of(detection: Detection, expression: Expression) -> Face:
-    """A Face from a detection and its expression."""
+def face_of(detection: Detection, expression: Expression, motion: FaceMotion | None = None) -> Face:
+    """A Face from a detection, its expression and what it does."""
     return Face(
         label=expression.label,
         confidence=expression.confidence,
@@ -325,6 +327,7 @@ def face_of(detection: Detection, expression: Expression) -> Face:
         box=detection.box,
         detection_score=detection.score,
         landmarks=detection.landmarks,
+        motion=motion,
     )
 
 
@@ -349,4 +352,5 @@ def _row(source: str | None, number: int, face: Face) -> dict[str, Any]:
     values = (source, number, fields["label"], fields["confidence"], *fields["box"])
     values += (fields["detection_score"], fields["angle"])
     named = zip(FACE_COLUMNS, values, strict=True)
-    return {**dict(named), **fields["scores"], **fields.get("values", {})}
+    motion = face.motion.row() if face.motion else {}
+    return {**dict(named), **fields["scores"], **fields.get("values", {}), **motion}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from pcnn.results.frames import Frame, TrackedFace
+from pcnn.results.mesh import draw_mesh
 from pcnn.results.style import DIM, TEXT, class_colours, letters
 
 SHOWN_S = 4.0  # seconds in the chart
@@ -54,6 +55,8 @@ class Annotator:
         taken: list[_Box] = [_Box(*face.box) for face in frame.faces]
         for face in frame.faces:
             self._draw_box(draw, face, size)
+            if face.motion is not None:
+                draw_mesh(draw, face.motion, self._colours[face.label])
         for face in sorted(frame.faces, key=_area, reverse=True):
             panel = _place(face, taken, (frame.width, frame.height), size)
             taken.append(panel)

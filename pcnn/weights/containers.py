@@ -116,7 +116,7 @@ class _Bounded:
         return len(found)
 
 
-class CarefulUnpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
+class CarefulUnpickler(pickle._Unpickler):
     """Python's own unpickler, in which all objects are Skipped.
 
     That in C takes memory for the largest number of an object that a file names, whether it has

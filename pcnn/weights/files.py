@@ -35,8 +35,8 @@ _CHECKOUT = Path(__file__).resolve().parents[2] / "weights"
 class WeightSpec:
     """A weights file known by name.
 
-    kind: "expression" or "detector". sha256: hexadecimal, of the file; it may be shortened, as by
-    the file's publisher. url: for the download; None for a packaged file.
+    kind: "expression", "detector" or "movements". sha256: hexadecimal, of the file; it
+    may be shortened, as by the file's publisher. url: for the download; None for a packaged file.
     class_shares: the share of each class of the training faces, for files that do not record it.
 
     >>> SPECS["small"].kind, SPECS["small"].url
@@ -57,6 +57,7 @@ DEFAULT_WEIGHTS = "pcnn-ferplus"
 # For commands that look into a network: the default is an ensemble.
 SINGLE_WEIGHTS = "pcnn-ferplus-only"
 DEFAULT_DETECTOR = "mobilenet"
+DEFAULT_MOVEMENTS = "movements"
 
 SPECS: Mapping[str, WeightSpec] = {
     "pcnn-ferplus": WeightSpec(
@@ -89,6 +90,12 @@ SPECS: Mapping[str, WeightSpec] = {
         "detector",
         "detector-mobilenet.safetensors",
         "8b9654549f2178150e2fb6e592953e80368db4bf72d968659578afe1bfe6584c",
+    ),
+    # Mesh, movements and head pose, learnt from MediaPipe's Face Landmarker.
+    "movements": WeightSpec(
+        "movements",
+        "movements.safetensors",
+        "8df786070d91673e36cf67cced7e264d5f8b0f29c2d83c8ed0f536192292f736",
     ),
     # Published by retinaface-pytorch (Iglovikov, MIT licence); its name contains the checksum.
     "resnet50": WeightSpec(

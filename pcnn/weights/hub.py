@@ -114,7 +114,7 @@ def _checked(folder: Path, name: str) -> Path:
         described = parse((folder / CONFIG).read_text(encoding="utf-8"))
         _TOLD(described, "")
         told = described["pcnn"]
-        file, expected = told["file"], told["sha256"]
+        file, expected = str(told["file"]), str(told["sha256"])
     except FileNotFoundError as error:
         raise WeightsError(f"{name}: has no {CONFIG}, so no weights of pcnn") from error
     except (OSError, ValueError) as error:

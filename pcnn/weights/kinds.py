@@ -158,6 +158,26 @@ DETECTOR = record(
     },
 )
 
+# The fields of weights.movements; config is a networks.movements.MovementConfig.
+MOVEMENTS = record(
+    {
+        "kind": one_of("movements"),
+        "template": row(row(_COORDINATE, 2), 5),
+        "config": record(
+            {
+                "movements": row(label, 1, 1000, different=True),
+                "points": whole(1, 10_000),
+                "size": whole(_LEAST_SIDE, MOST),
+                "mean": row(number(-100, 100), 3),
+                "std": row(number(1e-4, 100), 3),
+                "width": whole(1, MOST),
+            },
+            closed=True,
+        ),
+    },
+    {"mirror": truth, "licence": text, "provenance": text, "scores": mapping(anything)},
+)
+
 
 def expression(value: Any, name: str) -> None:
     """The rule for an expression network that can predict."""

@@ -23,6 +23,8 @@ from pcnn.datasets.labels import FERPLUS_CLASSES, FaceSet
 from pcnn.datasets.loading import load_faces
 from pcnn.distributed import jobs
 from pcnn.embeddings import Embeddings, read_triplets
+from pcnn.engines.cache import load_cached
+from pcnn.engines.sessions import open_session
 from pcnn.errors import InputError, WeightsError
 from pcnn.faces import alignment
 from pcnn.faces.detector import Detector
@@ -154,6 +156,31 @@ def test_cached_landmarks_that_are_damaged_are_made_anew(
         np.testing.assert_array_equal(np.load(path), found)
     path.write_bytes(seeds.landmarks()[0])  # a sound one is believed
     assert alignment.dataset_landmarks(faces, blind)[1, 4, 1] == 19
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize("content", [b"", b"no model", seeds.pictures()[0]], ids=range(3))
+def test_a_converted_network_that_is_damaged_is_converted_anew(
+    content: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.onnx"
+    path.write_bytes(content)
+
+    def file(made: bytes) -> Path:
+        if not path.is_file():
+            path.write_bytes(made)
+        return path
+
+    def load(path: Path) -> Any:
+        return open_session(path, "onnxruntime")
+
+    (model,) = seeds.onnx_models()
+    session = load_cached(lambda: file(model), load)
+    assert session({"x": np.float32([2])})["y"].tolist() == [4]
+    assert path.read_bytes() == model
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"x\.onnx: onnxruntime cannot load it"):
+        load_cached(lambda: file(content), load)
 
 
 class Blind:

@@ -40,6 +40,7 @@ class FakeRecognizer:
 
     classes = CLASSES
     value_names = ()
+    movements = ()
 
     def __init__(self) -> None:
         self.asked: list[str] = []

@@ -13,7 +13,7 @@ from fuzz.rounds import State, name_of, play, share_out
 from fuzz.targets import TARGETS, quiet
 
 # Executions of all targets together in one round; the first rounds are shorter.
-_ROUND = 20_000
+_ROUND = 5_000
 
 
 def main() -> int:

@@ -9,7 +9,9 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -80,7 +82,9 @@ def play(state: State, count: int, seed: int) -> None:
             at = context.RawValue("q", done)
             arguments = (theirs, ours, state, (done, count), seed, Path(folder), at)
             child = context.Process(target=_child, args=arguments)
-            child.start()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12, about threads
+                child.start()
             theirs.close()
             done = _listen(ours, state, done)
             _end(child)
@@ -146,6 +150,9 @@ def _child(  # noqa: PLR0913, PLR0917 - what a process gets
     at: Any,
 ) -> None:
     ours.close()
+    # Decoders in C complain there of what is damaged; Python's own complaints stay.
+    sys.stderr = os.fdopen(os.dup(2), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     scratch = folder / "scratch"
     scratch.mkdir()
     os.chdir(scratch)

@@ -36,6 +36,7 @@ class Harm:
         return os.system, ("touch canary",)
 
 
+@functools.cache
 def pictures() -> list[bytes]:
     """Pictures of 9 × 12 pixels in every format and mode that is read, with EXIF and without."""
     grey, exif = Image.fromarray(_PIXELS), Image.Exif()
@@ -240,6 +241,7 @@ def landmarks() -> list[bytes]:
     return [npy(sound), npy(sound.astype(np.float64)), npy(np.array(["a"])), npz(a=sound)]
 
 
+@functools.cache
 def photograph_archive() -> bytes:
     """An archive of two photographs."""
     stream = io.BytesIO()
@@ -356,8 +358,13 @@ def hub_configs() -> list[bytes]:
 
 
 def job_plans() -> list[bytes]:
-    """Plans of jobs."""
-    return [b'{"schema": 1, "partitions": 1, "sha256": "ab"}\n', b"[]"]
+    """The plan of a job without pictures, and another."""
+    from pcnn.distributed import jobs
+
+    with tempfile.TemporaryDirectory() as folder:
+        jobs.prepare(Path(folder), [], jobs.JobOptions())
+        own = (Path(folder) / "_job" / "plan.json").read_bytes()
+    return [own, b'{"schema": 1, "partitions": 1, "sha256": "ab"}\n', b"[]"]
 
 
 def onnx_models() -> list[bytes]:

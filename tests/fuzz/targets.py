@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import importlib.util
 import io
@@ -119,7 +120,7 @@ def _checkpoints() -> list[bytes]:
     training = _training()
     stream = io.BytesIO()
     state = {
-        "options": {"network": "trunk"},
+        "options": dataclasses.asdict(training.options),
         "step": 1,
         "learner": training.learner.state_dict(),
         "average": training.average.state_dict(),
@@ -143,9 +144,9 @@ def _recipe(content: bytes, folder: Path) -> None:
 
 @functools.cache
 def _faces() -> FaceSet:
-    votes = torch.eye(len(FERPLUS_CLASSES))[torch.zeros(20, dtype=torch.long)]
-    names = ("a.jpg", "fer0000001", *map(str, range(18)))
-    return FaceSet(torch.zeros(20, 4, 4, dtype=torch.uint8), votes, names)
+    votes = torch.eye(len(FERPLUS_CLASSES))[torch.zeros(22, dtype=torch.long)]
+    names = ("a.jpg", "fer0000001", *map(str, range(20)))
+    return FaceSet(torch.zeros(22, 4, 4, dtype=torch.uint8), votes, names)
 
 
 def _sheet_table(content: bytes, folder: Path) -> None:

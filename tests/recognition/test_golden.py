@@ -45,6 +45,21 @@ def test_detections(name: str, golden: dict[str, Any], found: dict[str, Any]) ->
     np.testing.assert_allclose(got["landmarks"], expected["landmarks"], atol=PIXELS)
 
 
+def test_movements(golden: dict[str, Any], found: dict[str, Any]) -> None:
+    expected, got = golden["movements"], found["movements"]
+    assert got["sha256"] == expected["sha256"]
+    # The detector's landmarks may move by PIXELS, and the face's view with them.
+    assert got["movements"] == pytest.approx(expected["movements"], abs=10 * PROBABILITY)
+    assert got["pose"] == pytest.approx(expected["pose"], abs=0.5)
+    np.testing.assert_allclose(got["mesh"], expected["mesh"], atol=5 * PIXELS)
+
+
+def test_the_portrait_smiles_and_looks_ahead(found: dict[str, Any]) -> None:
+    movements, pose = found["movements"]["movements"], found["movements"]["pose"]
+    assert min(movements["mouthSmileLeft"], movements["mouthSmileRight"]) > 0.5
+    assert movements["jawOpen"] < 0.3 and max(map(abs, pose.values())) < 20
+
+
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_the_portrait_is_happy(name: str, found: dict[str, Any]) -> None:
     scores = found[name]["portrait"]

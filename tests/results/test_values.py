@@ -56,10 +56,10 @@ def test_field_names_and_order_are_public() -> None:
     fields = {kind: [field.name for field in dataclasses.fields(kind)] for kind in ALL}
     assert fields == {
         Detection: ["box", "score", "landmarks"],
-        Expression: ["label", "confidence", "scores", "regions"],
+        Expression: ["label", "confidence", "scores", "regions", "values"],
         Face: [
-            *("label", "confidence", "scores", "regions"),
-            *("box", "detection_score", "landmarks"),
+            *("label", "confidence", "scores", "regions", "values"),
+            *("box", "detection_score", "landmarks", "motion"),
         ],
         Prediction: ["faces", "source", "width", "height"],
     }

@@ -8,13 +8,14 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from pcnn.arrays import read_arrays
-from pcnn.disk import kept_if_possible
+from pcnn.disk import keep_if_possible
 from pcnn.errors import InputError
 from pcnn.faces.detector import Detector
 from pcnn.results.values import Detection
@@ -93,8 +94,8 @@ def read_photographs(
     if found is None:
         found = _label(files, teacher)
         if cache is not None:
-            with kept_if_possible(cache) as temporary:
-                np.savez(temporary, fingerprint=np.array(fingerprint), **found)  # type: ignore[arg-type]
+            arrays: dict[str, Any] = {"fingerprint": np.array(fingerprint), **found}
+            keep_if_possible(cache, lambda path: np.savez(path, **arrays))
     photographs, start = [], 0
     for (name, encoded), count in zip(files, found["counts"], strict=True):
         chosen = slice(start, start + int(count))

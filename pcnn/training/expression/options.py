@@ -49,6 +49,8 @@ class ExpressionOptions:
         weights are averaged (Wortsman et al., Robust Fine-Tuning of Zero-Shot Models, CVPR 2022).
     seed: of all random choices. precision: of the arithmetic; "bfloat16" uses autocast.
     detector: its landmarks align the faces and give the template.
+    landmarks: a teacher's answers for the training faces, see landmarks.mixed_landmarks. They
+        align half of the faces. None for the detector's alone.
     aligned: True aligns faces, see alignment. Predictions for cut-out faces then align, too.
     mirror: True if predictions shall use mirror images, see mirror.read_both.
     second: weight of FER2013's own seven labels in the loss. They have their own heads. 0 for
@@ -91,6 +93,7 @@ class ExpressionOptions:
     seed: int = 0
     precision: str = "float32"
     detector: str = "mobilenet"
+    landmarks: str | None = None
     aligned: bool = False
     mirror: bool = False
     saliency: str | None = None
@@ -114,11 +117,11 @@ class ExpressionOptions:
                 raise InputError(
                     f"ExpressionOptions: {name} must be at least {least}, got {getattr(self, name)}"
                 )
-        for name in ("size", "width"):
-            if getattr(self, name) > MOST:  # else nobody could load what was trained
-                raise InputError(
-                    f"ExpressionOptions: {name} must be at most {MOST}, got {getattr(self, name)}"
-                )
+        if max(self.size, self.width) > MOST:  # else nobody could load what was trained
+            raise InputError(
+                f"ExpressionOptions: size and width must be at most {MOST}, "
+                f"got {self.size} and {self.width}"
+            )
         if not (self.epochs > 0 and self.lr > 0 and self.clip > 0):
             raise InputError(
                 "ExpressionOptions: epochs, lr and clip must be above 0, "
@@ -134,8 +137,9 @@ class ExpressionOptions:
                 raise InputError(
                     f"ExpressionOptions: {name} must lie in 0…1, got {getattr(self, name)}"
                 )
-        if self.photographs and not self.teachers:
-            raise InputError("ExpressionOptions: photographs= needs teachers= to label them")
+        for name, needed in (("landmarks", "aligned"), ("photographs", "teachers")):
+            if getattr(self, name) and not getattr(self, needed):
+                raise InputError(f"ExpressionOptions: {name}= needs {needed}=")
         find_backbone(self.backbone)
         if self.saliency is not None:
             find_model(self.saliency)

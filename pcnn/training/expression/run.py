@@ -26,6 +26,7 @@ from pcnn.faces.detector import Detector
 from pcnn.networks.pcnn import Learner
 from pcnn.terminal import training_progress
 from pcnn.training.expression.curves import draw_curves, trim_log
+from pcnn.training.expression.landmarks import mixed_landmarks
 from pcnn.training.expression.loop import ExpressionTraining, class_shares
 from pcnn.training.expression.options import ExpressionOptions
 from pcnn.training.expression.own import OwnFaces
@@ -73,12 +74,13 @@ def train_expression(
         template, native_size = measure_template(train.faces, detector), train.faces.shape[2]
     to_align = options.aligned and own is None
 
-    def aligned(faces: FaceSet) -> FaceSet:
-        pixels = align_faces(faces.faces, template, options.size, native_size, detector)
+    def aligned(faces: FaceSet, landmarks: str | None = None) -> FaceSet:
+        known = mixed_landmarks(landmarks, faces, detector) if landmarks else detector
+        pixels = align_faces(faces.faces, template, options.size, native_size, known)
         return dataclasses.replace(faces, faces=pixels)
 
     if to_align:
-        train = aligned(train)
+        train = aligned(train, options.landmarks)
     second = photographs = None
     if options.second:
         second = _second_labels(options, train)
@@ -239,7 +241,7 @@ def _describe_second(
 def _portable(options: ExpressionOptions) -> dict[str, Any]:
     """The options for publication: files by their names, without folders."""
     published = dataclasses.asdict(options)
-    for name in ("data", "output", "init", "detector", "photographs"):
+    for name in ("data", "output", "init", "detector", "photographs", "landmarks"):
         if published[name]:
             published[name] = Path(published[name]).name
     published["teachers"] = [Path(teacher).name for teacher in options.teachers]

@@ -1,0 +1,189 @@
+"""Write a teacher's movements, meshes and poses for the training of the movement network.
+
+    python benchmarks/label_movements.py faces ferplus --split train --task face_landmarker.task \
+        --output labels/fer_train.npz
+    python benchmarks/label_movements.py photographs lfw_faces.tar --task face_landmarker.task \
+        --output labels/photographs.npz
+
+The teacher is MediaPipe's Face Landmarker (Apache-2.0): `pip install mediapipe` for this script
+alone. It sees a cut-out face enlarged to 192 pixels on grey, and a photograph's face in a square of
+twice its box. A face of a photograph counts as found if the teacher's five landmarks are near the
+detector's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import io
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pcnn.datasets.ferplus import Pixels, read_tiles
+from pcnn.faces.detector import Detector
+from pcnn.terminal import track
+from pcnn.training.movements.faces import FIVE
+from pcnn.weights.files import DEFAULT_DETECTOR
+
+_CANVAS, _TILE, _GREY = 320, 192, 128  # pixels, pixels, level
+_LEAST_SCORE, _LEAST_SIDE = 0.8, 24  # of the detector's faces
+_NEAR = 0.2  # of the box's width, the teacher's mean distance from the detector's landmarks
+_BATCH = 8
+
+Answer: TypeAlias = "tuple[NDArray[Any], NDArray[Any], NDArray[Any]]"  # points, movements, matrix
+Look: TypeAlias = "Callable[[Pixels], Answer | None]"
+
+
+def main() -> None:
+    arguments = _parse()
+    with _teacher(arguments.task) as (look, names):
+        if arguments.kind == "faces":
+            table = _faces(arguments.path, arguments.split, look)
+        else:
+            table = _photographs(arguments.path, look)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(arguments.output, names=np.array(names), **table)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("kind", choices=("faces", "photographs"))
+    parser.add_argument("path", type=Path, help="folder of contact sheets, or tar of photographs")
+    parser.add_argument("--split", default="train", help="of the contact sheets [train]")
+    parser.add_argument("--task", type=Path, required=True, help="face_landmarker.task")
+    parser.add_argument("--output", type=Path, required=True, help=".npz file to write")
+    return parser.parse_args()
+
+
+@contextlib.contextmanager
+def _teacher(task: Path) -> Iterator[tuple[Look, list[str]]]:
+    """A function from a picture to the teacher's answer, and the movements' names."""
+    import mediapipe
+    from mediapipe.tasks.python import vision
+    from mediapipe.tasks.python.core.base_options import BaseOptions
+
+    landmarker = vision.FaceLandmarker.create_from_options(
+        vision.FaceLandmarkerOptions(
+            base_options=BaseOptions(model_asset_path=str(task)),
+            output_face_blendshapes=True,
+            output_facial_transformation_matrixes=True,
+            num_faces=1,
+            min_face_detection_confidence=0.1,
+            min_face_presence_confidence=0.1,
+        )
+    )
+    names: list[str] = []
+
+    def look(pixels: Pixels) -> Answer | None:
+        image = mediapipe.Image(
+            image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(pixels)
+        )
+        found = landmarker.detect(image)
+        if not found.face_landmarks:
+            return None
+        shapes = found.face_blendshapes[0]
+        names[:] = [shape.category_name for shape in shapes]
+        height, width = pixels.shape[:2]
+        points = [(p.x * width, p.y * height, p.z * width) for p in found.face_landmarks[0]]
+        return (
+            np.array(points, np.float32),
+            np.array([shape.score for shape in shapes], np.float32),
+            np.asarray(found.facial_transformation_matrixes[0], np.float32),
+        )
+
+    with contextlib.closing(landmarker):
+        yield look, names
+
+
+def _faces(folder: Path, split: str, look: Look) -> dict[str, Any]:
+    """Answers for the faces of contact sheets, in pixels of the 48 × 48 face."""
+    tiles = read_tiles(folder)
+    with (folder / f"{split}.csv").open(encoding="utf-8") as file:
+        names = [row["image"] for row in csv.DictReader(file) if row["duplicate"] == "0"]
+    edge = (_CANVAS - _TILE) // 2
+    answers = []
+    for name in track(names, "faces"):
+        tile = tiles[name]
+        canvas = np.full((_CANVAS, _CANVAS, 3), _GREY, np.uint8)
+        large = Image.fromarray(tile).resize((_TILE, _TILE), Image.Resampling.BICUBIC)
+        canvas[edge:-edge, edge:-edge] = np.asarray(large)[..., None]
+        scale = tile.shape[0] / _TILE
+        answers.append(_placed(look(canvas), scale, np.array([-edge, -edge]) * scale))
+    return _table(names, answers)
+
+
+def _photographs(archive: Path, look: Look) -> dict[str, Any]:
+    """Answers for the faces of photographs, in their pixels, with the detector's landmarks."""
+    with tarfile.open(archive) as opened:
+        files = sorted(
+            (member.name, file.read())
+            for member in opened
+            if (file := opened.extractfile(member)) is not None
+        )
+    detector = Detector.load(DEFAULT_DETECTOR)
+    names, answers, found = [], [], []
+    for start in track(range(0, len(files), _BATCH), "photographs"):
+        part = files[start : start + _BATCH]
+        pictures = [Image.open(io.BytesIO(encoded)).convert("RGB") for _, encoded in part]
+        looks = detector.detect_upright([np.asarray(p) for p in pictures], min_score=_LEAST_SCORE)
+        for (name, _), picture, faces in zip(part, pictures, looks, strict=True):
+            for face in faces:
+                left, top, right, bottom = face.box
+                if min(right - left, bottom - top) < _LEAST_SIDE:
+                    continue
+                side = 2 * max(right - left, bottom - top)
+                corner = np.array([left + right - side, top + bottom - side]) / 2
+                scale = side / _CANVAS
+                canvas = picture.transform(
+                    (_CANVAS, _CANVAS),
+                    Image.Transform.AFFINE,
+                    (scale, 0, corner[0], 0, scale, corner[1]),
+                    Image.Resampling.BICUBIC,
+                    fillcolor=(_GREY,) * 3,
+                )
+                answer = _placed(look(np.asarray(canvas)), scale, corner)
+                if answer is not None:
+                    apart = np.linalg.norm(answer[0][list(FIVE), :2] - face.landmarks, axis=1)
+                    answer = answer if apart.mean() < _NEAR * (right - left) else None
+                names.append(name)
+                answers.append(answer)
+                found.append(face)
+    return {
+        **_table(names, answers),
+        "boxes": np.array([face.box for face in found], np.float32),
+        "landmarks": np.array([face.landmarks for face in found], np.float32),
+        "scores": np.array([face.score for face in found], np.float32),
+    }
+
+
+def _placed(answer: Answer | None, scale: float, corner: NDArray[Any]) -> Answer | None:
+    """An answer whose points are in pixels of the source: canvas · scale + corner."""
+    if answer is None:
+        return None
+    points = answer[0] * np.float32(scale)
+    points[:, :2] += corner
+    return points, *answer[1:]
+
+
+def _table(names: list[str], answers: list[Answer | None]) -> dict[str, Any]:
+    """The arrays of a table, NaN where the teacher found no face."""
+    first = next(answer for answer in answers if answer is not None)
+    nothing = tuple(np.full_like(part, np.nan) for part in first)
+    rows = [answer or nothing for answer in answers]
+    parts = zip(("points", "movements", "matrix"), zip(*rows, strict=True), strict=True)
+    return {
+        "image": np.array(names),
+        "found": np.array([answer is not None for answer in answers]),
+        **{name: np.stack(own) for name, own in parts},
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Reading of what located faces do: movements, pose and mesh."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pcnn.engines.separable import prepare_movements
+from pcnn.faces.geometry import face_transforms, similarity
+from pcnn.faces.views import cut_views
+from pcnn.networks.movements import Motion, mirrored
+from pcnn.networks.pcnn import ModelConfig
+from pcnn.networks.regions import VIEWS
+from pcnn.recognition.batches import Picture
+from pcnn.results.movements import FaceMotion, Pose
+from pcnn.results.values import Detection
+from pcnn.weights.files import DEFAULT_MOVEMENTS
+from pcnn.weights.movements import load_movements
+
+_FACES_AT_ONCE = 64  # bounds the memory of one forward pass
+
+
+class MovementReader:
+    """The movement network, ready for inference. Several threads may use it.
+
+    weights: a name or path of movement weights; True means the packaged ones.
+    Raises WeightsError: see load_movements.
+    """
+
+    def __init__(self, weights: bool | str | Path, device: torch.device) -> None:
+        loaded = load_movements(DEFAULT_MOVEMENTS if isinstance(weights, bool) else weights)
+        self._loaded, self._device = loaded, device
+        config = loaded.network.config
+        self._network = loaded.network.to(device)
+        self._answer = prepare_movements(self._network)
+        self._view = ModelConfig(size=config.size, mean=config.mean, std=config.std)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The movements' names, in the order of every face's."""
+        return self._loaded.network.config.movements
+
+    @torch.inference_mode()
+    def read(
+        self, pictures: Sequence[Picture], found: Sequence[Sequence[Detection]]
+    ) -> list[FaceMotion]:
+        """The movements of all faces of all pictures, in order.
+
+        found: the faces of each picture, with their landmarks.
+        """
+        size, template = self._view.size, self._loaded.template
+        five = [[face.landmarks for face in faces] for faces in found]
+        (views,) = cut_views(
+            [picture.pixels for picture in pictures],
+            [face_transforms(points, template, size, self._view.layout) for points in five],
+            self._view,
+            native_size=size,
+            device=self._device,
+            names=VIEWS[:1],
+        )
+        if not len(views):
+            return []
+        answers = [self.answer(chunk) for chunk in views.split(_FACES_AT_ONCE)]
+        points, movements, poses = (
+            torch.cat(own).cpu().numpy() for own in zip(*answers, strict=True)
+        )
+        places = np.asarray(template) * size
+        maps = [similarity(places, landmarks) for faces in five for landmarks in faces]
+        return [
+            FaceMotion(
+                dict(zip(self.names, movements[i].tolist(), strict=True)),
+                _pose(poses[i].tolist(), there),
+                (size * points[i] @ there[:, :2].T + there[:, 2]).astype(np.float32),
+            )
+            for i, there in enumerate(maps)
+        ]
+
+    def answer(self, views: torch.Tensor) -> Motion:
+        """What is seen in views (B, 3, S, S), with mirror images if the file asks for them."""
+        seen = self._answer(views)
+        if not self._loaded.mirror:
+            return seen
+        config, twins = self._network.config, self._network.twins
+        other = mirrored(self._answer(views.flip(3)), config, twins)
+        return Motion(*((one + two) / 2 for one, two in zip(seen, other, strict=True)))
+
+
+def motions(
+    reader: MovementReader | None,
+    pictures: Sequence[Picture],
+    found: Sequence[Sequence[Detection]],
+) -> Iterator[FaceMotion | None]:
+    """The movements of all faces of all pictures, in order; None for each without a reader."""
+    return repeat(None) if reader is None else iter(reader.read(pictures, found))
+
+
+def _pose(angles: Sequence[float], there: np.ndarray) -> Pose:
+    """The pose in the picture. there: (2, 3), from the view to the picture."""
+    yaw, pitch, roll = angles
+    roll += math.degrees(math.atan2(there[1, 0], there[0, 0]))
+    return Pose(yaw, pitch, (roll + 180) % 360 - 180)

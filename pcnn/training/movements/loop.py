@@ -1,0 +1,182 @@
+"""Training loop of the movement network: steps and checkpoints."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pcnn.devices import own_settings
+from pcnn.disk import whole_file
+from pcnn.errors import InputError
+from pcnn.networks.movements import Motion, MovementConfig, MovementNet
+from pcnn.networks.pcnn import FaceNet, pull
+from pcnn.networks.trunk import initialise
+from pcnn.training.movements.augmentation import random_views
+from pcnn.training.movements.faces import TEMPLATE, TaughtFaces, twins_of
+from pcnn.training.movements.options import MovementOptions, fingerprint
+from pcnn.training.optimiser import average_decay, parameter_groups
+from pcnn.weights.checkpoints import fill, fill_optimizer, read_training
+from pcnn.weights.expression import load_expression
+from pcnn.weights.schema import text
+
+_WARM_UP = 0.05  # share of the steps in which the learning rate rises
+_GRADIENT_NORM = 5.0
+# Distances between points are measured in distances between the eyes of the template.
+_EYES = TEMPLATE[1][0] - TEMPLATE[0][0]
+# Errors below these are squared: of points (eye distances), movements (deviations), degrees.
+_POINT, _MOVEMENT, _DEGREES = 0.02, 0.5, 5.0
+# The least deviation by which a movement's error is divided.
+_LEAST_DEVIATION = 0.04
+# Weights of the three losses, so that they are about equal once learnt.
+_POINTS, _MOVEMENTS, _POSE = 16.0, 4.0, 1.0
+_START_FACES = 4000  # whose meshes give the first shapes
+
+
+class MovementTraining:
+    """A resumable training: the network, its average, the optimiser and the steps done.
+
+    groups: faces of sheets and of photographs; either may be empty.
+    Raises InputError: no faces, or the start has another backbone.
+    """
+
+    @own_settings(gradients=True)
+    def __init__(self, options: MovementOptions, groups: Sequence[TaughtFaces]) -> None:
+        sheets, photographs = groups
+        share = round(options.batch * options.photographs_share)
+        wanted = ((sheets, options.batch - share), (photographs, share))
+        self._groups = [(group, count) for group, count in wanted if count]
+        if not all(len(group) for group, _ in self._groups):
+            raise InputError("MovementTraining: both sheets and photographs must have faces")
+        self.options, self.step = options, 0
+        torch.manual_seed(options.seed)
+        every = torch.cat([group.movements for group, _ in self._groups])
+        self._deviation = every.std(0).clamp(min=_LEAST_DEVIATION)
+        config = MovementConfig(sheets.names, points=sheets.points.shape[1])
+        self.network = MovementNet(config)
+        initialise(self.network)
+        if options.init != "none":
+            _start_trunk(self.network, options.init)
+        largest = max((group for group, _ in self._groups), key=len)
+        self.network.twins.copy_(twins_of(largest))
+        some = largest[torch.arange(min(len(largest), _START_FACES))]
+        views = random_views(some, config, self.network.twins, self._generator(2))
+        self.network.start_mesh(views[1].points)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.network).requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(self.network, options.weight_decay), lr=options.learning_rate
+        )
+
+    @property
+    def path(self) -> Path:
+        return self.options.folder / "movements.checkpoint.pt"
+
+    def run(self) -> Iterator[tuple[float, float, float]]:
+        """Run the remaining steps; yield the losses of points, movements and pose of each."""
+        while self.step < self.options.steps:
+            yield self._update()
+
+    @own_settings(gradients=True)
+    def _update(self) -> tuple[float, float, float]:
+        self.network.train()
+        views, seen = self._batch()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.learning_rate * _schedule(self.step / self.options.steps)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.options.precision == "bfloat16"):
+            found = self.network(views)
+        losses = self._losses(found, seen)
+        loss = _POINTS * losses[0] + _MOVEMENTS * losses[1] + _POSE * losses[2]
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), _GRADIENT_NORM)
+        self.optimizer.step()
+        self.step += 1
+        pull(self.average, self.network, 1 - average_decay(self.step, self.options.average))
+        points, movements, pose = (float(own.detach()) for own in losses)
+        return points, movements, pose
+
+    def _batch(self) -> tuple[Tensor, Motion]:
+        """The views (B, 3, S, S), normalised, of this step, and what is to be seen in them."""
+        generator, config = self._generator(0), self.network.config
+        parts = []
+        for group, count in self._groups:
+            chosen = torch.randint(len(group), (count,), generator=generator)
+            parts.append(random_views(group[chosen], config, self.network.twins, generator))
+        views = torch.cat([view for view, _ in parts])
+        mean, std = (views.new_tensor(v).view(1, -1, 1, 1) for v in (config.mean, config.std))
+        views = ((views - mean) / std).contiguous(memory_format=torch.channels_last)
+        return views, Motion(*(torch.cat(own) for own in zip(*(m for _, m in parts), strict=True)))
+
+    def _losses(self, found: Motion, seen: Motion) -> tuple[Tensor, Tensor, Tensor]:
+        apart = (found.points - seen.points).norm(dim=2) / _EYES
+        movements = (found.movements - seen.movements) / self._deviation
+        return (
+            _smooth(apart, _POINT),
+            _smooth(movements, _MOVEMENT),
+            _smooth((found.pose - seen.pose) / 10, _DEGREES / 10),
+        )
+
+    def _generator(self, purpose: int) -> torch.Generator:
+        seed = (self.options.seed * 4 + purpose) * 1_000_003 + self.step
+        return torch.Generator().manual_seed(seed)
+
+    def save(self) -> None:
+        """Write the checkpoint atomically."""
+        state = {
+            "options": fingerprint(self.options),
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(self.path) as temporary:
+            torch.save(state, temporary)
+
+    @own_settings(gradients=True)
+    def resume(self) -> None:
+        """Continue from the checkpoint, if it exists.
+
+        Raises InputError: it was made with other options. WeightsError: it is damaged.
+        """
+        if not self.path.exists():
+            return
+        stored = read_training(self.path, "cpu", text)
+        if stored["options"] != fingerprint(self.options):
+            raise InputError(
+                f"train_movements: {self.path} was made with other options "
+                f"({stored['options']}); use those options, or remove the file to start again"
+            )
+        fill(self.path, "network", self.network, stored.get("network"))
+        fill(self.path, "average", self.average, stored.get("average"))
+        fill_optimizer(self.path, self.optimizer, stored.get("optimizer"))
+        self.step = stored["step"]
+
+
+def _start_trunk(network: MovementNet, name: str) -> None:
+    """Copy the trunk of an expression network. Raises InputError: it has another shape."""
+    start = load_expression(name).network
+    config = start.config
+    if not isinstance(start, FaceNet) or config.backbone != "mobilenet":
+        raise InputError(f"MovementOptions: init must be a MobileNet without regions, got {name!r}")
+    if config.width != network.config.width or config.mean != network.config.mean:
+        raise InputError(f"MovementOptions: init must have the width and colours of {name!r}")
+    network.trunk.load_state_dict(start.trunk.state_dict())
+
+
+def _smooth(errors: Tensor, square_below: float) -> Tensor:
+    """The mean error, squared below a bound."""
+    return F.smooth_l1_loss(errors, torch.zeros_like(errors), beta=square_below)
+
+
+def _schedule(done: float) -> float:
+    """The learning rate as a share of its peak: a linear rise, then a cosine."""
+    if done < _WARM_UP:
+        return max(done, 1e-3) / _WARM_UP
+    return 0.5 + 0.5 * math.cos(math.pi * (done - _WARM_UP) / (1 - _WARM_UP))

@@ -1,0 +1,74 @@
+"""Options that determine the result of a training of the movement network."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pcnn.errors import InputError
+
+
+@dataclass(frozen=True)
+class MovementOptions:
+    """Options of `train_movements`.
+
+    data: folder of contact sheets, see datasets.ferplus. labels: folder of the teacher's answers,
+        see faces.read_faces. photographs: tar of the photographs that they belong to.
+    output: the safetensors file to write. work: folder of checkpoint and log; None for that of
+        `output`.
+    init: expression weights with the backbone "mobilenet", whose trunk is the start; "none" for
+        random numbers.
+    steps, batch: number of updates, and faces in each. photographs_share: of a batch, 0…1; the
+        rest are faces of the sheets.
+    learning_rate: its peak; weight_decay: of AdamW. average: decay of the running average.
+    precision: of the trunk's arithmetic, "float32" or "bfloat16".
+    save_every: steps between checkpoints. seed: of all random choices.
+    """
+
+    data: Path
+    labels: Path
+    photographs: Path
+    output: Path
+    work: Path | None = None
+    init: str = "mobile"
+    steps: int = 4000
+    batch: int = 64
+    photographs_share: float = 0.4
+    learning_rate: float = 8e-4
+    weight_decay: float = 0.02
+    average: float = 0.998
+    precision: str = "bfloat16"
+    save_every: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "save_every"):
+            if getattr(self, name) < 1:
+                raise InputError(
+                    f"MovementOptions: {name} must be at least 1, got {getattr(self, name)}"
+                )
+        if not 0 <= self.photographs_share <= 1:
+            raise InputError(
+                f"MovementOptions: photographs_share must lie in 0…1, got {self.photographs_share}"
+            )
+        if not 0 <= self.average < 1:
+            raise InputError(
+                f"MovementOptions: average must be at least 0 and below 1, got {self.average}"
+            )
+        if self.precision not in ("float32", "bfloat16"):
+            raise InputError(
+                f"MovementOptions: precision must be float32 or bfloat16, got {self.precision!r}"
+            )
+
+    @property
+    def folder(self) -> Path:
+        """The folder of checkpoint and log."""
+        return self.output.parent if self.work is None else self.work
+
+
+def fingerprint(options: MovementOptions) -> str:
+    """The options that affect the weights, as JSON. Paths are left out."""
+    elsewhere = ("data", "labels", "photographs", "output", "work", "save_every")
+    decisive = {key: value for key, value in asdict(options).items() if key not in elsewhere}
+    return json.dumps(decisive, default=str)
