@@ -43,7 +43,7 @@ def main() -> None:
     draw = ImageDraw.Draw(whole, "RGBA")
     for place, (name, pose) in enumerate(_POSES):
         turned = head @ _rotation(pose).T
-        mesh = turned[:, :2] * (1, -1) * _SIDE / 3 + (_SIDE * (place + 0.5), 0.52 * _SIDE)
+        mesh = turned[:, :2] * (1, -1) * _SIDE / 4.4 + (_SIDE * (place + 0.5), 0.5 * _SIDE)
         draw_mesh(draw, FaceMotion({}, pose, mesh.astype(np.float32)), DIM)
         middle = (_SIDE * (place + 0.5), _SIDE + _LETTER)
         draw.text(middle, name, font=letters(_LETTER), fill=TEXT, anchor="mm")
