@@ -147,7 +147,7 @@ def attributions(
     parts = [(view * mean).sum(1) for view, mean in zip(views, means, strict=True)]
     face = parts[0]
     boxes = network.config.layout.boxes(face.shape[-1])
-    for name, part in zip(network.views[1:], parts[1:], strict=True):
+    for name, part in zip(VIEWS[1 : len(parts)], parts[1:], strict=True):
         box = boxes[name]
         face[:, box.top : box.bottom, box.left : box.right] += part
     return face

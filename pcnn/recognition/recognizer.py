@@ -98,16 +98,17 @@ class Recognizer:
         self._weights = chosen_weights(weights, own_head, labels, prior)
         self._weights.network.to(self.device)
         if own_head is not None:
-            name = str(head) if isinstance(head, (str, Path)) else "Recognizer: head"
-            own_head.check_weights(self.weights_sha256, name)
+            file = isinstance(head, (str, Path))
+            own_head.check_weights(self.weights_sha256, str(head) if file else "Recognizer: head")
         engine = choose_engine(engine, self.device)
         check_precision(precision, engine, self.device)
+        found_by = chosen_detector(detector, self.device, engine)
         prepared, self._engine = prepare_classifier(self._weights, engine, precision)
         self.reader = FaceReader(
             self._weights, prepared, own_head, self.device, min_confidence=min_confidence
         )
         self.finder = FaceFinder(
-            chosen_detector(detector, self.device, engine),
+            found_by,
             self._weights,
             align_crops=self._weights.aligned if align_crops is None else align_crops,
         )

@@ -19,6 +19,7 @@ from PIL import Image
 
 from pcnn.arrays import read_arrays
 from pcnn.commands.films.resumption import resume
+from pcnn.commands.reports import Names
 from pcnn.datasets.labels import FERPLUS_CLASSES, FaceSet
 from pcnn.datasets.loading import load_faces
 from pcnn.distributed import jobs
@@ -255,7 +256,7 @@ def test_an_output_that_cannot_be_resumed(line: str, tmp_path: Path) -> None:
     before = path.read_bytes()
     arguments = argparse.Namespace(output=path, format="jsonl", faces=False)
     with pytest.raises(InputError, match=r"x\.jsonl: --resume cannot continue this file"):
-        list(resume(arguments, ("a", "b"), films=True).known())
+        list(resume(arguments, Names(("a", "b")), films=True).known())
     assert before.startswith(path.read_bytes())  # what it may have cut is the last frame
 
 

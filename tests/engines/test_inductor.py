@@ -203,7 +203,7 @@ def test_auto_asks_torch_how_far_fewer_bits_move_answers(monkeypatch: pytest.Mon
     made: list[str] = []
 
     def write(graph: Any, path: Path) -> None:
-        made.append(str(graph._dtype))
+        made.append(str(graph.network._dtype))
         raise InputError("enough")
 
     monkeypatch.setattr(engines, "write_compiled", write)

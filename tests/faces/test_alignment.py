@@ -200,7 +200,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Seer:
 def test_commands_align_faces(
     command: str, asked: Seer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pcnn.recognition.recognizer.load_expression", weights.load_expression)
+    monkeypatch.setattr("pcnn.recognition.choices.load_expression", weights.load_expression)
     Image.fromarray(picture(48, 48)).save(tmp_path / "face.png")
     words = [str(tmp_path / "face.png"), "--faces"]
     output = {"saliency": "drawn", "deconvnet": "drawn.png", "embed": "f.npz", "predict": "f.json"}

@@ -331,11 +331,11 @@ def resumed_lines() -> list[bytes]:
     picture = {"source": "a.png", "faces": []}
     lines = [picture, picture | {"source": "b.png"}, face, face, face | {"frame": 4}]
     text = "".join(json.dumps(each) + "\n" for each in lines)
-    from pcnn.commands.reports import csv_columns
+    from pcnn.commands.reports import Names, csv_columns
 
     tables = []
     for films in (False, True):
-        columns = csv_columns(("a", "b"), crops=False, films=films)
+        columns = csv_columns(Names(("a", "b")), crops=False, films=films)
         row = {"source": "f.mp4", "frame": "3"}
         cells = [",".join(row.get(name, "1.5") for name in columns)] * 3
         tables.append(f"{int(films)}" + "\n".join([",".join(columns), *cells, ""]))

@@ -20,6 +20,7 @@ import torch
 
 from fuzz import seeds
 from pcnn.commands.films.resumption import resume
+from pcnn.commands.reports import Names
 from pcnn.datasets.action_units import from_table
 from pcnn.datasets.labels import FERPLUS_CLASSES, FaceSet
 from pcnn.datasets.loading import load_faces
@@ -255,7 +256,7 @@ def _resumed(content: bytes, folder: Path) -> None:
     kind = "csv" if content[:1] in b"01" else "jsonl"
     path = _file(content[kind == "csv" :], folder, f"x.{kind}")
     arguments = argparse.Namespace(output=path, format=kind, faces=False)
-    found = resume(arguments, ("a", "b"), films=films or kind == "jsonl")
+    found = resume(arguments, Names(("a", "b")), films=films or kind == "jsonl")
     assert path.stat().st_size == found.size
     list(found.known())
 

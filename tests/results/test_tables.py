@@ -63,7 +63,7 @@ def test_the_columns_are_those_of_the_docs(pytestconfig: pytest.Config) -> None:
         if line.startswith("| `")
         for name in line.split("|")[1].replace("`", "").replace(",", " ").split()
     ]
-    assert listed == [*COLUMNS.items(), ("neutral", "float32")]
+    assert listed == [*COLUMNS.items(), ("neutral", "float32"), ("valence", "float32")]
 
 
 def test_pictures_without_faces_and_errors_have_one_row() -> None:
