@@ -35,9 +35,9 @@ from pcnn.training.expression.options import ExpressionOptions
 from pcnn.weights.expression import load_expression, load_network
 from pcnn.weights.files import DEFAULT_DETECTOR, SPECS
 
-BASE, TAUGHT, MIXED = "base", "teachers `pcnn-ferplus`, teaching 0.5", "mixup"
+BASE, TAUGHT, MIXED = "base", "teachers `pcnn-ferplus-only`, teaching 0.5", "mixup"
 ALIGNED = "aligned"
-TEACHER = "pcnn-ferplus"
+TEACHER = "pcnn-ferplus-only"
 # Rate and memory as short trainings want them; all else as ExpressionOptions has it.
 COMMON: dict[str, Any] = {
     "network": "trunk",

@@ -152,7 +152,7 @@ def _sessions(files: Path, kind: str) -> Iterator[tuple[str, Session]]:
 
 
 def _classifier(files: Path, faces: int) -> Stages:
-    loaded = load_expression("pcnn-ferplus")
+    loaded = load_expression("pcnn-ferplus-only")
     network, config = loaded.network, loaded.network.config
     numbers = torch.Generator().manual_seed(0)
     squares = torch.randn(faces, config.channels, config.size, config.size, generator=numbers)
@@ -189,7 +189,7 @@ def _detector(files: Path) -> Stages:
 
 def measure_accuracy(files: Path, data: Path) -> dict[str, Any]:
     """FER+ valid by each form of the network, and what differs from float32."""
-    loaded, faces = load_expression("pcnn-ferplus"), load_faces(data, "valid")
+    loaded, faces = load_expression("pcnn-ferplus-only"), load_faces(data, "valid")
     if loaded.aligned:  # which files leave to others
         side, detector = loaded.native_size, Detector.load(DEFAULT_DETECTOR)
         pixels = align_faces(faces.faces, loaded.template, side, side, detector)
@@ -215,7 +215,7 @@ def measure_accuracy(files: Path, data: Path) -> dict[str, Any]:
     some = faces.faces[:400]
     found, _ = predict_logits(loaded.network, some, mirror=loaded.mirror)
     moved = ((found / loaded.temperature).softmax(1) - exact[:400]).abs().max()
-    plain = load_expression("pcnn-ferplus")
+    plain = load_expression("pcnn-ferplus-only")
     table["bfloat16 moves"] = {"400 faces": float(moved), "patterns": movement(plain, half)}
     return table
 

@@ -152,6 +152,7 @@ def _pipeline(path: Path) -> Stages:
     maps = face_transforms(points, loaded.template, config.size, config.layout)
     options: dict[str, Any] = {
         "native_size": loaded.native_size,
+        "names": loaded.network.views,
         "device": torch.device("cpu"),
     }
     views = cut_views([image], [maps], config, **options)
@@ -182,6 +183,7 @@ def _large_photograph(path: Path) -> Stages:
     maps = face_transforms(points, loaded.template, config.size, config.layout)
     options: dict[str, Any] = {
         "native_size": loaded.native_size,
+        "names": loaded.network.views,
         "device": torch.device("cpu"),
     }
 

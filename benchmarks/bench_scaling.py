@@ -154,7 +154,11 @@ def _stages(path: Path, recognizer: Recognizer, detector: Detector) -> Stages:
     if len(faces) != 1:
         raise SystemExit(f"{path.name} shows {len(faces)} faces, not one")
     maps = face_transforms([faces[0].landmarks], loaded.template, config.size, config.layout)
-    options: dict[str, Any] = {"native_size": loaded.native_size, "device": torch.device("cpu")}
+    options: dict[str, Any] = {
+        "native_size": loaded.native_size,
+        "device": torch.device("cpu"),
+        "names": loaded.network.views,
+    }
     views = cut_views([image], [maps], config, **options)
     prepared, _ = prepare_classifier(loaded, "torch")
     answer = torch.inference_mode()(lambda: loaded.answer(prepared.forward_views, views))

@@ -126,7 +126,7 @@ def _arguments() -> argparse.Namespace:
     add("--train", type=int, default=2048, help="training faces, besides those of contempt")
     add("--valid", type=int, default=1536, help="faces to score on, besides those of contempt")
     add("--epochs", type=float, default=8, help="of the training without contempt")
-    add("--weights", default="pcnn-ferplus", help="a name or a path")
+    add("--weights", default="pcnn-ferplus-only", help="a name or a path")
     add("--data", type=Path, default=DATA)
     add("--cache", type=Path, default=Path("/tmp/pcnn-embeddings"))
     add("--json", type=Path, default=ROOT / "benchmarks" / "embeddings.json")

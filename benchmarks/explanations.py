@@ -245,7 +245,7 @@ def check_randomised(
 def main() -> int:
     """Measure and print; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", default="pcnn-ferplus", help="a name or a path")
+    parser.add_argument("--weights", default="pcnn-ferplus-only", help="a name or a path")
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--faces", type=int, default=400, help="with regions hidden; 0 for all")
     parser.add_argument("--map-faces", type=int, default=100, help="of these, with heat")

@@ -100,7 +100,7 @@ def _arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--faces", type=int, default=24, help="0 for all")
     add("--seed", type=int, default=0)
-    add("--weights", default="pcnn-ferplus", help="a name or a path")
+    add("--weights", default="pcnn-ferplus-only", help="a name or a path")
     add("--data", type=Path, default=DATA)
     add("--json", type=Path, default=ROOT / "benchmarks" / "heat_kinds.json")
     add("--page", type=Path, default=ROOT / "docs" / "explain.md")

@@ -118,7 +118,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--weights", default="pcnn-ferplus", help="a name or a path")
+    add("--weights", default="pcnn-ferplus-only", help="a name or a path")
     add("--data", type=Path, default=DATA)
     add("--most", type=int, default=100, help="faces of each expression")
     add("--permutations", type=int, default=1000)

@@ -38,5 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         mirror=arguments.mirror,
         valid_split=arguments.valid_split,
     )
-    Console(stderr=True).print(f"wrote {arguments.output}, {100 * score:.2f} % on valid")
+    Console(stderr=True).print(
+        f"wrote {arguments.output}, {100 * score:.2f} % on {arguments.valid_split}"
+    )
     return 0

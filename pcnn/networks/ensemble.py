@@ -52,6 +52,8 @@ class Ensemble(nn.Module):
         if any(config.saliency is not None for config in configs):
             raise InputError("Ensemble: the networks must have no saliency model")
         self.config = max(configs, key=lambda config: (config.channels, config.size))
+        if len({config.layout for config in configs}) != 1:
+            raise InputError("Ensemble: the networks must have the same places of regions")
         if max(config.size for config in configs) > self.config.size:
             raise InputError("Ensemble: the finest network must see colours if any network does")
         self.networks = nn.ModuleList(networks)
@@ -124,7 +126,7 @@ class MemberInput(nn.Module):
         super().__init__()
         own = network.config
         boxes = own.layout.boxes(own.size)
-        self._boxes = [boxes[name] for name in network.views]
+        self.boxes = [boxes[name] for name in network.views]
         self._unchanged = (config.size, config.mean, config.std) == (own.size, own.mean, own.std)
         mean, std, offset, scale = (
             torch.tensor(values, dtype=torch.float32)
@@ -148,7 +150,7 @@ class MemberInput(nn.Module):
             face[:, :, box.top : box.bottom, box.left : box.right].contiguous(
                 memory_format=torch.channels_last
             )
-            for box in self._boxes
+            for box in self.boxes
         ]
 
 

@@ -33,7 +33,11 @@ def chosen_head(
     Raises WeightsError: as Head.load.
     """
     own = load_head(head) if isinstance(head, (str, Path)) else head
-    if own is not None and not isinstance(own, ValueHead) and (labels is not None or prior != "data"):
+    if (
+        own is not None
+        and not isinstance(own, ValueHead)
+        and (labels is not None or prior != "data")
+    ):
         raise InputError("Recognizer: a head has its own labels: omit labels= and prior=")
     return own
 

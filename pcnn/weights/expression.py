@@ -190,7 +190,10 @@ def load_learner(weights: str | Path) -> Learner:
     """
     path = locate(weights)
     if WeightsFile(path).metadata.get("architecture") == ENSEMBLE:
-        raise WeightsError(f"{path}: is an ensemble; name the file of one network instead")
+        raise WeightsError(
+            f"{path}: is an ensemble; name the file of one network instead, "
+            "such as pcnn-ferplus-only"
+        )
     return _load_learner(_open(path, NETWORK))
 
 

@@ -22,6 +22,7 @@ from pcnn.errors import WeightsError
 from pcnn.weights.compression import SCALE, widen
 from pcnn.weights.schema import Rule, keep_to, parse_metadata
 
+_TRIES = 20  # to open a file that is replaced meanwhile
 _METADATA_KEY = "pcnn"
 # Names of number types in safetensors.
 _FLOATING, _INT8 = frozenset(("F16", "BF16", "F32", "F64")), frozenset(("I8",))
@@ -60,13 +61,13 @@ DEFAULT_DETECTOR = "mobilenet"
 DEFAULT_MOVEMENTS = "movements"
 
 SPECS: Mapping[str, WeightSpec] = {
+    # pcnn-ferplus-only and mobile in one file; their answers are averaged.
     "pcnn-ferplus": WeightSpec(
         "expression",
-        "pcnn-ferplus-only.safetensors",
-        "27e70bb4315df2162c905d2c41cbc52517a9be8f4e6f0360f9d7fde30cab28fb",
-        class_shares=_FERPLUS_SHARES,
+        "pcnn-ferplus.safetensors",
+        "d29dab2462c56214900775b7c30ce18f2f22899f3a41c0c8b0c82617c0d96c3f",
     ),
-    # The PCNN alone, trained on nothing but FER+ and FER2013.
+    # The PCNN alone, trained on nothing but FER+.
     "pcnn-ferplus-only": WeightSpec(
         "expression",
         "pcnn-ferplus-only.safetensors",
@@ -84,7 +85,7 @@ SPECS: Mapping[str, WeightSpec] = {
     "mobile": WeightSpec(
         "expression",
         "pcnn-mobile.safetensors",
-        "d758d2cbe659d627fd5a46668d0cd4dccd6e60c84afd0bd9846f0c929274052b",
+        "16038b421ad83fad8c94644239816719785a9af2a183331cf284c694cf35576e",
     ),
     "mobilenet": WeightSpec(
         "detector",
@@ -147,12 +148,13 @@ def _open(path: Path) -> Any:
     safe_open itself opens the path twice: first for the header, then for the tensors. A file that
     is replaced in between would give the header of one version and the tensors of another.
     """
-    while True:
+    for _ in range(_TRIES):
         # The open file keeps its inode, so that no later version can have the same one.
         with path.open("rb") as current:
             file = safe_open(path, framework="pt", device="cpu")
             if os.path.samestat(os.fstat(current.fileno()), path.stat()):
                 return file
+    raise OSError("it is replaced again and again while it is opened")
 
 
 class WeightsFile:

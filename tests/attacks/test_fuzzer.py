@@ -114,9 +114,9 @@ def test_inputs_that_hang(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_inputs_that_reach_new_lines_are_kept() -> None:
     target = next(each for each in TARGETS if each.name == "recipes")
     state = State.start(target)
-    seeds = len(state.inputs)
+    del state.inputs[1:]
     play(state, 150, seed=1)
-    assert len(state.inputs) > seeds and len(state.outcomes) > 3
+    assert len(state.inputs) > 1 and len(state.outcomes) > 3
     assert any(path.endswith("recipes.py") for path, _ in state.reached)
 
 
@@ -128,6 +128,7 @@ def test_the_same_seed_gives_the_same_executions() -> None:
     assert states[0].inputs == states[1].inputs and states[0].outcomes == states[1].outcomes
 
 
+@pytest.mark.filterwarnings("ignore")  # of pictures that are left out
 @pytest.mark.parametrize("name", [each.name for each in TARGETS])
 def test_the_corpus_holds_no_fault(name: str) -> None:
     """Every seed of a target, and what was kept of it, is read or refused."""

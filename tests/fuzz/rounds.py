@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from fuzz.targets import Target
 
 _PACKAGE = str(Path(pcnn.__file__).parent) + os.sep
 # Seconds by the clock without a word from a child; it may wait for something for ever.
-_SILENCE = 300
+_SILENCE, _TELL = 300, 20
 # Every so many executions the lines are watched, which costs time.
 _WATCHED = 3
 _CORPUS = Path(__file__).parent / "corpus"
@@ -174,7 +175,7 @@ class _Worker:
         self._known = set(state.outcomes)
         self._outcomes: collections.Counter[str] = collections.Counter()
         self._inputs = list(state.inputs)
-        self._began = os.times()
+        self._began, self._told = os.times(), time.monotonic()
 
     def execute(self, number: int) -> None:
         """Make an input, which its number and the seed decide, and read it."""
@@ -203,7 +204,7 @@ class _Worker:
                 self._pipe.send(("input", content))
         for left in (self._folder / "scratch").iterdir():
             shutil.rmtree(left) if left.is_dir() else left.unlink()
-        if number % 200 == 199 or outcome == "fault":
+        if number % 200 == 199 or outcome == "fault" or time.monotonic() - self._told > _TELL:
             self.report()
 
     def _attempt(self, content: bytes, watched: bool) -> tuple[str, bool]:
@@ -222,6 +223,7 @@ class _Worker:
         seconds = now.user + now.system - self._began.user - self._began.system
         self._pipe.send(("done", self._outcomes, self._lines.new, seconds))
         self._outcomes, self._lines.new, self._began = collections.Counter(), [], now
+        self._told = time.monotonic()
 
 
 def share_out(targets: Sequence[Target], count: int) -> Iterator[tuple[Target, int]]:

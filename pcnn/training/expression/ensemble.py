@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,10 +20,12 @@ from pcnn.faces.alignment import suited_faces
 from pcnn.networks.ensemble import Ensemble, Member
 from pcnn.terminal import track
 from pcnn.weights.expression import SECOND_PREFIX, ExpressionWeights, load_expression
-from pcnn.weights.files import WeightsFile, write
-from pcnn.weights.kinds import ENSEMBLE
+from pcnn.weights.files import SINGLE_WEIGHTS, WeightsFile, write
+from pcnn.weights.kinds import ENSEMBLE, expression
+from pcnn.weights.schema import keep_to
 
 _FACES_AT_ONCE = 128
+_LEAST_SHARE = 1e-3
 
 
 @own_settings()
@@ -39,7 +42,7 @@ def join_networks(  # noqa: PLR0913 - each is a choice of the user's
 
     weights: names or paths of two or more expression weights; see Ensemble for what must be
         alike. The file keeps their tensors as they are stored, without heads for second labels.
-        The template and the licence are those of the last.
+        The template is that of the last.
     data: a data set, see load_faces. The temperatures are fitted on its `valid_split`, and the
         score in the file is measured on it.
     shares: the weight of each network's answer; None for equal ones. They are scaled to sum to 1.
@@ -49,8 +52,14 @@ def join_networks(  # noqa: PLR0913 - each is a choice of the user's
     Raises WeightsError: see load_expression.
     """
     loaded = [load_expression(name) for name in weights]
+    for one in loaded:
+        if isinstance(one.network, Ensemble):
+            raise InputError(
+                f"join_networks: {one.path} is an ensemble; name its networks' files instead, "
+                f"such as {SINGLE_WEIGHTS}"
+            )
     given = list(shares) if shares else [1.0] * len(loaded)
-    if len(given) != len(loaded) or min(given, default=0) <= 0:
+    if len(given) != len(loaded) or not all(_LEAST_SHARE <= share < math.inf for share in given):
         raise InputError(f"join_networks: shares must be positive, one a network, got {given}")
     for name in ("native_size", "aligned"):
         if len({getattr(one, name) for one in loaded}) > 1:
@@ -75,6 +84,7 @@ def join_networks(  # noqa: PLR0913 - each is a choice of the user's
         for name, tensor in WeightsFile(one.path).stored().items()
         if not name.startswith(SECOND_PREFIX)
     }
+    keep_to(expression, metadata, "join_networks")
     write(output, tensors, metadata)
     return score
 
@@ -92,12 +102,16 @@ def _describe(loaded: Sequence[ExpressionWeights], members: Sequence[Member]) ->
         "aligned": last.aligned,
         "native_size": last.native_size,
         "template": last.template,
-        "trained_on": last.metadata.get("trained_on", "not recorded"),
-        "licence": last.metadata.get("licence", "not recorded"),
+        **{name: _joined(loaded, name) for name in ("trained_on", "licence")},
         "training": {one.path.name: one.metadata.get("training", {}) for one in loaded},
     }
     shares = next((one.class_shares for one in loaded if one.class_shares), None)
     return metadata if shares is None else {**metadata, "class_shares": shares}
+
+
+def _joined(loaded: Sequence[ExpressionWeights], name: str) -> str:
+    """What the networks' files say under a name, each once."""
+    return "; ".join(dict.fromkeys(one.metadata.get(name, "not recorded") for one in loaded))
 
 
 def _answers(

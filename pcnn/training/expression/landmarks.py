@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pcnn.arrays import read_arrays
 from pcnn.datasets.labels import FaceSet
 from pcnn.errors import InputError
 from pcnn.faces.alignment import dataset_landmarks
@@ -33,13 +34,13 @@ def mixed_landmarks(
     Raises InputError: the file is missing, has other contents, or misses a face.
     """
     try:
-        with np.load(path) as table:
-            place = {str(name): index for index, name in enumerate(table["image"])}
-            rows = [place[name] for name in faces.names]
-            found = table["found"][rows].astype(bool)
-            mesh = table["points"][rows][:, :, :2]
-            taught = np.stack([mesh[:, list(points)].mean(1) for points in _MESH], 1)
-    except (OSError, ValueError, KeyError, IndexError) as error:
+        table = read_arrays(Path(path))
+        place = {str(name): index for index, name in enumerate(table["image"])}
+        rows = [place[name] for name in faces.names]
+        mesh = table["points"][rows][:, :, :2].astype(np.float32)
+        taught = np.stack([mesh[:, list(points)].mean(1) for points in _MESH], 1)
+        found = table["found"][rows].astype(bool) & np.isfinite(taught).all((1, 2))
+    except (ValueError, KeyError, IndexError) as error:  # InputError is a ValueError
         message = f"landmarks {path}: holds no landmarks of these faces ({error!r})"
         raise InputError(message) from error
     return _mixed(taught, found, dataset_landmarks(faces.faces, detector))

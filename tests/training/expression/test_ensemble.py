@@ -94,7 +94,12 @@ def test_networks_that_cannot_be_joined(data: Path, files: list[Path], tmp_path:
         join_networks([files[0], other], data, output)
     with pytest.raises(InputError, match="two networks or more"):
         join_networks(files[:1], data, output)
+    with pytest.raises(InputError, match="shares must be positive"):
+        join_networks(files, data, output, shares=[1.0, float("nan")])
     assert not output.exists()
+    join_networks(files, data, output)
+    with pytest.raises(InputError, match=r"both.safetensors is an ensemble; name its networks'"):
+        join_networks([output, files[0]], data, tmp_path / "again.safetensors")
 
 
 def test_an_ensemble_is_no_start_for_training(
