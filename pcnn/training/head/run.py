@@ -32,6 +32,7 @@ from pcnn.training.head.validation import (
     logits_for,
     out_of_fold,
     share_of,
+    united_groups,
 )
 
 LEAST_NUMBERS = 10  # the least pictures of a set of numbers
@@ -124,7 +125,7 @@ def _labels(
         faces=options.faces,
     )
     kinds = np.array([classes.index(label) for label in labels])
-    folds = assign_folds(kinds, groups, count, options.seed)
+    folds = assign_folds(kinds, groups, count, options.seed, classes=classes)
 
     def fitted(rows: NDArray[np.int64]) -> Head:
         return Head.fit(
@@ -201,10 +202,9 @@ def _values(
 
 
 def _groups(pictures: LabelledPictures, examples: Examples) -> list[str]:
-    """The group of each example: as given, else its picture, of which copies are one."""
-    if pictures.groups:
-        return [pictures.groups[at] for at in examples.places]
-    return list(examples.digests)
+    """The group of each example."""
+    given = [pictures.groups[at] for at in examples.places] if pictures.groups else []
+    return united_groups(given, examples.digests)
 
 
 def _validated(
