@@ -56,7 +56,9 @@ def test_labels_that_no_folds_divide_are_named() -> None:
     people = {"p1": (0, 1), "p2": (1, 2), "p3": (0, 2)}
     kinds = np.array([kind for own in people.values() for kind in own])
     groups = [name for name, own in people.items() for _ in own]
-    with pytest.raises(InputError, match=r"label '[abc]' cannot be .*; its groups are p[12], p[23]"):
+    with pytest.raises(
+        InputError, match=r"label '[abc]' cannot be .*; its groups are p[12], p[23]"
+    ):
         assign_folds(kinds, groups, 2, 0, classes=("a", "b", "c"))
     assert set(assign_folds(kinds, groups, 3, 0)) == {0, 1, 2}
 
