@@ -19,6 +19,7 @@ from pcnn.evaluation.values import score_values
 from pcnn.images.files import shown
 from pcnn.recognition.recognizer import Recognizer
 from pcnn.results.frames import FILM_COLUMNS, RAW
+from pcnn.results.movements import movement_columns
 from pcnn.results.tables import COLUMNS
 from pcnn.results.values import FACE_COLUMNS, UNCERTAIN
 from pcnn.training.head.features import Examples, examples_of
@@ -34,6 +35,7 @@ from pcnn.training.head.validation import (
     share_of,
     united_groups,
 )
+from pcnn.weights.files import DEFAULT_MOVEMENTS, WeightsFile, locate
 
 LEAST_NUMBERS = 10  # the least pictures of a set of numbers
 ROUNDS = 1000  # resamplings for intervals
@@ -72,7 +74,8 @@ def train_head(options: HeadOptions, recognizer: Recognizer) -> LabelReport | Va
     output = options.output
     pictures = read_pictures(options.data, options.values)
     names = sorted(set(pictures.labels)) or list(pictures.names)
-    taken = [name for name in names if name in _RESERVED or name.startswith(RAW)]
+    reserved = _RESERVED.union(() if pictures.labels else recognizer.classes, _movement_columns())
+    taken = [name for name in names if name in reserved or name.startswith(RAW)]
     if taken:
         raise InputError(
             f"train_head: {taken[0]!r} is the name of another column of results: rename it"
@@ -108,6 +111,11 @@ def check_head_options(options: HeadOptions) -> None:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{shown(output)}: cannot be written ({error.strerror})") from error
+
+
+def _movement_columns() -> tuple[str, ...]:
+    """Columns that tables have where movements are read."""
+    return movement_columns(WeightsFile(locate(DEFAULT_MOVEMENTS)).metadata["config"]["movements"])
 
 
 def _labels(

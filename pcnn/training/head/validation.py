@@ -147,7 +147,7 @@ def _deal(
         # The only fold of a label whose last group this is.
         last = own & (left == 0) & ((filled > 0).sum(0) < 2)
         crowded = (filled * weights) @ table[group]
-        alone = (filled[:, last] > 0).any(1)
+        alone = np.asarray(filled[:, last] > 0).any(axis=1)
         fold = int(np.lexsort((filled.sum(1), crowded, alone))[0])
         if alone[fold] or (last & (filled.sum(0) == 0)).any():
             return chosen, int(np.flatnonzero(last)[0])

@@ -38,6 +38,7 @@ class PlantedRecognizer:
 
     weights_sha256 = SHA
     embedding_size = 3
+    classes = ("neutral", "happiness")
     finder = Finder()
 
     def __init__(self) -> None:
@@ -246,6 +247,10 @@ def test_what_no_head_can_be_trained_on(tmp_path: Path, recognizer: Any) -> None
     with pytest.raises(InputError, match="'label' is the name of another column of results"):
         train_head(_options(tmp_path, data=tmp_path / "b"), recognizer)
     numbers = tmp_path / "b/numbers.csv"
+    for name in ("happiness", "yaw", "jawOpen"):
+        numbers.write_text(f"picture,{name}\nbored/1.png,1\n")
+        with pytest.raises(InputError, match=f"'{name}' is the name of another column of results"):
+            train_head(_options(tmp_path, data=numbers), recognizer)
     rows = [f"bored/{number}.png,{number}" for number in range(9)]
     numbers.write_text("\n".join(["picture,v", *rows]))
     with pytest.raises(
