@@ -95,9 +95,10 @@ def train_head(options: HeadOptions, recognizer: Recognizer) -> LabelReport | Va
 
 
 def check_head_options(options: HeadOptions) -> None:
-    """Check for missing packages and a wrong output, before the work starts.
+    """Check for missing packages and wrong options, before the work starts.
 
-    Raises InputError: scikit-learn or matplotlib is missing, or the output cannot be written.
+    Raises InputError: scikit-learn or matplotlib is missing, the output cannot be written or would
+    overwrite the data, a negative seed, or a column twice.
     """
     for library, package in (("sklearn", "scikit-learn"), ("matplotlib", "matplotlib")):
         if importlib.util.find_spec(library) is None:
@@ -106,6 +107,18 @@ def check_head_options(options: HeadOptions) -> None:
     if output.suffix.lower() != ".safetensors":
         raise InputError(
             f"train_head: output must be a file named ….safetensors, got {shown(output)}"
+        )
+    if options.seed < 0:
+        raise InputError(f"train_head: seed must be 0 or more, got {options.seed}")
+    if len(set(options.values)) < len(options.values):
+        raise InputError(f"train_head: values must differ, got {', '.join(options.values)}")
+    table = output.with_name(output.name + ".csv")
+    if output.is_dir() or table.is_dir():
+        raise InputError(f"{shown(output if output.is_dir() else table)}: is a folder, not a file")
+    if table.exists() and options.data.exists() and table.samefile(options.data):
+        raise InputError(
+            f"train_head: output would overwrite {shown(options.data)} with its table: "
+            "choose another name"
         )
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
