@@ -135,7 +135,7 @@ def _deal(
 ) -> tuple[NDArray[np.int64], int]:
     """The fold of each group, and −1, or else a label that would stand in one fold alone.
 
-    table: (groups, labels), numbers of examples. order: of the groups.
+    table: (groups, labels), numbers of examples. order: of the groups. count: of folds.
     """
     filled = np.zeros((count, table.shape[1]))
     chosen = np.empty(len(table), np.int64)
@@ -144,10 +144,10 @@ def _deal(
     for group in order:
         own = table[group] > 0
         left -= own
-        # The only fold of a label whose last group this is.
+        # Labels whose last group this is, while they stand in one fold or none.
         last = own & (left == 0) & ((filled > 0).sum(0) < 2)
         crowded = (filled * weights) @ table[group]
-        alone = np.asarray(filled[:, last] > 0).any(axis=1)
+        alone = np.asarray((filled[:, last] > 0).any(axis=1))
         fold = int(np.lexsort((filled.sum(1), crowded, alone))[0])
         if alone[fold] or (last & (filled.sum(0) == 0)).any():
             return chosen, int(np.flatnonzero(last)[0])
