@@ -139,6 +139,8 @@ def run_training(arguments: argparse.Namespace, network: str, size: int) -> int:
 def _tell(own: OwnFaces) -> None:
     """Print how many faces there are on stderr, and which pictures were left out."""
     lines = [f"pcnn-train: left out: {each}" for each in own.problems]
+    share = len(own.valid) / (len(own.train) + len(own.valid))
     counts = f"{counted(len(own.train), 'face')} to learn, {len(own.valid)} held out to score"
+    counts += f" ({share:.0%})"
     lines.append(f"pcnn-train: {counts}; labels: {', '.join(own.train.classes)}")
     sys.stderr.write("".join(f"{line}\n" for line in lines))

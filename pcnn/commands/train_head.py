@@ -49,10 +49,11 @@ def run(arguments: argparse.Namespace) -> int:
     report = train_head(options, recognizer)
     output = shown(arguments.output)
     weights = f" --weights {arguments.weights}" if arguments.weights else ""
+    faces = " --faces" if arguments.faces else ""
     lines = [
         *report.lines(),
         f"Wrote {output}, its chart {output}.png and a table of all pictures, {output}.csv.",
-        f"Use it: pcnn-predict{weights} --head {output} photo.jpg",
+        f"Use it: pcnn-predict{weights} --head {output}{faces} photo.jpg",
     ]
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     sys.stdout.flush()

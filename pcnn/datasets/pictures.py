@@ -94,14 +94,14 @@ def _read_folders(root: Path) -> LabelledPictures:
 
 
 def _read_csv(path: Path, columns: Sequence[str]) -> LabelledPictures:
-    header, rows = _rows(path)
+    header, rows, decimal_comma = _rows(path)
     if _PICTURE not in header or len(set(header)) < len(header):
         raise InputError(
             f"{shown(path)}: the first line must name the columns, {_PICTURE} among them, each "
             f"once; got {', '.join(header)}; expected\n{PICTURES_TREE}"
         )
     labelled = _LABEL in header and not columns
-    names = () if labelled else _value_names(path, header, rows, columns)
+    names = () if labelled else _value_names(path, header, rows, columns, decimal_comma)
     files: list[Path] = []
     labels: list[str] = []
     groups: list[str] = []
@@ -109,7 +109,7 @@ def _read_csv(path: Path, columns: Sequence[str]) -> LabelledPictures:
     problems: list[str] = []
     for number, row in rows:
         place = f"{shown(path)}, line {number}"
-        numbers = [_number(row[name]) for name in names]
+        numbers = [_number(row[name], decimal_comma) for name in names]
         lacking = [name for name, value in zip(names, numbers, strict=True) if value is None]
         lacking += [name for name in (_PICTURE, _LABEL)[: 1 + labelled] if not row[name]]
         lacking += [name for name in (_GROUP,) if name in header and not row[name]]
@@ -142,6 +142,7 @@ def _value_names(
     header: Sequence[str],
     rows: Sequence[tuple[int, dict[str, str]]],
     chosen: Sequence[str],
+    decimal_comma: bool,
 ) -> tuple[str, ...]:
     """The columns of numbers."""
     unknown = [name for name in chosen if name not in header]
@@ -153,7 +154,9 @@ def _value_names(
     if not names:
         raise InputError(f"{shown(path)}: neither a label nor numbers; expected\n{PICTURES_TREE}")
     for name in names:
-        if rows and all(_number(row[name]) is None for _, row in rows):
+        if not name.isprintable():
+            raise InputError(f"{shown(path)}: column {name!r} is not printable: rename it")
+        if rows and all(_number(row[name], decimal_comma) is None for _, row in rows):
             raise InputError(
                 f"{shown(path)}: column {name!r} has no number in any row: name the columns of "
                 f"numbers with values=, or call a column of names {_LABEL!r}"
@@ -161,11 +164,12 @@ def _value_names(
     return names
 
 
-def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """The columns' names, and each row by them after its line's number."""
+def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]], bool]:
+    """The columns' names, each row by them after its line's number, and `decimal_comma`."""
     try:
+        separator = _separator(path)
         with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = list(_filled(file, _separator(path)))
+            lines = list(_filled(file, separator))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{shown(path)}: cannot be read as a CSV of UTF-8 ({error})") from error
     if not lines:
@@ -173,7 +177,9 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     header = lines[0][1]
     count = len(header)
     padded = [(number, (fields + [""] * count)[:count]) for number, fields in lines[1:]]
-    return header, [(number, dict(zip(header, row, strict=True))) for number, row in padded]
+    rows = [(number, dict(zip(header, row, strict=True))) for number, row in padded]
+    # Columns without a name are no data: pandas writes the rows' numbers in one.
+    return [name for name in header if name], rows, separator != ","
 
 
 def _filled(file: Iterator[str], separator: str) -> Iterator[tuple[int, list[str]]]:
@@ -192,8 +198,10 @@ def _separator(path: Path) -> str:
     return max(",;\t", key=first.count)
 
 
-def _number(text: str) -> float | None:
-    """A finite number; None for any other text."""
+def _number(text: str, decimal_comma: bool) -> float | None:
+    """A finite number; None for any other text. decimal_comma: 0,5 is a half."""
+    if decimal_comma and text.count(",") == 1 and "." not in text:
+        text = text.replace(",", ".")
     try:
         value = float(text)
     except ValueError:

@@ -21,6 +21,9 @@ _ARCHITECTURE = "values"
 # Strengths of the ridge penalty that are tried, relative to the features' mean squared length.
 STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-10, 3))
 
+# Of a number to learn: far below float32's largest, as slopes can be much larger than numbers.
+_LARGEST = 1e30
+
 
 @dataclass(frozen=True, eq=False)
 class ValueHead:
@@ -79,6 +82,8 @@ class ValueHead:
             )
         if not np.isfinite(wanted).all():
             raise InputError("ValueHead.fit: values must be finite, got NaN or infinity")
+        if np.abs(wanted).max() > _LARGEST:
+            raise InputError("ValueHead.fit: values are too large for float32: divide them")
         if strength is not None and not strength > 0:
             raise InputError(f"ValueHead.fit: strength must be above 0, got {strength}")
         centre, middle = examples.mean(0), wanted.mean(0)

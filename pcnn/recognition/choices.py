@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from pcnn.embeddings.heads import Head
 from pcnn.embeddings.values import ValueHead, load_head
 from pcnn.errors import InputError
 from pcnn.faces.detector import Detector, FaceDetector, OneAtATime
+from pcnn.results.movements import movement_columns
 from pcnn.weights.expression import PRIORS, ExpressionWeights, load_expression
 from pcnn.weights.files import DEFAULT_DETECTOR, DEFAULT_WEIGHTS, name_of_sha256
 
@@ -40,6 +42,34 @@ def chosen_head(
     ):
         raise InputError("Recognizer: a head has its own labels: omit labels= and prior=")
     return own
+
+
+def check_head(
+    head: Head | ValueHead | None, given: Head | ValueHead | str | Path | None, sha256: str
+) -> None:
+    """Raise WeightsError unless the head, if any, was fitted on embeddings of these weights.
+
+    given: the argument that the head was made of.
+    """
+    if head is not None:
+        file = isinstance(given, (str, Path))
+        head.check_weights(sha256, str(given) if file else "Recognizer: head")
+
+
+def check_columns(classes: Sequence[str], values: Sequence[str], movements: Sequence[str]) -> None:
+    """Raise InputError if two of these have the same column of a table.
+
+    values: the names of a ValueHead's numbers. movements: names; not empty if they are read.
+    """
+    others = ("class", classes), ("column of movements", movement_columns(movements))
+    for kind, names in (("class", classes), ("number", values)):
+        for other, taken in others:
+            twins = [name for name in names if name in taken and kind != other]
+            if twins:
+                raise InputError(
+                    f"Recognizer: the head's {kind} {twins[0]!r} is also a {other}: "
+                    "fit the head with another name"
+                )
 
 
 def chosen_detector(

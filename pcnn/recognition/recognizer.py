@@ -18,8 +18,8 @@ from pcnn.engines.select import check_precision, choose_engine, prepare_classifi
 from pcnn.errors import InputError
 from pcnn.faces.detector import FaceDetector
 from pcnn.ops import describe
+from pcnn.recognition import choices
 from pcnn.recognition.batches import OnError, Picture, process_each
-from pcnn.recognition.choices import check_choices, chosen_detector, chosen_head, chosen_weights
 from pcnn.recognition.films import Film, Following, KnownFaces
 from pcnn.recognition.finder import FaceFinder
 from pcnn.recognition.movements import MovementReader, motions
@@ -62,7 +62,7 @@ class Recognizer:
     movements: True also reads each face's movements, pose and mesh; a path or name does so with
         those weights. See docs/movements.md.
     Several threads may use it.
-    Raises InputError: an engine or a precision is not available.
+    Raises InputError: an engine or a precision is not available, or a head's name is another's.
     Raises WeightsError: see files.locate, load_expression and Head.load; also if a head was
         fitted on embeddings of other weights.
 
@@ -91,18 +91,16 @@ class Recognizer:
     ) -> None:
         # All arguments; no other variable exists yet.
         self._made_of = {name: value for name, value in locals().items() if name != "self"}
-        check_choices(batch_size, min_confidence, prior)
+        choices.check_choices(batch_size, min_confidence, prior)
         self.device = choose_device(device, "Recognizer: device")
         self.batch_size = batch_size
-        own_head = chosen_head(head, labels, prior)
-        self._weights = chosen_weights(weights, own_head, labels, prior)
+        own_head = choices.chosen_head(head, labels, prior)
+        self._weights = choices.chosen_weights(weights, own_head, labels, prior)
         self._weights.network.to(self.device)
-        if own_head is not None:
-            file = isinstance(head, (str, Path))
-            own_head.check_weights(self.weights_sha256, str(head) if file else "Recognizer: head")
+        choices.check_head(own_head, head, self.weights_sha256)
         engine = choose_engine(engine, self.device)
         check_precision(precision, engine, self.device)
-        found_by = chosen_detector(detector, self.device, engine)
+        found_by = choices.chosen_detector(detector, self.device, engine)
         prepared, self._engine = prepare_classifier(self._weights, engine, precision)
         self.reader = FaceReader(
             self._weights, prepared, own_head, self.device, min_confidence=min_confidence
@@ -113,6 +111,7 @@ class Recognizer:
             align_crops=self._weights.aligned if align_crops is None else align_crops,
         )
         self._moving = MovementReader(movements, self.device) if movements else None
+        choices.check_columns(self.classes, self.value_names, self.movements)
         self._process = os.getpid()
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -84,7 +84,7 @@ def test_a_second_run_writes_the_same_bytes(
     told = capsys.readouterr().out.splitlines()
     assert told[0] == f"{3 * TRAIN} faces of {3 * TRAIN + 1} pictures"  # the CSV lies among them
     assert any(line.startswith("  accuracy     ") for line in told)
-    assert told[-1] == f"Use it: pcnn-predict --head {output} photo.jpg"
+    assert told[-1] == f"Use it: pcnn-predict --head {output} --faces photo.jpg"
 
 
 @pytest.mark.parametrize("form", ["json", "csv", "table"])

@@ -67,6 +67,27 @@ def test_a_csv_of_numbers(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_pictures(path, ["arousal"]).values, [[-1], [0]])
 
 
+def test_a_column_without_a_name_is_none_of_numbers(tmp_path: Path) -> None:
+    """pandas writes the numbers of rows in such a column."""
+    found = read_pictures(_csv(tmp_path, ",picture,v,\n0,a.jpg,0.5,\n1,b.jpg,1,\n"))
+    assert found.names == ("v",) and found.values.tolist() == [[0.5], [1]]
+    with pytest.raises(InputError, match=r"column 'v\\x07' is not printable"):
+        read_pictures(_csv(tmp_path, "picture,v\x07\na.jpg,1\n"))
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_decimal_commas(tmp_path: Path, separator: str) -> None:
+    lines = (
+        "picture;v;w",
+        "a.jpg;0,5;-1",
+        "b.jpg;-1,25;0.5",
+        "c.jpg;1,000,000;1",
+        "d.jpg;1.000,5;1",
+    )
+    found = read_pictures(_csv(tmp_path, "\n".join(lines).replace(";", separator)))
+    assert found.values.tolist() == [[0.5, -1], [-1.25, 0.5]] and len(found.problems) == 2
+
+
 def test_columns_choose_numbers_beside_labels(tmp_path: Path) -> None:
     path = _csv(tmp_path, "picture,label,age\na.jpg,bored,3\n")
     assert read_pictures(path).labels == ("bored",)

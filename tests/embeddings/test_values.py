@@ -60,6 +60,7 @@ def test_the_strength_is_chosen_for_each_number() -> None:
     [
         ({"values": [[1.0]] * 3}, "values must be (N, 1) with a row for each of N ≥ 3 features"),
         ({"values": [[np.nan]] * 4}, "values must be finite"),
+        ({"values": [[1e39], [1], [2], [3]]}, "values are too large for float32"),
         ({"features": [[np.inf]] * 4}, "features must be finite"),
         ({"strength": 0.0}, "strength must be above 0, got 0.0"),
     ],

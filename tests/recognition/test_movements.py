@@ -11,7 +11,8 @@ import torch
 from motion import MESH, NAMES, movement_file
 from numpy.typing import NDArray
 
-from pcnn import Recognizer, WeightsError
+from pcnn import InputError, Recognizer, WeightsError
+from pcnn.embeddings import ValueHead
 from pcnn.faces.geometry import similarity
 from pcnn.recognition.batches import Picture
 from pcnn.recognition.movements import MovementReader, motions
@@ -109,6 +110,22 @@ def test_the_recognizer_gives_movements_when_asked(weights: Path) -> None:
     assert without.movements == ()
     face = without.predict(_picture().pixels).faces[0]
     assert face.motion is None and face.scores == first.scores
+
+
+def test_names_of_a_head_are_no_other_columns(weights: Path) -> None:
+    plain = Recognizer("small", Planted(), "cpu")
+    size, sha256 = plain.embedding_size, plain.weights_sha256
+    for name, moving, message in (
+        ("happiness", False, "number 'happiness' is also a class"),
+        ("yaw", True, "number 'yaw' is also a column of movements"),
+        (NAMES[0], True, f"number '{NAMES[0]}' is also a column of movements"),
+    ):
+        matrix, bias = np.ones((1, size), np.float32), np.zeros(1, np.float32)
+        head = ValueHead((name,), matrix, bias, sha256)
+        with pytest.raises(InputError, match=message):
+            Recognizer("small", Planted(), "cpu", head=head, movements=moving and weights)
+        if moving:
+            assert Recognizer("small", Planted(), "cpu", head=head).value_names == (name,)
 
 
 def test_a_copy_for_another_process_reads_movements(weights: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from pcnn.results.mesh import draw_mesh
-from pcnn.results.movements import FaceMotion, Pose, action_units, movement_columns
+from pcnn.results.movements import ACTION_UNITS, FaceMotion, Pose, action_units, movement_columns
 from pcnn.results.values import Face, Prediction
 
 MOVEMENTS = {"jawOpen": 0.123456, "mouthSmileLeft": 0.9, "mouthSmileRight": 0.7}
@@ -56,6 +58,12 @@ def test_rows_end_with_pose_and_movements() -> None:
 def test_action_units_are_the_largest_of_their_movements() -> None:
     assert action_units(MOVEMENTS) == {"AU12": 0.9, "AU26": 0.123456}
     assert action_units({}) == {}
+
+
+def test_the_page_has_the_keys_of_action_units() -> None:
+    page = Path(__file__).parents[2] / "docs" / "movements.md"
+    units = re.findall(r"^\| (AU\d+) \|", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert units == list(ACTION_UNITS)
 
 
 def _drawn(motion: FaceMotion) -> np.ndarray:

@@ -24,7 +24,8 @@ from pcnn.networks.pcnn import ModelConfig
 from pcnn.networks.regions import VIEWS
 from pcnn.terminal import track
 from pcnn.training.expression.options import ExpressionOptions
-from pcnn.training.head.validation import assign_folds, check_labels
+from pcnn.training.head.features import digests_of
+from pcnn.training.head.validation import FOLDS, assign_folds, check_labels, united_groups
 from pcnn.weights.expression import ExpressionWeights, load_expression
 from pcnn.weights.files import DEFAULT_WEIGHTS, is_published
 
@@ -33,7 +34,7 @@ _LONG = 16  # pictures from which a progress bar is shown
 
 @dataclass(frozen=True, eq=False)
 class OwnFaces:
-    """Aligned faces of your own pictures, a fifth of them held out.
+    """Aligned faces of your own pictures, about a fifth of them held out.
 
     template, native_size: see ExpressionWeights. problems: a line for each picture left out.
     """
@@ -50,11 +51,12 @@ def own_faces(data: str | Path, options: ExpressionOptions, *, faces: bool = Fal
 
     data: a folder with a folder for each label, or a CSV, see datasets.pictures.
     options: `init` gives the template and the detail of faces, if it can predict; else the
-        packaged weights do. `seed` decides which faces are held out: a fifth of each label, and
-        whole groups where the CSV has them.
+        packaged weights do. `seed` decides which faces are held out: about a fifth, more or less
+        where the CSV's groups, which stay whole, are large. Copies of a picture stay together.
     faces: True if each picture is one cut-out face. Else the largest face of each is taken.
     Shows its progress on a terminal.
-    Raises InputError: another form of data, no labels, or too few pictures of a label.
+    Raises InputError: another form of data, no labels, too few pictures of a label, or
+    groups that cannot be divided.
     """
     pictures = read_pictures(data)
     if not pictures.labels:
@@ -74,13 +76,17 @@ def own_faces(data: str | Path, options: ExpressionOptions, *, faces: bool = Fal
             problems.append(found)
     labels = [pictures.labels[at] for at in places]
     names = tuple(str(pictures.files[at]) for at in places)
-    groups = [pictures.groups[at] for at in places] if pictures.groups else list(names)
+    digests, _ = digests_of([pictures.files[at] for at in places])
+    groups = united_groups(
+        [pictures.groups[at] for at in places] if pictures.groups else [],
+        [digests.get(at, name) for at, name in enumerate(names)],
+    )
     classes = tuple(sorted(set(pictures.labels)))
     count = check_labels(
         labels, groups, classes, subject=shown(data), problems=problems, faces=faces
     )
     kinds = np.array([classes.index(label) for label in labels])
-    held_out = assign_folds(kinds, groups, count, options.seed) == 0
+    held_out = _held_out(kinds, groups, classes, count, options.seed)
     every = FaceSet(torch.stack(cut), one_hot(labels, classes), names, classes)
     return OwnFaces(
         train=every.subset(np.flatnonzero(~held_out).tolist()),
@@ -89,6 +95,24 @@ def own_faces(data: str | Path, options: ExpressionOptions, *, faces: bool = Fal
         native_size=base.native_size,
         problems=tuple(problems),
     )
+
+
+def _held_out(
+    kinds: NDArray[np.int64], groups: Sequence[str], classes: Sequence[str], most: int, seed: int
+) -> NDArray[np.bool_]:
+    """(N,), whether each face is held out: the fold nearest to a fifth that has every label.
+
+    most: the number of folds; fewer where no fold has every label. The other folds have every
+    label, too, see assign_folds. Raises InputError: as there.
+    """
+    for count in range(most, 1, -1):
+        folds = assign_folds(kinds, groups, count, seed, classes=classes)
+        sizes = np.bincount(folds, minlength=count)
+        full = [at for at in range(count) if len(set(kinds[folds == at])) == len(classes)]
+        if full:
+            break
+    chosen = min(full, key=lambda at: abs(sizes[at] - len(kinds) / FOLDS))
+    return np.asarray(folds == chosen)
 
 
 class _Cutter:

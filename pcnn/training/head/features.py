@@ -57,7 +57,7 @@ def examples_of(
         passed over if it belongs to other weights or another detector.
     faces: True if each picture is one cut-out face.
     """
-    digests, problems = _digests(files)
+    digests, problems = digests_of(files)
     settings = _settings(recognizer, faces)
     known = _read(cache, settings)
     todo = {digest: files[at] for at, digest in digests.items() if digest not in known}
@@ -87,7 +87,7 @@ def examples_of(
     )
 
 
-def _digests(files: Sequence[Path]) -> tuple[dict[int, str], dict[int, str]]:
+def digests_of(files: Sequence[Path]) -> tuple[dict[int, str], dict[int, str]]:
     """Index → SHA-256 of each file's contents, and index → the reason why it cannot be read."""
     digests, problems = {}, {}
     for at, file in enumerate(files):
@@ -95,6 +95,8 @@ def _digests(files: Sequence[Path]) -> tuple[dict[int, str], dict[int, str]]:
             digests[at] = hashlib.sha256(file.read_bytes()).hexdigest()
         except OSError as error:
             problems[at] = f"{shown(file)}: {file_error(error)}"
+        except ValueError as error:  # a name with a NUL
+            problems[at] = f"{shown(file)}: cannot be opened ({error})"
     return digests, problems
 
 

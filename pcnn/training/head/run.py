@@ -19,6 +19,7 @@ from pcnn.evaluation.values import score_values
 from pcnn.images.files import shown
 from pcnn.recognition.recognizer import Recognizer
 from pcnn.results.frames import FILM_COLUMNS, RAW
+from pcnn.results.movements import movement_columns
 from pcnn.results.tables import COLUMNS
 from pcnn.results.values import FACE_COLUMNS, UNCERTAIN
 from pcnn.training.head.features import Examples, examples_of
@@ -32,7 +33,9 @@ from pcnn.training.head.validation import (
     logits_for,
     out_of_fold,
     share_of,
+    united_groups,
 )
+from pcnn.weights.files import DEFAULT_MOVEMENTS, WeightsFile, locate
 
 LEAST_NUMBERS = 10  # the least pictures of a set of numbers
 ROUNDS = 1000  # resamplings for intervals
@@ -71,7 +74,8 @@ def train_head(options: HeadOptions, recognizer: Recognizer) -> LabelReport | Va
     output = options.output
     pictures = read_pictures(options.data, options.values)
     names = sorted(set(pictures.labels)) or list(pictures.names)
-    taken = [name for name in names if name in _RESERVED or name.startswith(RAW)]
+    reserved = _RESERVED.union(() if pictures.labels else recognizer.classes, _movement_columns())
+    taken = [name for name in names if name in reserved or name.startswith(RAW)]
     if taken:
         raise InputError(
             f"train_head: {taken[0]!r} is the name of another column of results: rename it"
@@ -91,9 +95,10 @@ def train_head(options: HeadOptions, recognizer: Recognizer) -> LabelReport | Va
 
 
 def check_head_options(options: HeadOptions) -> None:
-    """Check for missing packages and a wrong output, before the work starts.
+    """Check for missing packages and wrong options, before the work starts.
 
-    Raises InputError: scikit-learn or matplotlib is missing, or the output cannot be written.
+    Raises InputError: scikit-learn or matplotlib is missing, the output cannot be written or would
+    overwrite the data, a negative seed, or a column twice.
     """
     for library, package in (("sklearn", "scikit-learn"), ("matplotlib", "matplotlib")):
         if importlib.util.find_spec(library) is None:
@@ -103,10 +108,27 @@ def check_head_options(options: HeadOptions) -> None:
         raise InputError(
             f"train_head: output must be a file named ….safetensors, got {shown(output)}"
         )
+    if options.seed < 0:
+        raise InputError(f"train_head: seed must be 0 or more, got {options.seed}")
+    if len(set(options.values)) < len(options.values):
+        raise InputError(f"train_head: values must differ, got {', '.join(options.values)}")
+    table = output.with_name(output.name + ".csv")
+    if output.is_dir() or table.is_dir():
+        raise InputError(f"{shown(output if output.is_dir() else table)}: is a folder, not a file")
+    if table.exists() and options.data.exists() and table.samefile(options.data):
+        raise InputError(
+            f"train_head: output would overwrite {shown(options.data)} with its table: "
+            "choose another name"
+        )
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{shown(output)}: cannot be written ({error.strerror})") from error
+
+
+def _movement_columns() -> tuple[str, ...]:
+    """Columns that tables have where movements are read."""
+    return movement_columns(WeightsFile(locate(DEFAULT_MOVEMENTS)).metadata["config"]["movements"])
 
 
 def _labels(
@@ -124,7 +146,7 @@ def _labels(
         faces=options.faces,
     )
     kinds = np.array([classes.index(label) for label in labels])
-    folds = assign_folds(kinds, groups, count, options.seed)
+    folds = assign_folds(kinds, groups, count, options.seed, classes=classes)
 
     def fitted(rows: NDArray[np.int64]) -> Head:
         return Head.fit(
@@ -201,10 +223,9 @@ def _values(
 
 
 def _groups(pictures: LabelledPictures, examples: Examples) -> list[str]:
-    """The group of each example: as given, else its picture, of which copies are one."""
-    if pictures.groups:
-        return [pictures.groups[at] for at in examples.places]
-    return list(examples.digests)
+    """The group of each example."""
+    given = [pictures.groups[at] for at in examples.places] if pictures.groups else []
+    return united_groups(given, examples.digests)
 
 
 def _validated(

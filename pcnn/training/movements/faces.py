@@ -130,7 +130,8 @@ def read_photographs(archive: Path, table: _Table) -> TaughtFaces:
         back = _inverse(there)
         five[i] = five[i] @ back[:, :2].T + back[:, 2]
         points[i] = points[i] @ back[:, :2].T + back[:, 2]
-        pose[i, 2] -= np.degrees(np.arctan2(there[1, 0], there[0, 0]))
+        roll = pose[i, 2] - np.degrees(np.arctan2(there[1, 0], there[0, 0]))
+        pose[i, 2] = (roll + 180) % 360 - 180
     return _taught(pictures, five, points, pose, table)
 
 

@@ -42,7 +42,8 @@ class MovementTraining:
     """A resumable training: the network, its average, the optimiser and the steps done.
 
     groups: faces of sheets and of photographs; either may be empty.
-    Raises InputError: no faces, or the start has another backbone.
+    Raises InputError: no faces, answers with different movements or points, or the start has
+    another backbone.
     """
 
     @own_settings(gradients=True)
@@ -53,6 +54,13 @@ class MovementTraining:
         self._groups = [(group, count) for group, count in wanted if count]
         if not all(len(group) for group, _ in self._groups):
             raise InputError("MovementTraining: both sheets and photographs must have faces")
+        if len({(group.names, group.points.shape[1]) for group, _ in self._groups}) > 1:
+            raise InputError(
+                "MovementTraining: the teacher's answers for sheets and for photographs must have "
+                f"the same movements and points, got {len(sheets.names)} and "
+                f"{len(photographs.names)} movements, {sheets.points.shape[1]} and "
+                f"{photographs.points.shape[1]} points"
+            )
         self.options, self.step = options, 0
         torch.manual_seed(options.seed)
         every = torch.cat([group.movements for group, _ in self._groups])

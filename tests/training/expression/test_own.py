@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -83,6 +84,30 @@ def test_faces_are_cut_as_in_prediction_and_a_fifth_is_held_out(album: Path, sta
     numbers.unlink()
 
 
+def _people(album: Path, groups: dict[str, Sequence[int]]) -> Path:
+    """A CSV of the tiles of both labels, by their places among them, with groups."""
+    lines = ["picture,label,group"]
+    for label in LABELS:
+        tiles = sorted((album / label).glob("[0-9]*.png"))
+        for group, places in groups.items():
+            lines += [f"{label}/{tiles[at].name},{label},{group}" for at in places]
+    path = album / "people.csv"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_the_largest_group_is_learnt_and_copies_stay_together(album: Path, start: Path) -> None:
+    options = ExpressionOptions("pcnn", str(album), "x", init=str(start), size=64)
+    found = own_faces(_people(album, {"Ann": range(4), "Bo": [4], "Cy": [5]}), options, faces=True)
+    assert len(found.train) == 10 and found.valid.votes.sum(0).tolist() == [1, 1]
+    # Bo and Cy share a picture.
+    shared = {"Ann": [0], "Bo": [1, 2], "Cy": [2, 3], "Di": [4, 5]}
+    found = own_faces(_people(album, shared), options, faces=True)
+    (album / "people.csv").unlink()
+    train, valid = set(found.train.names), set(found.valid.names)
+    assert not train & valid and len(found.valid.names) in (2, 4)
+
+
 def test_the_command_trains_and_the_weights_predict(
     album: Path, start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,7 +115,11 @@ def test_the_command_trains_and_the_weights_predict(
     words = [str(album), "--faces", "--init", str(start), "--output", str(output)]
     assert cli.train(["expression", *words, "--epochs", "1", "--device", "cpu"]) == 0
     told = capsys.readouterr().err
-    assert "left out: " in told and "held out to score; labels: happiness, very calm" in told
+    assert (
+        "left out: " in told
+        and "held out to score (" in told
+        and "%); labels: happiness, very calm" in told
+    )
     recognizer = Recognizer(output)
     assert recognizer.classes == ("happiness", "very calm")
     answer = recognizer.predict_crops(next((album / "very calm").glob("*.png")))

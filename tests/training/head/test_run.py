@@ -17,6 +17,7 @@ from pcnn.embeddings.values import ValueHead
 from pcnn.errors import InputError
 from pcnn.images.loading import load_image
 from pcnn.training.head import run
+from pcnn.training.head.features import digests_of
 from pcnn.training.head.reports import LabelReport, ValueReport
 from pcnn.training.head.run import HeadOptions, train_head
 
@@ -38,6 +39,7 @@ class PlantedRecognizer:
 
     weights_sha256 = SHA
     embedding_size = 3
+    classes = ("neutral", "happiness")
     finder = Finder()
 
     def __init__(self) -> None:
@@ -246,6 +248,10 @@ def test_what_no_head_can_be_trained_on(tmp_path: Path, recognizer: Any) -> None
     with pytest.raises(InputError, match="'label' is the name of another column of results"):
         train_head(_options(tmp_path, data=tmp_path / "b"), recognizer)
     numbers = tmp_path / "b/numbers.csv"
+    for name in ("happiness", "yaw", "jawOpen"):
+        numbers.write_text(f"picture,{name}\nbored/1.png,1\n")
+        with pytest.raises(InputError, match=f"'{name}' is the name of another column of results"):
+            train_head(_options(tmp_path, data=numbers), recognizer)
     rows = [f"bored/{number}.png,{number}" for number in range(9)]
     numbers.write_text("\n".join(["picture,v", *rows]))
     with pytest.raises(
@@ -256,3 +262,25 @@ def test_what_no_head_can_be_trained_on(tmp_path: Path, recognizer: Any) -> None
     with pytest.raises(InputError, match="column 'v' has 1 in every row"):
         train_head(_options(tmp_path, data=numbers), recognizer)
     assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_wrong_options_end_before_any_work(tmp_path: Path, recognizer: Any) -> None:
+    _album(tmp_path / "a")
+    (tmp_path / "folder.safetensors").mkdir()
+    table = tmp_path / "t.safetensors.csv"
+    table.write_text("picture,label\n")
+    for changed, message in (
+        ({"seed": -1}, "seed must be 0 or more, got -1"),
+        ({"values": ("a", "b", "a")}, "values must differ, got a, b, a"),
+        ({"output": tmp_path / "folder.safetensors"}, "is a folder, not a file"),
+        ({"output": tmp_path / "t.safetensors", "data": table}, "output would overwrite "),
+    ):
+        with pytest.raises(InputError, match=message):
+            train_head(_options(tmp_path, **changed), recognizer)
+    assert not recognizer.read and table.read_text() == "picture,label\n"
+
+
+def test_a_name_with_a_nul_is_a_bad_picture(tmp_path: Path) -> None:
+    picture = _picture(tmp_path / "a.png", (1, 2, 3))
+    digests, problems = digests_of([Path("a\0.png"), picture])
+    assert set(digests) == {1} and "cannot be opened (embedded null" in problems[0]

@@ -14,6 +14,7 @@ from pcnn.training.head.validation import (
     logits_for,
     out_of_fold,
     share_of,
+    united_groups,
 )
 
 
@@ -35,6 +36,40 @@ def test_folds_keep_groups_whole() -> None:
     assert set(folds) == {0, 1, 2, 3}
     for person in set(people):
         assert len({fold for fold, own in zip(folds, people, strict=True) if own == person}) == 1
+
+
+def test_each_label_stands_in_two_folds() -> None:
+    """The second: dealt out by size, both labels of p3 would be alone; another order helps."""
+    for people in (
+        {"p1": "c" * 50 + "b", "p2": "c" * 80, "p3": "c" * 10 + "b" * 5},
+        {"p1": "c" * 50, "p2": "b" * 40, "p3": "c" * 10 + "b" * 10},
+    ):
+        labels = np.array(list("".join(people.values())))
+        groups = [name for name, own in people.items() for _ in own]
+        for seed in range(5):
+            folds = assign_folds((labels == "b").astype(np.int64), groups, 2, seed)
+            assert all(len(set(folds[labels == label])) == 2 for label in "cb")
+
+
+def test_labels_that_no_folds_divide_are_named() -> None:
+    """Any two of the labels share a group, so that no two folds divide all three."""
+    people = {"p1": (0, 1), "p2": (1, 2), "p3": (0, 2)}
+    kinds = np.array([kind for own in people.values() for kind in own])
+    groups = [name for name, own in people.items() for _ in own]
+    with pytest.raises(
+        InputError, match=r"label '[abc]' cannot be .*; its groups are p[12], p[23]"
+    ):
+        assign_folds(kinds, groups, 2, 0, classes=("a", "b", "c"))
+    assert set(assign_folds(kinds, groups, 3, 0)) == {0, 1, 2}
+
+
+def test_groups_that_share_a_picture_are_one() -> None:
+    assert united_groups([], ["1", "2", "1"]) == ["1", "2", "1"]
+    groups = united_groups(list("abcdabd"), list("1233425"))
+    assert groups == ["a", "b", "c", "c", "a", "b", "c"]
+    assert united_groups(list("abcab"), list("12312")) == list("abcab")
+    assert set(united_groups(list("abcd"), list("1122"))) == {"a", "c"}
+    assert len(set(united_groups(list("abcdbc"), list("112211")))) == 1
 
 
 def test_each_answer_is_by_a_head_that_has_not_seen_it() -> None:

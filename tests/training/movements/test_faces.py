@@ -107,6 +107,17 @@ def test_photographs_are_cut_with_their_points(tmp_path: Path) -> None:
     assert faces.pose.abs().max() < 1e-3
 
 
+def test_the_roll_of_a_face_upside_down_stays_small(tmp_path: Path) -> None:
+    """The landmarks are turned by 170°, the head by −170°: between them lie 20°, not −340°."""
+    np.savez(tmp_path / "t.npz", **_table())
+    table = read_table(tmp_path / "t.npz")
+    angle = np.radians(170)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    table["landmarks"] = (table["landmarks"] - 40) @ turn.T + 40
+    table["pose"] = table["pose"] + np.array([0, 0, -170])
+    assert _read(tmp_path, table).pose[:, 2].tolist() == pytest.approx([20, 20], abs=1e-2)
+
+
 def _read(folder: Path, table: dict[str, Any]) -> TaughtFaces:
     # The teacher's points at the five landmarks are the first five of this mesh.
     return read_photographs(_archive(folder / "p.tar"), table)

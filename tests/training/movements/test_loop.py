@@ -131,6 +131,10 @@ def test_what_cannot_start(tmp_path: Path) -> None:
     empty = replace(GROUPS[1][torch.arange(0)])
     with pytest.raises(InputError, match="both sheets and photographs"):
         MovementTraining(_options(tmp_path), (GROUPS[0], empty))
+    others = replace(GROUPS[1], names=NAMES[::-1]), replace(GROUPS[1], points=torch.zeros(30, 9, 2))
+    for other in others:
+        with pytest.raises(InputError, match="must have the same movements and points, got 3 and"):
+            MovementTraining(_options(tmp_path), (GROUPS[0], other))
     with pytest.raises(InputError, match="init must have the width"):
         MovementTraining(_options(tmp_path, init="mobile"), GROUPS)
     with pytest.raises(InputError, match="init must be a MobileNet without regions"):
