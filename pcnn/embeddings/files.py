@@ -62,7 +62,7 @@ class Embeddings:
     >>> found = Embeddings(vectors, ("astronaut.png",), *places, recognizer.weights_sha256)
     >>> found.save("faces.npz")
     >>> Embeddings.load("faces.npz").features.shape
-    (1, 256)
+    (1, 1280)
     """
 
     features: NDArray[np.float32]

@@ -140,7 +140,7 @@ class _PlainEnsemble(nn.Module):
         # A file that is kept for the graph depends on every value of its state.
         settings = torch.tensor([[one.share, one.temperature] for one in ensemble.members])
         self.register_buffer("settings", settings)
-        boxes = [box for own in ensemble.inputs for box in own.boxes]
+        boxes = [box for own in ensemble.inputs for box in own.boxes]  # type: ignore[union-attr]
         self.register_buffer("boxes", torch.tensor(boxes, dtype=torch.float32))
 
     def forward(self, views: Sequence[Tensor]) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
