@@ -64,7 +64,7 @@ def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:
         weights.locate("nonsense")
     assert str(error.value) == (
         "nonsense: no such weights file or known name "
-        "(pcnn-ferplus, pcnn-ferplus-only, small, mobile, mobilenet, resnet50)"
+        "(pcnn-ferplus, pcnn-ferplus-only, small, mobile, mobilenet, movements, resnet50)"
     )
 
 
