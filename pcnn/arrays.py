@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,7 @@ def read_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
                 return {"": _array(file.read())}
             with zipfile.ZipFile(file) as archive:
                 members = archive.infolist()
-                unpacked = sum(member.file_size for member in members)
-                if unpacked > max(_MOST_UNPACKED, _MOST_RATIO * path.stat().st_size):
-                    raise ValueError(f"it unpacks to {unpacked:,} bytes")
+                check_members(members, path.stat().st_size)
                 return {
                     each.filename.removesuffix(".npy"): _array(archive.read(each))
                     for each in members
@@ -46,6 +45,20 @@ def read_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # zipfile, zlib and NumPy raise many kinds of errors
         raise InputError(f"{path}: not a readable file of arrays ({error})") from error
+
+
+def check_members(members: Iterable[zipfile.ZipInfo], size: int) -> None:
+    """Refuse an archive that takes much more memory than its file has bytes.
+
+    size: of the file, in bytes. Raises ValueError.
+    """
+    members = list(members)
+    unpacked = sum(member.file_size for member in members)
+    if unpacked > max(_MOST_UNPACKED, _MOST_RATIO * size):
+        raise ValueError(f"it unpacks to {unpacked:,} bytes")
+    # zipfile takes memory for what the archive says, before it reads.
+    if any(member.compress_size > size for member in members):
+        raise ValueError("a part of it is larger than the file")
 
 
 def _array(content: bytes) -> NDArray[Any]:

@@ -11,10 +11,9 @@ from typing import Any, BinaryIO
 
 import torch
 
+from pcnn.arrays import check_members
 from pcnn.errors import WeightsError
 
-# An archive may unpack to this many bytes, or to this many times its own size.
-_MOST_UNPACKED, _MOST_RATIO = 1 << 26, 100
 # How torch.load recognises both of its formats: the first bytes of an archive, and the first
 # number of the older one (torch.serialization.MAGIC_NUMBER).
 _ARCHIVE = b"PK\x03\x04"
@@ -68,9 +67,7 @@ def _check(file: BinaryIO, *, within: bool = False) -> None:
         return
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
-        unpacked = sum(member.file_size for member in members)
-        if unpacked > max(_MOST_UNPACKED, _MOST_RATIO * size):
-            raise ValueError(f"it unpacks to {unpacked:,} bytes")
+        check_members(members, size)
         _refuse_programs(member.filename for member in members)
         if len(members) == 1 and not within:
             _check(io.BytesIO(archive.read(members[0])), within=True)

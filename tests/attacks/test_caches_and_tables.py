@@ -328,3 +328,14 @@ def test_a_jobs_file_that_is_damaged(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(InputError, match="is damaged, or no file of this command"):
             jobs.outcome(path, 0)
+
+
+def test_an_archive_whose_part_is_larger_than_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    np.savez(path, a=np.ones(3))
+    content = bytearray(path.read_bytes())
+    place = content.index(b"PK\x01\x02") + 20  # the stored size in the list of contents
+    content[place : place + 4] = (1 << 30).to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="a part of it is larger than the file"):
+        read_arrays(path)
