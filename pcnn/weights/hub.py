@@ -115,12 +115,13 @@ def _checked(folder: Path, name: str) -> Path:
         _TOLD(described, "")
         told = described["pcnn"]
         file, expected = str(told["file"]), str(told["sha256"])
+        path = folder / file
+        beside = Path(file).name == file and path.is_file()
     except FileNotFoundError as error:
         raise WeightsError(f"{name}: has no {CONFIG}, so no weights of pcnn") from error
     except (OSError, ValueError) as error:
         raise WeightsError(f"{name}: its {CONFIG} is none of pcnn's ({error!r})") from error
-    path = folder / file
-    if Path(file).name != file or not path.is_file():
+    if not beside:
         raise WeightsError(f"{name}: {CONFIG} names the file {file!r}, which is not beside it")
     if (found := sha256(path)) != expected:
         raise WeightsError(

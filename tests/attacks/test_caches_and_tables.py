@@ -339,3 +339,11 @@ def test_an_archive_whose_part_is_larger_than_the_file(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(InputError, match="a part of it is larger than the file"):
         read_arrays(path)
+
+
+def test_a_repository_whose_file_has_a_name_that_is_too_long(tmp_path: Path) -> None:
+    told = {"file": "x" * 5000 + ".safetensors", "sha256": "ab" * 32}
+    told |= {"architecture": "trunk", "classes": ["a", "b"], "size": 32}
+    (tmp_path / "config.json").write_text(json.dumps({"pcnn": told}))
+    with pytest.raises(WeightsError, match=r"its config.json is none of pcnn's .*too long"):
+        fetch(tmp_path)
