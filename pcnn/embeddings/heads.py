@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from pcnn.devices import own_settings
 from pcnn.errors import InputError, WeightsError
 from pcnn.weights.files import WeightsFile, name_of_sha256, write
 from pcnn.weights.kinds import HEAD
-from pcnn.weights.schema import shown
+from pcnn.weights.schema import Rule, shown
 
 Vectors: TypeAlias = NDArray[np.float32]
 Method = Literal["logistic", "balanced", "means"]
@@ -135,39 +135,14 @@ class Head:
 
     def save(self, path: str | Path) -> None:
         """Write the head as safetensors, for `load` and for `Recognizer(head=path)`."""
-        write(
-            path,
-            {"matrix": torch.from_numpy(self.matrix), "bias": torch.from_numpy(self.bias)},
-            {
-                "architecture": _ARCHITECTURE,
-                "labels": list(self.labels),
-                "weights_sha256": self.weights_sha256,
-            },
-        )
+        write_linear(path, _ARCHITECTURE, "labels", self.labels, self)
 
     @classmethod
     @own_settings()
     def load(cls, path: str | Path) -> Head:
         """Read a file that `save` wrote. Raises WeightsError: missing, damaged, or another file."""
-        file = WeightsFile(path)
-        metadata, shape = file.metadata, file.shapes.get("matrix", ())
-        if metadata.get("architecture") != _ARCHITECTURE:
-            found = shown(metadata.get("architecture"))
-            raise WeightsError(f"{path}: holds {found}, expected {_ARCHITECTURE!r}")
-        file.check(HEAD)
-        labels = tuple(metadata["labels"])
-        size = shape[1] if len(shape) == 2 else 1
-        with torch.device("meta"):
-            file.check_shapes(
-                {"matrix": torch.empty(len(labels), size), "bias": torch.empty(len(labels))}
-            )
-        tensors = file.tensors()
-        return cls(
-            labels=labels,
-            matrix=tensors["matrix"].float().numpy(),
-            bias=tensors["bias"].float().numpy(),
-            weights_sha256=metadata["weights_sha256"],
-        )
+        names, matrix, bias, sha256 = read_linear(path, _ARCHITECTURE, "labels", HEAD)
+        return cls(labels=names, matrix=matrix, bias=bias, weights_sha256=sha256)
 
     def sharpened(self, temperature: float) -> Head:
         """The head whose logits are divided by `temperature`, above 0; below 1 it is surer."""
@@ -183,6 +158,61 @@ class Head:
         name: the head's name in the message.
         """
         check_fitted_on(self.weights_sha256, sha256, name)
+
+
+class Linear(Protocol):
+    """A linear map of embeddings, fitted on those of some weights."""
+
+    @property
+    def matrix(self) -> Vectors:
+        """(names, D)."""
+
+    @property
+    def bias(self) -> Vectors:
+        """(names,)."""
+
+    @property
+    def weights_sha256(self) -> str:
+        """Of the weights, hexadecimal."""
+
+
+def write_linear(
+    path: str | Path, architecture: str, field: str, names: Sequence[str], head: Linear
+) -> None:
+    """Write a head of either kind as safetensors. field: the metadata's entry for the names."""
+    write(
+        path,
+        {"matrix": torch.from_numpy(head.matrix), "bias": torch.from_numpy(head.bias)},
+        {
+            "architecture": architecture,
+            field: list(names),
+            "weights_sha256": head.weights_sha256,
+        },
+    )
+
+
+def read_linear(
+    path: str | Path, architecture: str, field: str, rule: Rule
+) -> tuple[tuple[str, ...], Vectors, Vectors, str]:
+    """Names, matrix (names, D), bias (names,) and the weights' sha256 of a file of write_linear.
+
+    Raises WeightsError: missing, damaged, or another file.
+    """
+    file = WeightsFile(path)
+    metadata, shape = file.metadata, file.shapes.get("matrix", ())
+    if metadata.get("architecture") != architecture:
+        found = shown(metadata.get("architecture"))
+        raise WeightsError(f"{path}: holds {found}, expected {architecture!r}")
+    file.check(rule)
+    names = tuple(metadata[field])
+    size = shape[1] if len(shape) == 2 else 1
+    with torch.device("meta"):
+        file.check_shapes(
+            {"matrix": torch.empty(len(names), size), "bias": torch.empty(len(names))}
+        )
+    tensors = file.tensors()
+    matrix, bias = (tensors[name].float().numpy() for name in ("matrix", "bias"))
+    return names, matrix, bias, metadata["weights_sha256"]
 
 
 def check_fitted_on(fitted_on: str, sha256: str, name: str) -> None:

@@ -7,15 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from pcnn.devices import own_settings
-from pcnn.embeddings.heads import Head, Vectors, check_features, check_fitted_on
-from pcnn.errors import InputError, WeightsError
-from pcnn.weights.files import WeightsFile, write
+from pcnn.embeddings.heads import (
+    Head,
+    Vectors,
+    check_features,
+    check_fitted_on,
+    read_linear,
+    write_linear,
+)
+from pcnn.errors import InputError
+from pcnn.weights.files import WeightsFile
 from pcnn.weights.kinds import VALUE_HEAD
-from pcnn.weights.schema import shown
 
 _ARCHITECTURE = "values"
 # Strengths of the ridge penalty that are tried, relative to the features' mean squared length.
@@ -112,39 +117,14 @@ class ValueHead:
 
     def save(self, path: str | Path) -> None:
         """Write the head as safetensors, for `load` and for `Recognizer(head=path)`."""
-        write(
-            path,
-            {"matrix": torch.from_numpy(self.matrix), "bias": torch.from_numpy(self.bias)},
-            {
-                "architecture": _ARCHITECTURE,
-                "names": list(self.names),
-                "weights_sha256": self.weights_sha256,
-            },
-        )
+        write_linear(path, _ARCHITECTURE, "names", self.names, self)
 
     @classmethod
     @own_settings()
     def load(cls, path: str | Path) -> ValueHead:
         """Read a file that `save` wrote. Raises WeightsError: missing, damaged, or another file."""
-        file = WeightsFile(path)
-        metadata, shape = file.metadata, file.shapes.get("matrix", ())
-        if metadata.get("architecture") != _ARCHITECTURE:
-            found = shown(metadata.get("architecture"))
-            raise WeightsError(f"{path}: holds {found}, expected {_ARCHITECTURE!r}")
-        file.check(VALUE_HEAD)
-        names = tuple(metadata["names"])
-        size = shape[1] if len(shape) == 2 else 1
-        with torch.device("meta"):
-            file.check_shapes(
-                {"matrix": torch.empty(len(names), size), "bias": torch.empty(len(names))}
-            )
-        tensors = file.tensors()
-        return cls(
-            names=names,
-            matrix=tensors["matrix"].float().numpy(),
-            bias=tensors["bias"].float().numpy(),
-            weights_sha256=metadata["weights_sha256"],
-        )
+        names, matrix, bias, sha256 = read_linear(path, _ARCHITECTURE, "names", VALUE_HEAD)
+        return cls(names=names, matrix=matrix, bias=bias, weights_sha256=sha256)
 
     def check_weights(self, sha256: str, name: str) -> None:
         """Raise WeightsError unless the head was fitted on embeddings of these weights.

@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pcnn.datasets.loading import load_faces
@@ -18,13 +17,11 @@ from pcnn.evaluation.logits import predict_logits
 from pcnn.evaluation.metrics import accuracy, fit_temperature
 from pcnn.faces.alignment import suited_faces
 from pcnn.networks.ensemble import Ensemble, Member
-from pcnn.terminal import track
 from pcnn.weights.expression import SECOND_PREFIX, ExpressionWeights, load_expression
 from pcnn.weights.files import SINGLE_WEIGHTS, WeightsFile, write
 from pcnn.weights.kinds import ENSEMBLE, expression
 from pcnn.weights.schema import keep_to
 
-_FACES_AT_ONCE = 128
 _LEAST_SHARE = 1e-3
 
 
@@ -121,13 +118,5 @@ def _answers(
     network = joined.network
     valid = load_faces(data, split, grey=network.config.channels == 1)
     faces, native_size = suited_faces(joined, valid.faces)
-    logits, regions = [], []
-    for chunk in track(faces.split(_FACES_AT_ONCE), "validation faces"):
-        found, own = predict_logits(network, chunk, native_size=native_size, mirror=joined.mirror)
-        logits.append(found)
-        regions.append(own)
-    return (
-        torch.cat(logits),
-        {name: torch.cat([own[name] for own in regions]) for name in regions[0]},
-        valid.votes,
-    )
+    logits, regions = predict_logits(network, faces, native_size=native_size, mirror=joined.mirror)
+    return logits, regions, valid.votes
