@@ -1,7 +1,8 @@
-"""Common parts of both trainings: parameter groups for weight decay, and the weight average."""
+"""Common parts of the trainings: weight decay, learning rate, and the weight average."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import nn
@@ -26,3 +27,13 @@ def average_decay(step: int, most: float) -> float:
     It grows with the steps, so that random initial weights soon lose their influence.
     """
     return min(most, (1 + step) / (10 + step))
+
+
+def one_cycle(done: float, warm_up: float) -> float:
+    """The learning rate as a share of its peak: a linear rise, then half a cosine.
+
+    done: the share of the steps, 0…1. warm_up: the share of the rise, at least 0 and below 1.
+    """
+    if done < warm_up:
+        return done / warm_up
+    return 0.5 + 0.5 * math.cos(math.pi * (done - warm_up) / (1 - warm_up))

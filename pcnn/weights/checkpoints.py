@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pcnn.errors import WeightsError
+from pcnn.disk import whole_file
+from pcnn.errors import InputError, WeightsError
 from pcnn.weights.containers import check_container
 from pcnn.weights.files import check_finite
 from pcnn.weights.schema import Rule, keep_to, record, whole
@@ -57,6 +58,21 @@ def read_training(path: str | Path, device: torch.device | str, options: Rule) -
     described = {name: state[name] for name in ("options", "step") if name in state}
     keep_to(record({"options": options, "step": whole(0, 10**9)}), described, str(path))
     return state
+
+
+def write_training(path: Path, state: Mapping[str, Any]) -> None:
+    """Write what `read_training` reads, atomically."""
+    with whole_file(path) as temporary:
+        torch.save(dict(state), temporary)
+
+
+def check_options(path: Path, stored: str, ours: str, function: str) -> None:
+    """Raise InputError if a checkpoint was made with other options. function: for the message."""
+    if stored != ours:
+        raise InputError(
+            f"{function}: {path} was made with other options "
+            f"({stored}); use those options, or remove the file to start again"
+        )
 
 
 def check_targets(path: str | Path, targets: object, kinds: int, classes: int) -> None:

@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from pcnn.devices import own_settings
-from pcnn.disk import whole_file
-from pcnn.errors import InputError
 from pcnn.faces.detector import Detector
 from pcnn.networks.anchors import anchor_grid
 from pcnn.networks.retinaface import RetinaFace, load_state
@@ -24,7 +22,14 @@ from pcnn.training.detector.options import DetectorOptions, fingerprint
 from pcnn.training.detector.photographs import Photograph
 from pcnn.training.detector.targets import Targets, distillation_loss, targets_of
 from pcnn.training.optimiser import average_decay, parameter_groups
-from pcnn.weights.checkpoints import check_state, fill, fill_optimizer, read_training
+from pcnn.weights.checkpoints import (
+    check_options,
+    check_state,
+    fill,
+    fill_optimizer,
+    read_training,
+    write_training,
+)
 from pcnn.weights.detector import DetectorSettings, normalise_images, read_detector
 from pcnn.weights.schema import text
 
@@ -134,8 +139,7 @@ class DetectorTraining:
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
         }
-        with whole_file(self.path) as temporary:
-            torch.save(state, temporary)
+        write_training(self.path, state)
 
     @own_settings(gradients=True)
     def resume(self) -> None:
@@ -146,11 +150,7 @@ class DetectorTraining:
         if not self.path.exists():
             return
         stored = read_training(self.path, self.options.device, text)
-        if stored["options"] != fingerprint(self.options):
-            raise InputError(
-                f"train_detector: {self.path} was made with other options "
-                f"({stored['options']}); use those options, or remove the file to start again"
-            )
+        check_options(self.path, stored["options"], fingerprint(self.options), "train_detector")
         fill(self.path, "network", self.network, stored.get("network"))
         average = check_state(self.path, "average", self.average, stored.get("average"))
         fill_optimizer(self.path, self.optimizer, stored.get("optimizer"))

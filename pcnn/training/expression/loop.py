@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pcnn.datasets.labels import FaceSet
 from pcnn.devices import own_settings
-from pcnn.disk import whole_file
 from pcnn.errors import InputError, counted
 from pcnn.faces.resampling import resample, to_planes
 from pcnn.networks.pcnn import (
@@ -29,8 +27,14 @@ from pcnn.training.expression.losses import two_phase_loss
 from pcnn.training.expression.options import ExpressionOptions
 from pcnn.training.expression.start import new_learner
 from pcnn.training.expression.teachers import load_teachers, mean_answers
-from pcnn.training.optimiser import average_decay, parameter_groups
-from pcnn.weights.checkpoints import check_targets, fill, fill_optimizer, read_training
+from pcnn.training.optimiser import average_decay, one_cycle, parameter_groups
+from pcnn.weights.checkpoints import (
+    check_targets,
+    fill,
+    fill_optimizer,
+    read_training,
+    write_training,
+)
 from pcnn.weights.schema import anything, mapping
 
 # Options that may change when a training is resumed.
@@ -179,8 +183,7 @@ class ExpressionTraining:
             "optimizer": self.optimizer.state_dict(),
             "targets": self._targets if self.options.teachers else None,
         }
-        with whole_file(path) as temporary:
-            torch.save(state, temporary)
+        write_training(path, state)
 
     @own_settings(gradients=True)
     def resume(self, path: Path) -> None:
@@ -269,11 +272,7 @@ class ExpressionTraining:
         if self.options.optimizer == "sgd":
             return float(0.5 ** (self.step // (15 * self.epoch_steps)))
         at = (self.step + 1) / self.steps
-        if at < self.options.warm_up:
-            return at / self.options.warm_up
-        return 0.5 + 0.5 * math.cos(
-            math.pi * (at - self.options.warm_up) / (1 - self.options.warm_up)
-        )
+        return one_cycle(at, self.options.warm_up)
 
 
 # The side of the teachers' training faces. They see photographs at the same resolution.

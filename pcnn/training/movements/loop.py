@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcnn.devices import own_settings
-from pcnn.disk import whole_file
 from pcnn.errors import InputError
 from pcnn.networks.movements import Motion, MovementConfig, MovementNet
 from pcnn.networks.pcnn import FaceNet, pull
@@ -20,8 +18,14 @@ from pcnn.networks.trunk import initialise
 from pcnn.training.movements.augmentation import random_views
 from pcnn.training.movements.faces import TEMPLATE, TaughtFaces, twins_of
 from pcnn.training.movements.options import MovementOptions, fingerprint
-from pcnn.training.optimiser import average_decay, parameter_groups
-from pcnn.weights.checkpoints import fill, fill_optimizer, read_training
+from pcnn.training.optimiser import average_decay, one_cycle, parameter_groups
+from pcnn.weights.checkpoints import (
+    check_options,
+    fill,
+    fill_optimizer,
+    read_training,
+    write_training,
+)
 from pcnn.weights.expression import load_expression
 from pcnn.weights.schema import text
 
@@ -94,8 +98,9 @@ class MovementTraining:
     def _update(self) -> tuple[float, float, float]:
         self.network.train()
         views, seen = self._batch()
+        done = max(self.step / self.options.steps, 1e-3)  # the first step moves, too
         for group in self.optimizer.param_groups:
-            group["lr"] = self.options.learning_rate * _schedule(self.step / self.options.steps)
+            group["lr"] = self.options.learning_rate * one_cycle(done, _WARM_UP)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.options.precision == "bfloat16"):
             found = self.network(views)
         losses = self._losses(found, seen)
@@ -144,8 +149,7 @@ class MovementTraining:
             "optimizer": self.optimizer.state_dict(),
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(self.path) as temporary:
-            torch.save(state, temporary)
+        write_training(self.path, state)
 
     @own_settings(gradients=True)
     def resume(self) -> None:
@@ -156,11 +160,7 @@ class MovementTraining:
         if not self.path.exists():
             return
         stored = read_training(self.path, "cpu", text)
-        if stored["options"] != fingerprint(self.options):
-            raise InputError(
-                f"train_movements: {self.path} was made with other options "
-                f"({stored['options']}); use those options, or remove the file to start again"
-            )
+        check_options(self.path, stored["options"], fingerprint(self.options), "train_movements")
         fill(self.path, "network", self.network, stored.get("network"))
         fill(self.path, "average", self.average, stored.get("average"))
         fill_optimizer(self.path, self.optimizer, stored.get("optimizer"))
@@ -181,10 +181,3 @@ def _start_trunk(network: MovementNet, name: str) -> None:
 def _smooth(errors: Tensor, square_below: float) -> Tensor:
     """The mean error, squared below a bound."""
     return F.smooth_l1_loss(errors, torch.zeros_like(errors), beta=square_below)
-
-
-def _schedule(done: float) -> float:
-    """The learning rate as a share of its peak: a linear rise, then a cosine."""
-    if done < _WARM_UP:
-        return max(done, 1e-3) / _WARM_UP
-    return 0.5 + 0.5 * math.cos(math.pi * (done - _WARM_UP) / (1 - _WARM_UP))
