@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pcnn.distributed import jobs
 from pcnn.distributed.datasets import ray_modules
@@ -20,7 +20,9 @@ from pcnn.results.tables import needed
 from pcnn.terminal import track
 from pcnn.weights.files import DEFAULT_DETECTOR, DEFAULT_MOVEMENTS, locate, sha256
 
+T = TypeVar("T")
 LOCAL = "local"
+_STARTS = 4  # tries
 _STORE_BYTES = 100 * 1024 * 1024  # of a local cluster: only names and counts travel
 
 
@@ -117,6 +119,17 @@ def _settled(options: jobs.JobOptions) -> jobs.JobOptions:
     return replace(options, recognizer=recognizer, weights_sha256=" ".join(map(sha256, files)))
 
 
+def patiently(start: Callable[[], T]) -> T:
+    """The result of starting Ray's processes, tried several times.
+
+    Each may take at most 30 seconds, says Ray, and on a busy machine one takes longer.
+    """
+    for _ in range(_STARTS - 1):
+        with contextlib.suppress(Exception):  # Ray raises that very class
+            return start()
+    return start()
+
+
 @contextlib.contextmanager
 def _connected(cluster: Cluster) -> Iterator[None]:
     """A connection to the cluster; a local one is made for the job. One that is there is used.
@@ -133,8 +146,12 @@ def _connected(cluster: Cluster) -> Iterator[None]:
     if cluster.address == LOCAL:
         cores = cluster.workers and cluster.workers * cluster.num_cpus
         own = {"num_cpus": cores, "object_store_memory": _STORE_BYTES, "include_dashboard": False}
-    try:
+
+    def connect() -> None:
         ray.init(cluster.address, logging_level="ERROR", log_to_driver=False, **own)
+
+    try:
+        patiently(connect) if cluster.address == LOCAL else connect()
     except Exception as error:  # Ray raises that very class where its processes do not start
         raise InputError(
             f"--ray {cluster.address}: the cluster does not answer ({error})"

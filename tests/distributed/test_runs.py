@@ -116,6 +116,20 @@ def test_exit_statuses(
     assert "must have the column 'bytes'" in err and "tries this partition again" in err
 
 
+def test_a_busy_machine_has_several_tries() -> None:
+    tries: list[int] = []
+
+    def start() -> str:
+        tries.append(1)
+        if len(tries) < 3:
+            raise Exception("The current node timed out during startup")
+        return "started"
+
+    assert runs.patiently(start) == "started" and len(tries) == 3
+    with pytest.raises(ZeroDivisionError):
+        runs.patiently(lambda: 1 // 0)
+
+
 def test_a_cluster_that_does_not_answer_is_named(
     tmp_path: Path, astronaut: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
