@@ -40,9 +40,12 @@ PARTITIONS, SIZE = 51, 10  # of the job's output, and pictures of each
 WAIT_S = 600  # only a machine that stands still takes so long
 
 
-def quiet(ray: Any) -> Any:
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    return ray
+@pytest.fixture(scope="module", autouse=True)
+def _workers_that_get_their_share() -> Iterator[None]:
+    """Ray's workers let all other processes go first, and on a busy machine start never."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +62,8 @@ def ray(spilled: Path) -> Iterator[Any]:
     options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False}
     options |= {"object_spilling_directory": str(spilled), "object_store_memory": STORE}
     patiently(lambda: ray.init("local", num_cpus=2, logging_level="ERROR", **options))
-    yield quiet(ray)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    yield ray
     ray.shutdown()
 
 
