@@ -116,8 +116,10 @@ def _check(arguments: argparse.Namespace) -> str:
     settle_address(arguments)
     if not arguments.paths and not arguments.info:
         return "give at least one picture, folder or pattern (or --info)"
-    if arguments.faces and (arguments.annotate or arguments.min_score is not None):
-        return "--faces runs no detector, so it excludes --annotate and --min-score"
+    if arguments.faces and (
+        arguments.annotate or arguments.min_score is not None or arguments.min_quality
+    ):
+        return "--faces runs no detector, so it excludes --annotate, --min-score and --min-quality"
     if arguments.ray:
         return wrong_on_ray(arguments)
     if arguments.format == "parquet" and (arguments.output is None or arguments.info):

@@ -154,7 +154,7 @@ def test_to_pandas_without_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(InputError) as caught:
         prediction_of().to_pandas()
-    message = "Prediction.to_pandas: pandas must be installed: pip install pandas"
+    message = "Prediction.to_pandas: pandas must be installed: pip install 'pcnn[tables]'"
     assert str(caught.value) == message
 
 
