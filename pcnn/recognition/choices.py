@@ -16,9 +16,7 @@ from pcnn.weights.expression import PRIORS, ExpressionWeights, load_expression
 from pcnn.weights.files import DEFAULT_DETECTOR, DEFAULT_WEIGHTS, name_of_sha256
 
 
-def check_choices(
-    batch_size: int, min_confidence: float, min_quality: float, prior: str
-) -> None:
+def check_choices(batch_size: int, min_confidence: float, min_quality: float, prior: str) -> None:
     """Raise InputError unless these arguments of Recognizer are in their ranges."""
     if batch_size < 1:
         raise InputError(f"Recognizer: batch_size must be at least 1, got {batch_size}")

@@ -153,7 +153,7 @@ def _settings(recognizer: Recognizer, faces: bool) -> str:
     finder = recognizer.finder
     # Of "torch 2.9, float32, 2 threads" the engine with its version, and the precision.
     engine = dict(recognizer.info())["engine"].split(", ")[:2]
-    parts = [__version__, recognizer.weights_sha256, *engine]
+    parts: list[object] = [__version__, recognizer.weights_sha256, *engine]
     parts += [finder.fingerprint, finder.align_crops, faces]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
