@@ -63,9 +63,12 @@ class Server:
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=30)
 
+    def send(self, how: signal.Signals) -> None:
+        self._process.send_signal(how)
+
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Exit status. It has half a minute."""
-        self._process.send_signal(how)
+        self.send(how)
         try:
             return self._process.wait(30)
         finally:

@@ -20,6 +20,7 @@ from PIL import Image
 from pcnn import Recognizer
 from pcnn.errors import InputError
 from pcnn.images.loading import load_image
+from pcnn.results.movements import FaceMotion, Pose
 from pcnn.results.values import Face, Prediction
 
 pytestmark = pytest.mark.serve
@@ -33,6 +34,7 @@ from pcnn.serving.limits import Limits, Refusal  # noqa: E402
 from pcnn.serving.records import JsonLines  # noqa: E402
 
 SCORES = {"neutral": 0.25, "happiness": 0.75}
+MESH = np.random.default_rng(0).uniform(0, 9, (478, 2)).astype(np.float32)
 
 
 class FakeRecognizer:
@@ -40,6 +42,7 @@ class FakeRecognizer:
 
     batch_size = 2
     weights_sha256 = "0" * 64
+    movements: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.go = threading.Event()
@@ -61,7 +64,9 @@ class FakeRecognizer:
                 found.append(error)
                 continue
             landmarks = np.array([[3, 3], [7, 3], [5, 5], [4, 8], [6, 8]], np.float32)
-            face = Face("happiness", 0.75, SCORES, {}, (1.0, 1.0, 9.0, 9.0), 0.9, landmarks)
+            motion = FaceMotion({"jawOpen": 0.9}, Pose(5, 0, 0), MESH) if self.movements else None
+            box = (1.0, 1.0, 9.0, 9.0)
+            face = Face("happiness", 0.75, SCORES, {}, box, 0.9, landmarks, motion=motion)
             found.append(Prediction((face,), None, width, height))
         return found
 
@@ -170,6 +175,15 @@ def test_annotated_is_a_picture(client: TestClient) -> None:
         assert drawn.size == (300, 300)
     files = [("p", ("a.png", picture())), ("p", ("b.png", picture()))]
     assert client.post("/predict/annotated", files=files).status_code == 422
+
+
+def test_movements_are_answered_and_drawn(client: TestClient, recognizer: FakeRecognizer) -> None:
+    plain = client.post("/predict/annotated", content=picture(300, 300)).content
+    recognizer.movements = ("jawOpen",)
+    ((face,),) = (each["faces"] for each in client.post("/predict", content=picture()).json())
+    assert face["movements"] == {"jawOpen": 0.9}
+    assert (face["pose"]["yaw"], len(face["mesh"])) == (5, 478)
+    assert client.post("/predict/annotated", content=picture(300, 300)).content != plain
 
 
 def test_a_full_server_and_a_late_answer(client: TestClient, recognizer: FakeRecognizer) -> None:
