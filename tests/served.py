@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "pcnn" / "serving" / "page"  # of the checkout, where `make page` builds
 START = "import sys; from pcnn.commands.serve import main; sys.exit(main(sys.argv[1:]))"
 
 
@@ -49,6 +50,10 @@ class Server:
                     return line
             time.sleep(0.05)
         raise AssertionError(f"never logged; {self.log}")
+
+    def sent(self, path: str) -> int:
+        """Bytes that were answered so far to requests of a path, as the log counts them."""
+        return sum(line["sent"] for line in self.log if line.get("path") == path)
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
         """Status and JSON of an answer."""
