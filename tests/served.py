@@ -32,14 +32,19 @@ class Server:
             text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         )
-        threading.Thread(target=self._read, daemon=True).start()
+        self.pid = self._process.pid
+        self._reading = threading.Thread(target=self._read, daemon=True)
+        self._reading.start()
         line = self.wait_for(lambda line: "running on" in line["event"], 120)
         self.port = int(re.findall(r":(\d+) ", line["event"])[0])
 
     def _read(self) -> None:
         assert self._process.stderr
         for line in self._process.stderr:
-            self.log.append(json.loads(line))
+            try:
+                self.log.append(json.loads(line))
+            except ValueError:
+                self.log.append({"event": line, "level": "not JSON"})
 
     def wait_for(self, wanted: Callable[[dict[str, Any]], bool], seconds: float) -> dict[str, Any]:
         """The first line of the log that is wanted."""
@@ -78,5 +83,6 @@ class Server:
             return self._process.wait(30)
         finally:
             self._process.kill()
+            self._reading.join()  # it ends with the process
             if self._process.stderr:
                 self._process.stderr.close()

@@ -11,8 +11,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
@@ -75,7 +76,7 @@ def create_app(
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _no_such)
     app.add_middleware(Records, metrics=service.metrics)
-    _add_routes(app, service)
+    _add_routes(app, service, locked=token is not None)
     if page is not None:
         add_page(app, page)
     return app
@@ -144,7 +145,10 @@ class _Service:
             raise Refusal(503, reason, retry=5) from error
 
 
-def _add_routes(app: FastAPI, service: _Service) -> None:
+def _add_routes(app: FastAPI, service: _Service, *, locked: bool) -> None:
+    # This only tells OpenAPI of the token: `check_token` asks for it.
+    told = [Depends(HTTPBearer(auto_error=False, scheme_name="token"))] if locked else []
+
     @app.post(
         "/predict",
         summary="The faces of one or many pictures, with their expressions",
@@ -154,6 +158,7 @@ def _add_routes(app: FastAPI, service: _Service) -> None:
             **refusals(*_OF_PICTURES),
         },
         openapi_extra=descriptions.REQUEST_BODY,
+        dependencies=told,
     )
     async def predict(request: Request) -> Response:
         """One entry for each picture, in their order, as `pcnn-predict --format json` writes them.
@@ -169,6 +174,7 @@ def _add_routes(app: FastAPI, service: _Service) -> None:
         response_class=Response,
         responses={200: {"content": {"image/png": {}}}, **refusals(*_OF_PICTURES)},
         openapi_extra=descriptions.REQUEST_BODY,
+        dependencies=told,
     )
     async def annotated(request: Request) -> Response:
         """A PNG; takes a single picture."""
@@ -193,6 +199,7 @@ def _add_routes(app: FastAPI, service: _Service) -> None:
         summary="Counts for Prometheus",
         response_class=PlainTextResponse,
         responses=refusals(401),
+        dependencies=told,
     )
     async def metrics(request: Request) -> Response:
         """Prometheus' text format."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from pcnn.errors import InputError
@@ -52,8 +53,17 @@ def add_page(app: FastAPI, folder: Path) -> None:
         if path.is_file()
     }
 
+    # Its own address takes a request that the server's take by another method only.
+    methods = {
+        route.path: ", ".join(sorted(route.methods))
+        for route in app.routes
+        if isinstance(route, APIRoute)
+    }
+
     @app.api_route("/{path:path}", methods=["GET", "HEAD"], include_in_schema=False)
     async def page(path: str, request: Request) -> Response:
+        if allowed := methods.get(f"/{path}"):
+            raise HTTPException(405, f"this address takes {allowed}", {"allow": allowed})
         name = path or "index.html"
         if name not in files:
             raise HTTPException(404, "no such address")

@@ -266,6 +266,7 @@ def test_metrics_are_prometheus_text(client: TestClient) -> None:
 
 def test_openapi_has_examples(client: TestClient) -> None:
     told = client.get("/openapi.json").json()
+    assert "securitySchemes" not in told["components"]
     assert set(told["paths"]) == {"/predict", "/predict/annotated", "/healthz", "/metrics"}
     for path in ("/predict", "/predict/annotated"):
         told_of = told["paths"][path]["post"]
@@ -274,6 +275,26 @@ def test_openapi_has_examples(client: TestClient) -> None:
             assert told_of["responses"][status]["content"]["application/json"]["example"]["error"]
     answers = told["paths"]["/predict"]["post"]["responses"]["200"]["content"]
     assert answers["application/json"]["example"][0]["faces"][0]["label"] == "happiness"
+
+
+def test_a_page_does_not_hide_the_methods_of_other_addresses(
+    recognizer: FakeRecognizer, tmp_path: Path
+) -> None:
+    (tmp_path / "index.html").write_text("<p>here")
+    with TestClient(create_app(recognizer, page=tmp_path, token="x")) as client:
+        answer = client.get("/predict")
+        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+        assert answer.json() == {"error": "this address takes POST"}
+        assert client.post("/healthz").status_code == 405
+        assert client.get("/predictions").status_code == 404
+        page = client.get("/")
+        assert page.text == "<p>here"
+        assert "connect-src 'self'" in page.headers["content-security-policy"]
+        again = client.get("/", headers={"if-none-match": page.headers["etag"]})
+        assert again.status_code == 304
+        told = client.get("/openapi.json").json()
+        assert told["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+        assert told["paths"]["/predict"]["post"]["security"] == [{"token": []}]
 
 
 def test_whose_addresses_are_local() -> None:

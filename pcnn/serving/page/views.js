@@ -2,7 +2,9 @@
 
 // Below this the answer is shown as uncertain: another class may well be as likely.
 export const UNCERTAIN = 0.5;
+// Of what a region says: so many classes, and none of less than a hundredth but the first.
 const RUNNERS_UP = 2;
+const WORTH_SAYING = 0.01;
 // Log-odds: a part that takes less decides nothing.
 const DECISIVE = 0.2;
 const SVG = "http://www.w3.org/2000/svg";
@@ -93,8 +95,11 @@ export function addHeat(canvas, face, { heat, cells }) {
 }
 
 const ranked = (scores) => Object.entries(scores).sort((one, two) => two[1] - one[1]);
-const best = (scores, most) =>
-  ranked(scores).slice(0, most).map(([label, score]) => `${label} ${percent(score)}`).join(", ");
+const best = (scores) =>
+  ranked(scores)
+    .filter(([, score], place) => place === 0 || (place < RUNNERS_UP && score >= WORTH_SAYING))
+    .map(([label, score]) => `${label} ${percent(score)}`)
+    .join(", ");
 
 /** What is read with each region hidden, and what each says alone where the weights know that, as
  * a table. alone, without: region → class → score. */
@@ -104,8 +109,8 @@ export function regionTable(alone, without) {
   const row = (name) => make(
     "tr", {},
     make("th", { scope: "row" }, words(name)),
-    ...(says ? [make("td", {}, best(alone[name], RUNNERS_UP))] : []),
-    make("td", {}, best(without[name], RUNNERS_UP)),
+    ...(says ? [make("td", {}, best(alone[name]))] : []),
+    make("td", {}, best(without[name])),
   );
   return make(
     "table", { class: "regions" },
