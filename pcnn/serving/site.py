@@ -25,7 +25,8 @@ from pcnn.faces.detector import Detector
 from pcnn.serving.pages import BUILT, PAGE
 from pcnn.version import __version__
 from pcnn.weights.expression import load_expression
-from pcnn.weights.files import DEFAULT_DETECTOR, locate, sha256
+from pcnn.weights.files import locate, sha256
+from pcnn.weights.known import DEFAULT_DETECTOR
 
 # The runtime, its files that the page loads, and what the largest of them must be.
 RUNTIME = "onnxruntime-web@1.30.0"
