@@ -37,7 +37,7 @@ _BLUR = tuple(math.exp(-x * x / 2) for x in range(-3, 4))
 # Detection scores that count 0 and 1; the packaged detector reports no face below the first.
 _UNSURE, _SURE = 0.7, 1.0
 # How far the nose lies before eyes and mouth, in means of the distance between the eyes and that
-# between the corners of the mouth: the median by which it explains the poses of turned faces of lfw.
+# between the corners of the mouth: the median by which it explains the poses of faces of lfw.
 _NOSE = 0.72
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pcnn.faces.alignment import crop_transforms, detector_digest
-from pcnn.faces.detector import Detector, OneAtATime
+from pcnn.faces.detector import Detector
 from pcnn.faces.geometry import face_transforms
+from pcnn.faces.interface import OneAtATime
 from pcnn.recognition.batches import Picture
 from pcnn.recognition.reader import Transforms
 from pcnn.results.values import Detection
