@@ -122,8 +122,8 @@ def _check(arguments: argparse.Namespace) -> str:
 
 
 def _wrong_faces(arguments: argparse.Namespace) -> str:
-    if arguments.annotate or arguments.min_score is not None:
-        return "--faces runs no detector, so it excludes --annotate and --min-score"
+    if arguments.annotate or arguments.min_score is not None or arguments.min_quality:
+        return "--faces runs no detector, so it excludes --annotate, --min-score and --min-quality"
     if arguments.movements:
         return "--movements needs the landmarks of faces in photographs, so it excludes --faces"
     return ""

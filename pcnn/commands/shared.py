@@ -101,6 +101,7 @@ def recognizer_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "labels": getattr(arguments, "labels", None),
         "prior": getattr(arguments, "prior", "data"),
         "min_confidence": getattr(arguments, "min_confidence", 0.0),
+        "min_quality": getattr(arguments, "min_quality", 0.0),
         **({"head": str(head)} if head else {}),
         **({"movements": True} if getattr(arguments, "movements", False) else {}),
     }
@@ -147,6 +148,13 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         metavar="P",
         help='below it a face is "uncertain", 0…1 [0]',
+    )
+    add(
+        "--min-quality",
+        type=probability,
+        default=0.0,
+        metavar="Q",
+        help='a face that can be seen less well is "uncertain", 0…1 [0]',
     )
     add(
         "--prior",

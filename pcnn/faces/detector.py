@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,6 +18,7 @@ from pcnn.devices import own_settings, upload
 from pcnn.engines.folding import fold_batch_norms
 from pcnn.engines.select import prepare_detector
 from pcnn.errors import InputError, WeightsError
+from pcnn.faces.landmarks import LandmarkRefiner
 from pcnn.faces.orientation import look_again
 from pcnn.faces.resampling import pixels_tensor, resized
 from pcnn.networks.anchors import anchor_grid, decode_boxes, decode_landmarks
@@ -27,6 +26,8 @@ from pcnn.networks.boxes import nms
 from pcnn.networks.retinaface import RetinaFace, architecture_of, load_state
 from pcnn.results.values import Detection
 from pcnn.weights.detector import DetectorSettings, read_detector
+from pcnn.weights.known import DEFAULT_LANDMARKS
+from pcnn.weights.landmarks import LandmarkWeights, load_landmarks
 
 # The network halves its input five times.
 _STRIDE = 32
@@ -62,43 +63,17 @@ class Look:
     fine: bool
 
 
-class FaceDetector(Protocol):
-    """The interface of a detector for `Recognizer(detector=…)`."""
-
-    def detect(
-        self, images: Sequence[NDArray[np.uint8]], *, min_score: float | None = None
-    ) -> Sequence[Sequence[Detection]]:
-        """The faces of each image (H, W, 3) uint8 RGB, best first, with their landmarks.
-
-        The landmarks align the faces, so a face in a photograph cannot be read without them.
-        """
-
-
-class OneAtATime:
-    """A custom detector with a lock, because it may not support several threads."""
-
-    def __init__(self, detector: FaceDetector) -> None:
-        self.description = str(getattr(detector, "description", detector))
-        self._detector, self._turn = detector, threading.Lock()
-
-    def detect(
-        self, images: Sequence[NDArray[np.uint8]], *, min_score: float | None = None
-    ) -> Sequence[Sequence[Detection]]:
-        """The faces of each image, as from FaceDetector."""
-        with self._turn:
-            return self._detector.detect(images, min_score=min_score)
-
-
 class Detector:
     """A RetinaFace with its settings, for finding faces in images.
 
     network: float32; it is set to eval mode and moved to `device`.
     description: a text about the network. engine: one of engines.ENGINES.
+    landmarks: the network that refines the landmarks; None leaves those of `network`.
     It has no state between calls, so several threads may use it.
     """
 
     @own_settings(gradients=True)
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         network: RetinaFace,
         settings: DetectorSettings,
@@ -106,6 +81,7 @@ class Detector:
         device: str | torch.device = "cpu",
         description: str = "RetinaFace",
         engine: str = "torch",
+        landmarks: LandmarkWeights | None = None,
     ) -> None:
         self.settings = settings
         self.device = torch.device(device)
@@ -115,6 +91,7 @@ class Detector:
             memory_format=torch.channels_last,  # type: ignore[call-overload]
         )
         self._prepared = prepare_detector(self.network, settings, engine)
+        self._refiner = None if landmarks is None else LandmarkRefiner(landmarks, self.device)
         # Halved images are searched only for faces larger than the smallest anchors.
         least = TRUSTED_RANGE[0] * (settings.trusted_side or 0)
         self._always_fine = 2 * max(settings.min_sizes[0]) > least
@@ -128,13 +105,15 @@ class Detector:
         device: str | torch.device = "cpu",
         settings: DetectorSettings | None = None,
         engine: str = "torch",
+        landmarks: str | Path | None = DEFAULT_LANDMARKS,
     ) -> Detector:
         """Load a detector from this project's safetensors or a published RetinaFace checkpoint.
 
         path: a name or file, as in `weights.detector.read_detector`. engine: as in `Detector`.
         settings: replaces the settings of the file or its family, for example for a checkpoint
             trained with other anchors.
-        Raises WeightsError: the file is missing, damaged, or no RetinaFace.
+        landmarks: a name or file of the network that refines the landmarks; None for none.
+        Raises WeightsError: a file is missing, damaged, or holds another network.
         """
         state, suggested = read_detector(path)
         chosen = settings or suggested
@@ -144,7 +123,14 @@ class Detector:
             raise WeightsError(f"{path}: {error}") from error
         description = f"{architecture_of(state)}, {path}"
         network = fold_batch_norms(network)
-        return cls(network, chosen, device=device, description=description, engine=engine)
+        return cls(
+            network,
+            chosen,
+            device=device,
+            description=description,
+            engine=engine,
+            landmarks=None if landmarks is None else load_landmarks(landmarks),
+        )
 
     @own_settings()
     def detect(
@@ -161,7 +147,18 @@ class Detector:
         Raises InputError: an image of another shape or type, a score out of range.
         """
         look = partial(self.detect_upright, min_score=min_score)
-        return look_again(images, look(images), look)
+        return self.refine(images, look_again(images, look(images), look))
+
+    def refine(
+        self, images: Sequence[NDArray[np.uint8]], found: Sequence[Sequence[Detection]]
+    ) -> list[tuple[Detection, ...]]:
+        """The faces of each image with refined landmarks, if the detector has a network for that.
+
+        images: (H, W, 3) uint8 RGB each. found: the faces of each, as of detect_upright.
+        """
+        if self._refiner is None:
+            return [tuple(faces) for faces in found]
+        return self._refiner.refine(images, found)
 
     def detect_upright(
         self, images: Sequence[NDArray[np.uint8]], *, min_score: float | None = None
@@ -204,6 +201,12 @@ class Detector:
             self._merged(image.shape, sides, parts)
             for image, sides, parts in zip(images, levels, found, strict=True)
         ]
+
+    def numbers(self) -> Iterator[Tensor]:
+        """All that decides where faces and landmarks are found, besides the settings."""
+        yield from self.network.state_dict().values()
+        if self._refiner is not None:
+            yield from self._refiner.numbers()
 
     def levels(self, shape: Sequence[int]) -> list[int]:
         """The longest sides of an image's levels: whole, halved, quartered, …"""
