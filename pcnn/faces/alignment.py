@@ -153,12 +153,18 @@ def landmarks_file(faces: Tensor, detector: FaceDetector) -> Path | None:
     """The cache file for the landmarks of these faces by this detector; None without one."""
     if not isinstance(detector, Detector):
         return None
-    digest = hashlib.sha256(repr(detector.settings).encode())
-    for value in detector.numbers():
-        digest.update(value.cpu().contiguous().numpy().tobytes())
+    digest = detector_digest(detector)
     digest.update(str(tuple(faces.shape)).encode())
     digest.update(faces.cpu().contiguous().numpy().tobytes())
     return cache_folder() / "landmarks" / f"{digest.hexdigest()[:32]}.npy"
+
+
+def detector_digest(detector: Detector) -> hashlib._Hash:
+    """A SHA-256 of a detector's settings and weights, to which more may be added."""
+    digest = hashlib.sha256(repr(detector.settings).encode())
+    for value in detector.numbers():
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest
 
 
 def framing(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeAlias, overload
@@ -22,9 +22,10 @@ from pcnn.recognition import choices
 from pcnn.recognition.batches import OnError, Picture, process_each
 from pcnn.recognition.films import Film, Following, KnownFaces
 from pcnn.recognition.finder import FaceFinder
-from pcnn.recognition.movements import MovementReader, motions
+from pcnn.recognition.movements import MovementReader
+from pcnn.recognition.photographs import PhotographReader
 from pcnn.recognition.reader import FaceReader
-from pcnn.results.values import Explanation, Expression, Face, Prediction, face_of
+from pcnn.results.values import Explanation, Expression, Prediction
 from pcnn.video.decoding import FilmReader
 from pcnn.video.smoothing import SMOOTHING_S, STEADY_TEMPERATURE
 from pcnn.video.sources import FilmSource
@@ -59,6 +60,8 @@ class Recognizer:
         docs/evaluation.md compares both.
     min_confidence: 0…1; if the likeliest class has less, the label is "uncertain". The scores do
         not change.
+    min_quality: 0…1; faces of photographs that can be seen less well, see docs/quality.md, are
+        "uncertain" in the same way.
     movements: True also reads each face's movements, pose and mesh; a path or name does so with
         those weights. See docs/movements.md.
     Several threads may use it.
@@ -87,11 +90,12 @@ class Recognizer:
         labels: str | None = None,
         prior: str = "data",
         min_confidence: float = 0.0,
+        min_quality: float = 0.0,
         movements: bool | str | Path = False,
     ) -> None:
         # All arguments; no other variable exists yet.
         self._made_of = {name: value for name, value in locals().items() if name != "self"}
-        choices.check_choices(batch_size, min_confidence, prior)
+        choices.check_choices(batch_size, min_confidence, min_quality, prior)
         self.device = choose_device(device, "Recognizer: device")
         self.batch_size = batch_size
         own_head = choices.chosen_head(head, labels, prior)
@@ -112,6 +116,9 @@ class Recognizer:
         )
         self._moving = MovementReader(movements, self.device) if movements else None
         choices.check_columns(self.classes, self.value_names, self.movements)
+        self._photographs = PhotographReader(
+            self.finder, self.reader, self._moving, min_quality=min_quality
+        )
         self._process = os.getpid()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -190,7 +197,7 @@ class Recognizer:
         """
 
         def predict_batch(pictures: list[Picture]) -> list[Prediction]:
-            faces = self._faces(pictures, min_score)
+            faces = self._photographs.faces(pictures, min_score)
             return [each.predicted(own) for each, own in zip(pictures, faces, strict=True)]
 
         return self._each(images, predict_batch, bgr=bgr, on_error=on_error)
@@ -223,7 +230,7 @@ class Recognizer:
             decoder; or a number is out of range. While reading: no frame could be decoded.
         """
         following = Following(
-            self._faces,
+            self._photographs.faces,
             sure=self.finder.confidence if min_score is None else min_score,
             smoothing=smoothing,
             temperature=STEADY_TEMPERATURE,
@@ -351,10 +358,3 @@ class Recognizer:
         return process_each(
             images, work, step=self.batch_size, device=self.device, bgr=bgr, on_error=on_error
         )
-
-    def _faces(self, pictures: Sequence[Picture], min_score: float | None) -> list[list[Face]]:
-        """The faces of each picture, with their expressions."""
-        found, transforms = self.finder.find(pictures, min_score)
-        expressions = iter(self.reader.expressions(pictures, transforms))
-        moved = motions(self._moving, pictures, found)
-        return [[face_of(face, next(expressions), next(moved)) for face in f] for f in found]

@@ -178,7 +178,7 @@ def test_csv_without_any_face_has_its_header(
     fake: FakeRecognizer, photos: Path, capsys: Captured
 ) -> None:
     assert run("photos/none.jpg", "--format", "csv") == 0
-    columns = "source,face,label,confidence,x1,y1,x2,y2,detection_score,angle"
+    columns = "source,face,label,confidence,x1,y1,x2,y2,detection_score,angle,quality"
     assert capsys.readouterr().out == f"{columns},neutral,happiness,anger\n"
 
 
@@ -400,7 +400,7 @@ def test_nothing_done(fake: FakeRecognizer, photos: Path, capsys: Captured) -> N
         ),
         (
             ["a.jpg", "--faces", "--annotate", "d"],
-            "--faces runs no detector, so it excludes --annotate and --min-score",
+            "--faces runs no detector, so it excludes --annotate, --min-score and --min-quality",
         ),
         (
             ["a.jpg", "--all-rows"],
@@ -416,7 +416,16 @@ def test_nothing_done(fake: FakeRecognizer, photos: Path, capsys: Captured) -> N
         ),
         (
             ["--ray", "auto", "a.jpg", "--output", "x", "--explain", "y"],
-            "--ray writes tables alone, so --annotate, --explain and --info have no place",
+            "--ray writes tables alone: omit "
+            "--annotate, --explain, --info, --timeline, --subtitles",
+        ),
+        (
+            ["--ray", "a.jpg", "--output", "s3://bucket/faces"],
+            "--output must be a folder that all workers reach by this path, not a URI",
+        ),
+        (
+            ["--ray", "a.jpg", "--output", "x", "--faces", "--movements"],
+            "--movements needs the landmarks of faces in photographs, so it excludes --faces",
         ),
         (
             ["--ray", "auto", "--output", "x"],
@@ -540,6 +549,7 @@ def test_batch_sizes(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert others == {
             **{"engine": "torch", "precision": "float32", "align_crops": None},
             **{"labels": None, "prior": "data", "min_confidence": 0.0},
+            "min_quality": 0.0,
         }
         made.append(batch_size)
         return FakeRecognizer()

@@ -13,6 +13,7 @@ from pcnn.devices import own_settings
 from pcnn.errors import InputError
 from pcnn.terminal import training_progress
 from pcnn.training.detector.photographs import is_held_out
+from pcnn.training.expression.curves import trim_log
 from pcnn.training.movements.faces import TEMPLATE, Table, read_faces, read_photographs, read_table
 from pcnn.training.movements.loop import MovementTraining
 from pcnn.training.movements.options import MovementOptions, fingerprint
@@ -20,6 +21,7 @@ from pcnn.weights.files import locate, sha256
 from pcnn.weights.movements import write_movements
 
 SHEETS, PHOTOGRAPHS = "fer_train.npz", "photographs.npz"  # the teacher's answers
+_LOG = "movements.log.jsonl"
 _LOG_EVERY = 50
 
 
@@ -41,6 +43,7 @@ def train_movements(options: MovementOptions) -> Path:
     training = MovementTraining(options, groups)
     training.resume()
     options.folder.mkdir(parents=True, exist_ok=True)
+    trim_log(options.folder / _LOG, training.step)
     sums, begun = np.zeros(3), time.time()
     with training_progress("movements", total=options.steps, done=training.step) as progress:
         (task,) = progress.task_ids
@@ -69,7 +72,7 @@ def learning_photographs(table: Table) -> Table:
 
 def _log(options: MovementOptions, entry: dict[str, Any]) -> None:
     """Append one line of JSON to the log."""
-    with (options.folder / "movements.log.jsonl").open("a", encoding="utf-8") as file:
+    with (options.folder / _LOG).open("a", encoding="utf-8") as file:
         file.write(json.dumps(entry) + "\n")
 
 
