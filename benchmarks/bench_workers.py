@@ -1,7 +1,7 @@
 """What workers on Ray do of what plain `pcnn-predict` does with as many threads.
 
     python benchmarks/bench_workers.py --photographs lfw_faces.tar [--count N] [--workers N …]
-        [--weights NAME] [--json FILE] [--page docs/scale.md]
+        [--partition N] [--weights NAME] [--json FILE] [--page docs/scale.md]
 
 Plain `pcnn-predict --format parquet` reads a tenth of the photographs and all, in processes of
 their own; the difference is what a further photograph costs. Each worker on Ray takes the times of
@@ -29,7 +29,6 @@ from shared import keep, processor, require_native
 
 from pcnn.distributed.jobs import PartitionRecognizer
 
-PARTITION = 100  # pictures; small ones cost more, since each ends with a batch that is not full
 COMMAND = "import sys; from pcnn.commands.predict import main; sys.exit(main(sys.argv[1:]))"
 TIMES = "BENCH_WORKERS_TIMES"  # of the environment: the folder for what workers measure
 
@@ -54,13 +53,15 @@ def main() -> int:
     add("--photographs", type=Path, required=True, help="a tar of JPEG files")
     add("--count", type=int, default=1000)
     add("--workers", type=int, nargs="+", default=[1, 2])
+    # Small partitions cost more, as each ends with a batch that is not full.
+    add("--partition", type=int, default=100, help="pictures in a file of the output")
     add("--weights", default="pcnn-ferplus")
     add("--json", type=Path, help="write the figures to this file as well")
     add("--page", type=Path, help="put the table into this page")
     add("--job", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.job:
-        return job(arguments.job, arguments.photographs, arguments.weights)
+        return job(arguments)
     require_native()
     few, found = arguments.count // 10, {}
     with tempfile.TemporaryDirectory() as name:
@@ -75,7 +76,7 @@ def main() -> int:
             ]
             found[str(workers)] = {
                 "plain": {"core": further[0], "clock": further[1]},
-                "ray": on_ray(workers, folders[1], arguments.weights),
+                "ray": on_ray(workers, folders[1], arguments),
             }
     record = {
         "processor": processor(),
@@ -83,6 +84,7 @@ def main() -> int:
         "load": os.getloadavg()[0],
         "weights": arguments.weights,
         "count": arguments.count,
+        "partition": arguments.partition,
         "workers": found,
     }
     table = "\n".join(lines(found))
@@ -102,7 +104,7 @@ def plain(threads: int, folder: Path, weights: str) -> tuple[float, float]:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, clock
 
 
-def on_ray(workers: int, folder: Path, weights: str) -> dict[str, float]:
+def on_ray(workers: int, folder: Path, asked: argparse.Namespace) -> dict[str, float]:
     """What a picture costs warm workers, seconds, and the memory of the largest, MB."""
     times = folder / f"times-{workers}"
     times.mkdir()
@@ -112,7 +114,8 @@ def on_ray(workers: int, folder: Path, weights: str) -> dict[str, float]:
         **{"OMP_NUM_THREADS": "1", TIMES: str(times)},
         "PYTHONPATH": os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]),
     }
-    words = ["--photographs", str(folder), "--weights", weights, "--job", str(workers)]
+    words = ["--photographs", str(folder), "--weights", asked.weights, "--job", str(workers)]
+    words += ["--partition", str(asked.partition)]
     subprocess.run([sys.executable, __file__, *words], env=environment, check=True)
     each = [
         [json.loads(line) for line in file.read_text().splitlines()] for file in times.iterdir()
@@ -122,26 +125,27 @@ def on_ray(workers: int, folder: Path, weights: str) -> dict[str, float]:
     begin, end = max(worker[0][1] for worker in each), min(worker[-1][1] for worker in each)
     between = sum(begin < partition[1] <= end for partition in warm)
     return {
-        "core": sum(seconds for *_, seconds, _ in warm) / len(warm) / PARTITION,
-        "clock": (end - begin) / max(1, between) / PARTITION,
+        "core": sum(seconds for *_, seconds, _ in warm) / len(warm) / asked.partition,
+        "clock": (end - begin) / max(1, between) / asked.partition,
         "memory": max(memory for worker in each for *_, memory in worker),
         "workers": len(each),
     }
 
 
-def job(workers: int, folder: Path, weights: str) -> int:
+def job(arguments: argparse.Namespace) -> int:
     """A job of `pcnn-predict --ray`, but with workers that measure."""
     import bench_workers  # by this name the workers find it, too
 
     from pcnn.distributed import jobs, runs
 
+    workers, folder = arguments.job, arguments.photographs
     jobs.PartitionRecognizer = bench_workers.TimedRecognizer  # type: ignore[misc]
     done = runs.run(
         [str(folder / "pictures")],
         folder / f"ray-{workers}",
-        jobs.JobOptions({"weights": weights}),
+        jobs.JobOptions({"weights": arguments.weights}),
         runs.Cluster(workers=workers),
-        size=PARTITION,
+        size=arguments.partition,
         tell=print,
     )
     return int(bool(done.failed or done.missing))

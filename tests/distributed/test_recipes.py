@@ -46,6 +46,6 @@ def test_the_other_recipes_are_python(page: str) -> None:
 
 
 def test_options_exist(page: str) -> None:
-    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page)) - {"--photographs"}
+    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page)) - {"--photographs", "--count"}
     assert {"--ray", "--partition", "--workers"} <= options
     assert options <= set(re.findall(r"--[a-z-]+", help_of(predict)))
