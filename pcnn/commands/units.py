@@ -125,7 +125,7 @@ def _labelled(
     faces = balanced(faces, most, arguments.seed)
     estimates = {}
     if arguments.movements:
-        faces, estimates = _estimated(faces, arguments.device)
+        faces, estimates = estimated_units(faces, arguments.device)
     pixels, native_size = suited_faces(loaded, faces.faces)
     faces = dataclasses.replace(faces, faces=pixels)
     if arguments.movements:
@@ -137,7 +137,7 @@ def _labelled(
     return labelled, native_size, faces.votes.argmax(1).numpy()
 
 
-def _estimated(faces: FaceSet, device: str) -> tuple[FaceSet, dict[int, NDArray[np.float64]]]:
+def estimated_units(faces: FaceSet, device: str) -> tuple[FaceSet, dict[int, NDArray[np.float64]]]:
     """The faces with landmarks, and unit → an estimate for each, from their movements."""
     import numpy as np
 
