@@ -122,8 +122,8 @@ def _as_markdown(record: dict[str, Any]) -> str:
     trained, untrained = (record["networks"][name] for name in ("trained", "untrained"))
     left = ", ".join(map(str, record["units_left_out"])) or "none"
     lines = [
-        f"Weights {record['weights_sha256'][:8]}, {record['faces']} faces of FER+ valid. Units left "
-        f"out: {left}. Maps that answer to a unit, trained / untrained:",
+        f"Weights {record['weights_sha256'][:8]}, {record['faces']} faces of FER+ valid. Units "
+        f"left out: {left}. Maps that answer to a unit, trained / untrained:",
         "",
         "| trunk | faces | conv1 | layer1 | layer2 | layer3 | of |",
         "|---|---|---|---|---|---|---|",
@@ -141,8 +141,8 @@ def _as_markdown(record: dict[str, Any]) -> str:
             lines.append(f"| {name} | {shown} | {' | '.join(cells)} | {', '.join(counts)} |")
     lines += [
         "",
-        "Units within one expression: what share of the unit the expression explains, how many maps "
-        "answer, trained / untrained, and the two most sensitive:",
+        "Units within one expression: what share of the unit the expression explains, how many "
+        "maps answer, trained / untrained, and the two most sensitive:",
         "",
         "| unit | part | explained | maps | most sensitive |",
         "|---|---|---|---|---|",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pcnn.commands.shared import run_command
+from pcnn.commands.shared import add_data, data_options, run_command
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,8 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add = parser.add_argument
     add("--data", required=True, metavar="PATH", help="a data set, see docs/data.md")
-    add("--split", help="part of the data set, such as valid or test")
-    add("--layout", default="auto", help="layout of the data set [%(default)s]")
+    add_data(parser)
     add("--units", type=Path, metavar="FILE", help="CSV of units, instead of the prototypes")
     add("--movements", action="store_true", help="units from each face's own movements instead")
     add("--within", action="store_true", help="compare only faces of the same expression")
@@ -117,9 +116,8 @@ def _labelled(
     from pcnn.faces.alignment import suited_faces
 
     config = loaded.network.config
-    faces = load_faces(
-        arguments.data, arguments.split, layout=arguments.layout, grey=config.channels == 1
-    )
+    grey = config.channels == 1
+    faces = load_faces(arguments.data, grey=grey, **data_options(arguments))
     usual = len(faces) if arguments.movements else 100
     most = usual if arguments.most is None else arguments.most
     faces = balanced(faces, most, arguments.seed)
