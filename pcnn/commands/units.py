@@ -121,12 +121,12 @@ def _labelled(
     usual = len(faces) if arguments.movements else 100
     most = usual if arguments.most is None else arguments.most
     faces = balanced(faces, most, arguments.seed)
-    estimates = {}
+    estimates = None
     if arguments.movements:
         faces, estimates = estimated_units(faces, arguments.device)
     pixels, native_size = suited_faces(loaded, faces.faces)
     faces = dataclasses.replace(faces, faces=pixels)
-    if arguments.movements:
+    if estimates is not None:
         labelled = from_estimates(faces, estimates)
     else:
         labelled = from_table(faces, arguments.units) if arguments.units else from_prototypes(faces)

@@ -68,7 +68,8 @@ class Detector:
 
     network: float32; it is set to eval mode and moved to `device`.
     description: a text about the network. engine: one of engines.ENGINES.
-    landmarks: the network that refines the landmarks; None leaves those of `network`.
+    landmarks: the network that refines the landmarks; None leaves those of `network`. The
+        attribute `refines` says whether there is one.
     It has no state between calls, so several threads may use it.
     """
 
@@ -92,6 +93,7 @@ class Detector:
         )
         self._prepared = prepare_detector(self.network, settings, engine)
         self._refiner = None if landmarks is None else LandmarkRefiner(landmarks, self.device)
+        self.refines = landmarks is not None
         # Halved images are searched only for faces larger than the smallest anchors.
         least = TRUSTED_RANGE[0] * (settings.trusted_side or 0)
         self._always_fine = 2 * max(settings.min_sizes[0]) > least

@@ -81,6 +81,15 @@ class Frame:
         """
         return [self._row(face) for face in self.faces]
 
+    def to_supervision(self) -> Any:
+        """The faces as `Prediction.to_supervision` gives them, with their tracks as `tracker_id`.
+
+        Raises InputError: supervision is not installed.
+        """
+        from pcnn.results.supervision import detections_of
+
+        return detections_of(self)
+
     def _row(self, face: TrackedFace) -> dict[str, Any]:
         plain = face.to_dict()
         points = [value for point in plain["landmarks"] for value in point]

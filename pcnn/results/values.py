@@ -170,8 +170,9 @@ class Prediction:
         """The faces as supervision.Detections, in order.
 
         xyxy (N, 4) float32 pixels; confidence (N,) float32, that of the label; class_id (N,) the
-        label's place among the classes. data: `class_name` (N,), `scores` (N, classes) float32,
-        `landmarks` (N, 5, 2) float32 pixels, `detection_score` (N,) float32.
+        likeliest class's place among the classes. data: `class_name` (N,), the labels, also
+        "uncertain"; `scores` (N, classes) float32; `landmarks` (N, 5, 2) float32 pixels;
+        `detection_score` (N,) float32.
         Without faces: empty Detections, without data.
         Raises InputError: supervision is not installed.
         """

@@ -37,7 +37,7 @@ pytestmark = [
 SMALL = {"weights": "small"}
 STORE = 80 * 1024 * 1024  # bytes: about the least that Ray takes
 PARTITIONS, SIZE = 51, 10  # of the job's output, and pictures of each
-WAIT_S = 600  # only a machine that stands still takes so long
+WAIT_S = 900  # only a machine that stands still takes so long
 
 
 @pytest.fixture(scope="module", autouse=True)
