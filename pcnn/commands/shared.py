@@ -139,6 +139,29 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add the options for reading a data set, which is named by --data."""
+    add = parser.add_argument
+    add("--split", help="part of the data set, such as valid or test")
+    add("--layout", default="auto", help="layout of the data set [%(default)s]")
+    add("--images", metavar="DIR", help="folder with the faces of a list, or FER+")
+    add("--numbering", type=names, metavar="A,B,…", help="names of the classes 0, 1, …")
+    add("--skip-missing", action="store_true", help="skip listed pictures that do not exist")
+    add("--skip-damaged", action="store_true", help="skip pictures that cannot be read")
+
+
+def data_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options of `add_data` as arguments of load_faces by name."""
+    return {
+        "split": arguments.split,
+        "layout": arguments.layout,
+        "images": arguments.images,
+        "numbering": dict(enumerate(arguments.numbering)) if arguments.numbering else None,
+        "missing": "skip" if arguments.skip_missing else "raise",
+        "on_error": "skip" if arguments.skip_damaged else "raise",
+    }
+
+
 def add_reading(parser: argparse.ArgumentParser) -> None:
     """Add what decides how faces are read."""
     add = parser.add_argument
