@@ -177,7 +177,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         type=probability,
         default=0.0,
         metavar="Q",
-        help='a face that can be seen less well is "uncertain", 0…1 [0]',
+        help='a face of a photograph that can be seen less well is "uncertain", 0…1 [0]',
     )
     add(
         "--prior",
@@ -213,8 +213,9 @@ def wrong_on_ray(arguments: argparse.Namespace) -> str:
     if _URI.match(str(arguments.output)):
         return "--output must be a folder that all workers reach by this path, not a URI"
     others = ("annotate", "explain", "info", "timeline", "subtitles")
-    if any(getattr(arguments, name) for name in others):
-        return f"--ray writes tables alone: omit {', '.join(f'--{name}' for name in others)}"
+    given = [f"--{name}" for name in others if getattr(arguments, name)]
+    if given:
+        return f"--ray writes tables alone: omit {', '.join(given)}"
     return ""
 
 
