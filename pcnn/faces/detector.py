@@ -20,6 +20,7 @@ from pcnn.devices import own_settings, upload
 from pcnn.engines.folding import fold_batch_norms
 from pcnn.engines.select import prepare_detector
 from pcnn.errors import InputError, WeightsError
+from pcnn.faces.levels import check_min_face, level_sides, network_size, padded_size
 from pcnn.faces.orientation import look_again
 from pcnn.faces.resampling import pixels_tensor, resized
 from pcnn.networks.anchors import anchor_grid, decode_boxes, decode_landmarks
@@ -28,8 +29,6 @@ from pcnn.networks.retinaface import RetinaFace, architecture_of, load_state
 from pcnn.results.values import Detection
 from pcnn.weights.detector import DetectorSettings, read_detector
 
-# The network halves its input five times.
-_STRIDE = 32
 # The most pixels of one forward pass on a CPU. With more, the packaged detector's largest maps
 # exceed 32 MB, which glibc always requests from the system again.
 _PIXELS_PER_PASS = 3 * 640 * 480
@@ -38,13 +37,9 @@ _PIXELS_PER_GPU_PASS = 16 * 640 * 640
 # A level reports faces of these shares of the trusted side. The ranges overlap, because two levels
 # may measure the same face a little differently.
 TRUSTED_RANGE = (0.44, 1.12)
-# Images are halved until a face that fills one, about 0.8 of its side wide, is within the range.
-_ENOUGH = 1.25
 # A halved image is searched only if the image before it has a candidate of this score and this
 # share of the trusted side (benchmarks/hints.py measures how reliable this is).
 _HINT_SCORE, HINT_SIDE = 0.3, 0.7
-# The largest enlargement of small images; more shows no further detail.
-_MOST_ENLARGED = 4
 # Suppression has quadratic cost, so only the best candidates of an image are used.
 _MOST_CANDIDATES = 2000
 
@@ -148,37 +143,49 @@ class Detector:
 
     @own_settings()
     def detect(
-        self, images: Sequence[NDArray[np.uint8]], *, min_score: float | None = None
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        *,
+        min_score: float | None = None,
+        min_face: float | None = None,
     ) -> list[tuple[Detection, ...]]:
         """The faces of each image, best first, in any orientation and light.
 
         images: (H, W, 3) uint8 RGB each, of any sizes; equal sizes share a forward pass.
         min_score: the least score, 0…1; None means the weights' own.
+        min_face: the shorter side of the smallest faces to look for, in the images' pixels, at
+            least 1. The search is quicker, and most smaller faces are missed. None looks for
+            faces as small as the weights can.
         Upright faces in ordinary light are those of `detect_upright`. If no face is certain, or a
         face seems tilted, the image is searched again (see orientation).
         Returns one tuple for each image, empty without faces. Coordinates are in the image's own
             pixels. No images give an empty list.
-        Raises InputError: an image of another shape or type, a score out of range.
+        Raises InputError: an image of another shape or type, a number out of range.
         """
-        look = partial(self.detect_upright, min_score=min_score)
+        look = partial(self.detect_upright, min_score=min_score, min_face=min_face)
         return look_again(images, look(images), look)
 
     def detect_upright(
-        self, images: Sequence[NDArray[np.uint8]], *, min_score: float | None = None
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        *,
+        min_score: float | None = None,
+        min_face: float | None = None,
     ) -> list[tuple[Detection, ...]]:
         """The faces of each image, best first, from a single search of the unchanged image.
 
         Tilted faces may be missing or have wrong landmarks. If the settings have a trusted side,
         larger faces are searched in halved images. Images whose longer side is below the least
         side are enlarged.
-        images, min_score, result and errors: as for `detect`.
+        images, min_score, min_face, result and errors: as for `detect`.
         """
         least = self.settings.confidence if min_score is None else min_score
         if not 0 <= least <= 1:
             raise InputError(f"Detector.detect: min_score must be 0…1, got {min_score}")
+        check_min_face(min_face, "Detector.detect")
         for index, image in enumerate(images):
             _check_image(index, image)
-        levels = [self.levels(image.shape) for image in images]
+        levels = [self.levels(image.shape, min_face) for image in images]
         found: list[list[tuple[Detection, ...]]] = [[] for _ in images]
         whole: dict[int, Tensor] = {}  # the first level of each image, from which others are made
         waiting = list(range(len(images)))
@@ -205,14 +212,9 @@ class Detector:
             for image, sides, parts in zip(images, levels, found, strict=True)
         ]
 
-    def levels(self, shape: Sequence[int]) -> list[int]:
-        """The longest sides of an image's levels: whole, halved, quartered, …"""
-        longest = max(shape[:2])
-        enlarged = max(longest, min(self.settings.least_side, _MOST_ENLARGED * longest))
-        sides = [min(self.settings.max_side, enlarged)]
-        while self.settings.trusted_side and sides[-1] > _ENOUGH * self.settings.trusted_side:
-            sides.append(sides[-1] // 2)
-        return sides
+    def levels(self, shape: Sequence[int], min_face: float | None = None) -> list[int]:
+        """The longest sides of an image's levels: whole, halved, quartered, …; see `detect`."""
+        return level_sides(shape, self.settings, min_face)
 
     def _merged(
         self, shape: Sequence[int], sides: list[int], found: list[tuple[Detection, ...]]
@@ -236,7 +238,7 @@ class Detector:
         """The faces of each image, and whether it may have faces above the trusted side."""
         groups: dict[tuple[int, int, bool], list[int]] = defaultdict(list)
         for index, look in enumerate(looks):
-            groups[(*_padded(look.pixels.shape), look.fine)].append(index)
+            groups[(*padded_size(look.pixels.shape), look.fine)].append(index)
         results: list[tuple[tuple[Detection, ...], bool]] = [((), False)] * len(looks)
         most = _PIXELS_PER_PASS if self.device.type == "cpu" else _PIXELS_PER_GPU_PASS
         for (height, width, fine), indices in groups.items():
@@ -323,17 +325,6 @@ def _lies_in(face: Detection, other: Detection) -> bool:
     shared = np.minimum(one[2:], two[2:]) - np.maximum(one[:2], two[:2])
     area = float(np.prod(one[2:] - one[:2]))
     return bool(shared.min() > 0 and np.prod(shared) > area / 2)
-
-
-def network_size(shape: Sequence[int], side: int) -> tuple[int, int]:
-    """Height and width at which the network sees an image of this shape, the longer one `side`."""
-    height, width = shape[:2]
-    scale = side / max(height, width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def _padded(size: Sequence[int]) -> tuple[int, int]:
-    return -(-size[0] // _STRIDE) * _STRIDE, -(-size[1] // _STRIDE) * _STRIDE
 
 
 def _check_image(index: int, image: NDArray[np.uint8]) -> None:
