@@ -22,6 +22,7 @@ from pcnn.commands.shared import (
     add_reading,
     load_recognizer,
     photograph_hint,
+    pixels,
     positive,
     predict_on_ray,
     probability,
@@ -84,6 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
     add_engine(parser)
     add("--min-score", type=probability, metavar="P", help="least detection score, 0…1")
+    add("--min-face", type=pixels, metavar="N", help="shorter side of the least face, in pixels")
     add_reading(parser)
     add("--batch-size", type=positive, metavar="N", help="pictures in one pass")
     add("--info", action="store_true", help="show versions, device, weights and ops, then exit")
@@ -116,8 +118,9 @@ def _check(arguments: argparse.Namespace) -> str:
     settle_address(arguments)
     if not arguments.paths and not arguments.info:
         return "give at least one picture, folder or pattern (or --info)"
-    if arguments.faces and (arguments.annotate or arguments.min_score is not None):
-        return "--faces runs no detector, so it excludes --annotate and --min-score"
+    detects = (arguments.annotate, arguments.min_score, arguments.min_face)
+    if arguments.faces and any(option is not None for option in detects):
+        return "--faces runs no detector, so it excludes --annotate, --min-score and --min-face"
     if arguments.ray:
         return wrong_on_ray(arguments)
     if arguments.format == "parquet" and (arguments.output is None or arguments.info):

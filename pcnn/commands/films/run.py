@@ -72,6 +72,7 @@ class FilmRun:
             end=arguments.end,
             smoothing=arguments.smoothing,
             min_score=arguments.min_score,
+            search_every=arguments.search_every,
             keep_pixels=bool(targets),
             known=resumed.known() if resumed is not None and going_on else (),
         )
