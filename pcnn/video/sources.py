@@ -142,6 +142,10 @@ def _camera(number: str, name: str) -> tuple[str, dict[str, Any]]:
 def _reason(source: FilmSource, error: Exception) -> str:
     """The reason why a film cannot be opened."""
     reason = getattr(error, "strerror", None) or str(error)
+    if isinstance(source, str) and source.startswith((_CAMERA, *_ADDRESSES)):
+        if isinstance(error, import_av().error.ExitError):
+            return f"no answer within {_TIMEOUT_S:.0f} seconds"
+        return f"cannot be opened ({reason})"
     if is_address(source) or not isinstance(source, (str, os.PathLike)):
         return f"not a film that can be read ({reason})"
     with open(source, "rb") as file:  # noqa: PTH123

@@ -79,11 +79,15 @@ class FilmRun:
         begin, rate = arguments.start or 0.0, frames.info.rate
         with frames:
             outputs = FilmOutputs(film, targets, self.recognizer.classes, start=begin, rate=rate)
-            with contextlib.closing(outputs):
-                for frame in _watched(frames, shown(film), arguments, bar):
-                    outputs.add(frame)
-                    if frame.index > done:
-                        self.report.add_frame(frame)
+            try:
+                with contextlib.closing(outputs):
+                    for frame in _watched(frames, shown(film), arguments, bar):
+                        outputs.add(frame)
+                        if frame.index > done:
+                            self.report.add_frame(frame)
+            except KeyboardInterrupt:  # the only end of an endless film
+                self.report.add_tracks(film, outputs.summary.tracks())
+                raise
             self.report.add_tracks(film, outputs.summary.tracks())
         if frames.broken:
             packets = counted(frames.broken, "broken packet")
