@@ -1,11 +1,18 @@
 # The targets that people and CI both call; each works in an environment with '.[dev]' installed.
-.PHONY: build page docs lint format test fuzz bench
+.PHONY: build page axe docs lint format test fuzz bench
 
 build:  ## compile the ops in place, for work in the checkout
 	python setup.py build_ext --inplace
 
 page:  ## what pcnn-serve's page runs: needs '.[onnx]', and npm for ONNX Runtime Web
 	python -c "from pcnn.serving.site import build_site; build_site()"
+
+AXE = axe-core-4.14.1
+axe:  ## axe-core (MPL-2.0), with which tests look for what keeps people out of the page: needs npm
+	mkdir -p build
+	cd build && npm pack --silent axe-core@$(AXE:axe-core-%=%)
+	tar -xzOf build/$(AXE).tgz package/axe.min.js > build/axe.min.js
+	rm build/$(AXE).tgz
 
 docs:  ## the site, into build/site: needs '.[docs]'
 	sphinx-build -q -W --keep-going -b html -d build/doctrees docs build/site

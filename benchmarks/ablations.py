@@ -33,7 +33,7 @@ from pcnn.training.expression.augmentation import Augmentation
 from pcnn.training.expression.loop import ExpressionTraining
 from pcnn.training.expression.options import ExpressionOptions
 from pcnn.weights.expression import load_expression, load_network
-from pcnn.weights.files import DEFAULT_DETECTOR, SPECS
+from pcnn.weights.known import DEFAULT_DETECTOR, SPECS
 
 BASE, TAUGHT, MIXED = "base", "teachers `pcnn-ferplus-only`, teaching 0.5", "mixup"
 ALIGNED = "aligned"

@@ -43,7 +43,7 @@ from pcnn.faces.alignment import align_faces
 from pcnn.faces.detector import Detector
 from pcnn.weights.detector import normalise_images
 from pcnn.weights.expression import load_expression
-from pcnn.weights.files import DEFAULT_DETECTOR
+from pcnn.weights.known import DEFAULT_DETECTOR
 
 OTHERS = ("openvino", "onnxruntime")
 SIZE = 480, 640  # of the detector's files

@@ -36,7 +36,7 @@ from pcnn.faces.detector import Detector
 from pcnn.images.loading import load_image
 from pcnn.networks.pcnn import PCNN, FaceNet, ModelConfig
 from pcnn.weights.expression import ExpressionWeights, load_expression
-from pcnn.weights.files import DEFAULT_WEIGHTS
+from pcnn.weights.known import DEFAULT_WEIGHTS
 
 _PLAIN = "eager float32"
 _AUTHORS = "authors"  # of their size and width, untrained

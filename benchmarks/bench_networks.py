@@ -38,7 +38,7 @@ from pcnn.networks.retinaface import RetinaFace, load_state
 from pcnn.recognition import batches as pictures
 from pcnn.weights.detector import DetectorSettings, normalise_images, read_detector
 from pcnn.weights.expression import load_expression
-from pcnn.weights.files import DEFAULT_WEIGHTS
+from pcnn.weights.known import DEFAULT_WEIGHTS
 
 # What the detector looks at in 640 × 480, filled to multiples of 32.
 LEVELS = ((480, 640), (256, 320), (128, 160))

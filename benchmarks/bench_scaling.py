@@ -34,7 +34,7 @@ from pcnn.faces.detector import Detector
 from pcnn.faces.geometry import face_transforms
 from pcnn.faces.views import cut_views
 from pcnn.weights.expression import load_expression
-from pcnn.weights.files import DEFAULT_WEIGHTS
+from pcnn.weights.known import DEFAULT_WEIGHTS
 
 ROOT = Path(__file__).parent.parent
 FACES = (1, 2, 4, 8, 16, 32, 64)

@@ -28,7 +28,7 @@ from shared import DATA, Array, interval, keep
 from pcnn import Recognizer
 from pcnn.datasets.loading import load_ferplus
 from pcnn.faces.detector import Detector
-from pcnn.weights.files import DEFAULT_WEIGHTS
+from pcnn.weights.known import DEFAULT_WEIGHTS
 
 # The ground around a face, as a share of its side, and the usual side in pixels.
 _MARGIN, _SIDE = 0.5, 96

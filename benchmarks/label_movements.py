@@ -30,7 +30,7 @@ from pcnn.datasets.ferplus import Pixels, read_tiles
 from pcnn.faces.detector import Detector
 from pcnn.terminal import track
 from pcnn.training.movements.faces import FIVE
-from pcnn.weights.files import DEFAULT_DETECTOR
+from pcnn.weights.known import DEFAULT_DETECTOR
 
 _CANVAS, _TILE, _GREY = 320, 192, 128  # pixels, pixels, level
 _LEAST_SCORE, _LEAST_SIDE = 0.8, 24  # of the detector's faces

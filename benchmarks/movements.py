@@ -36,7 +36,7 @@ from pcnn.results.movements import FaceMotion
 from pcnn.results.values import Detection
 from pcnn.training.detector.photographs import is_held_out
 from pcnn.training.movements.faces import read_table
-from pcnn.weights.files import DEFAULT_DETECTOR
+from pcnn.weights.known import DEFAULT_DETECTOR
 
 _VARIES = 0.05  # the least deviation of a movement that counts as one that varies
 _IRISES = (468, 473)
@@ -92,11 +92,11 @@ def main() -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     seen = Seen(arguments.weights)
-    answers, pictures = _held_out(arguments.photographs, arguments.labels / "photographs.npz")
+    answers, pictures = held_out(arguments.photographs, arguments.labels / "photographs.npz")
     answers = answers[: arguments.most]
     report: dict[str, Any] = {"faces": len(answers), "threads": torch.get_num_threads()}
     report["held_out"] = _scores(seen, answers, lambda answer: pictures(answer.name))
-    report["held_out_48_pixels"] = _scores(seen, answers, lambda answer: _shrunk(answer, pictures))
+    report["held_out_48_pixels"] = _scores(seen, answers, lambda answer: shrunk(answer, pictures))
     report["mirror"] = _mirror(seen, answers, pictures)
     report["roll"] = _roll(seen, answers, pictures)
     if arguments.data is not None:
@@ -117,7 +117,7 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _held_out(archive: Path, labels: Path) -> tuple[list[Answer], Callable[[str], Pixels]]:
+def held_out(archive: Path, labels: Path) -> tuple[list[Answer], Callable[[str], Pixels]]:
     """The answers for held-out photographs, and a function from a name to pixels."""
     table = read_table(labels)
     rows = [i for i, name in enumerate(table["image"].tolist()) if is_held_out(name)]
@@ -146,7 +146,7 @@ def _held_out(archive: Path, labels: Path) -> tuple[list[Answer], Callable[[str]
     return answers, pictures
 
 
-def _shrunk(answer: Answer, pictures: Callable[[str], Pixels]) -> Pixels:
+def shrunk(answer: Answer, pictures: Callable[[str], Pixels]) -> Pixels:
     """A photograph shrunk until the face has 48 pixels, and enlarged to its size again."""
     image = Image.fromarray(pictures(answer.name))
     side = float(min(answer.box[2] - answer.box[0], answer.box[3] - answer.box[1]))
@@ -158,7 +158,7 @@ def _shrunk(answer: Answer, pictures: Callable[[str], Pixels]) -> Pixels:
     return np.asarray(small.resize(image.size, Image.Resampling.BICUBIC))
 
 
-def _middle(answer: Answer) -> NDArray[Any]:
+def middle_of(answer: Answer) -> NDArray[Any]:
     """About the middle of eyes and nose."""
     return answer.points[[*_IRISES, 1]].mean(0)
 
@@ -169,7 +169,7 @@ def _scores(
     """Agreement with the teacher's answers for the photographs as they are."""
     kept, motions = [], []
     for answer in answers:
-        motion = seen.face(picture(answer), _middle(answer), answer.eyes)
+        motion = seen.face(picture(answer), middle_of(answer), answer.eyes)
         if motion is not None:
             kept.append(answer)
             motions.append(motion)
@@ -208,8 +208,8 @@ def _mirror(
     differences = []
     for answer in answers:
         pixels = pictures(answer.name)
-        one = seen.face(pixels, _middle(answer), answer.eyes)
-        place = _middle(answer) * (-1, 1) + (pixels.shape[1], 0)
+        one = seen.face(pixels, middle_of(answer), answer.eyes)
+        place = middle_of(answer) * (-1, 1) + (pixels.shape[1], 0)
         two = seen.face(np.ascontiguousarray(pixels[:, ::-1]), place, answer.eyes)
         if one is not None and two is not None:
             first, second = (np.array(list(each.movements.values())) for each in (one, two))
@@ -230,8 +230,8 @@ def _roll(
         image = Image.fromarray(pixels)
         other = image.rotate(-_TURN, Image.Resampling.BICUBIC, fillcolor=(128, 128, 128))
         centre = np.array(image.size) / 2
-        place = turn @ (_middle(answer) - centre) + centre
-        one = seen.face(pixels, _middle(answer), answer.eyes)
+        place = turn @ (middle_of(answer) - centre) + centre
+        one = seen.face(pixels, middle_of(answer), answer.eyes)
         two = seen.face(np.asarray(other), place, answer.eyes)
         if one is not None and two is not None:
             turned.append((two.pose.roll - one.pose.roll + 180) % 360 - 180)

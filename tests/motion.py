@@ -1,4 +1,4 @@
-"""A small movement network of random numbers, and faces that it can learn from."""
+"""Small movement and landmark networks of random numbers, and faces for them to learn from."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from pathlib import Path
 
 import torch
 
+from pcnn.networks.landmarks import LandmarkConfig, LandmarkNet
 from pcnn.networks.movements import MovementConfig, MovementNet
 from pcnn.networks.trunk import initialise
 from pcnn.training.movements.faces import TEMPLATE, TaughtFaces
+from pcnn.weights.landmarks import write_landmarks
 from pcnn.weights.movements import write_movements
 
 NAMES = ("jawOpen", "mouthSmileLeft", "mouthSmileRight")
@@ -33,6 +35,24 @@ def movement_net() -> MovementNet:
 def movement_file(path: Path, *, mirror: bool = False) -> Path:
     """A weights file of `movement_net`."""
     write_movements(path, movement_net(), TEMPLATE, {"mirror": mirror})
+    return path
+
+
+def landmark_net() -> LandmarkNet:
+    """A network for faces of 32 pixels, in eval mode, whose landmarks start at TEMPLATE."""
+    torch.manual_seed(6)
+    network = LandmarkNet(LandmarkConfig(size=32))
+    initialise(network)
+    network.start(torch.tensor(TEMPLATE))
+    network.train()
+    for _ in range(10):  # settles the batch norms
+        network(torch.randn(8, 1, 32, 32))
+    return network.eval()
+
+
+def landmark_file(path: Path) -> Path:
+    """A weights file of `landmark_net`."""
+    write_landmarks(path, landmark_net(), TEMPLATE, {})
     return path
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "pcnn" / "serving" / "page"  # of the checkout, where `make page` builds
 START = "import sys; from pcnn.commands.serve import main; sys.exit(main(sys.argv[1:]))"
 
 
@@ -31,14 +32,19 @@ class Server:
             text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         )
-        threading.Thread(target=self._read, daemon=True).start()
+        self.pid = self._process.pid
+        self._reading = threading.Thread(target=self._read, daemon=True)
+        self._reading.start()
         line = self.wait_for(lambda line: "running on" in line["event"], 120)
         self.port = int(re.findall(r":(\d+) ", line["event"])[0])
 
     def _read(self) -> None:
         assert self._process.stderr
         for line in self._process.stderr:
-            self.log.append(json.loads(line))
+            try:
+                self.log.append(json.loads(line))
+            except ValueError:
+                self.log.append({"event": line, "level": "not JSON"})
 
     def wait_for(self, wanted: Callable[[dict[str, Any]], bool], seconds: float) -> dict[str, Any]:
         """The first line of the log that is wanted."""
@@ -49,6 +55,10 @@ class Server:
                     return line
             time.sleep(0.05)
         raise AssertionError(f"never logged; {self.log}")
+
+    def sent(self, path: str) -> int:
+        """Bytes that were answered so far to requests of a path, as the log counts them."""
+        return sum(line["sent"] for line in self.log if line.get("path") == path)
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
         """Status and JSON of an answer."""
@@ -63,12 +73,16 @@ class Server:
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=30)
 
+    def send(self, how: signal.Signals) -> None:
+        self._process.send_signal(how)
+
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Exit status. It has half a minute."""
-        self._process.send_signal(how)
+        self.send(how)
         try:
             return self._process.wait(30)
         finally:
             self._process.kill()
+            self._reading.join()  # it ends with the process
             if self._process.stderr:
                 self._process.stderr.close()

@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pcnn.errors import InputError
     from pcnn.results.style import stack
     from pcnn.weights.expression import load_expression
-    from pcnn.weights.files import SINGLE_WEIGHTS
+    from pcnn.weights.known import SINGLE_WEIGHTS
 
     if bool(arguments.paths) == bool(arguments.data):
         raise InputError("give either pictures or --data")
@@ -93,7 +93,7 @@ def _of_data(arguments: argparse.Namespace, loaded: ExpressionWeights) -> list[I
     from pcnn.analysis.deconvnet_pictures import draw_mosaic
     from pcnn.datasets.loading import load_faces
     from pcnn.faces.alignment import suited_faces
-    from pcnn.weights.files import DEFAULT_DETECTOR
+    from pcnn.weights.known import DEFAULT_DETECTOR
 
     network = loaded.network
     grey = network.config.channels == 1

@@ -62,7 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
     from pcnn.evaluation.evaluate import evaluate
     from pcnn.evaluation.report import show, write_files
     from pcnn.weights.expression import load_expression
-    from pcnn.weights.files import DEFAULT_WEIGHTS, sha256
+    from pcnn.weights.files import sha256
+    from pcnn.weights.known import DEFAULT_WEIGHTS
 
     _prepare(arguments.output)
     name = arguments.weights or DEFAULT_WEIGHTS

@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _classifier(arguments: argparse.Namespace) -> tuple[FaceGraph, str]:
     from pcnn.engines.export_graphs import FaceGraph
     from pcnn.weights.expression import load_expression
-    from pcnn.weights.files import DEFAULT_WEIGHTS
+    from pcnn.weights.known import DEFAULT_WEIGHTS
 
     source = arguments.weights or DEFAULT_WEIGHTS
     return FaceGraph(load_expression(source), arguments.side), source
@@ -84,7 +84,7 @@ def _classifier(arguments: argparse.Namespace) -> tuple[FaceGraph, str]:
 def _detector(arguments: argparse.Namespace) -> tuple[FileGraph, str]:
     from pcnn.engines.export_graphs import AnchorsGraph, ImageGraph
     from pcnn.faces.detector import Detector
-    from pcnn.weights.files import DEFAULT_DETECTOR
+    from pcnn.weights.known import DEFAULT_DETECTOR
 
     source = arguments.weights or DEFAULT_DETECTOR
     detector = Detector.load(source)
@@ -118,7 +118,7 @@ def _planes(arguments: argparse.Namespace, graph: FileGraph, shape: tuple[int, .
     from pcnn.engines.export_graphs import FaceGraph
     from pcnn.faces.alignment import align_faces
     from pcnn.faces.detector import Detector
-    from pcnn.weights.files import DEFAULT_DETECTOR
+    from pcnn.weights.known import DEFAULT_DETECTOR
 
     faces = load_faces(
         *(arguments.calibrate, arguments.split),

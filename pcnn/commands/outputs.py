@@ -7,7 +7,7 @@ import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TextIO, cast
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from pcnn.errors import InputError
 from pcnn.images.files import shown
@@ -36,7 +36,7 @@ def report_to(
 
         _check_output(arguments.output, files)
         with parquet_report(arguments.output, *names) as parquet:
-            yield cast("Report", parquet)  # there are no films: they are refused before
+            yield parquet
         return
     from pcnn.commands.reports import open_report
 

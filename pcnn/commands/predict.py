@@ -118,20 +118,26 @@ def _check(arguments: argparse.Namespace) -> str:
     settle_address(arguments)
     if not arguments.paths and not arguments.info:
         return "give at least one picture, folder or pattern (or --info)"
+    wrong = _wrong_faces(arguments) if arguments.faces else ""
+    wrong = wrong or wrong_film_arguments(arguments)
+    return wrong or (wrong_on_ray if arguments.ray else _wrong_format)(arguments)
+
+
+def _wrong_faces(arguments: argparse.Namespace) -> str:
     detects = (arguments.annotate, arguments.min_score, arguments.min_face)
-    if arguments.faces and any(option is not None for option in detects):
+    if any(option is not None for option in detects):
         return "--faces runs no detector, so it excludes --annotate, --min-score and --min-face"
-    if arguments.ray:
-        return wrong_on_ray(arguments)
+    if arguments.movements:
+        return "--movements needs the landmarks of faces in photographs, so it excludes --faces"
+    return ""
+
+
+def _wrong_format(arguments: argparse.Namespace) -> str:
     if arguments.format == "parquet" and (arguments.output is None or arguments.info):
         return "--format parquet writes faces to a file: give --output FILE, and no --info"
     if arguments.all_rows and arguments.format != "csv":
         return "--all-rows needs --format csv: the other formats have all pictures"
-    if arguments.faces and arguments.movements:
-        wrong = "--movements needs the landmarks of faces in photographs, so it excludes --faces"
-    else:
-        wrong = wrong_film_arguments(arguments)
-    return wrong
+    return ""
 
 
 def predict_files(arguments: argparse.Namespace) -> int:
@@ -145,8 +151,6 @@ def predict_files(arguments: argparse.Namespace) -> int:
         _complain(error)
     if not pictures and not films:
         return NOTHING_DONE
-    if films and arguments.format == "parquet":
-        raise InputError("films are written as jsonl, csv, json or a table, not as parquet")
     for folder in (arguments.annotate, arguments.explain):
         if folder is not None:
             _make_folder(folder)

@@ -42,7 +42,7 @@ class Report(Protocol):
         """Add one picture's result: an Expression if the picture is a cut-out face."""
 
     def fail(self, source: str, error: InputError) -> None:
-        """One picture that could not be read; formats of text leave it out."""
+        """One picture or film that could not be read; formats of text leave it out."""
 
     def add_frame(self, frame: Frame) -> None:
         """One frame of a film."""

@@ -118,7 +118,7 @@ def _drawer(arguments: argparse.Namespace) -> Callable[[Path], Sequence[Image.Im
     from pcnn.images.loading import load_image
     from pcnn.networks.saliency import DEFAULT_MODEL, find_model, saliency_maps
     from pcnn.weights.expression import load_expression
-    from pcnn.weights.files import DEFAULT_WEIGHTS
+    from pcnn.weights.known import DEFAULT_WEIGHTS
 
     loaded = load_expression(arguments.weights or DEFAULT_WEIGHTS)
     if arguments.as_they_are:

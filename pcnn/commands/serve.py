@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pcnn.commands.shared import (
     add_engine,
+    add_reading,
     load_recognizer,
     positive,
     run_command,
@@ -19,6 +20,7 @@ _EXAMPLES = """examples:
   pcnn-serve                                    # http://127.0.0.1:8000, only for this machine
   curl --data-binary @photo.jpg http://127.0.0.1:8000/predict
   curl -F pictures=@a.jpg -F pictures=@b.png http://127.0.0.1:8000/predict
+  pcnn-serve --head mine.safetensors            # labels of your own, from pcnn-train head
   PCNN_TOKEN=secret pcnn-serve --host 0.0.0.0   # for others, who send Authorization: Bearer secret
 """
 _PACKAGES = ("fastapi", "uvicorn", "python_multipart")
@@ -42,7 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
     add("--detector", metavar="NAME|FILE", help="mobilenet, resnet50 or a checkpoint")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
+    add("--head", type=Path, metavar="FILE", help="your own labels, see docs/own-labels.md")
+    add("--movements", action="store_true", help="also read facial movements, pose and mesh")
     add_engine(parser)
+    add_reading(parser)
     add("--batch-size", type=positive, metavar="N", help="pictures in one pass")
     parser.set_defaults(faces=False, as_they_are=False)
 
@@ -65,6 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pcnn.serving.limits import Limits
     from pcnn.serving.pages import PAGE
     from pcnn.serving.records import log_to_stderr
+    from pcnn.serving.server import Server
 
     token = None if arguments.no_token else arguments.token or None
     if token is None and not arguments.no_token and not is_local(arguments.host):
@@ -82,7 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
     recognizer = load_recognizer(arguments)
     app = create_app(recognizer, limits=limits, token=token, page=arguments.page or PAGE)
     log_to_stderr()
-    server = uvicorn.Server(
+    server = Server(
+        app,
         uvicorn.Config(
             app,
             host=arguments.host,
@@ -93,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
             date_header=False,
             limit_concurrency=_CONNECTIONS * limits.waiting,
             timeout_graceful_shutdown=arguments.seconds,
-        )
+        ),
     )
     # uvicorn raises the signal that stopped it again when all is answered: that is no failure.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

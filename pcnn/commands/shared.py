@@ -32,6 +32,8 @@ _HINT_FILES = 100
 
 # What can be the address of a cluster: anything else after --ray is a picture.
 _ADDRESS = re.compile(r"auto|local|ray://.+|[\w.-]+:\d+")
+# The beginning of a URI after Path has made one slash of its two; C:/ is a folder of Windows.
+_URI = re.compile(r"[a-z][a-z0-9+.-]+:/")
 
 
 def run_command(  # noqa: PLR0913
@@ -179,10 +181,11 @@ def wrong_on_ray(arguments: argparse.Namespace) -> str:
     """What is wrong with the arguments of a job on Ray, or ""."""
     if arguments.output is None or arguments.format not in ("table", "parquet"):
         return "--ray writes Parquet files into a folder: give --output FOLDER, and no other format"
-    if arguments.movements:
-        return "--ray writes tables of expressions alone, so --movements has no place"
-    if arguments.annotate or arguments.explain or arguments.info:
-        return "--ray writes tables alone, so --annotate, --explain and --info have no place"
+    if _URI.match(str(arguments.output)):
+        return "--output must be a folder that all workers reach by this path, not a URI"
+    others = ("annotate", "explain", "info", "timeline", "subtitles")
+    if any(getattr(arguments, name) for name in others):
+        return f"--ray writes tables alone: omit {', '.join(f'--{name}' for name in others)}"
     return ""
 
 
@@ -197,7 +200,12 @@ def predict_on_ray(arguments: argparse.Namespace) -> int:
     done = run(
         arguments.paths,
         arguments.output,
-        JobOptions(recognizer_options(arguments), arguments.faces, arguments.min_score),
+        JobOptions(
+            recognizer_options(arguments),
+            arguments.faces,
+            arguments.min_score,
+            {name: getattr(arguments, name) for name in ("every", "start", "end", "smoothing")},
+        ),
         Cluster(*(arguments.ray, arguments.workers, arguments.worker_cpus, arguments.worker_gpus)),
         size=arguments.partition,
         tell=lambda line: print(f"pcnn-predict: {line}", file=sys.stderr),

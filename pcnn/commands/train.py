@@ -17,6 +17,7 @@ _TRAININGS = {
     "trunk": ("train a single trunk, from which all six start", "train_trunk"),
     "expression": ("train the expression network", "train_expression"),
     "movements": ("train the network of facial movements", "train_movements"),
+    "landmarks": ("train the network that refines landmarks", "train_landmarks"),
     "ensemble": ("join trained expression networks in one file", "train_ensemble"),
 }
 

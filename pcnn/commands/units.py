@@ -44,7 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     from pcnn.analysis.units import measure, untrained_like
     from pcnn.devices import choose_device
     from pcnn.weights.expression import load_expression
-    from pcnn.weights.files import SINGLE_WEIGHTS, sha256
+    from pcnn.weights.files import sha256
+    from pcnn.weights.known import SINGLE_WEIGHTS
 
     if arguments.output:
         arguments.output.mkdir(parents=True, exist_ok=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from hashlib import sha256
 from typing import Any
 
 import torch
 
+from pcnn.distributed.deaths import Watch, guarded
 from pcnn.distributed.sources import NamedPicture, open_picture
 from pcnn.errors import InputError
 from pcnn.recognition.recognizer import Recognizer
@@ -23,10 +25,11 @@ class BatchRecognizer:
     source: an optional column with the names of pictures; with "path" the path is the name.
     options: arguments of `Recognizer` by name.
     threads: torch's number of threads in this process; None does not change it.
+    watch: leaves pictures out that kill this process again and again; None does not.
     Raises InputError: another column; also as `Recognizer`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         *,
         column: str = "bytes",
@@ -34,11 +37,15 @@ class BatchRecognizer:
         options: Mapping[str, Any] | None = None,
         min_score: float | None = None,
         threads: int | None = None,
+        watch: Watch | None = None,
     ) -> None:
         check_column(column, "BatchRecognizer")
         if threads is not None:
             torch.set_num_threads(threads)
         self._column, self._source, self._min_score = column, source, min_score
+        self._watch = watch
+        if watch is not None:
+            watch.start()
         self.recognizer = Recognizer(**(options or {}))
 
     def __call__(self, table: Any) -> Any:
@@ -65,9 +72,19 @@ class BatchRecognizer:
                 NamedPicture(name or "picture", content)
                 for name, content in zip(sources, contents, strict=True)
             ]
-        results = self.recognizer.predict(pictures, min_score=self._min_score, on_error="return")
         own = self.recognizer
-        return to_arrow(results, sources=sources, classes=own.classes, values=own.value_names)
+        results = guarded(
+            *(self._watch, _digest(contents) if self._watch else ""),
+            zip(sources, pictures, strict=True),
+            lambda some: own.predict(list(some), min_score=self._min_score, on_error="return"),
+        )
+        return to_arrow(
+            [result for _, result in results],
+            sources=sources,
+            classes=own.classes,
+            values=own.value_names,
+            movements=own.movements,
+        )
 
 
 def predict_batches(
@@ -101,6 +118,15 @@ def check_column(column: str, function: str) -> None:
     """Raise InputError unless the column is one of COLUMNS."""
     if column not in COLUMNS:
         raise InputError(f"{function}: column must be 'bytes' or 'path', got {column!r}")
+
+
+def _digest(contents: list[bytes | str | None]) -> str:
+    """A name for these pictures, the same when a batch is read again."""
+    whole = sha256()
+    for each in contents:
+        raw = each.encode("utf-8", "surrogatepass") if isinstance(each, str) else each or b""
+        whole.update(sha256(raw).digest())
+    return whole.hexdigest()
 
 
 @lru_cache(maxsize=1)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pcnn.distributed.batches import BatchRecognizer, check_column
+from pcnn.distributed.deaths import RayWatch
 from pcnn.errors import InputError
 from pcnn.results.tables import needed
 
@@ -34,7 +35,8 @@ def predict_dataset(  # noqa: PLR0913 - all options of a cluster, by keyword
         fit into the cluster, less one on a CPU, whose core reads the data.
     num_cpus: cores of a worker, and the threads that it computes with. num_gpus: its GPUs.
     Nothing runs before the result is read, and then it streams. Columns: see docs/tables.md. A
-    picture that cannot be read has a row with its error; a worker that dies is started again.
+    picture that cannot be read has a row with its error; a worker that dies is started again. So
+    has a picture that kills its workers: see docs/scale.md.
     Raises InputError: ray is not installed; a column or number that cannot be.
 
     >>> import ray
@@ -44,10 +46,11 @@ def predict_dataset(  # noqa: PLR0913 - all options of a cluster, by keyword
     >>> row["label"]
     'happiness'
     """
-    ray_modules("predict_dataset")
+    ray = ray_modules("predict_dataset")
     check_column(column, "predict_dataset")
     if batch_size < 1:
         raise InputError(f"predict_dataset: batch_size must be at least 1, got {batch_size}")
+    where = placement(concurrency, num_cpus=num_cpus, num_gpus=num_gpus)
     return dataset.map_batches(
         BatchRecognizer,
         fn_constructor_kwargs={
@@ -56,10 +59,11 @@ def predict_dataset(  # noqa: PLR0913 - all options of a cluster, by keyword
             "options": dict(recognizer_options or {}),
             "min_score": min_score,
             "threads": max(1, int(num_cpus)),
+            "watch": RayWatch(ray),
         },
         batch_format="pyarrow",
         batch_size=batch_size,
-        **placement(concurrency, num_cpus=num_cpus, num_gpus=num_gpus),
+        **where,
     )
 
 

@@ -10,7 +10,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ import torch
 
 from pcnn.disk import whole_file
 from pcnn.distributed.datasets import placement, ray_modules
-from pcnn.distributed.sources import Partition, read_partition
+from pcnn.distributed.deaths import MOST_DEATHS, RayWatch, Watch, guarded, left_out
+from pcnn.distributed.sources import Partition, open_film, read_partition
 from pcnn.errors import InputError
 from pcnn.images.files import shown
 from pcnn.recognition.recognizer import Recognizer
-from pcnn.results.parquet import parquet_report
+from pcnn.results.parquet import ParquetReport, parquet_report
 from pcnn.results.tables import needed
 
 _JOB = "_job"
@@ -35,13 +36,15 @@ class JobOptions:
 
     recognizer: arguments of `Recognizer` by name, as values for JSON.
     crops: True if each picture is a cut-out face. min_score: as for `Recognizer.predict`.
-    weights_sha256: of the weights' file, and after a blank of the head's, which may change under
-        the same name.
+    films: other arguments of `Recognizer.predict_video` by name.
+    weights_sha256: of the files of all weights and of the head, with blanks between; a file may
+        change under the same name.
     """
 
     recognizer: Mapping[str, Any] = field(default_factory=dict)
     crops: bool = False
     min_score: float | None = None
+    films: Mapping[str, Any] = field(default_factory=dict)
     weights_sha256: str = ""
 
 
@@ -62,11 +65,21 @@ class PartitionRecognizer:
     """A recognizer in its own process, which writes the files of partitions.
 
     threads: torch's number of threads in this process; None does not change it.
+    watch: leaves pictures out that kill this process again and again; None does not.
     """
 
-    def __init__(self, output: str, options: JobOptions, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        output: str,
+        options: JobOptions,
+        threads: int | None = None,
+        watch: Watch | None = None,
+    ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
+        self._watch = watch
+        if watch is not None:
+            watch.start()
         self._output, self._options = Path(output), options
         self._recognizer = Recognizer(**options.recognizer)
 
@@ -88,30 +101,49 @@ class PartitionRecognizer:
             try:
                 self._read(partition, temporary)
                 os.replace(temporary, target)  # noqa: PTH105
-            except (InputError, OSError) as error:
+            except Exception as error:  # of whatever kind: the other partitions go on
                 temporary.unlink(missing_ok=True)
-                return Done(partition.number, problem=str(error))
+                plain = isinstance(error, (InputError, OSError))
+                kind = "" if plain else f"{file_name(partition.number)}: {type(error).__name__}: "
+                return Done(partition.number, problem=f"{kind}{error}")
         return outcome(target, partition.number)
 
     def _read(self, partition: Partition, target: Path) -> None:
-        names: list[str | None] = []
+        own = self._recognizer
+        with parquet_report(target, own.classes, own.value_names, own.movements) as report:
+            if partition.film:
+                self._film(partition, report)
+            for name, result in guarded(
+                *(self._watch, f"partition {partition.number}"),
+                read_partition(partition),
+                self._predict,
+            ):
+                report.add(name, result)
 
-        def pictures() -> Iterator[Any]:
-            for name, picture in read_partition(partition):
-                names.append(name)
-                yield picture
+    def _film(self, partition: Partition, report: ParquetReport) -> None:
+        """The frames of a film; after them its error, if it cannot be read (to the end)."""
+        place = f"partition {partition.number}/"
+        try:
+            if self._watch is not None and self._watch.begin(place) >= MOST_DEATHS:
+                raise InputError(left_out(partition.film, "film"))
+            options = {**self._options.films, "min_score": self._options.min_score}
+            with self._recognizer.predict_video(open_film(partition.film), **options) as frames:
+                for frame in frames:
+                    report.add_frame(replace(frame, source=partition.film))
+        except InputError as error:
+            report.fail(partition.film, error)
+        if self._watch is not None:
+            self._watch.end(place)
 
+    def _predict(self, pictures: Iterator[Any]) -> Iterator[Any]:
         results: Iterator[Any]
         if self._options.crops:
-            results = self._recognizer.predict_crops(pictures(), on_error="return")
+            results = self._recognizer.predict_crops(pictures, on_error="return")
         else:
             results = self._recognizer.predict(
-                pictures(), min_score=self._options.min_score, on_error="return"
+                pictures, min_score=self._options.min_score, on_error="return"
             )
-        own = self._recognizer
-        with parquet_report(target, own.classes, own.value_names) as report:
-            for number, result in enumerate(results):
-                report.add(names[number], result)
+        return results
 
 
 def prepare(output: Path, partitions: Sequence[Partition], options: JobOptions) -> list[Partition]:
@@ -185,7 +217,7 @@ def run_on_ray(  # noqa: PLR0913
     dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), 2048))
     done = dataset.map_batches(
         PartitionRecognizer,
-        fn_constructor_args=(str(output.resolve()), options, max(1, int(num_cpus))),
+        fn_constructor_args=(str(output.resolve()), options, max(1, int(num_cpus)), RayWatch(ray)),
         batch_size=1,
         **placement(workers, num_cpus=num_cpus, num_gpus=num_gpus),
     )
@@ -221,5 +253,9 @@ def file_name(number: int) -> str:
 def partition_of(fields: Mapping[str, Any]) -> Partition:
     """A Partition from its JSON."""
     return Partition(
-        fields["number"], tuple(fields["pictures"]), fields["parquet"], tuple(fields["row_groups"])
+        fields["number"],
+        tuple(fields["pictures"]),
+        fields["parquet"],
+        tuple(fields["row_groups"]),
+        fields["film"],
     )

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pcnn.distributed import jobs
 from pcnn.distributed.datasets import ray_modules
@@ -16,10 +16,13 @@ from pcnn.embeddings.values import load_head
 from pcnn.errors import InputError, counted
 from pcnn.images.files import shown
 from pcnn.recognition.choices import weights_for
+from pcnn.results.tables import needed
 from pcnn.terminal import track
-from pcnn.weights.files import locate, sha256
+from pcnn.weights.files import DEFAULT_DETECTOR, DEFAULT_MOVEMENTS, locate, sha256
 
+T = TypeVar("T")
 LOCAL = "local"
+_STARTS = 4  # tries
 _STORE_BYTES = 100 * 1024 * 1024  # of a local cluster: only names and counts travel
 
 
@@ -62,12 +65,15 @@ def run(  # noqa: PLR0913
     Raises InputError: nothing can be done at all, see jobs.prepare; ray is not installed or the
     cluster does not answer. WeightsError: see weights.locate.
     """
-    plan, errors = partitions(sources, size)
+    plan, errors = partitions(sources, size, films=not options.crops)
     for error in errors:
         tell(str(error))
     if not plan:
         return Summary()
-    todo = jobs.prepare(output, plan, _settled(options))
+    if any(each.film for each in plan):
+        needed("av", "pcnn-predict --ray", "video")
+    options = _settled(options)
+    todo = jobs.prepare(output, plan, options)
     waiting = {each.number for each in todo}
     if len(todo) < len(plan):
         tell(f"{len(plan) - len(todo)} of {counted(len(plan), 'partition')} are there already")
@@ -79,7 +85,7 @@ def run(  # noqa: PLR0913
     if todo:
         with _connected(cluster):
             outcomes = jobs.run_on_ray(
-                *(output, todo, _settled(options)),
+                *(output, todo, options),
                 workers=cluster.workers,
                 num_cpus=cluster.num_cpus,
                 num_gpus=cluster.num_gpus,
@@ -97,16 +103,31 @@ def run(  # noqa: PLR0913
 
 def _settled(options: jobs.JobOptions) -> jobs.JobOptions:
     """The same with files by their full paths, as workers may run in other folders, and the
-    checksums of weights and head, as a file may change while its name stays."""
+    checksums of all weights and the head, as a file may change while its name stays."""
     recognizer = dict(options.recognizer)
     head = recognizer.get("head")
     fitting = recognizer.get("weights") or weights_for(load_head(head) if head else None)
     files = [locate(fitting, kind="expression"), *([head] if head else [])]
+    if not options.crops:
+        files.append(locate(recognizer.get("detector") or DEFAULT_DETECTOR, kind="detector"))
+    if recognizer.get("movements"):
+        files.append(locate(DEFAULT_MOVEMENTS, kind="movements"))
     for part in ("weights", "detector", "head"):
         name = recognizer.get(part)
         if name and Path(name).is_file():
             recognizer[part] = str(Path(name).resolve())
     return replace(options, recognizer=recognizer, weights_sha256=" ".join(map(sha256, files)))
+
+
+def patiently(start: Callable[[], T]) -> T:
+    """The result of starting Ray's processes, tried several times.
+
+    Each may take at most 30 seconds, says Ray, and on a busy machine one takes longer.
+    """
+    for _ in range(_STARTS - 1):
+        with contextlib.suppress(Exception):  # Ray raises that very class
+            return start()
+    return start()
 
 
 @contextlib.contextmanager
@@ -125,8 +146,12 @@ def _connected(cluster: Cluster) -> Iterator[None]:
     if cluster.address == LOCAL:
         cores = cluster.workers and cluster.workers * cluster.num_cpus
         own = {"num_cpus": cores, "object_store_memory": _STORE_BYTES, "include_dashboard": False}
-    try:
+
+    def connect() -> None:
         ray.init(cluster.address, logging_level="ERROR", log_to_driver=False, **own)
+
+    try:
+        patiently(connect) if cluster.address == LOCAL else connect()
     except Exception as error:  # Ray raises that very class where its processes do not start
         raise InputError(
             f"--ray {cluster.address}: the cluster does not answer ({error})"

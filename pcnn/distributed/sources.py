@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pcnn.errors import InputError
-from pcnn.images.files import SUFFIXES, find_images, shown
+from pcnn.images.files import FILM_SUFFIXES, SUFFIXES, find_images, shown
 from pcnn.results.tables import needed
 
 _ROWS_AT_ONCE = 32  # pictures of a Parquet file in memory
@@ -19,15 +19,17 @@ _NAMES = ("path", "source")
 
 @dataclass(frozen=True)
 class Partition:
-    """The pictures whose faces go into one file of the output.
+    """The pictures, or the film, whose faces go into one file of the output.
 
-    pictures: their full paths or URIs; or none, and row groups of the Parquet file `parquet`.
+    pictures: their full paths or URIs; or none, and row groups of the Parquet file `parquet`; or
+        neither, and the path or URI of a `film`.
     """
 
     number: int
     pictures: tuple[str, ...] = ()
     parquet: str = ""
     row_groups: tuple[int, ...] = ()
+    film: str = ""
 
 
 class NamedPicture:
@@ -62,15 +64,33 @@ def open_picture(path: str | None) -> str | NamedPicture:
     return NamedPicture(path, None, uri=path) if _is_uri(path) else path
 
 
-def partitions(sources: Sequence[str], size: int) -> tuple[list[Partition], list[InputError]]:
+def open_film(film: str) -> Any:
+    """A film as `Recognizer.predict_video` takes it: a local path as it is, a URI as a file.
+
+    Raises InputError: a URI that cannot be read.
+    """
+    if not _is_uri(film):
+        return film
+    filesystem, path = _located(film)
+    try:
+        return filesystem.open_input_file(path)
+    except OSError as error:
+        raise InputError(f"{shown(film)}: cannot be read ({error})") from error
+
+
+def partitions(
+    sources: Sequence[str], size: int, *, films: bool = True
+) -> tuple[list[Partition], list[InputError]]:
     """What each file of the output holds.
 
-    sources: picture files, folders and patterns as for `find_images`; `.parquet` files, or folders
+    sources: files, folders and patterns as for `find_images`; `.parquet` files, or folders
         of them named so, with the column "bytes"; URIs of any of these.
-    size: pictures for a partition; a row group of Parquet is never cut.
-    Returns partitions in the order of the sources, Parquet first, and an error for each source
-    that stands for nothing or cannot be read.
+    size: pictures for a partition; a row group of Parquet is never cut, and a film has one alone.
+    films: False does not look for films.
+    Returns partitions in the order of the sources, Parquet first, then pictures, then films, and
+    an error for each source that stands for nothing or cannot be read.
     """
+    suffixes = tuple(SUFFIXES | FILM_SUFFIXES) if films else tuple(SUFFIXES)
     pictures: list[str] = []
     errors: list[InputError] = []
     cut: list[dict[str, Any]] = []
@@ -80,18 +100,20 @@ def partitions(sources: Sequence[str], size: int) -> tuple[list[Partition], list
                 for table in _listed(source, (".parquet",), "Parquet files"):
                     cut += [{"parquet": table, "row_groups": lot} for lot in _lots(table, size)]
             elif _is_uri(source):
-                pictures += _listed(source, tuple(SUFFIXES), "pictures")
+                pictures += _listed(source, suffixes, "pictures")
             else:
-                files, failed = find_images([source])
+                files, failed = find_images([source], films=films)
                 pictures += map(os.path.abspath, files)
                 errors += failed
         except InputError as error:
             errors.append(error)
-    pictures = list(dict.fromkeys(pictures))
+    found = list(dict.fromkeys(pictures))
+    pictures = [each for each in found if not (films and is_film(each))]
     cut += [
         {"pictures": tuple(pictures[start : start + size])}
         for start in range(0, len(pictures), size)
     ]
+    cut += [{"film": each} for each in found if films and is_film(each)]
     return [Partition(number, **parts) for number, parts in enumerate(cut)], errors
 
 
@@ -119,6 +141,11 @@ def read_partition(partition: Partition) -> Iterator[tuple[str | None, Any]]:
                 for row in batch.to_pylist():
                     name = row[names[0]] if names else None
                     yield name, NamedPicture(name or "picture", row["bytes"])
+
+
+def is_film(path: str) -> bool:
+    """Whether a path or URI has the suffix of a film."""
+    return Path(path).suffix.lower() in FILM_SUFFIXES
 
 
 def _lots(table: str, size: int) -> Iterator[tuple[int, ...]]:

@@ -16,11 +16,11 @@ from pcnn.errors import InputError
 from pcnn.evaluation.logits import predict_logits
 from pcnn.evaluation.scores import Scores, score
 from pcnn.faces.alignment import suited_faces
-from pcnn.faces.detector import FaceDetector
+from pcnn.faces.interface import FaceDetector
 from pcnn.networks.ensemble import ExpressionNetwork
 from pcnn.terminal import track
 from pcnn.weights.expression import ExpressionWeights
-from pcnn.weights.files import DEFAULT_DETECTOR
+from pcnn.weights.known import DEFAULT_DETECTOR
 
 
 @dataclass(frozen=True, eq=False)

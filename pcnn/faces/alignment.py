@@ -23,14 +23,15 @@ from pcnn.arrays import read_arrays
 from pcnn.devices import own_settings
 from pcnn.disk import cache_folder, keep_if_possible
 from pcnn.errors import InputError
-from pcnn.faces.detector import Detector, FaceDetector
+from pcnn.faces.detector import Detector
 from pcnn.faces.geometry import face_transforms, picture_transforms
+from pcnn.faces.interface import FaceDetector
 from pcnn.networks.pcnn import ModelConfig
 from pcnn.ops.reference import taps
 from pcnn.results.values import Detection
 from pcnn.terminal import track
 from pcnn.weights.expression import ExpressionWeights
-from pcnn.weights.files import DEFAULT_DETECTOR
+from pcnn.weights.known import DEFAULT_DETECTOR
 
 # The detector expects photographs. So a face is resized to this side and gets a frame of its edge
 # pixels, both in pixels.
@@ -52,9 +53,13 @@ def find_landmarks(pictures: Sequence[_Picture], detector: FaceDetector) -> list
     pictures: (H, W, 3) uint8 RGB, each a face. detector: its own least score is used.
     Returns arrays (5, 2), continuous coordinates of the picture.
     """
-    # Such faces are upright, and the packaged weights were trained with a single detection.
-    look = detector.detect_upright if isinstance(detector, Detector) else detector.detect
-    found = look([_framed(picture) for picture in pictures])
+    framed = [_framed(picture) for picture in pictures]
+    found: Sequence[Sequence[Detection]]
+    if isinstance(detector, Detector):
+        # Such faces are upright, and the packaged weights were trained with a single detection.
+        found = detector.refine(framed, detector.detect_upright(framed))
+    else:
+        found = detector.detect(framed)
     return [_meant(faces, picture) for faces, picture in zip(found, pictures, strict=True)]
 
 
@@ -149,7 +154,7 @@ def landmarks_file(faces: Tensor, detector: FaceDetector) -> Path | None:
     if not isinstance(detector, Detector):
         return None
     digest = hashlib.sha256(repr(detector.settings).encode())
-    for value in detector.network.state_dict().values():
+    for value in detector.numbers():
         digest.update(value.cpu().contiguous().numpy().tobytes())
     digest.update(str(tuple(faces.shape)).encode())
     digest.update(faces.cpu().contiguous().numpy().tobytes())

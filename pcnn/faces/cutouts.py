@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pcnn.devices import own_settings
 from pcnn.faces.detector import Detector
 from pcnn.faces.levels import network_size, padded_size
 from pcnn.faces.resampling import pixels_tensor, resized
@@ -37,6 +38,7 @@ def is_worth_cutting(
     return count * _SIDE**2 <= _MOST_PIXELS * float(np.prod(padded_size(size)))
 
 
+@own_settings()
 def search_near(
     detector: Detector,
     image: NDArray[np.uint8],
@@ -57,21 +59,27 @@ def search_near(
     looks = [_pixels(image[top:bottom, left:right]) for left, top, right, bottom in places]
     found: list[Detection] = []
     for place, look, faces in zip(
-        places, looks, detector.detect(looks, min_score=min_score), strict=True
+        places, looks, detector.detect_unrefined(looks, min_score=min_score), strict=True
     ):
         scale = (place[2] - place[0]) / look.shape[1], (place[3] - place[1]) / look.shape[0]
         for face in faces:
             moved = _moved(face, place[:2], scale)
             if not _cut_off(moved.box, place, (width, height), _EDGE * max(scale)):
                 found.append(moved)
-    if len(found) < 2:
-        return found
+    distinct = [found[index] for index in _distinct(found, detector)]
+    return list(detector.refine([image], [distinct])[0])
+
+
+def _distinct(found: Sequence[Detection], detector: Detector) -> list[int]:
+    """The indices of the faces, each once, best first."""
+    if not found:
+        return []
     kept = nms(
         torch.tensor([face.box for face in found], dtype=torch.float32),
         torch.tensor([face.score for face in found], dtype=torch.float32),
         iou=detector.settings.nms_iou,
     )
-    return [found[index] for index in kept.tolist()]
+    return [int(index) for index in kept]
 
 
 def _inside(box: Box, width: int, height: int) -> bool:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,6 +18,7 @@ from pcnn.devices import own_settings, upload
 from pcnn.engines.folding import fold_batch_norms
 from pcnn.engines.select import prepare_detector
 from pcnn.errors import InputError, WeightsError
+from pcnn.faces.landmarks import LandmarkRefiner
 from pcnn.faces.levels import check_min_face, level_sides, network_size, padded_size
 from pcnn.faces.orientation import look_again
 from pcnn.faces.resampling import pixels_tensor, resized
@@ -28,6 +27,8 @@ from pcnn.networks.boxes import nms
 from pcnn.networks.retinaface import RetinaFace, architecture_of, load_state
 from pcnn.results.values import Detection
 from pcnn.weights.detector import DetectorSettings, read_detector
+from pcnn.weights.known import DEFAULT_LANDMARKS
+from pcnn.weights.landmarks import LandmarkWeights, load_landmarks
 
 # The most pixels of one forward pass on a CPU. With more, the packaged detector's largest maps
 # exceed 32 MB, which glibc always requests from the system again.
@@ -57,43 +58,17 @@ class Look:
     fine: bool
 
 
-class FaceDetector(Protocol):
-    """The interface of a detector for `Recognizer(detector=…)`."""
-
-    def detect(
-        self, images: Sequence[NDArray[np.uint8]], *, min_score: float | None = None
-    ) -> Sequence[Sequence[Detection]]:
-        """The faces of each image (H, W, 3) uint8 RGB, best first, with their landmarks.
-
-        The landmarks align the faces, so a face in a photograph cannot be read without them.
-        """
-
-
-class OneAtATime:
-    """A custom detector with a lock, because it may not support several threads."""
-
-    def __init__(self, detector: FaceDetector) -> None:
-        self.description = str(getattr(detector, "description", detector))
-        self._detector, self._turn = detector, threading.Lock()
-
-    def detect(
-        self, images: Sequence[NDArray[np.uint8]], *, min_score: float | None = None
-    ) -> Sequence[Sequence[Detection]]:
-        """The faces of each image, as from FaceDetector."""
-        with self._turn:
-            return self._detector.detect(images, min_score=min_score)
-
-
 class Detector:
     """A RetinaFace with its settings, for finding faces in images.
 
     network: float32; it is set to eval mode and moved to `device`.
     description: a text about the network. engine: one of engines.ENGINES.
+    landmarks: the network that refines the landmarks; None leaves those of `network`.
     It has no state between calls, so several threads may use it.
     """
 
     @own_settings(gradients=True)
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         network: RetinaFace,
         settings: DetectorSettings,
@@ -101,6 +76,7 @@ class Detector:
         device: str | torch.device = "cpu",
         description: str = "RetinaFace",
         engine: str = "torch",
+        landmarks: LandmarkWeights | None = None,
     ) -> None:
         self.settings = settings
         self.device = torch.device(device)
@@ -110,6 +86,7 @@ class Detector:
             memory_format=torch.channels_last,  # type: ignore[call-overload]
         )
         self._prepared = prepare_detector(self.network, settings, engine)
+        self._refiner = None if landmarks is None else LandmarkRefiner(landmarks, self.device)
         # Halved images are searched only for faces larger than the smallest anchors.
         least = TRUSTED_RANGE[0] * (settings.trusted_side or 0)
         self._always_fine = 2 * max(settings.min_sizes[0]) > least
@@ -123,13 +100,15 @@ class Detector:
         device: str | torch.device = "cpu",
         settings: DetectorSettings | None = None,
         engine: str = "torch",
+        landmarks: str | Path | None = DEFAULT_LANDMARKS,
     ) -> Detector:
         """Load a detector from this project's safetensors or a published RetinaFace checkpoint.
 
         path: a name or file, as in `weights.detector.read_detector`. engine: as in `Detector`.
         settings: replaces the settings of the file or its family, for example for a checkpoint
             trained with other anchors.
-        Raises WeightsError: the file is missing, damaged, or no RetinaFace.
+        landmarks: a name or file of the network that refines the landmarks; None for none.
+        Raises WeightsError: a file is missing, damaged, or holds another network.
         """
         state, suggested = read_detector(path)
         chosen = settings or suggested
@@ -139,7 +118,14 @@ class Detector:
             raise WeightsError(f"{path}: {error}") from error
         description = f"{architecture_of(state)}, {path}"
         network = fold_batch_norms(network)
-        return cls(network, chosen, device=device, description=description, engine=engine)
+        return cls(
+            network,
+            chosen,
+            device=device,
+            description=description,
+            engine=engine,
+            landmarks=None if landmarks is None else load_landmarks(landmarks),
+        )
 
     @own_settings()
     def detect(
@@ -162,8 +148,30 @@ class Detector:
             pixels. No images give an empty list.
         Raises InputError: an image of another shape or type, a number out of range.
         """
+        found = self.detect_unrefined(images, min_score=min_score, min_face=min_face)
+        return self.refine(images, found)
+
+    def detect_unrefined(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        *,
+        min_score: float | None = None,
+        min_face: float | None = None,
+    ) -> list[tuple[Detection, ...]]:
+        """As `detect`, with the landmarks of the search for faces."""
         look = partial(self.detect_upright, min_score=min_score, min_face=min_face)
         return look_again(images, look(images), look)
+
+    def refine(
+        self, images: Sequence[NDArray[np.uint8]], found: Sequence[Sequence[Detection]]
+    ) -> list[tuple[Detection, ...]]:
+        """The faces of each image with refined landmarks, if the detector has a network for that.
+
+        images: (H, W, 3) uint8 RGB each. found: the faces of each, as of detect_upright.
+        """
+        if self._refiner is None:
+            return [tuple(faces) for faces in found]
+        return self._refiner.refine(images, found)
 
     def detect_upright(
         self,
@@ -211,6 +219,12 @@ class Detector:
             self._merged(image.shape, sides, parts)
             for image, sides, parts in zip(images, levels, found, strict=True)
         ]
+
+    def numbers(self) -> Iterator[Tensor]:
+        """All that decides where faces and landmarks are found, besides the settings."""
+        yield from self.network.state_dict().values()
+        if self._refiner is not None:
+            yield from self._refiner.numbers()
 
     def levels(self, shape: Sequence[int], min_face: float | None = None) -> list[int]:
         """The longest sides of an image's levels: whole, halved, quartered, …; see `detect`."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from pcnn.devices import own_settings, upload
 from pcnn.faces.geometry import picture_transforms
 from pcnn.faces.light import even_light, readable
-from pcnn.faces.resampling import resample, to_planes
+from pcnn.faces.resampling import pixels_tensor, resample, to_planes
 from pcnn.faces.shrinking import Source, shrink_face
 from pcnn.networks.ensemble import ExpressionNetwork
 from pcnn.networks.pcnn import ModelConfig, normalise
@@ -47,7 +47,7 @@ def cut_views(  # noqa: PLR0913
     footprint = config.size / native_size
     crops: list[list[Tensor]] = []
     for pixels, maps in zip(pictures, transforms, strict=True):
-        image = torch.from_numpy(readable(pixels, maps, config.size))
+        image = pixels_tensor(readable(pixels, maps, config.size))
         wanted = maps[:, : len(names)]
         sources = [shrink_face(Source(image, one, footprint), config.size) for one in wanted]
         if sources and all(source.pixels is image for source in sources):

@@ -10,11 +10,13 @@ import torch
 from pcnn.embeddings.heads import Head
 from pcnn.embeddings.values import ValueHead, load_head
 from pcnn.errors import InputError
-from pcnn.faces.detector import Detector, FaceDetector, OneAtATime
+from pcnn.faces.detector import Detector
+from pcnn.faces.interface import FaceDetector, OneAtATime
 from pcnn.faces.levels import check_min_face
 from pcnn.results.movements import movement_columns
 from pcnn.weights.expression import PRIORS, ExpressionWeights, load_expression
-from pcnn.weights.files import DEFAULT_DETECTOR, DEFAULT_WEIGHTS, name_of_sha256
+from pcnn.weights.files import name_of_sha256
+from pcnn.weights.known import DEFAULT_DETECTOR, DEFAULT_WEIGHTS
 
 
 def check_choices(

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from pcnn.faces.alignment import crop_transforms
 from pcnn.faces.cutouts import Box, is_worth_cutting, search_near
-from pcnn.faces.detector import Detector, OneAtATime
+from pcnn.faces.detector import Detector
 from pcnn.faces.geometry import face_transforms
+from pcnn.faces.interface import OneAtATime
 from pcnn.recognition.batches import Picture
 from pcnn.recognition.reader import Transforms
 from pcnn.results.values import Detection

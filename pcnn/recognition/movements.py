@@ -19,7 +19,7 @@ from pcnn.networks.regions import VIEWS
 from pcnn.recognition.batches import Picture
 from pcnn.results.movements import FaceMotion, Pose
 from pcnn.results.values import Detection
-from pcnn.weights.files import DEFAULT_MOVEMENTS
+from pcnn.weights.known import DEFAULT_MOVEMENTS
 from pcnn.weights.movements import load_movements
 
 _FACES_AT_ONCE = 64  # bounds the memory of one forward pass

@@ -16,7 +16,7 @@ from pcnn.embeddings.heads import Head, Vectors
 from pcnn.embeddings.values import ValueHead
 from pcnn.engines.select import check_precision, choose_engine, prepare_classifier
 from pcnn.errors import InputError
-from pcnn.faces.detector import FaceDetector
+from pcnn.faces.interface import FaceDetector
 from pcnn.ops import describe
 from pcnn.recognition import choices
 from pcnn.recognition.batches import OnError, Picture, process_each

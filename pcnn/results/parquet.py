@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pcnn.disk import whole_file
 from pcnn.errors import InputError
 from pcnn.images.files import shown
+from pcnn.results.frames import Frame
 from pcnn.results.tables import Result, face_schema, needed, to_arrow
 
 _PICTURES_AT_ONCE = 4096  # in memory, and in a row group
@@ -42,7 +44,7 @@ def parquet_report(
 
 
 class ParquetReport:
-    """A row for each face, as in docs/tables.md; also for pictures that failed or have none."""
+    """A row for each face, as in docs/tables.md; also for what failed, or has no face."""
 
     def __init__(self, writer: Any, names: dict[str, Sequence[str]]) -> None:
         self._writer = writer
@@ -51,7 +53,7 @@ class ParquetReport:
         self._results: list[Result] = []
 
     def add(self, source: str | None, result: Result) -> None:
-        """One picture's result, or the error that stands for it; source: its name."""
+        """The result of one picture, or the error in its place; source: its name."""
         # Names that are no Unicode cannot be text in Arrow; as in messages they are escaped.
         escaped = source and source.encode("utf-8", "backslashreplace").decode()
         self._sources.append(escaped)
@@ -60,8 +62,15 @@ class ParquetReport:
             self.close()
 
     def fail(self, source: str, error: InputError) -> None:
-        """One picture that could not be read."""
+        """One picture, or a film, that could not be read (to its end)."""
         self.add(source, error)
+
+    def add_frame(self, frame: Frame) -> None:
+        """One frame of a film."""
+        self.add(frame.source, replace(frame, pixels=None))
+
+    def add_tracks(self, source: str, tracks: object) -> None:
+        """Nothing: rows say all."""
 
     def close(self) -> None:
         """Write what has been held back."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from pcnn.errors import InputError
+from pcnn.results.frames import Frame
 from pcnn.results.movements import movement_columns
 from pcnn.results.values import Expression, Face, Prediction
 
@@ -24,6 +25,7 @@ COLUMNS: Mapping[str, str] = {
     "x2": "float32",
     "y2": "float32",
     "detection_score": "float32",
+    "angle": "float32",
     "left_eye_x": "float32",
     "left_eye_y": "float32",
     "right_eye_x": "float32",
@@ -49,7 +51,7 @@ _LANDMARKS = tuple(name for name in COLUMNS if name.endswith(("_x", "_y")))
 # Whole numbers that may be missing, in pandas.
 _PANDAS_TYPES = {"int32": "Int32", "int64": "Int64"}
 
-Result: TypeAlias = Prediction | Expression | InputError
+Result: TypeAlias = Prediction | Frame | Expression | InputError
 
 
 def to_pandas(
@@ -63,8 +65,8 @@ def to_pandas(
     """A pandas.DataFrame with a row for each face, see docs/tables.md.
 
     predictions: what `Recognizer.predict` or `predict_crops` returns, for one picture or many,
-        also with on_error="return". A picture without faces, or one that could not be read, has
-        one row in which `face` is missing.
+        also with on_error="return"; or what `predict_video` does. A picture or frame without
+        faces, or a picture that could not be read, has one row in which `face` is missing.
     sources: a name for each picture; None takes those of the predictions.
     classes: names of the expressions, in order, as `Recognizer.classes`; None takes those of
         the first face, and without any face there is no column for them.
@@ -176,7 +178,7 @@ def _filled(
     names: tuple[Sequence[str] | None, ...],
 ) -> tuple[dict[str, list[Any]], tuple[Sequence[str], ...]]:
     """The columns' contents by name, and the names of classes, values and movements."""
-    single = isinstance(predictions, (Prediction, Expression, InputError))
+    single = isinstance(predictions, (Prediction, Frame, Expression, InputError))
     results: list[Any] = [predictions] if single else list(predictions)  # type: ignore[arg-type]
     if sources is None:
         sources = [getattr(result, "source", None) for result in results]
@@ -237,6 +239,7 @@ def _face_values(face: Expression) -> dict[str, Any]:
     values |= {"scores": face.scores, "values": face.values}
     if isinstance(face, Face):
         values["detection_score"] = float(face.detection_score)
+        values["angle"] = face.angle
         values["track"] = getattr(face, "track", None)
         values.update(zip(_BOX, map(float, face.box), strict=True))
         points = (float(value) for point in face.landmarks for value in point)

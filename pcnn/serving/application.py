@@ -11,8 +11,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
@@ -25,7 +26,7 @@ from pcnn.serving.limits import Limits, Refusal
 from pcnn.serving.metrics import CONTENT_TYPE, Metrics
 from pcnn.serving.pages import add_page
 from pcnn.serving.records import Records
-from pcnn.serving.uploads import Upload, read_uploads, without_number
+from pcnn.serving.uploads import Arrivals, Upload, read_uploads, without_number
 from pcnn.version import __version__
 
 _OF_PICTURES = (400, 401, 408, 413, 422, 429, 500, 503)
@@ -35,6 +36,10 @@ class ServedRecognizer(Predictor, Protocol):
     """The attributes of a Recognizer that a server uses."""
 
     batch_size: int
+
+    @property
+    def movements(self) -> tuple[str, ...]:
+        """As Recognizer.movements."""
 
     @property
     def weights_sha256(self) -> str:
@@ -55,7 +60,8 @@ def create_app(
         /healthz need no token.
     page: the folder of the page; None for no page.
     The application's lifespan starts and stops the thread. Before its start, pictures are refused
-    with status 503.
+    with status 503. `app.state.stop()`, called in the server's loop before it waits for open
+    requests, has it refuse bodies that do not arrive soon (see serving.server).
     """
     service = _Service(recognizer, limits or Limits(), token)
     app = FastAPI(
@@ -66,10 +72,11 @@ def create_app(
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
     )
+    app.state.stop = service.arrivals.stop
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _no_such)
     app.add_middleware(Records, metrics=service.metrics)
-    _add_routes(app, service)
+    _add_routes(app, service, locked=token is not None)
     if page is not None:
         add_page(app, page)
     return app
@@ -80,7 +87,7 @@ class _Service:
 
     def __init__(self, recognizer: ServedRecognizer, limits: Limits, token: str | None) -> None:
         self.recognizer, self.limits, self._token = recognizer, limits, token
-        self.metrics = Metrics()
+        self.metrics, self.arrivals = Metrics(), Arrivals(limits)
         self.batcher: Batcher | None = None
         self.at_hand = 0
 
@@ -113,7 +120,7 @@ class _Service:
         self.at_hand += 1
         try:
             started = asyncio.get_running_loop().time()
-            uploads = await read_uploads(request, self.limits)
+            uploads = await read_uploads(request, self.arrivals, self.limits)
             taken = asyncio.get_running_loop().time() - started
             results = await self._results(uploads, max(0.01, self.limits.seconds - taken))
         finally:
@@ -138,7 +145,10 @@ class _Service:
             raise Refusal(503, reason, retry=5) from error
 
 
-def _add_routes(app: FastAPI, service: _Service) -> None:
+def _add_routes(app: FastAPI, service: _Service, *, locked: bool) -> None:
+    # This only tells OpenAPI of the token: `check_token` asks for it.
+    told = [Depends(HTTPBearer(auto_error=False, scheme_name="token"))] if locked else []
+
     @app.post(
         "/predict",
         summary="The faces of one or many pictures, with their expressions",
@@ -148,6 +158,7 @@ def _add_routes(app: FastAPI, service: _Service) -> None:
             **refusals(*_OF_PICTURES),
         },
         openapi_extra=descriptions.REQUEST_BODY,
+        dependencies=told,
     )
     async def predict(request: Request) -> Response:
         """One entry for each picture, in their order, as `pcnn-predict --format json` writes them.
@@ -163,6 +174,7 @@ def _add_routes(app: FastAPI, service: _Service) -> None:
         response_class=Response,
         responses={200: {"content": {"image/png": {}}}, **refusals(*_OF_PICTURES)},
         openapi_extra=descriptions.REQUEST_BODY,
+        dependencies=told,
     )
     async def annotated(request: Request) -> Response:
         """A PNG; takes a single picture."""
@@ -170,7 +182,8 @@ def _add_routes(app: FastAPI, service: _Service) -> None:
         if len(uploads) != 1:
             raise Refusal(422, f"one picture at a time can be drawn on, got {len(uploads)}")
         _answers(uploads, results)
-        png = await run_in_threadpool(_drawn, uploads[0], results[0])
+        moving = bool(service.recognizer.movements)
+        png = await run_in_threadpool(_drawn, uploads[0], results[0], moving=moving)
         return Response(png, media_type="image/png")
 
     @app.get("/healthz", summary="Whether the server answers", responses=refusals(503))
@@ -186,6 +199,7 @@ def _add_routes(app: FastAPI, service: _Service) -> None:
         summary="Counts for Prometheus",
         response_class=PlainTextResponse,
         responses=refusals(401),
+        dependencies=told,
     )
     async def metrics(request: Request) -> Response:
         """Prometheus' text format."""
@@ -211,10 +225,10 @@ def _answers(uploads: list[Upload], results: Results) -> list[dict[str, Any]]:
     return answers
 
 
-def _drawn(upload: Upload, result: Prediction | InputError) -> bytes:
+def _drawn(upload: Upload, result: Prediction | InputError, *, moving: bool) -> bytes:
     assert isinstance(result, Prediction)
     stream = io.BytesIO()
-    result.draw(upload.content).save(stream, "PNG")
+    result.draw(upload.content, mesh=moving, movements=moving).save(stream, "PNG")
     return stream.getvalue()
 
 

@@ -19,8 +19,21 @@ class FaceAnswer(BaseModel):
     regions: dict[str, dict[str, float]] = Field(description="region → its own scores, if any")
     box: list[float] = Field(description="x1, y1, x2, y2 in pixels of the upright picture")
     detection_score: float
+    angle: float = Field(description="degrees clockwise from upright, in (-180, 180]")
     landmarks: list[list[float]] = Field(
         description="x, y of both eyes, the nose, both mouth corners; left as seen in the picture"
+    )
+    values: dict[str, float] | None = Field(
+        default=None, description="name → number; only with a head of numbers (--head)"
+    )
+    movements: dict[str, float] | None = Field(
+        default=None, description="name → 0…1, in ARKit's names; only with --movements"
+    )
+    pose: dict[str, float] | None = Field(
+        default=None, description="yaw, pitch, roll in degrees; only with --movements"
+    )
+    mesh: list[list[float]] | None = Field(
+        default=None, description="x, y of each point; only with --movements"
     )
 
 
@@ -67,6 +80,7 @@ EXAMPLE: list[dict[str, Any]] = [
                 "regions": {"mouth": {"neutral": 0.02, "happiness": 0.97, "surprise": 0.01}},
                 "box": [174.4, 67.3, 275.2, 199.1],
                 "detection_score": 0.999,
+                "angle": -1.34,
                 "landmarks": [
                     [198.3, 120.2],
                     [244.1, 117.9],

@@ -39,11 +39,15 @@ class Refusal(Exception):  # noqa: N818 - most are no errors of the server's
     """An answer other than 200: an HTTP status and a reason for people.
 
     retry: seconds after which to try again, or None.
+    closes: True ends the connection also for a status that leaves it open elsewhere.
     """
 
-    def __init__(self, status: int, reason: str, *, retry: int | None = None) -> None:
+    def __init__(
+        self, status: int, reason: str, *, retry: int | None = None, closes: bool = False
+    ) -> None:
         super().__init__(reason)
         self.status, self.reason, self.retry = status, reason, retry
+        self._closes = closes or status in _UNREAD
 
     @property
     def headers(self) -> dict[str, str]:
@@ -51,6 +55,6 @@ class Refusal(Exception):  # noqa: N818 - most are no errors of the server's
         found = {} if self.retry is None else {"retry-after": str(self.retry)}
         if self.status == 401:
             found["www-authenticate"] = "Bearer"
-        if self.status in _UNREAD:
+        if self._closes:
             found["connection"] = "close"
         return found

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from pcnn.errors import InputError
@@ -20,7 +21,7 @@ _TYPES = {
     ".js": "text/javascript",
     ".mjs": "text/javascript",
     ".wasm": "application/wasm",
-    ".onnx": "application/octet-stream",
+    ".gz": "application/octet-stream",  # unpacked by the page, not on the way
     ".webmanifest": "application/manifest+json",
 }
 _HEADERS = {
@@ -42,7 +43,6 @@ _HEADERS = {
 def add_page(app: FastAPI, folder: Path) -> None:
     """Serve the files that a folder has now, and `index.html` at /.
 
-    A file with a packed twin beside it (`name.gz`) is sent packed to those who can unpack it.
     Raises InputError: the folder has no index.html.
     """
     if not (folder / "index.html").is_file():
@@ -50,11 +50,20 @@ def add_page(app: FastAPI, folder: Path) -> None:
     files = {
         path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".gz"
+        if path.is_file()
+    }
+
+    # Its own address takes a request that the server's take by another method only.
+    methods = {
+        route.path: ", ".join(sorted(route.methods))
+        for route in app.routes
+        if isinstance(route, APIRoute)
     }
 
     @app.api_route("/{path:path}", methods=["GET", "HEAD"], include_in_schema=False)
     async def page(path: str, request: Request) -> Response:
+        if allowed := methods.get(f"/{path}"):
+            raise HTTPException(405, f"this address takes {allowed}", {"allow": allowed})
         name = path or "index.html"
         if name not in files:
             raise HTTPException(404, "no such address")
@@ -64,15 +73,10 @@ def add_page(app: FastAPI, folder: Path) -> None:
 def _answer(name: str, path: Path, request: Request) -> Response:
     steady = name.startswith(f"{BUILT}/") and name != f"{BUILT}/manifest.json"
     kind = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0]
-    packed = path.with_name(f"{path.name}.gz")
     headers = {
         **_HEADERS,
         "cache-control": "public, max-age=31536000, immutable" if steady else "no-cache",
     }
-    if packed.is_file():
-        headers["vary"] = "accept-encoding"
-        if "gzip" in request.headers.get("accept-encoding", ""):
-            path, headers["content-encoding"] = packed, "gzip"
     if steady:
         return FileResponse(path, media_type=kind, headers=headers)
     content = path.read_bytes()

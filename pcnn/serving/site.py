@@ -25,7 +25,8 @@ from pcnn.faces.detector import Detector
 from pcnn.serving.pages import BUILT, PAGE
 from pcnn.version import __version__
 from pcnn.weights.expression import load_expression
-from pcnn.weights.files import DEFAULT_DETECTOR, locate, sha256
+from pcnn.weights.files import locate, sha256
+from pcnn.weights.known import DEFAULT_DETECTOR
 
 # The runtime, its files that the page loads, and what the largest of them must be.
 RUNTIME = "onnxruntime-web@1.30.0"
@@ -81,8 +82,9 @@ def _write(graph: FileGraph, built: Path, samples: Any, weights: Path) -> dict[s
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "network.onnx"
         export(graph, path, samples=samples)
-        name = f"{weights.stem}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}.onnx"
-        entry = _place(path, built / name)
+        content = path.read_bytes()
+    name = f"{weights.stem}-{hashlib.sha256(content).hexdigest()[:12]}.onnx"
+    entry = _place(content, built / name, packed=True)
     return {**entry, "weights_sha256": sha256(weights), **graph.metadata}
 
 
@@ -105,19 +107,21 @@ def _fetch_runtime(built: Path) -> dict[str, Any]:
                 member = archive.extractfile(f"package/dist/{name}")
                 if member is None:
                     raise InputError(f"build_site: {RUNTIME} has no {name}")
-                path = Path(temporary) / name
-                path.write_bytes(member.read())
-                entries[key] = _place(path, folder / name)
-    if sha256(folder / _WASM) != _WASM_SHA256:
-        raise InputError(f"build_site: {_WASM} of {RUNTIME} is not the one that is expected")
+                content = member.read()
+                if name == _WASM and hashlib.sha256(content).hexdigest() != _WASM_SHA256:
+                    raise InputError(f"build_site: {name} of {RUNTIME} is not the expected one")
+                entries[key] = _place(content, folder / name, packed=name == _WASM)
     return entries
 
 
-def _place(source: Path, target: Path) -> dict[str, Any]:
-    """Copy a file, with a packed twin beside it; its entry in the manifest."""
-    content = source.read_bytes()
-    packed = gzip.compress(content, 9, mtime=0)
-    target.write_bytes(content)
-    target.with_name(f"{target.name}.gz").write_bytes(packed)
+def _place(content: bytes, target: Path, *, packed: bool) -> dict[str, Any]:
+    """Write a file of the site; its entry in the manifest.
+
+    packed: True writes it packed by gzip, with `.gz` after its name, for the page to unpack. So it
+        is as small from a server that packs nothing.
+    """
+    sent = gzip.compress(content, 9, mtime=0) if packed else content
+    target = target.with_name(f"{target.name}.gz") if packed else target
+    target.write_bytes(sent)
     name = target.relative_to(next(p for p in target.parents if p.name == BUILT)).as_posix()
-    return {"file": f"{BUILT}/{name}", "bytes": len(content), "packed_bytes": len(packed)}
+    return {"file": f"{BUILT}/{name}", "bytes": len(sent), "unpacked_bytes": len(content)}

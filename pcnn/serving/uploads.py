@@ -18,6 +18,8 @@ from pcnn.serving.limits import Limits, Refusal
 
 # How Recognizer.predict calls pictures without a name.
 _NUMBER = re.compile(r"^images\[\d+\]: ")
+# Once the server stops, for a body that is on its way.
+STOP_SECONDS = 5.0
 
 
 class Upload(NamedTuple):
@@ -27,19 +29,66 @@ class Upload(NamedTuple):
     content: bytes
 
 
+class Arrivals:
+    """The bodies that are on their way to one server.
+
+    limits: those of the server, its bytes and seconds.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._tasks: set[asyncio.Task[bytes]] = set()
+        self._stopping = False
+
+    async def body(self, request: Request) -> bytes:
+        """The body of a request.
+
+        Raises Refusal: 400 it ends early, 408 it comes too slowly, 413 too many bytes, 503 the
+        server stops while it comes.
+        """
+        limits = self._limits
+        announced = request.headers.get("content-length", "")
+        if announced.isascii() and announced.isdecimal() and int(announced) > limits.body_bytes:
+            raise _too_large(limits.body_bytes)
+        task = asyncio.ensure_future(_received(request, limits.body_bytes))
+        self._tasks.add(task)
+        try:
+            return await asyncio.wait_for(task, limits.seconds)
+        except asyncio.TimeoutError as error:
+            reason = f"the body took more than {limits.seconds:g} s to arrive"
+            raise Refusal(408, reason) from error
+        except asyncio.CancelledError as error:
+            if not self._stopping:
+                raise
+            raise Refusal(503, "the server is stopping", closes=True) from error
+        except ClientDisconnect as error:
+            raise Refusal(400, "the client disconnected before the end of its body") from error
+        finally:
+            self._tasks.discard(task)
+
+    def stop(self) -> None:
+        """Refuse the bodies that have not arrived STOP_SECONDS from now."""
+        self._stopping = True
+        asyncio.get_running_loop().call_later(STOP_SECONDS, self._cancel)
+
+    def _cancel(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+
 class _InMemory(MultiPartParser):
     """Keeps files in memory, where the body already is: nothing of them reaches a disk."""
 
     spool_max_size = 1 << 62
 
 
-async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
+async def read_uploads(request: Request, arrivals: Arrivals, limits: Limits) -> list[Upload]:
     """The pictures of a request: each file of a multipart form, or the body itself.
 
-    Raises Refusal: 408 too slow, 413 too many bytes, pictures or pixels, 422 no picture, or a
-    form that cannot be read.
+    Raises Refusal: as Arrivals.body; 413 too many pictures or pixels, 422 no picture, or a form
+    that cannot be read.
     """
-    body = await _body(request, limits)
+    body = await arrivals.body(request)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         uploads = await _form(request, body, limits)
@@ -50,19 +99,6 @@ async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
     for upload in uploads:
         _check_pixels(upload, limits)
     return uploads
-
-
-async def _body(request: Request, limits: Limits) -> bytes:
-    announced = request.headers.get("content-length", "")
-    if announced.isascii() and announced.isdecimal() and int(announced) > limits.body_bytes:
-        raise _too_large(limits.body_bytes)
-    try:
-        return await asyncio.wait_for(_received(request, limits.body_bytes), limits.seconds)
-    except asyncio.TimeoutError as error:
-        reason = f"the body took more than {limits.seconds:g} s to arrive"
-        raise Refusal(408, reason) from error
-    except ClientDisconnect as error:
-        raise Refusal(400, "the client disconnected before the end of its body") from error
 
 
 async def _received(request: Request, most: int) -> bytes:

@@ -6,7 +6,8 @@ from pcnn.weights.expression import (
     load_learner,
     load_network,
 )
-from pcnn.weights.files import SPECS, WeightSpec, locate, read, sha256, write
+from pcnn.weights.files import locate, read, sha256, write
+from pcnn.weights.known import SPECS, WeightSpec
 from pcnn.weights.upstream import load_upstream
 
 __all__ = [

@@ -18,8 +18,9 @@ from pcnn.networks.mirror import Forward, read_both
 from pcnn.networks.pcnn import PCNN, FaceNet, Learner, ModelConfig
 from pcnn.networks.regions import RegionLayout
 from pcnn.networks.saliency import find_model
-from pcnn.weights.files import SPECS, WeightsFile, locate, sha256
+from pcnn.weights.files import WeightsFile, locate, sha256
 from pcnn.weights.kinds import ENSEMBLE, NETWORK, expression
+from pcnn.weights.known import SPECS
 from pcnn.weights.schema import Rule, shown
 
 # How frequent classes are taken to be, see ExpressionWeights.uniform.

@@ -9,7 +9,6 @@ import json
 import os
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch import Tensor
 from pcnn.disk import cache_folder, whole_file
 from pcnn.errors import WeightsError
 from pcnn.weights.compression import SCALE, widen
+from pcnn.weights.known import SPECS, WeightSpec
 from pcnn.weights.schema import Rule, keep_to, parse_metadata
 
 _TRIES = 20  # to open a file that is replaced meanwhile
@@ -30,83 +30,6 @@ _WHOLE = frozenset(("I64", "I32", "I16", "I8", "U8"))
 _PACKAGED = Path(__file__).resolve().parents[1] / "_weights"
 # The same folder in a checkout that is not installed.
 _CHECKOUT = Path(__file__).resolve().parents[2] / "weights"
-
-
-@dataclass(frozen=True)
-class WeightSpec:
-    """A weights file known by name.
-
-    kind: "expression", "detector" or "movements". sha256: hexadecimal, of the file; it
-    may be shortened, as by the file's publisher. url: for the download; None for a packaged file.
-    class_shares: the share of each class of the training faces, for files that do not record it.
-
-    >>> SPECS["small"].kind, SPECS["small"].url
-    ('expression', None)
-    """
-
-    kind: str
-    file: str
-    sha256: str
-    url: str | None = None
-    class_shares: tuple[float, ...] | None = None
-
-
-# Of the eight classes, in their order, in the votes for FER+ train without duplicates.
-_FERPLUS_SHARES = (0.323454, 0.267204, 0.114646, 0.144373, 0.082656, 0.01534, 0.034139, 0.018187)
-
-DEFAULT_WEIGHTS = "pcnn-ferplus"
-# For commands that look into a network: the default is an ensemble.
-SINGLE_WEIGHTS = "pcnn-ferplus-only"
-DEFAULT_DETECTOR = "mobilenet"
-DEFAULT_MOVEMENTS = "movements"
-
-SPECS: Mapping[str, WeightSpec] = {
-    # pcnn-ferplus-only and mobile in one file; their answers are averaged.
-    "pcnn-ferplus": WeightSpec(
-        "expression",
-        "pcnn-ferplus.safetensors",
-        "d29dab2462c56214900775b7c30ce18f2f22899f3a41c0c8b0c82617c0d96c3f",
-    ),
-    # The PCNN alone, trained on nothing but FER+.
-    "pcnn-ferplus-only": WeightSpec(
-        "expression",
-        "pcnn-ferplus-only.safetensors",
-        "27e70bb4315df2162c905d2c41cbc52517a9be8f4e6f0360f9d7fde30cab28fb",
-        class_shares=_FERPLUS_SHARES,
-    ),
-    # Without regions: a fifth of the size and time, with 1.5 points less accuracy on valid.
-    "small": WeightSpec(
-        "expression",
-        "pcnn-small.safetensors",
-        "c986deb40d67194a5ee4c84eaf4344991796ee634951b190849d7d2aae5dc555",
-        class_shares=_FERPLUS_SHARES,
-    ),
-    # MobileNet without regions, from a network that knew faces; also answers in FER2013's labels.
-    "mobile": WeightSpec(
-        "expression",
-        "pcnn-mobile.safetensors",
-        "16038b421ad83fad8c94644239816719785a9af2a183331cf284c694cf35576e",
-    ),
-    "mobilenet": WeightSpec(
-        "detector",
-        "detector-mobilenet.safetensors",
-        "8b9654549f2178150e2fb6e592953e80368db4bf72d968659578afe1bfe6584c",
-    ),
-    # Mesh, movements and head pose, learnt from MediaPipe's Face Landmarker.
-    "movements": WeightSpec(
-        "movements",
-        "movements.safetensors",
-        "8df786070d91673e36cf67cced7e264d5f8b0f29c2d83c8ed0f536192292f736",
-    ),
-    # Published by retinaface-pytorch (Iglovikov, MIT licence); its name contains the checksum.
-    "resnet50": WeightSpec(
-        "detector",
-        "retinaface_resnet50_2020-07-20-f168fae3c.zip",
-        "f168fae3c",
-        "https://github.com/ternaus/retinaface/releases/download/0.01/"
-        "retinaface_resnet50_2020-07-20-f168fae3c.zip",
-    ),
-}
 
 
 def locate(weights: str | Path, *, kind: str | None = None) -> Path:

@@ -17,7 +17,8 @@ from typing import Any
 
 from pcnn.errors import WeightsError
 from pcnn.weights.expression import ExpressionWeights, load_expression
-from pcnn.weights.files import SPECS, locate, sha256
+from pcnn.weights.files import locate, sha256
+from pcnn.weights.known import SPECS
 from pcnn.weights.schema import label, parse, record
 
 CONFIG = "config.json"

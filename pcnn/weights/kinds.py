@@ -178,6 +178,23 @@ MOVEMENTS = record(
     {"mirror": truth, "licence": text, "provenance": text, "scores": mapping(anything)},
 )
 
+# The fields of weights.landmarks; config is a networks.landmarks.LandmarkConfig.
+LANDMARKS = record(
+    {
+        "kind": one_of("landmarks"),
+        "template": row(row(_COORDINATE, 2), 5),
+        "config": record(
+            {
+                "size": whole(_LEAST_SIDE, MOST),
+                "mean": row(number(-100, 100), 1),
+                "std": row(number(1e-4, 100), 1),
+            },
+            closed=True,
+        ),
+    },
+    {"licence": text, "provenance": text, "scores": mapping(anything)},
+)
+
 
 def expression(value: Any, name: str) -> None:
     """The rule for an expression network that can predict."""

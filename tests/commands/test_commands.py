@@ -416,7 +416,16 @@ def test_nothing_done(fake: FakeRecognizer, photos: Path, capsys: Captured) -> N
         ),
         (
             ["--ray", "auto", "a.jpg", "--output", "x", "--explain", "y"],
-            "--ray writes tables alone, so --annotate, --explain and --info have no place",
+            "--ray writes tables alone: omit "
+            "--annotate, --explain, --info, --timeline, --subtitles",
+        ),
+        (
+            ["--ray", "a.jpg", "--output", "s3://bucket/faces"],
+            "--output must be a folder that all workers reach by this path, not a URI",
+        ),
+        (
+            ["--ray", "a.jpg", "--output", "x", "--faces", "--movements"],
+            "--movements needs the landmarks of faces in photographs, so it excludes --faces",
         ),
         (
             ["--ray", "auto", "--output", "x"],

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-COUNT = 200
+COUNT = 500
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +19,7 @@ def archive(shared_data: Path) -> tarfile.TarFile:
 
 @pytest.fixture(scope="session")
 def photographs(archive: tarfile.TarFile, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """200 pictures: every twentieth cannot be read, and one has no face."""
+    """500 pictures: every twentieth cannot be read, and one more has no face."""
     folder = tmp_path_factory.mktemp("photographs")
     for number in range(COUNT):
         while True:

@@ -34,7 +34,7 @@ def plan(astronaut: Path) -> list[Partition]:
 
 
 def test_partitions_travel_as_json(plan: list[Partition]) -> None:
-    both = [*plan, Partition(2, (), "x.parquet", (3, 4))]
+    both = [*plan, Partition(2, (), "x.parquet", (3, 4)), Partition(3, film="a.mp4")]
     assert [partition_of(json.loads(json.dumps(asdict(each)))) for each in both] == both
 
 
@@ -92,6 +92,34 @@ def test_a_partition_that_cannot_be_read_is_told_and_leaves_nothing(tmp_path: Pa
     assert not list(tmp_path.rglob("*.parquet"))
 
 
+def test_a_failure_of_any_kind_leaves_the_other_partitions(
+    tmp_path: Path, plan: list[Partition], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(tmp_path, plan, OPTIONS)
+    worker = PartitionRecognizer(str(tmp_path), OPTIONS)
+
+    def failing(self: object, pictures: object) -> None:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PartitionRecognizer, "_predict", failing)
+        done = worker.write(plan[0])
+    assert done.problem == "faces-00000000.parquet: RuntimeError: out of memory"
+    assert not list(tmp_path.rglob("*.parquet"))
+    assert worker.write(plan[0]).faces == 1
+
+
+def test_movements_have_their_columns(tmp_path: Path, plan: list[Partition]) -> None:
+    from pyarrow import parquet
+
+    options = JobOptions({"weights": "small", "movements": True})
+    prepare(tmp_path, plan, options)
+    assert PartitionRecognizer(str(tmp_path), options).write(plan[0]) == Done(0, 1, 1)
+    face, missing = parquet.read_table(tmp_path).to_pylist()
+    assert 0.5 < face["mouthSmileLeft"] <= 1 and len(face["mesh"]) == 2 * 478
+    assert missing["yaw"] is None and missing["mesh"] is None
+
+
 def test_another_job_is_refused(tmp_path: Path, plan: list[Partition]) -> None:
     prepare(tmp_path / "out", plan, OPTIONS)
     for other_plan, other in [
@@ -99,6 +127,7 @@ def test_another_job_is_refused(tmp_path: Path, plan: list[Partition]) -> None:
         ([plan[0], replace(plan[1], pictures=("b.jpg",))], OPTIONS),
         (plan, replace(OPTIONS, min_score=0.5)),
         (plan, replace(OPTIONS, weights_sha256="0")),
+        (plan, replace(OPTIONS, films={"every": 2.0})),
     ]:
         with pytest.raises(InputError, match="has results of another job"):
             prepare(tmp_path / "out", other_plan, other)

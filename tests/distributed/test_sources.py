@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from pcnn.distributed.sources import NamedPicture, open_picture, partitions, read_partition
+from pcnn.distributed.sources import (
+    NamedPicture,
+    open_film,
+    open_picture,
+    partitions,
+    read_partition,
+)
 from pcnn.errors import InputError
 from pcnn.images.loading import load_image
 
@@ -32,6 +38,17 @@ def test_folders_are_cut_into_partitions_in_order(folder: Path) -> None:
     listed = names([each.pictures for each in found], folder)
     assert listed == [["a.png", "b.png", "below/d.png"], ["c.PNG"]]
     assert [str(error) for error in errors] == ["none/*.png: no pictures match this pattern"]
+
+
+def test_a_film_has_a_partition_alone_after_the_pictures(folder: Path) -> None:
+    for name in ("a.mp4", "below/b.MKV"):
+        (folder / name).write_bytes(b"")
+    found, _ = partitions([str(folder)], 9)
+    assert [len(each.pictures) for each in found] == [4, 0, 0]
+    assert [each.film for each in found] == ["", f"{folder}/a.mp4", f"{folder}/below/b.MKV"]
+    remote, _ = partitions([f"file://{folder}"], 9)
+    assert [each.film for each in remote[1:]] == [f"file://{each.film}" for each in found[1:]]
+    assert len(partitions([str(folder)], 9, films=False)[0]) == 1
 
 
 def test_uris_are_listed_and_read(folder: Path, astronaut: Path) -> None:
@@ -94,6 +111,8 @@ def test_sources_that_cannot_be_read_are_named(tmp_path: Path, folder: Path) -> 
 
 
 def test_pictures_that_cannot_be_fetched_are_named() -> None:
+    with pytest.raises(InputError, match=r"file:///nowhere/a\.mp4: cannot be read"):
+        open_film("file:///nowhere/a.mp4")
     missing = open_picture("file:///nowhere/a.png")
     with pytest.raises(InputError, match=r"file:///nowhere/a\.png: the file object cannot be read"):
         load_image(missing)  # type: ignore[arg-type]

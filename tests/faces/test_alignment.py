@@ -18,8 +18,9 @@ from PIL import Image
 
 from pcnn import Recognizer, weights
 from pcnn.faces.alignment import align_faces, crop_transforms, find_landmarks
-from pcnn.faces.detector import Detector, OneAtATime
+from pcnn.faces.detector import Detector
 from pcnn.faces.geometry import face_transforms, picture_transforms
+from pcnn.faces.interface import OneAtATime
 from pcnn.faces.resampling import resample
 from pcnn.networks.pcnn import ModelConfig
 from pcnn.results.values import Detection

@@ -49,6 +49,7 @@ def test_a_row_a_face_by_hand() -> None:
         **{"source": "two.jpg", "frame": None, "time_s": None, "face": 1},
         **{"label": "happiness", "confidence": 0.5},
         **{"x1": 1.5, "y1": 2.0, "x2": 30.125, "y2": 40.0, "detection_score": 0.875},
+        "angle": np.float32(two_faces().faces[1].angle),
         **landmarks,
         **{"track": None, "width": 640, "height": 480, "error": None},
         **{"neutral": third, "happiness": 0.5, "anger": sixth},

@@ -10,7 +10,8 @@ const { cutView, resize, roundEven, shrinkFace } = await load("pixels.js");
 const { faceTransform, similarity } = await load("geometry.js");
 const { anchorGrid, canvasOf, decode, findFaces, levelSides, merged, suppress } =
   await load("detection.js");
-const { faceView, readFaces } = await load("recognition.js");
+const { faceView, hide, occlusion, readFaces, regionBoxes, withoutRegions } =
+  await load("recognition.js");
 const { csv, entry } = await load("tables.js");
 
 const image = ({ data, width, height }) => ({
@@ -47,6 +48,26 @@ const TASKS = {
   },
   read: ({ views, model, answer }) =>
     readFaces(views.map((view) => Uint8Array.from(view)), model, async () => answer),
+  boxes: ({ side, layout }) => regionBoxes(side, layout),
+  hide: ({ view, box, model }) => numbers(hide(Uint8Array.from(view), box, model)),
+  // A network that tells how much of each view's upper left quarter is above 100.
+  explain: async ({ view, model }) => {
+    const { side, classes } = model;
+    const run = async (batch, count) => ({
+      scores: Array.from({ length: count }, (_, i) => {
+        const first = batch.subarray(i * side * side, (i + 1) * side * side);
+        const seen = first.filter((value, at) => value > 100 && at % side < side / 2 && at < first.length / 2);
+        const share = (4 * seen.length) / first.length;
+        return [1 - share, share];
+      }).flat(),
+    });
+    const own = Uint8Array.from(view);
+    const { scores } = await run(own, 1);
+    return {
+      heat: await occlusion(own, classes[1], scores[1], model, run),
+      without: await withoutRegions(own, model, run),
+    };
+  },
   table: ({ pictures, classes }) => ({ json: pictures.map(entry), csv: csv(pictures, classes) }),
 };
 

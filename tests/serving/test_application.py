@@ -20,6 +20,7 @@ from PIL import Image
 from pcnn import Recognizer
 from pcnn.errors import InputError
 from pcnn.images.loading import load_image
+from pcnn.results.movements import FaceMotion, Pose
 from pcnn.results.values import Face, Prediction
 
 pytestmark = pytest.mark.serve
@@ -33,6 +34,7 @@ from pcnn.serving.limits import Limits, Refusal  # noqa: E402
 from pcnn.serving.records import JsonLines  # noqa: E402
 
 SCORES = {"neutral": 0.25, "happiness": 0.75}
+MESH = np.random.default_rng(0).uniform(0, 9, (478, 2)).astype(np.float32)
 
 
 class FakeRecognizer:
@@ -40,6 +42,7 @@ class FakeRecognizer:
 
     batch_size = 2
     weights_sha256 = "0" * 64
+    movements: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.go = threading.Event()
@@ -61,7 +64,9 @@ class FakeRecognizer:
                 found.append(error)
                 continue
             landmarks = np.array([[3, 3], [7, 3], [5, 5], [4, 8], [6, 8]], np.float32)
-            face = Face("happiness", 0.75, SCORES, {}, (1.0, 1.0, 9.0, 9.0), 0.9, landmarks)
+            motion = FaceMotion({"jawOpen": 0.9}, Pose(5, 0, 0), MESH) if self.movements else None
+            box = (1.0, 1.0, 9.0, 9.0)
+            face = Face("happiness", 0.75, SCORES, {}, box, 0.9, landmarks, motion=motion)
             found.append(Prediction((face,), None, width, height))
         return found
 
@@ -172,6 +177,15 @@ def test_annotated_is_a_picture(client: TestClient) -> None:
     assert client.post("/predict/annotated", files=files).status_code == 422
 
 
+def test_movements_are_answered_and_drawn(client: TestClient, recognizer: FakeRecognizer) -> None:
+    plain = client.post("/predict/annotated", content=picture(300, 300)).content
+    recognizer.movements = ("jawOpen",)
+    ((face,),) = (each["faces"] for each in client.post("/predict", content=picture()).json())
+    assert face["movements"] == {"jawOpen": 0.9}
+    assert (face["pose"]["yaw"], len(face["mesh"])) == (5, 478)
+    assert client.post("/predict/annotated", content=picture(300, 300)).content != plain
+
+
 def test_a_full_server_and_a_late_answer(client: TestClient, recognizer: FakeRecognizer) -> None:
     recognizer.go.clear()
     answers: list[Any] = []
@@ -252,6 +266,7 @@ def test_metrics_are_prometheus_text(client: TestClient) -> None:
 
 def test_openapi_has_examples(client: TestClient) -> None:
     told = client.get("/openapi.json").json()
+    assert "securitySchemes" not in told["components"]
     assert set(told["paths"]) == {"/predict", "/predict/annotated", "/healthz", "/metrics"}
     for path in ("/predict", "/predict/annotated"):
         told_of = told["paths"][path]["post"]
@@ -260,6 +275,26 @@ def test_openapi_has_examples(client: TestClient) -> None:
             assert told_of["responses"][status]["content"]["application/json"]["example"]["error"]
     answers = told["paths"]["/predict"]["post"]["responses"]["200"]["content"]
     assert answers["application/json"]["example"][0]["faces"][0]["label"] == "happiness"
+
+
+def test_a_page_does_not_hide_the_methods_of_other_addresses(
+    recognizer: FakeRecognizer, tmp_path: Path
+) -> None:
+    (tmp_path / "index.html").write_text("<p>here")
+    with TestClient(create_app(recognizer, page=tmp_path, token="x")) as client:
+        answer = client.get("/predict")
+        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+        assert answer.json() == {"error": "this address takes POST"}
+        assert client.post("/healthz").status_code == 405
+        assert client.get("/predictions").status_code == 404
+        page = client.get("/")
+        assert page.text == "<p>here"
+        assert "connect-src 'self'" in page.headers["content-security-policy"]
+        again = client.get("/", headers={"if-none-match": page.headers["etag"]})
+        assert again.status_code == 304
+        told = client.get("/openapi.json").json()
+        assert told["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+        assert told["paths"]["/predict"]["post"]["security"] == [{"token": []}]
 
 
 def test_whose_addresses_are_local() -> None:

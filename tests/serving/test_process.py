@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import threading
 import time
@@ -10,8 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cli
+import numpy as np
 import pytest
 from served import Server
+
+from pcnn import Recognizer
+from pcnn.embeddings import Head
 
 pytestmark = pytest.mark.serve
 
@@ -89,6 +94,55 @@ def test_a_request_at_hand_is_answered_when_it_is_stopped(astronaut: Path) -> No
         assert client.recv(100).startswith(b"HTTP/1.1 200 ")
     stopping.join()
     assert stopped == [0]
+
+
+def test_a_body_that_never_comes_does_not_hold_up_the_stop(astronaut: Path) -> None:
+    server = Server("--seconds", "3600")
+    with server.connect() as stuck, server.connect() as silent, server.connect() as idle:
+        stuck.sendall(_post(1000) + b"\x89PNG")
+        silent.sendall(b"POST /predict HTTP/1.1\r\nhost: x")
+        idle.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert idle.recv(100).startswith(b"HTTP/1.1 200 ")
+        assert server.stop() == 0
+        answer = stuck.recv(1000)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"connection: close" in answer
+        assert b"the server is stopping" in answer
+
+
+def test_an_interrupt_that_is_sent_twice_ends_it(astronaut: Path) -> None:
+    server = Server("--seconds", "3600")
+    with server.connect() as client:
+        client.sendall(_post(1000) + b"\x89PNG")
+        server.ask("GET", "/healthz")  # after it the request above is at hand
+        server.send(signal.SIGINT)
+        server.wait_for(lambda line: line["event"].startswith("Waiting for connections"), 20)
+        assert server.stop(signal.SIGINT) in (0, 130)
+
+
+def test_own_labels_and_movements_are_those_of_pcnn_predict(
+    astronaut: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recognizer = Recognizer("small")
+    (vector,) = recognizer.embed(astronaut)
+    matrix = np.stack([vector, -vector])
+    head = Head(("glad", "calm"), matrix, np.zeros(2, np.float32), recognizer.weights_sha256)
+    head.save(tmp_path / "mine.safetensors")
+    options = ["--head", str(tmp_path / "mine.safetensors"), "--movements"]
+    assert cli.predict(["--weights", "small", *options, str(astronaut), "--format", "json"]) == 0
+    ((expected,),) = (each["faces"] for each in json.loads(capsys.readouterr().out))
+    server = Server(*options)
+    try:
+        status, (found,) = server.ask("POST", "/predict", astronaut.read_bytes())
+    finally:
+        assert server.stop() == 0
+    assert status == 200
+    (face,) = found["faces"]
+    assert face["label"] == "glad"
+    assert face["scores"] == pytest.approx(expected["scores"], abs=1e-4)
+    assert face["movements"] == pytest.approx(expected["movements"], abs=1e-3)
+    assert face["pose"] == pytest.approx(expected["pose"], abs=0.1)
+    assert len(face["mesh"]) == len(expected["mesh"]) == 478
 
 
 def test_it_starts_again_after_it_was_killed_amid_a_request(astronaut: Path) -> None:

@@ -8,6 +8,7 @@ import io
 import json
 import shutil
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from pcnn.images.loading import load_image
 from pcnn.networks.anchors import anchor_grid, decode_boxes, decode_landmarks
 from pcnn.networks.boxes import nms
 from pcnn.networks.pcnn import ModelConfig
-from pcnn.networks.regions import RegionLayout
+from pcnn.networks.regions import REGIONS, RegionLayout
 from pcnn.results.values import Detection, Face, Prediction
 from pcnn.weights.detector import DetectorSettings
 
@@ -256,6 +257,42 @@ def test_answers_are_named() -> None:
     assert (one["label"], one["confidence"]) == ("happiness", 0.75)
     assert (two["label"], two["scores"]) == ("neutral", {"neutral": 0.6, "happiness": 0.4})
     assert two["regions"]["mouth"] == {"neutral": 0.75, "happiness": 0.875}
+
+
+def test_regions_lie_where_they_do_in_python() -> None:
+    layout = RegionLayout(middle=0.47, eyes_end=0.5, cheeks_end=0.66)
+    found = answers(it={"task": "boxes", "side": 65, "layout": asdict(layout)})["it"]
+    expected = layout.boxes(65)
+    assert list(found) == list(REGIONS)
+    for name, (left, top, right, bottom) in found.items():
+        assert expected[name] == (top, left, bottom, right)
+
+
+def test_what_is_hidden_is_the_training_faces_mean() -> None:
+    shape = {"mean": [0.5, 0.25], "side": 4}
+    task = {"task": "hide", "view": list(range(32)), "model": shape}
+    found = answers(
+        inside={**task, "box": [1, 2, 3, 4]}, over_the_edge={**task, "box": [-2, -1, 1, 2]}
+    )
+    expected = np.arange(32).reshape(2, 4, 4)
+    expected[0, 2:4, 1:3], expected[1, 2:4, 1:3] = 128, 64
+    assert np.array_equal(np.array(found["inside"]).reshape(2, 4, 4), expected)
+    expected = np.arange(32).reshape(2, 4, 4)
+    expected[0, :2, :1], expected[1, :2, :1] = 128, 64
+    assert np.array_equal(np.array(found["over_the_edge"]).reshape(2, 4, 4), expected)
+
+
+def test_hiding_shows_what_the_answer_needs() -> None:
+    shape = {**model(1, 24), "layout": asdict(RegionLayout()), "mean": [0.0], "regions": []}
+    view = [200] * (24 * 24)
+    found = answers(it={"task": "explain", "view": view, "model": shape})["it"]
+    assert found["without"]["left_eye"] == {"neutral": 1, "happiness": 0}
+    assert found["without"]["mouth"] == {"neutral": 0, "happiness": 1}
+    heat = np.array(list(found["heat"]["heat"].values())).reshape(12, 12)
+    assert heat[2:4, 2:4].min() > 0
+    assert heat[:, 8:].max() == heat[8:].max() == 0
+    # A hidden square of 6 × 6 of the 12 × 12 pixels that count leaves three quarters.
+    assert found["heat"]["least"] == pytest.approx(0.75)
 
 
 def test_json_and_csv_are_those_of_pcnn_predict() -> None:

@@ -12,7 +12,7 @@ import torch
 from pcnn import weights
 from pcnn.errors import WeightsError
 from pcnn.weights import files
-from pcnn.weights.files import SPECS, WeightSpec
+from pcnn.weights.known import SPECS, WeightSpec
 
 
 @pytest.fixture
@@ -64,7 +64,8 @@ def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:
         weights.locate("nonsense")
     assert str(error.value) == (
         "nonsense: no such weights file or known name "
-        "(pcnn-ferplus, pcnn-ferplus-only, small, mobile, mobilenet, movements, resnet50)"
+        "(pcnn-ferplus, pcnn-ferplus-only, small, mobile, mobilenet, landmarks, movements, "
+        "resnet50)"
     )
 
 

@@ -13,8 +13,9 @@ import pytest
 import pcnn
 from pcnn.errors import InputError, WeightsError
 from pcnn.weights import hub
-from pcnn.weights.files import SPECS, locate, read, write
+from pcnn.weights.files import locate, read, write
 from pcnn.weights.hub import CONFIG, fetch, push_to_hub, write_repository
+from pcnn.weights.known import SPECS
 
 
 @pytest.fixture

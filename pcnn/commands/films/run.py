@@ -59,6 +59,7 @@ class FilmRun:
                 except InputError as error:
                     failed += 1
                     self.tell(error, bar)
+                    self.report.fail(film, error)
         return failed
 
     def _predict(self, film: str, targets: dict[str, Path], bar: Progress | None) -> None:

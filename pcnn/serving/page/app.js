@@ -51,10 +51,13 @@ async function load() {
   $("#about").textContent = `pcnn ${manifest.pcnn}, trained on ${manifest.classifier.trained_on}; ${many}.`;
   document.body.dataset.ready = "yes";
   say("Ready.");
+  keep();
 }
 
-if ("serviceWorker" in navigator) {
-  navigator.serviceWorker.register("sw.js").then(
+/** Keep the page for later without a network. Not before it is loaded: then the browser has its
+ * files, and nothing is fetched twice. */
+function keep() {
+  navigator.serviceWorker?.register("sw.js").then(
     () => navigator.serviceWorker.ready.then(() => { document.body.dataset.offline = "yes"; }),
     () => {}, // without one the page works, but not offline
   );
@@ -114,7 +117,7 @@ function card(face, number, count) {
       });
       addHeat(canvas, face, heat);
       shown.textContent = heatSentence(heat, face.label);
-      if (Object.keys(face.regions).length) why.append(regionTable(face.regions));
+      why.append(regionTable(face.regions, heat.without));
     } catch (error) {
       shown.textContent = error.message;
       button.disabled = false;

@@ -54,45 +54,67 @@ export async function readFaces(views, model, run) {
 
 const logOdds = (p) => Math.log(clamp(p, 1e-6, 1 - 1e-6) / (1 - clamp(p, 1e-6, 1 - 1e-6)));
 
+/** Places of the regions in a face of side × side pixels: name → [left, top, right, bottom]. What
+ * networks/regions.py does. */
+export function regionBoxes(side, layout) {
+  const column = Math.trunc(side * layout.middle);
+  const eyes = Math.trunc(side * layout.eyes_end);
+  const cheeks = Math.trunc(side * layout.cheeks_end);
+  return {
+    left_eye: [0, 0, column, eyes],
+    right_eye: [column, 0, side, eyes],
+    left_cheek: [0, eyes, column, cheeks],
+    right_cheek: [column, eyes, side, cheeks],
+    mouth: [0, cheeks, side, side],
+  };
+}
+
+/** A view with a box hidden: filled with the mean of the training faces. */
+export function hide(view, [left, top, right, bottom], { side, mean }) {
+  const hidden = Uint8Array.from(view);
+  mean.forEach((value, c) => {
+    for (let row = Math.max(0, top); row < Math.min(side, bottom); row++) {
+      const from = (c * side + row) * side;
+      hidden.fill(Math.round(255 * value), from + Math.max(0, left), from + clamp(right, 0, side));
+    }
+  });
+  return hidden;
+}
+
+/** What is read with each region hidden: region → class → score. */
+export async function withoutRegions(view, model, run) {
+  const boxes = Object.entries(regionBoxes(model.side, model.layout));
+  const views = boxes.map(([, box]) => hide(view, box, model));
+  const answers = await readFaces(views, model, run);
+  return Object.fromEntries(boxes.map(([name], i) => [name, answers[i].scores]));
+}
+
 /** What the answer loses where the face is hidden: heat, (cells, cells) of 0…1, in log-odds, since
  * the probability of a sure answer hardly moves; most, the largest loss; least, what is then left
  * of the probability. view: as faceView gives it. progress: called with 0…1. */
 export async function occlusion(view, label, confidence, model, run, progress = () => {}) {
-  const { side, mean, classes } = model;
+  const { side, classes } = model;
   const cells = Math.round(1 / STEP);
   const width = Math.round(HIDDEN * side);
-  const colour = mean.map((value) => Math.round(255 * value));
-  const places = [];
-  for (let row = 0; row < cells; row++) {
-    for (let column = 0; column < cells; column++) {
-      places.push([(column + 0.5) / cells, (row + 0.5) / cells]);
-    }
-  }
-  const drops = new Float32Array(places.length);
+  const own = classes.indexOf(label);
+  const boxes = Array.from({ length: cells * cells }, (_, cell) => {
+    const left = Math.round((((cell % cells) + 0.5) / cells) * side - width / 2);
+    const top = Math.round(((Math.floor(cell / cells) + 0.5) / cells) * side - width / 2);
+    return [left, top, left + width, top + width];
+  });
+  const drops = new Float32Array(boxes.length);
   let least = confidence;
-  for (let start = 0; start < places.length; start += AT_ONCE) {
-    const some = places.slice(start, start + AT_ONCE);
+  for (let start = 0; start < boxes.length; start += AT_ONCE) {
+    const some = boxes.slice(start, start + AT_ONCE);
     const batch = new Uint8Array(some.length * view.length);
-    some.forEach(([x, y], i) => {
-      const hidden = Uint8Array.from(view);
-      const left = Math.round(x * side - width / 2), top = Math.round(y * side - width / 2);
-      for (let c = 0; c < mean.length; c++) {
-        for (let row = Math.max(0, top); row < Math.min(side, top + width); row++) {
-          const from = (c * side + row) * side;
-          const last = clamp(left + width, 0, side);
-          hidden.fill(colour[c], from + Math.max(0, left), from + last);
-        }
-      }
-      batch.set(hidden, i * view.length);
-    });
+    some.forEach((box, i) => batch.set(hide(view, box, model), i * view.length));
     const { scores } = await run(batch, some.length);
-    const own = classes.indexOf(label);
     some.forEach((_, i) => {
       const score = scores[i * classes.length + own];
       drops[start + i] = Math.max(0, logOdds(confidence) - logOdds(score));
       least = Math.min(least, score);
     });
-    progress(Math.min(1, (start + AT_ONCE) / places.length));
+    progress(Math.min(1, (start + AT_ONCE) / boxes.length));
   }
   const most = Math.max(...drops);
   return { cells, most, least, heat: drops.map((drop) => (most > 0 ? drop / most : 0)) };

@@ -2,7 +2,9 @@
 
 // Below this the answer is shown as uncertain: another class may well be as likely.
 export const UNCERTAIN = 0.5;
-const RUNNERS_UP = 3;
+// Of what a region says: so many classes, and none of less than a hundredth but the first.
+const RUNNERS_UP = 2;
+const WORTH_SAYING = 0.01;
 // Log-odds: a part that takes less decides nothing.
 const DECISIVE = 0.2;
 const SVG = "http://www.w3.org/2000/svg";
@@ -31,7 +33,7 @@ export function sentence(face, number, count) {
 
 /** A list of bars, one for each class, the likeliest first. */
 export function bars(scores, label, most = Infinity) {
-  const rows = Object.entries(scores).sort((one, two) => two[1] - one[1]).slice(0, most);
+  const rows = ranked(scores).slice(0, most);
   return make(
     "ul", { class: "scores" },
     ...rows.map(([name, score]) => {
@@ -92,17 +94,29 @@ export function addHeat(canvas, face, { heat, cells }) {
   context.drawImage(small, 0, 0, canvas.width, canvas.height);
 }
 
-/** What each region says on its own, as a table. */
-export function regionTable(regions) {
-  const head = make(
-    "tr", {}, make("th", { scope: "col" }, "region"), make("th", { scope: "col" }, "says alone"),
+const ranked = (scores) => Object.entries(scores).sort((one, two) => two[1] - one[1]);
+const best = (scores) =>
+  ranked(scores)
+    .filter(([, score], place) => place === 0 || (place < RUNNERS_UP && score >= WORTH_SAYING))
+    .map(([label, score]) => `${label} ${percent(score)}`)
+    .join(", ");
+
+/** What is read with each region hidden, and what each says alone where the weights know that, as
+ * a table. alone, without: region → class → score. */
+export function regionTable(alone, without) {
+  const says = Object.keys(alone).length > 0;
+  const titles = ["region", ...(says ? ["says alone"] : []), "the face without it"];
+  const row = (name) => make(
+    "tr", {},
+    make("th", { scope: "row" }, words(name)),
+    ...(says ? [make("td", {}, best(alone[name]))] : []),
+    make("td", {}, best(without[name])),
   );
-  const rows = Object.entries(regions).map(([name, scores]) => {
-    const best = Object.entries(scores).sort((one, two) => two[1] - one[1]).slice(0, RUNNERS_UP);
-    const text = best.map(([label, score]) => `${label} ${percent(score)}`).join(", ");
-    return make("tr", {}, make("th", { scope: "row" }, words(name)), make("td", {}, text));
-  });
-  return make("table", { class: "regions" }, make("thead", {}, head), make("tbody", {}, ...rows));
+  return make(
+    "table", { class: "regions" },
+    make("thead", {}, make("tr", {}, ...titles.map((title) => make("th", { scope: "col" }, title)))),
+    make("tbody", {}, ...Object.keys(without).map(row)),
+  );
 }
 
 /** What the heat says in words: where the strongest loss lies, and what it leaves. */

@@ -1,29 +1,32 @@
 // The networks, in a thread of their own so that the page stays quick. One message, one answer.
 
 import { findFaces } from "./detection.js";
-import { faceSquare, faceView, occlusion, readFaces } from "./recognition.js";
+import { faceSquare, faceView, occlusion, readFaces, withoutRegions } from "./recognition.js";
 
 const MOST_PIXELS = 50_000_000;
 const SQUARE = 200; // pixels of a face that is drawn
 const MOST_THREADS = 4;
 let ready;
 
-/** The bytes of a file of ours, told of as they come. */
-async function fetched({ file, bytes }, progress) {
+/** The bytes of a file of ours, unpacked; progress is told of as they come. */
+async function fetched({ file, bytes, unpacked_bytes: unpacked }, progress) {
   const answer = await fetch(file);
   if (!answer.ok) throw new Error(`${file}: ${answer.status} ${answer.statusText}`);
-  const content = new Uint8Array(bytes);
+  const parts = [];
   const reader = answer.body.getReader();
-  for (let at = 0; ; ) {
-    const { done, value } = await reader.read();
-    if (done) {
-      if (at !== bytes) throw new Error(`${file}: has ${at} bytes, expected ${bytes}`);
-      return content;
-    }
-    content.set(value, at);
-    at += value.length;
-    progress(value.length);
+  for (let part; (part = await reader.read()), !part.done; ) {
+    parts.push(part.value);
+    progress(part.value.length);
   }
+  const came = new Blob(parts);
+  // A server may have said that it is packed: then the browser has unpacked it already.
+  if (came.size !== bytes && came.size !== unpacked) {
+    throw new Error(`${file}: has ${came.size} bytes, expected ${bytes}`);
+  }
+  const stream = came.size === unpacked
+    ? came.stream()
+    : came.stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
 async function load({ manifest }, tell) {
@@ -31,7 +34,7 @@ async function load({ manifest }, tell) {
   const parts = [runtime.wasm, classifier, detector];
   const total = parts.reduce((sum, part) => sum + part.bytes, 0);
   let loaded = 0;
-  const progress = (bytes) => tell({ progress: (loaded += bytes) / total });
+  const progress = (bytes) => tell({ progress: Math.min(1, (loaded += bytes) / total) });
   const [wasm, ...networks] = await Promise.all(parts.map((part) => fetched(part, progress)));
   const ort = await import(new URL(runtime.module.file, location.href).href);
   ort.env.wasm.wasmPaths = {
@@ -106,10 +109,12 @@ async function predict({ picture, maxSide, most = 100, squares = true }) {
 const TASKS = {
   load,
   predict,
-  explain: ({ view, label, confidence }, tell) =>
-    occlusion(view, label, confidence, ready.classifier, ready.read, (progress) =>
-      tell({ progress }),
-    ),
+  async explain({ view, label, confidence }, tell) {
+    const { classifier, read } = ready;
+    const progress = (share) => tell({ progress: share });
+    const heat = await occlusion(view, label, confidence, classifier, read, progress);
+    return { ...heat, without: await withoutRegions(view, classifier, read) };
+  },
 };
 
 // One after another: a session runs one thing at a time.

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pcnn.errors import InputError
+from pcnn.training.limits import check_at_least, check_choices, check_decays, check_shares
 
 STARTS = ("teacher", "scratch")
 
@@ -58,35 +59,17 @@ class DetectorOptions:
     workers: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "save_every"):
-            if getattr(self, name) < 1:
-                raise InputError(
-                    f"DetectorOptions: {name} must be at least 1, got {getattr(self, name)}"
-                )
-        for name in ("early", "polish"):
-            if getattr(self, name) < 0:
-                raise InputError(
-                    f"DetectorOptions: {name} must be at least 0, got {getattr(self, name)}"
-                )
+        check_at_least(self, 1, "steps", "batch", "save_every")
+        check_at_least(self, 0, "early", "polish")
         for name in ("side", "early_side"):
             if getattr(self, name) < 64 or getattr(self, name) % 32:
                 raise InputError(
                     f"DetectorOptions: {name} must be a multiple of 32, at least 64, "
                     f"got {getattr(self, name)}"
                 )
-        if self.start not in STARTS:
-            raise InputError(
-                f"DetectorOptions: start must be {' or '.join(STARTS)}, got {self.start!r}"
-            )
-        for name in ("turned", "harsh"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(
-                    f"DetectorOptions: {name} must lie in 0…1, got {getattr(self, name)}"
-                )
-        if not 0 <= self.average < 1:
-            raise InputError(
-                f"DetectorOptions: average must be at least 0 and below 1, got {self.average}"
-            )
+        check_choices(self, start=STARTS)
+        check_shares(self, "turned", "harsh")
+        check_decays(self, "average")
 
     @property
     def total(self) -> int:

@@ -38,7 +38,7 @@ def train_detector(options: DetectorOptions) -> Path:
     Raises InputError: unusable photographs, or a checkpoint of other options.
     Raises WeightsError: the teacher cannot be loaded.
     """
-    teacher = Detector.load(options.teacher)
+    teacher = Detector.load(options.teacher, landmarks=None)
     options.folder.mkdir(parents=True, exist_ok=True)
     photographs = read_photographs(
         options.photographs, teacher, cache=options.folder / "teacher-faces.npz"
@@ -95,7 +95,7 @@ def _write_output(
     }
     options.output.parent.mkdir(parents=True, exist_ok=True)
     write(options.output, state, metadata)
-    detector = Detector.load(options.output)
+    detector = Detector.load(options.output, landmarks=None)
     scores: dict[str, DetectorScores] = {
         "held_out": score_photographs(detector, held_out),
         "held_out_small_faces": score_small_faces(detector, held_out),

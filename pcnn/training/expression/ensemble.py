@@ -18,8 +18,9 @@ from pcnn.evaluation.metrics import accuracy, fit_temperature
 from pcnn.faces.alignment import suited_faces
 from pcnn.networks.ensemble import Ensemble, Member
 from pcnn.weights.expression import SECOND_PREFIX, ExpressionWeights, load_expression
-from pcnn.weights.files import SINGLE_WEIGHTS, WeightsFile, write
+from pcnn.weights.files import WeightsFile, write
 from pcnn.weights.kinds import ENSEMBLE, expression
+from pcnn.weights.known import SINGLE_WEIGHTS
 from pcnn.weights.schema import keep_to
 
 _LEAST_SHARE = 1e-3

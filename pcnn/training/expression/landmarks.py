@@ -11,11 +11,9 @@ from pcnn.arrays import read_arrays
 from pcnn.datasets.labels import FaceSet
 from pcnn.errors import InputError
 from pcnn.faces.alignment import dataset_landmarks
-from pcnn.faces.detector import FaceDetector
+from pcnn.faces.interface import FaceDetector
+from pcnn.training.movements.faces import mesh_landmarks
 
-# Points of the teacher's mesh (MediaPipe's numbering): the corners of both eyes, of which the
-# middle is taken, the tip of the nose, and the corners of the mouth. Left is the picture's left.
-_MESH = ((33, 133), (362, 263), (1,), (61,), (291,))
 _SHARE = 0.5  # of the faces that get the teacher's landmarks
 
 
@@ -37,8 +35,7 @@ def mixed_landmarks(
         table = read_arrays(Path(path))
         place = {str(name): index for index, name in enumerate(table["image"])}
         rows = [place[name] for name in faces.names]
-        mesh = table["points"][rows][:, :, :2].astype(np.float32)
-        taught = np.stack([mesh[:, list(points)].mean(1) for points in _MESH], 1)
+        taught = mesh_landmarks(table["points"][rows][:, :, :2].astype(np.float32))
         found = table["found"][rows].astype(bool) & np.isfinite(taught).all((1, 2))
     except (ValueError, KeyError, IndexError) as error:  # InputError is a ValueError
         message = f"landmarks {path}: holds no landmarks of these faces ({error!r})"

@@ -8,6 +8,7 @@ from pcnn.errors import InputError
 from pcnn.networks.backbones import find_backbone
 from pcnn.networks.saliency import find_model
 from pcnn.training.expression.augmentation import Augmentation
+from pcnn.training.limits import check_at_least, check_choices, check_decays, check_shares
 from pcnn.weights.compression import STORAGES
 from pcnn.weights.kinds import MOST
 
@@ -106,17 +107,9 @@ class ExpressionOptions:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise InputError(
-                    f"ExpressionOptions: {name} must be {' or '.join(choices)}, "
-                    f"got {getattr(self, name)!r}"
-                )
-        for name, least in (("size", 8), ("width", 1), ("batch", 1)):
-            if getattr(self, name) < least:
-                raise InputError(
-                    f"ExpressionOptions: {name} must be at least {least}, got {getattr(self, name)}"
-                )
+        check_choices(self, **_CHOICES)
+        check_at_least(self, 8, "size")
+        check_at_least(self, 1, "width", "batch")
         if max(self.size, self.width) > MOST:  # else nobody could load what was trained
             raise InputError(
                 f"ExpressionOptions: size and width must be at most {MOST}, "
@@ -127,16 +120,8 @@ class ExpressionOptions:
                 "ExpressionOptions: epochs, lr and clip must be above 0, "
                 f"got {self.epochs}, {self.lr} and {self.clip}"
             )
-        if not (0 <= self.warm_up < 1 and 0 <= self.ema < 1):
-            raise InputError(
-                "ExpressionOptions: warm_up and ema must be at least 0 and below 1, "
-                f"got {self.warm_up} and {self.ema}"
-            )
-        for name in ("balance", "calm", "teaching", "init_share", "photographs_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(
-                    f"ExpressionOptions: {name} must lie in 0…1, got {getattr(self, name)}"
-                )
+        check_decays(self, "warm_up", "ema")
+        check_shares(self, "balance", "calm", "teaching", "init_share", "photographs_share")
         for name, needed in (("landmarks", "aligned"), ("photographs", "teachers")):
             if getattr(self, name) and not getattr(self, needed):
                 raise InputError(f"ExpressionOptions: {name}= needs {needed}=")

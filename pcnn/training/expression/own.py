@@ -27,7 +27,8 @@ from pcnn.training.expression.options import ExpressionOptions
 from pcnn.training.head.features import digests_of
 from pcnn.training.head.validation import FOLDS, assign_folds, check_labels, united_groups
 from pcnn.weights.expression import ExpressionWeights, load_expression
-from pcnn.weights.files import DEFAULT_WEIGHTS, is_published
+from pcnn.weights.files import is_published
+from pcnn.weights.known import DEFAULT_WEIGHTS
 
 _LONG = 16  # pictures from which a progress bar is shown
 

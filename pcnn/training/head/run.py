@@ -35,7 +35,8 @@ from pcnn.training.head.validation import (
     share_of,
     united_groups,
 )
-from pcnn.weights.files import DEFAULT_MOVEMENTS, WeightsFile, locate
+from pcnn.weights.files import WeightsFile, locate
+from pcnn.weights.known import DEFAULT_MOVEMENTS
 
 LEAST_NUMBERS = 10  # the least pictures of a set of numbers
 ROUNDS = 1000  # resamplings for intervals

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,18 +14,38 @@ from pcnn.networks.movements import Motion, MovementConfig, mirrored
 from pcnn.ops.reference import LUMA
 from pcnn.training.movements.faces import TEMPLATE, TaughtFaces
 
-# The detector's error at each landmark, in distances between the eyes.
-_LANDMARK_NOISE = 0.03
-# The view's random turn (most, degrees), scale (deviation of its logarithm) and shift (shares).
-_TURN, _SCALE, _SHIFT = 15.0, 0.08, 0.03
+
+@dataclass(frozen=True)
+class Placing:
+    """How the placing of a face in its view varies at random.
+
+    noise: the detector's error at each landmark, in distances between the eyes.
+    turn: the largest turn, degrees. Half of the faces are turned by a fifth of it at most, as
+        after an alignment.
+    scale: the deviation of the scale's logarithm. shift: that of the place, in sides of the view.
+    """
+
+    noise: float = 0.03
+    turn: float = 15.0
+    scale: float = 0.08
+    shift: float = 0.03
+
+
 # Sides to which faces are shrunk, in pixels; a part of the faces keep theirs.
 _SIDES, _UNSHRUNK, _PARTS = (20, 72), 0.4, 4
 _GREY = 0.3  # share of coloured faces that lose their colours
 _NOISE = 7.0  # the largest deviation, in levels
 
 
+_MOVEMENTS_PLACING = Placing()
+
+
 def random_views(
-    faces: TaughtFaces, config: MovementConfig, twins: Tensor, generator: torch.Generator
+    faces: TaughtFaces,
+    config: MovementConfig,
+    twins: Tensor,
+    generator: torch.Generator,
+    placing: Placing = _MOVEMENTS_PLACING,
 ) -> tuple[Tensor, Motion]:
     """Views of faces as no alignment, light or camera keeps them, and what is to be seen there.
 
@@ -32,7 +53,7 @@ def random_views(
     Returns (B, 3, S, S) float32, 0…1, and the Motion of each view.
     """
     count, size = len(faces), config.size
-    where = _placements(faces.landmarks, size, generator)  # (B, 2) complex, view → picture
+    where = _placements(faces.landmarks, size, generator, placing)  # (B, 2) complex, view → picture
     planes = faces.pictures.permute(0, 3, 1, 2).float() / 255
     views = _sample(planes, where, size)
     points = (torch.view_as_complex(faces.points.contiguous()) - where[:, 1:]) / where[:, :1]
@@ -49,7 +70,9 @@ def random_views(
     return degraded(views, generator), Motion(*chosen)
 
 
-def _placements(landmarks: Tensor, size: int, generator: torch.Generator) -> Tensor:
+def _placements(
+    landmarks: Tensor, size: int, generator: torch.Generator, placing: Placing
+) -> Tensor:
     """For each face the similarity w ↦ a·w + b from the view to the picture, (B, 2) complex.
 
     It is that of the alignment with noise on the landmarks, then turned, scaled and shifted.
@@ -60,18 +83,17 @@ def _placements(landmarks: Tensor, size: int, generator: torch.Generator) -> Ten
 
     count = len(landmarks)
     eyes = (landmarks[:, 1] - landmarks[:, 0]).norm(dim=1)[:, None, None]
-    noisy = landmarks + _LANDMARK_NOISE * eyes * normal(count, 5, 2)
+    noisy = landmarks + placing.noise * eyes * normal(count, 5, 2)
     target = torch.view_as_complex(noisy)
     places = torch.view_as_complex(torch.tensor(TEMPLATE) * size)
     centred = places - places.mean()
     middle = target.mean(1, keepdim=True)
     a = ((target - middle) * centred.conj()).sum(1, keepdim=True) / centred.abs().square().sum()
     b = middle - a * places.mean()
-    angle = math.radians(_TURN) * (2 * torch.rand(count, 1, generator=generator) - 1)
-    # Half of the faces are turned little, as after an alignment.
+    angle = math.radians(placing.turn) * (2 * torch.rand(count, 1, generator=generator) - 1)
     angle = torch.where(torch.rand(count, 1, generator=generator) < 0.5, angle / 5, angle)
-    turn = torch.polar(torch.exp(_SCALE * normal(count, 1)), angle)
-    shift = _SHIFT * size * torch.view_as_complex(normal(count, 1, 2))
+    turn = torch.polar(torch.exp(placing.scale * normal(count, 1)), angle)
+    shift = placing.shift * size * torch.view_as_complex(normal(count, 1, 2))
     centre = complex(size / 2, size / 2)
     return torch.cat((a * turn, a * (centre - centre * turn + shift) + b), 1)
 

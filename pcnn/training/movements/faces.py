@@ -27,12 +27,15 @@ from pcnn.terminal import track
 TEMPLATE = ((0.348, 0.38), (0.652, 0.38), (0.5, 0.557), (0.374, 0.709), (0.626, 0.709))
 # The points of the teacher's mesh at the five landmarks: two irises, nose tip, mouth corners.
 FIVE = (468, 473, 1, 61, 291)
+# The same, but for each eye the middle of its corners, which does not follow the look; then the
+# nose tip and the mouth corners. Left is the picture's left.
+_MIDDLES = ((33, 133), (362, 263), (1,), (61,), (291,))
 # Stored crops of photographs: their side in pixels, in how many sides of the view.
 _CROP, _MARGIN = 192, 1.8
 _FRONTAL = 15.0  # degrees of yaw, at most, of faces whose halves are compared
 _NEUTRAL = "_neutral"  # the teacher's first movement, which says nothing
 
-_Table: TypeAlias = "dict[str, NDArray[Any]]"
+Table: TypeAlias = "dict[str, NDArray[Any]]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +63,7 @@ class TaughtFaces:
         return replace(self, **{name: getattr(self, name)[chosen] for name in parts})
 
 
-def read_table(path: Path) -> _Table:
+def read_table(path: Path) -> Table:
     """A file of the teacher's answers, only the faces that it found.
 
     The file is an .npz with `image` (N,) names; `found` (N,) bool; `points` (N, P, 3) pixels of
@@ -97,7 +100,7 @@ def poses(matrices: NDArray[np.float32]) -> NDArray[np.float32]:
     return angles
 
 
-def read_faces(folder: Path, table: _Table) -> TaughtFaces:
+def read_faces(folder: Path, table: Table) -> TaughtFaces:
     """The faces of contact sheets for which there are answers.
 
     folder: see datasets.ferplus. table: see read_table.
@@ -112,7 +115,7 @@ def read_faces(folder: Path, table: _Table) -> TaughtFaces:
     return _taught(pictures, points[:, FIVE], points, table["pose"], table)
 
 
-def read_photographs(archive: Path, table: _Table) -> TaughtFaces:
+def read_photographs(archive: Path, table: Table) -> TaughtFaces:
     """The faces of photographs, cut out upright with much of their surroundings.
 
     archive: tar of JPEG or PNG files. table: see read_table; with `landmarks`.
@@ -133,6 +136,14 @@ def read_photographs(archive: Path, table: _Table) -> TaughtFaces:
         roll = pose[i, 2] - np.degrees(np.arctan2(there[1, 0], there[0, 0]))
         pose[i, 2] = (roll + 180) % 360 - 180
     return _taught(pictures, five, points, pose, table)
+
+
+def mesh_landmarks(points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The five landmarks (N, 5, 2) in meshes (N, P, 2) of MediaPipe's numbering.
+
+    A detector's eyes and mouth lie a little higher.
+    """
+    return np.stack([points[:, list(own)].mean(1) for own in _MIDDLES], 1).astype(np.float32)
 
 
 def twins_of(faces: TaughtFaces) -> Tensor:
@@ -214,7 +225,7 @@ def _taught(
     landmarks: NDArray[np.float32],
     points: NDArray[np.float32],
     pose: NDArray[np.float32],
-    table: _Table,
+    table: Table,
 ) -> TaughtFaces:
     names: Sequence[str] = table["names"].tolist()
     return TaughtFaces(

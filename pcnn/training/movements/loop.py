@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from pcnn.devices import own_settings
 from pcnn.errors import InputError
 from pcnn.networks.movements import Motion, MovementConfig, MovementNet
-from pcnn.networks.pcnn import FaceNet, pull
+from pcnn.networks.pcnn import FaceNet
 from pcnn.networks.trunk import initialise
+from pcnn.training.averaged import AveragedTraining, step_generator
 from pcnn.training.movements.augmentation import random_views
 from pcnn.training.movements.faces import TEMPLATE, TaughtFaces, twins_of
 from pcnn.training.movements.options import MovementOptions, fingerprint
-from pcnn.training.optimiser import average_decay, one_cycle, parameter_groups
-from pcnn.weights.checkpoints import (
-    check_options,
-    fill,
-    fill_optimizer,
-    read_training,
-    write_training,
-)
 from pcnn.weights.expression import load_expression
-from pcnn.weights.schema import text
 
-_WARM_UP = 0.05  # share of the steps in which the learning rate rises
-_GRADIENT_NORM = 5.0
 # Distances between points are measured in distances between the eyes of the template.
 _EYES = TEMPLATE[1][0] - TEMPLATE[0][0]
 # Errors below these are squared: of points (eye distances), movements (deviations), degrees.
@@ -42,7 +30,7 @@ _POINTS, _MOVEMENTS, _POSE = 16.0, 4.0, 1.0
 _START_FACES = 4000  # whose meshes give the first shapes
 
 
-class MovementTraining:
+class MovementTraining(AveragedTraining[MovementNet]):
     """A resumable training: the network, its average, the optimiser and the steps done.
 
     groups: faces of sheets and of photographs; either may be empty.
@@ -65,29 +53,22 @@ class MovementTraining:
                 f"{len(photographs.names)} movements, {sheets.points.shape[1]} and "
                 f"{photographs.points.shape[1]} points"
             )
-        self.options, self.step = options, 0
+        self.options = options
         torch.manual_seed(options.seed)
         every = torch.cat([group.movements for group, _ in self._groups])
         self._deviation = every.std(0).clamp(min=_LEAST_DEVIATION)
         config = MovementConfig(sheets.names, points=sheets.points.shape[1])
-        self.network = MovementNet(config)
-        initialise(self.network)
+        network = MovementNet(config)
+        initialise(network)
         if options.init != "none":
-            _start_trunk(self.network, options.init)
+            _start_trunk(network, options.init)
         largest = max((group for group, _ in self._groups), key=len)
-        self.network.twins.copy_(twins_of(largest))
+        network.twins.copy_(twins_of(largest))
         some = largest[torch.arange(min(len(largest), _START_FACES))]
-        views = random_views(some, config, self.network.twins, self._generator(2))
-        self.network.start_mesh(views[1].points)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = copy.deepcopy(self.network).requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.network, options.weight_decay), lr=options.learning_rate
-        )
-
-    @property
-    def path(self) -> Path:
-        return self.options.folder / "movements.checkpoint.pt"
+        views = random_views(some, config, network.twins, step_generator(options.seed, 2, 0))
+        network.start_mesh(views[1].points)
+        path = options.folder / "movements.checkpoint.pt"
+        super().__init__(network, options, path, fingerprint(options), "train_movements")
 
     def run(self) -> Iterator[tuple[float, float, float]]:
         """Run the remaining steps; yield the losses of points, movements and pose of each."""
@@ -98,25 +79,17 @@ class MovementTraining:
     def _update(self) -> tuple[float, float, float]:
         self.network.train()
         views, seen = self._batch()
-        done = max(self.step / self.options.steps, 1e-3)  # the first step moves, too
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.options.learning_rate * one_cycle(done, _WARM_UP)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.options.precision == "bfloat16"):
             found = self.network(views)
         losses = self._losses(found, seen)
         loss = _POINTS * losses[0] + _MOVEMENTS * losses[1] + _POSE * losses[2]
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), _GRADIENT_NORM)
-        self.optimizer.step()
-        self.step += 1
-        pull(self.average, self.network, 1 - average_decay(self.step, self.options.average))
+        self.update(loss)
         points, movements, pose = (float(own.detach()) for own in losses)
         return points, movements, pose
 
     def _batch(self) -> tuple[Tensor, Motion]:
         """The views (B, 3, S, S), normalised, of this step, and what is to be seen in them."""
-        generator, config = self._generator(0), self.network.config
+        generator, config = self.generator(0), self.network.config
         parts = []
         for group, count in self._groups:
             chosen = torch.randint(len(group), (count,), generator=generator)
@@ -134,37 +107,6 @@ class MovementTraining:
             _smooth(movements, _MOVEMENT),
             _smooth((found.pose - seen.pose) / 10, _DEGREES / 10),
         )
-
-    def _generator(self, purpose: int) -> torch.Generator:
-        seed = (self.options.seed * 4 + purpose) * 1_000_003 + self.step
-        return torch.Generator().manual_seed(seed)
-
-    def save(self) -> None:
-        """Write the checkpoint atomically."""
-        state = {
-            "options": fingerprint(self.options),
-            "step": self.step,
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_training(self.path, state)
-
-    @own_settings(gradients=True)
-    def resume(self) -> None:
-        """Continue from the checkpoint, if it exists.
-
-        Raises InputError: it was made with other options. WeightsError: it is damaged.
-        """
-        if not self.path.exists():
-            return
-        stored = read_training(self.path, "cpu", text)
-        check_options(self.path, stored["options"], fingerprint(self.options), "train_movements")
-        fill(self.path, "network", self.network, stored.get("network"))
-        fill(self.path, "average", self.average, stored.get("average"))
-        fill_optimizer(self.path, self.optimizer, stored.get("optimizer"))
-        self.step = stored["step"]
 
 
 def _start_trunk(network: MovementNet, name: str) -> None:

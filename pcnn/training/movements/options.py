@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pcnn.errors import InputError
+from pcnn.training.limits import check_at_least, check_choices, check_decays, check_shares
 
 
 @dataclass(frozen=True)
@@ -43,23 +43,10 @@ class MovementOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "save_every"):
-            if getattr(self, name) < 1:
-                raise InputError(
-                    f"MovementOptions: {name} must be at least 1, got {getattr(self, name)}"
-                )
-        if not 0 <= self.photographs_share <= 1:
-            raise InputError(
-                f"MovementOptions: photographs_share must lie in 0…1, got {self.photographs_share}"
-            )
-        if not 0 <= self.average < 1:
-            raise InputError(
-                f"MovementOptions: average must be at least 0 and below 1, got {self.average}"
-            )
-        if self.precision not in ("float32", "bfloat16"):
-            raise InputError(
-                f"MovementOptions: precision must be float32 or bfloat16, got {self.precision!r}"
-            )
+        check_at_least(self, 1, "steps", "batch", "save_every")
+        check_shares(self, "photographs_share")
+        check_decays(self, "average")
+        check_choices(self, precision=("float32", "bfloat16"))
 
     @property
     def folder(self) -> Path:

@@ -13,7 +13,7 @@ from pcnn.devices import own_settings
 from pcnn.errors import InputError
 from pcnn.terminal import training_progress
 from pcnn.training.detector.photographs import is_held_out
-from pcnn.training.movements.faces import TEMPLATE, read_faces, read_photographs, read_table
+from pcnn.training.movements.faces import TEMPLATE, Table, read_faces, read_photographs, read_table
 from pcnn.training.movements.loop import MovementTraining
 from pcnn.training.movements.options import MovementOptions, fingerprint
 from pcnn.weights.files import locate, sha256
@@ -34,13 +34,10 @@ def train_movements(options: MovementOptions) -> Path:
     Raises WeightsError: the start cannot be loaded.
     """
     sheets = read_faces(options.data, read_table(options.labels / SHEETS))
-    table = read_table(options.labels / PHOTOGRAPHS)
-    names = table.pop("names")
-    learning = np.array([not is_held_out(name) for name in table["image"].tolist()], bool)
-    table = {name: value[learning] for name, value in table.items()} | {"names": names}
-    if not learning.any():
-        raise InputError(f"train_movements: every photograph of {options.photographs} is held out")
-    groups = sheets, read_photographs(options.photographs, table)
+    photographs = read_photographs(
+        options.photographs, learning_photographs(read_table(options.labels / PHOTOGRAPHS))
+    )
+    groups = sheets, photographs
     training = MovementTraining(options, groups)
     training.resume()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -58,8 +55,16 @@ def train_movements(options: MovementOptions) -> Path:
                 sums[:] = 0
             if training.step % options.save_every == 0 or training.step == options.steps:
                 training.save()
-    _write_output(options, training, len(sheets), int(learning.sum()))
+    _write_output(options, training, len(sheets), len(photographs))
     return options.output
+
+
+def learning_photographs(table: Table) -> Table:
+    """A table without the photographs that are held out. Raises InputError: none is left."""
+    learning = np.array([not is_held_out(name) for name in table["image"].tolist()], bool)
+    if not learning.any():
+        raise InputError("learning_photographs: every photograph is held out")
+    return {name: own if name == "names" else own[learning] for name, own in table.items()}
 
 
 def _log(options: MovementOptions, entry: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ import pytest
 from films import PEOPLE, av, face, scene, shades, write_film
 from PIL import Image
 
-from pcnn import Recognizer
+from pcnn import Recognizer, to_arrow
 from pcnn.commands import shared
 from pcnn.commands.films.options import DEFAULT_SEARCH_EVERY_S, DEFAULT_SMOOTHING_S, clock
 from pcnn.recognition.film_search import SEARCH_EVERY_S
@@ -71,6 +71,31 @@ def test_a_folder_of_both_as_csv(folder: Path, capsys: pytest.CaptureFixture[str
         (str(frame), track) for frame in range(COUNT) for track in ("1", "2")
     ]
     assert float(rows[-1]["time"]) == pytest.approx((COUNT - 1) / 15, abs=1e-3)
+
+
+@pytest.mark.tables
+def test_a_folder_of_both_as_parquet(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from pyarrow import parquet
+
+    (folder / "media" / "broken.mp4").write_bytes(b"no film at all")
+    words = ["media", "--every", "0.25", "--annotate", "drawn"]
+    assert cli.predict([*words, "--format", "parquet", "--output", "faces.parquet"]) == 1
+    rows = parquet.read_table("faces.parquet").to_pylist()
+    kinds = {name: [row for row in rows if row["source"] == f"media/{name}"] for name in (
+        *("portrait.png", "people.mp4", "grey.mkv", "broken.mp4"),)}  # fmt: skip
+    assert sum(map(len, kinds.values())) == len(rows)
+    (portrait,), (broken,) = kinds["portrait.png"], kinds["broken.mp4"]
+    assert (portrait["label"], portrait["frame"], portrait["track"]) == ("happiness", None, None)
+    assert broken["face"] is None and "broken.mp4" in broken["error"]
+    people = [(row["frame"], row["face"], row["track"]) for row in kinds["people.mp4"]]
+    frames = sorted({frame for frame, *_ in people})
+    assert people == [(frame, track, track) for frame in frames for track in (1, 2)]
+    times = [row["time_s"] for row in kinds["people.mp4"]]
+    assert times == pytest.approx([frame / 15 for frame, *_ in people], abs=1e-3)
+    assert [row["face"] for row in kinds["grey.mkv"]] == [None] * len(frames)
+    # The same as Python's table.
+    film = Recognizer("small", device="cpu").predict_video("media/people.mp4", every=0.25)
+    assert to_arrow(film).to_pylist() == kinds["people.mp4"]
 
 
 def test_json_lines_have_the_same_rows(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

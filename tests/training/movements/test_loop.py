@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +10,11 @@ import numpy as np
 import pytest
 import torch
 from motion import MESH, NAMES, TWINS, taught_faces
-from PIL import Image
+from taught import write_taught_data
 
 from pcnn.commands.train import main
 from pcnn.errors import InputError
 from pcnn.networks.movements import MovementConfig
-from pcnn.training.detector.photographs import is_held_out
 from pcnn.training.movements import augmentation
 from pcnn.training.movements.augmentation import degraded, random_views
 from pcnn.training.movements.loop import MovementTraining
@@ -160,54 +157,18 @@ def test_paths_are_no_part_of_the_fingerprint(tmp_path: Path) -> None:
     assert fingerprint(_options(tmp_path)) != fingerprint(_options(tmp_path, seed=1))
 
 
-def _labels(path: Path, names: list[str], side: float) -> None:
-    faces = taught_faces(len(names), side=int(side))
-    # The teacher's mesh has its points at the five landmarks elsewhere, see faces.FIVE.
-    points = torch.zeros(len(names), 478, 3)
-    points[:, :, 0] = side / 2
-    pairs = {468: 0, 473: 1, 1: 2, 61: 3, 291: 4}
-    for place, own in pairs.items():
-        points[:, place, :2] = faces.points[:, own]
-    np.savez(
-        path,
-        image=np.array(names),
-        found=np.ones(len(names), bool),
-        points=points.numpy(),
-        movements=faces.movements.numpy(),
-        names=np.array(NAMES),
-        matrix=np.stack([np.eye(4, dtype=np.float32)] * len(names)),
-        landmarks=faces.landmarks.numpy(),
-    )
-
-
 @pytest.mark.usefixtures("small")
 def test_the_command_trains_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Most points of these meshes lie in one place, so they have no counterparts.
     monkeypatch.setattr("pcnn.training.movements.loop.twins_of", lambda _: torch.arange(478))
-    names = [f"photo_{i}.png" for i in range(12)]
-    assert any(map(is_held_out, names))
-    with tarfile.open(tmp_path / "p.tar", "w") as archive:
-        for name in names:
-            buffer = io.BytesIO()
-            Image.new("RGB", (80, 80), (90, 120, 80)).save(buffer, "PNG")
-            member = tarfile.TarInfo(name)
-            member.size = len(buffer.getvalue())
-            archive.addfile(member, io.BytesIO(buffer.getvalue()))
-    sheets = tmp_path / "sheets"
-    sheets.mkdir()
-    Image.new("L", (1920, 48), 90).save(sheets / "train_00.png")
-    stems = [f"fer{i}" for i in range(9)]
-    (sheets / "train.csv").write_text("image\n" + "\n".join(stems) + "\n")
-    _labels(tmp_path / "fer_train.npz", stems, 48)
-    _labels(tmp_path / "photographs.npz", names, 80)
+    learning = write_taught_data(tmp_path)
     output = tmp_path / "out" / "m.safetensors"
-    words = ["movements", str(sheets), "--photographs", str(tmp_path / "p.tar")]
+    words = ["movements", str(tmp_path / "sheets"), "--photographs", str(tmp_path / "p.tar")]
     words += ["--teacher-labels", str(tmp_path), "--output", str(output), "--init", "none"]
     words += ["--steps", "50", "--batch", "4", "--precision", "float32"]
     assert main(words) == 0
     loaded = load_movements(output)
     assert loaded.network.config.movements == NAMES
-    learning = sum(not is_held_out(name) for name in names)
     assert f"9 faces of sheets and {learning} of p.tar" in loaded.metadata["provenance"]
     (line,) = (output.parent / "movements.log.jsonl").read_text().splitlines()
     assert json.loads(line)["step"] == 50

@@ -1,0 +1,23 @@
+"""`pcnn-train landmarks`: train the network that refines five landmarks."""
+
+from __future__ import annotations
+
+import argparse
+
+from pcnn.commands.train_movements import add_taught_arguments, taught_options
+from pcnn.training.landmarks.options import LandmarkOptions
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `pcnn-train landmarks` to a parser."""
+    add_taught_arguments(parser, LandmarkOptions)
+    default = LandmarkOptions.detector
+    parser.add_argument("--detector", default=default, help=f"whose landmarks ({default})")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command and return its exit status."""
+    from pcnn.training.landmarks.run import train_landmarks
+
+    train_landmarks(LandmarkOptions(**taught_options(arguments), detector=arguments.detector))
+    return 0

@@ -1,0 +1,70 @@
+"""Refinement of a detector's landmarks by a small network that sees the aligned face."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pcnn.engines.separable import prepare_landmarks
+from pcnn.faces.geometry import face_transforms, similarity
+from pcnn.faces.views import cut_views
+from pcnn.networks.pcnn import ModelConfig
+from pcnn.networks.regions import VIEWS
+from pcnn.results.values import Detection
+from pcnn.weights.landmarks import LandmarkWeights
+
+_FACES_AT_ONCE = 256  # bounds the memory of one forward pass
+
+
+class LandmarkRefiner:
+    """The landmark network, ready for inference. Several threads may use it."""
+
+    def __init__(self, weights: LandmarkWeights, device: torch.device) -> None:
+        config = weights.network.config
+        self._template, self._device = weights.template, device
+        self._network = weights.network.to(device)
+        self._answer = prepare_landmarks(self._network)
+        self._view = ModelConfig(size=config.size, mean=config.mean, std=config.std)
+
+    def numbers(self) -> Iterator[Tensor]:
+        """All that decides what the network answers."""
+        yield torch.tensor(self._template)
+        yield from self._network.state_dict().values()
+
+    @torch.inference_mode()
+    def refine(
+        self, images: Sequence[NDArray[np.uint8]], found: Sequence[Sequence[Detection]]
+    ) -> list[tuple[Detection, ...]]:
+        """The faces of each image with better landmarks; boxes and scores stay.
+
+        images: (H, W, 3) uint8 RGB each. found: the faces of each, with landmarks.
+        """
+        size = self._view.size
+        five = [[face.landmarks for face in faces] for faces in found]
+        (views,) = cut_views(
+            images,
+            [face_transforms(points, self._template, size, self._view.layout) for points in five],
+            self._view,
+            native_size=size,
+            device=self._device,
+            names=VIEWS[:1],
+        )
+        if not len(views):
+            return [tuple(faces) for faces in found]
+        seen = torch.cat([self._answer(chunk) for chunk in views.split(_FACES_AT_ONCE)])
+        places = np.asarray(self._template)
+        refined = iter(seen.cpu().numpy())
+        return [
+            tuple(_moved(face, next(refined), similarity(places, face.landmarks)) for face in faces)
+            for faces in found
+        ]
+
+
+def _moved(face: Detection, points: NDArray[np.float32], there: NDArray[np.float64]) -> Detection:
+    """The face with the points of its view. there: (2, 3), from shares of the view to the image."""
+    landmarks = (points @ there[:, :2].T + there[:, 2]).astype(np.float32)
+    return Detection(box=face.box, score=face.score, landmarks=landmarks)

@@ -1,0 +1,111 @@
+"""A resumable training of one network, with a running average of its weights."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from pcnn.devices import own_settings
+from pcnn.networks.pcnn import pull
+from pcnn.training.optimiser import average_decay, one_cycle, parameter_groups
+from pcnn.weights.checkpoints import (
+    check_options,
+    fill,
+    fill_optimizer,
+    read_training,
+    write_training,
+)
+from pcnn.weights.schema import text
+
+_WARM_UP = 0.05  # share of the steps in which the learning rate rises
+_GRADIENT_NORM = 5.0
+
+
+class UpdateOptions(Protocol):
+    """The options that every such training has; see training.movements.options."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def average(self) -> float: ...
+    @property
+    def seed(self) -> int: ...
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class AveragedTraining(Generic[Network]):
+    """The network, its average, the optimiser and the number of steps done.
+
+    path: of the checkpoint. fingerprint: the options that affect the weights, as text; a
+    checkpoint with another one is refused. command: named in that message.
+    """
+
+    def __init__(
+        self, network: Network, options: UpdateOptions, path: Path, fingerprint: str, command: str
+    ) -> None:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network, self.path, self.step = network, path, 0
+        self.average = copy.deepcopy(network).requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(network, options.weight_decay), lr=options.learning_rate
+        )
+        self._limits, self._fingerprint, self._command = options, fingerprint, command
+
+    def generator(self, purpose: int) -> torch.Generator:
+        """The random numbers of this step. purpose: 0…3; each has its own."""
+        return step_generator(self._limits.seed, purpose, self.step)
+
+    def update(self, loss: Tensor) -> None:
+        """Finish a step: change the network, then draw its average after it."""
+        limits = self._limits
+        done = max(self.step / limits.steps, 1e-3)  # the first step moves, too
+        for group in self.optimizer.param_groups:
+            group["lr"] = limits.learning_rate * one_cycle(done, _WARM_UP)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), _GRADIENT_NORM)
+        self.optimizer.step()
+        self.step += 1
+        pull(self.average, self.network, 1 - average_decay(self.step, limits.average))
+
+    def save(self) -> None:
+        """Write the checkpoint atomically."""
+        state = {
+            "options": self._fingerprint,
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_training(self.path, state)
+
+    @own_settings(gradients=True)
+    def resume(self) -> None:
+        """Continue from the checkpoint, if it exists.
+
+        Raises InputError: it was made with other options. WeightsError: it is damaged.
+        """
+        if not self.path.exists():
+            return
+        stored = read_training(self.path, "cpu", text)
+        check_options(self.path, stored["options"], self._fingerprint, self._command)
+        fill(self.path, "network", self.network, stored.get("network"))
+        fill(self.path, "average", self.average, stored.get("average"))
+        fill_optimizer(self.path, self.optimizer, stored.get("optimizer"))
+        self.step = stored["step"]
+
+
+def step_generator(seed: int, purpose: int, step: int) -> torch.Generator:
+    """The random numbers for one purpose (0…3) of one step."""
+    return torch.Generator().manual_seed((seed * 4 + purpose) * 1_000_003 + step)
