@@ -92,10 +92,14 @@ def video_stream(container: InputContainer, name: str) -> VideoStream:
 
 
 class _Pipe:
-    """A file with only a read method, so that PyAV does not try to seek."""
+    """A file with only a read method, so that PyAV does not try to seek.
+
+    It gives what there is: `read` of a buffered pipe would wait for as much as was asked for, which
+    are seconds of a stream.
+    """
 
     def __init__(self, file: Any) -> None:
-        self.read = file.read
+        self.read = getattr(file, "read1", file.read)
 
 
 def _opened(source: FilmSource, name: str) -> tuple[Any, dict[str, Any]]:
