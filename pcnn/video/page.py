@@ -29,6 +29,7 @@ h2 { font-size: 1.05rem; margin: 0; } p { margin: .2rem 0; }
 svg { display: block; width: 100%; height: 90px; background: #282c30; }
 .faces { position: relative; height: 78px; } figure { position: absolute; margin: 0; width: 72px;
          transform: translateX(-50%); }
+.wide { overflow-x: auto; } section > div { min-width: 0; }
 img { display: block; border-radius: 4px; } .big img { width: 112px; height: 112px; }
 .axis { position: relative; height: 1.6rem; } .axis span { position: absolute;
         transform: translateX(-50%); font-size: .85rem; color: #bebebe; }
@@ -116,9 +117,9 @@ def _faces(person: TrackSummary, span: tuple[float, float]) -> str:
             continue
         taken.append(share)
         told = f"{clock(each.time, 0.1)}: {escape(each.label)} {each.confidence:.0%}"
-        left = min(max(100 * share, 3.5), 96.5)
+        left = f"clamp(36px, {100 * share:.2f}%, 100% - 36px)"  # half of the picture's width
         figures.append(
-            f'<figure style="left:{left:.2f}%" title="{told}">{_image(each.jpeg, 72)}</figure>'
+            f'<figure style="left:{left}" title="{told}">{_image(each.jpeg, 72)}</figure>'
         )
     return f'<div class="faces">{"".join(figures)}</div>'
 
@@ -133,7 +134,7 @@ def _table(tracks: Sequence[TrackSummary], classes: Sequence[str]) -> str:
         for person in tracks
     )
     heads = f"<th>share of time</th><th>first</th><th>last</th><th>seen</th>{head}"
-    return f"<table><tr>{heads}</tr>\n{rows}</table>"
+    return f'<div class="wide"><table><tr>{heads}</tr>\n{rows}</table></div>'
 
 
 def _image(jpeg: bytes, side: int = 112) -> str:
