@@ -16,7 +16,7 @@ from pcnn.recognition.batches import Picture
 from pcnn.recognition.film_search import FilmSearch, FoundPeople
 from pcnn.recognition.threads import in_order, worker_count
 from pcnn.results.frames import Frame, TrackedFace
-from pcnn.results.values import Detection, Face
+from pcnn.results.values import UNCERTAIN, Detection, Face
 from pcnn.video.decoding import DecodedFrame, FilmInfo, FilmReader
 from pcnn.video.smoothing import ScoreFilter, check_smoothing
 from pcnn.video.sources import FilmSource
@@ -34,7 +34,8 @@ class Following:
     search: finds and tracks them. read: function from pictures and the places of faces in each to
         these faces, with expressions.
     smoothing: see ScoreFilter; None for raw scores.
-    temperature: of smoothed scores. step: frames in a batch. device: the device of `read`.
+    temperature: of smoothed scores. min_confidence: below it a face is "uncertain".
+    step: frames in a batch. device: the device of `read`.
     Raises InputError: a number is out of range.
     """
 
@@ -42,6 +43,7 @@ class Following:
     read: Callable[[Sequence[Picture], Sequence[Sequence[Detection]]], list[list[Face]]]
     smoothing: float | None
     temperature: float
+    min_confidence: float
     step: int
     device: torch.device
 
@@ -181,7 +183,7 @@ class Film:
             scores = dict(zip(raw, steady.tolist(), strict=True))
         label = max(scores, key=lambda name: scores[name])
         return TrackedFace(
-            label=label,
+            label=label if scores[label] >= self._following.min_confidence else UNCERTAIN,
             confidence=scores[label],
             scores=scores,
             regions=face.regions,

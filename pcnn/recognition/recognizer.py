@@ -238,6 +238,7 @@ class Recognizer:
             self._pipeline.located,
             smoothing=smoothing,
             temperature=STEADY_TEMPERATURE,
+            min_confidence=self.reader.min_confidence,
             step=self.batch_size,
             device=self.device,
         )

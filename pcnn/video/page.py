@@ -9,7 +9,8 @@ from html import escape
 import numpy as np
 
 from pcnn.errors import counted
-from pcnn.results.style import Colour, class_colours
+from pcnn.results.style import Colour, class_colours, label_colour
+from pcnn.results.values import UNCERTAIN
 from pcnn.video.curves import axis_ticks, clock, segments, shown_people
 from pcnn.video.summaries import Summary, TrackSummary
 
@@ -67,7 +68,7 @@ def timeline_page(summary: Summary, title: str) -> str:
 def _person(person: TrackSummary, span: tuple[float, float], colours: dict[str, Colour]) -> str:
     """One row: who, and their chart."""
     shares = "".join(
-        f'<p style="color:{_hex(colours[name])}">{escape(name)} {share:.0%}</p>'
+        f'<p style="color:{_hex(label_colour(colours, name))}">{escape(name)} {share:.0%}</p>'
         for name, share in list(person.shares.items())[:3]
     )
     big = f'<div class="big">{_image(person.best[0].jpeg)}</div>' if person.best else ""
@@ -125,11 +126,12 @@ def _faces(person: TrackSummary, span: tuple[float, float]) -> str:
 
 
 def _table(tracks: Sequence[TrackSummary], classes: Sequence[str]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in classes)
+    names = [*classes, *([UNCERTAIN] if any(UNCERTAIN in each.shares for each in tracks) else [])]
+    head = "".join(f"<th>{escape(name)}</th>" for name in names)
     rows = "".join(
         f"<tr><td>person {person.track}</td><td>{clock(person.first, 0.1)}</td>"
         f"<td>{clock(person.last, 0.1)}</td><td>{person.seconds:.1f} s</td>"
-        + "".join(f"<td>{person.shares.get(name, 0):.0%}</td>" for name in classes)
+        + "".join(f"<td>{person.shares.get(name, 0):.0%}</td>" for name in names)
         + "</tr>\n"
         for person in tracks
     )

@@ -124,6 +124,15 @@ def test_steady_scores_and_raw_ones(recognizer: Recognizer, pair: Path) -> None:
             assert sum(steady.scores.values()) == pytest.approx(1, abs=1e-9)
 
 
+def test_faces_below_the_least_confidence_are_uncertain(recognizer: Recognizer, pair: Path) -> None:
+    sure = [frame.to_dict() for frame in recognizer.predict_video(pair, every=0.5)]
+    doubtful = Recognizer("small", device="cpu", min_confidence=1.0).predict_video(pair, every=0.5)
+    for frame, other in zip(doubtful, sure, strict=True):
+        for each, plain in zip(frame.to_dict()["faces"], other["faces"], strict=True):
+            assert each["label"] == "uncertain" != plain["label"]
+            assert {**each, "label": plain["label"]} == plain
+
+
 def test_rows_and_table(recognizer: Recognizer, pair: Path) -> None:
     frames = list(recognizer.predict_video(pair, every=0.5))
     rows = [row for frame in frames for row in frame.rows()]
