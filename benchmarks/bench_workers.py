@@ -4,11 +4,12 @@
         [--workers N …] [--weights NAME] [--json FILE] [--page docs/scale.md]
 
 Each command reads few photographs and many, in a process of its own; the difference is what each
-further photograph costs, and the rest what the start costs. Counted is the processor's time of all
-processes below the command, Ray's own included, which other work on the machine changes less than
-a clock's. For N workers plain `pcnn-predict` has N threads. On a machine
-that has nothing else to do, look at the clock: it counts waiting as well. Needs Linux and
-`pcnn[ray]`.
+further photograph costs, and the rest what the start costs. Counted is the processor's time, which
+other work on the machine changes less than a clock's: that of the processes that recognise, and
+that of all below the command, Ray's own included. Ray's own are never idle, so on a busy machine,
+where everything lasts longer, they take more. For N workers plain `pcnn-predict` has N threads. On
+a machine that has nothing else to do, look at the clock: it counts waiting as well. Needs Linux
+and `pcnn[ray]`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ from bench_scale import unpack
 from shared import keep, processor, require_native
 
 PARTITION = 50
+NAMES = (
+    "picture (s of workers' cores)",
+    "picture (s of all cores)",
+    "picture (s of the clock)",
+)
 TICKS = os.sysconf("SC_CLK_TCK")
 COMMAND = "import sys; from pcnn.commands.predict import main; sys.exit(main(sys.argv[1:]))"
 
@@ -74,9 +80,10 @@ def each_further(
     """What a further photograph costs, what the start does, and the memory of the largest."""
     few, many = (run(kind, workers, folder, arguments.weights) for folder in folders)
     further = arguments.counts[1] - arguments.counts[0]
-    core, clock = (many[name] - few[name] for name in ("core", "clock"))
+    own, core, clock = (many[name] - few[name] for name in ("own", "core", "clock"))
     return {
-        "picture (s of cores)": core / further,
+        "picture (s of workers' cores)": own / further,
+        "picture (s of all cores)": core / further,
         "picture (s of the clock)": clock / further,
         "start (s of cores)": few["core"] - core / further * arguments.counts[0],
         "memory (MB)": many["memory"],
@@ -84,7 +91,7 @@ def each_further(
 
 
 def run(kind: str, workers: int, folder: Path, weights: str) -> dict[str, float]:
-    """Seconds of cores and of the clock of one command, and MB of its largest process."""
+    """Seconds of the workers, of all processes and of the clock, and MB of the largest process."""
     output = folder / f"{kind}-{workers}"
     words = [str(folder / "pictures"), "--weights", weights, "--output", str(output)]
     threads = workers if kind == "plain" else 1
@@ -95,33 +102,37 @@ def run(kind: str, workers: int, folder: Path, weights: str) -> dict[str, float]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     began = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-c", COMMAND, *words], env=environment)
-    seen: dict[int, tuple[float, float]] = {}
+    seen: dict[int, tuple[float, float, bool]] = {}
     while process.poll() is None:
         seen.update(below(process.pid))
         time.sleep(0.1)
     if process.returncode:
         raise SystemExit(f"{kind} with {workers}: exit status {process.returncode}")
+    recognising = [s for s, _, worker in seen.values() if worker or kind == "plain"]
     return {
-        "core": sum(seconds for seconds, _ in seen.values()),
+        "own": sum(recognising),
+        "core": sum(seconds for seconds, *_ in seen.values()),
         "clock": time.perf_counter() - began,
-        "memory": max(memory for _, memory in seen.values()),
+        "memory": max(memory for _, memory, _ in seen.values()),
     }
 
 
-def below(root: int) -> dict[int, tuple[float, float]]:
-    """Processes from `root` downwards: seconds of cores so far, and most MB of memory."""
+def below(root: int) -> dict[int, tuple[float, float, bool]]:
+    """Processes from `root` downwards: seconds of cores so far, most MB, whether it recognises."""
     parents: dict[int, int] = {}
-    used: dict[int, tuple[float, float]] = {}
+    used: dict[int, tuple[float, float, bool]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
             status = (folder / "status").read_text()
+            title = (folder / "cmdline").read_bytes()
         except OSError:
             continue
         pid = int(folder.name)
         peak = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
         parents[pid] = int(fields[1])
-        used[pid] = (sum(map(int, fields[11:13])) / TICKS, int(peak[0]) / 1024 if peak else 0.0)
+        seconds, memory = sum(map(int, fields[11:13])) / TICKS, int(peak[0]) / 1024 if peak else 0.0
+        used[pid] = (seconds, memory, b"ray::MapWorker" in title)
     found = {root}
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
@@ -131,21 +142,18 @@ def below(root: int) -> dict[int, tuple[float, float]]:
 def lines(found: dict[str, Any]) -> list[str]:
     """The figures as a table in Markdown."""
     rows = [
-        "| workers | | core ms a picture | core seconds to start | memory of the largest process "
-        "| of plain, by core time | of plain, by the clock |",
-        "|---|---|---:|---:|---:|---:|---:|",
+        "| workers | | core ms a picture | with Ray's own | core seconds to start "
+        "| largest process | efficiency, core ms | with Ray's own | by the clock |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for workers, kinds in found.items():
         plain = kinds["plain"]
         for kind, each in kinds.items():
-            shares = [
-                f"{plain[name] / each[name]:.0%}" if kind == "ray" else ""
-                for name in ("picture (s of cores)", "picture (s of the clock)")
-            ]
+            shares = [f"{plain[name] / each[name]:.0%}" if kind == "ray" else "" for name in NAMES]
             cells = [
                 workers,
                 "`--ray`" if kind == "ray" else "plain",
-                f"{1000 * each['picture (s of cores)']:.1f}",
+                *(f"{1000 * each[name]:.1f}" for name in NAMES[:2]),
                 f"{each['start (s of cores)']:.1f}",
                 f"{each['memory (MB)']:.0f} MB",
                 *shares,

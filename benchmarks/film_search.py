@@ -83,6 +83,7 @@ class Tally:
                    for low, hits in self.seen.items() if hits}  # fmt: skip
         return {
             "recall": round(float(np.mean(every)), 4), **recalls, "faces": len(every),
+            "recall once found": round(float(np.mean(self.kept)), 4),
             "late, ms": round(1000 * float(np.mean(self.late)), 1),
             "late, 95 %": round(1000 * float(np.quantile(self.late, 0.95)), 1),
             "landmarks": round(float(np.mean(self.errors)), 4),

@@ -64,7 +64,7 @@ def main() -> None:
     if arguments.cost:
         print(_cost(recognizer, arguments.photographs))
         return
-    pictures = _photographs(arguments.photographs)
+    pictures = read_sample(arguments.photographs)
     upright = _best(recognizer, pictures)
     turned = []
     for angle in ANGLES:
@@ -104,7 +104,8 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _photographs(archive: Path, *, count: int = 60, seed: int = 1) -> list[Image.Image]:
+def read_sample(archive: Path, *, count: int = 60, seed: int = 1) -> list[Image.Image]:
+    """Photographs of an archive, drawn by seed."""
     with tarfile.open(archive) as tar:
         names = sorted(name for name in tar.getnames() if name.endswith(".jpg"))
         chosen = random.Random(seed).sample(names, count)
@@ -191,7 +192,7 @@ def _cost(recognizer: Recognizer, archive: Path) -> str:
     is not taken apart: it is part of both.
     """
     detector = Detector.load("mobilenet")
-    arrays = [np.asarray(picture) for picture in _photographs(archive, count=400, seed=7)]
+    arrays = [np.asarray(picture) for picture in read_sample(archive, count=400, seed=7)]
     spent = {"one": 0.0, "two": 0.0, "all": 0.0}
     ways = {
         "one": detector.detect_upright,

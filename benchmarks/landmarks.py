@@ -3,7 +3,7 @@
     python benchmarks/landmarks.py --photographs lfw_faces.tar --labels DIR --data ferplus
 
 DIR holds a teacher's answers, `photographs.npz` and `fer_valid.npz` (docs/training.md says how they
-are made). Only the photographs that training keeps out are scored. Each figure is the mean distance
+are made). Only the photographs that training keeps out are scored. Each error is the mean distance
 of the five landmarks in distances between the eyes, of the detector alone and refined. The mean
 difference to the teacher's landmarks is taken away, because both mean slightly other places.
 """
@@ -25,9 +25,12 @@ from PIL import Image
 from shared import medians, require_native
 
 from pcnn.datasets import load_faces
-from pcnn.faces.alignment import dataset_landmarks
+from pcnn.evaluation.logits import predict_logits
+from pcnn.evaluation.metrics import accuracy
+from pcnn.faces.alignment import align_faces, dataset_landmarks
 from pcnn.faces.detector import Detector
 from pcnn.training.movements.faces import mesh_landmarks, read_table
+from pcnn.weights.expression import ExpressionWeights, load_expression
 from pcnn.weights.known import DEFAULT_DETECTOR, DEFAULT_LANDMARKS
 
 _TURN = 15.0  # degrees
@@ -56,6 +59,8 @@ def main() -> int:
             "turned_by_15_degrees": _turned(detector, answers, lambda a: pictures(a.name)),
             "ferplus_valid": _sheets(detector, arguments.data, arguments.labels),
         }
+    for name in arguments.read:
+        report[name] = _accuracies(load_expression(name), detectors, arguments)
     photograph = pictures(answers[0].name)
     report["milliseconds"] = _times(detectors["refined"], photograph)
     print(json.dumps(report, indent=2))
@@ -68,6 +73,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--labels", type=Path, required=True, help="a teacher's answers")
     parser.add_argument("--data", type=Path, required=True, help="folder of FER+ contact sheets")
     parser.add_argument("--weights", default=DEFAULT_LANDMARKS, help="landmark weights")
+    read = "expression weights, whose accuracy on FER+ valid is measured with each alignment"
+    parser.add_argument("--read", nargs="*", default=[], help=read)
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch [1]")
     parser.add_argument("--most", type=int, help="score only so many photographs")
     return parser.parse_args()
@@ -134,6 +141,40 @@ def _sheets(detector: Detector, data: Path, labels: Path) -> dict[str, float]:
     theirs = mesh_landmarks(table["points"][[rows[faces.names[i]] for i in kept], :, :2])
     eyes = np.linalg.norm(theirs[:, 1] - theirs[:, 0], axis=1)[:, None, None]
     return _summary((found[kept] - theirs) / eyes)
+
+
+def _accuracies(
+    loaded: ExpressionWeights, detectors: dict[str, Detector], arguments: argparse.Namespace
+) -> dict[str, float]:
+    """The accuracy on FER+ valid without duplicates, without and with mirror images.
+
+    Faces are aligned by the detector's landmarks, the refined ones, and the teacher's, where it
+    found a face; the mean difference to the detector's is taken away.
+    """
+    faces = load_faces(arguments.data, split="valid", duplicates=False)
+    table = read_table(arguments.labels / "fer_valid.npz")
+    rows = {name: i for i, name in enumerate(table["image"].tolist())}
+    places = {name: dataset_landmarks(faces.faces, own) for name, own in detectors.items()}
+    own = places["detector"]
+    known = np.array([name in rows for name in faces.names])
+    meshes = table["points"][[rows[name] for name in faces.names if name in rows], :, :2]
+    taught = np.full_like(own, np.nan)
+    taught[known] = mesh_landmarks(meshes)
+    both = known & np.isfinite(own).all((1, 2))
+    taught += own[both].mean(0) - taught[both].mean(0)
+    places["teacher"] = np.where(known[:, None, None], taught, own).astype(np.float32)
+    size = loaded.network.config.size
+    found = {}
+    for name, landmarks in places.items():
+        seen = align_faces(faces.faces, loaded.template, size, loaded.native_size, landmarks)
+        for mirror in (False, True):
+            logits = [
+                predict_logits(loaded.network, chunk, native_size=size, mirror=mirror)[0]
+                for chunk in seen.split(128)
+            ]
+            score = accuracy(torch.cat(logits), faces.votes)
+            found[f"{name}, mirrored" if mirror else name] = round(score, 4)
+    return found
 
 
 def _times(detector: Detector, pixels: Pixels) -> dict[str, float]:

@@ -77,10 +77,10 @@ class Server:
         self._process.send_signal(how)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
-        """Exit status. It has half a minute."""
+        """Exit status. It has two minutes, for busy machines."""
         self.send(how)
         try:
-            return self._process.wait(30)
+            return self._process.wait(120)
         finally:
             self._process.kill()
             self._reading.join()  # it ends with the process

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 import os
 import subprocess
 import sys
+import tarfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hostile import write_kind
 from killed import run_killed
 from PIL import Image
 
@@ -200,19 +203,47 @@ def test_a_file_written_by_pieces_killed_before_each_of_its_changes(tmp_path: Pa
 
 
 # Runs in a process of its own, since a fork of one that has learnt something cannot learn.
-_TRAINING = """
-import json, random, shutil, sys
+# Before it stands what makes `train(name)`, the work whose files lie in the folder `name`;
+# `outputs`, the names of its weights and of its checkpoint; `options_rule`, for the options in the
+# checkpoint; and `moments`, the least and the most seconds after which it is killed.
+_KILLS = """
+import json, random
+from killed import run_killed
+from pcnn.weights import read
+from pcnn.weights.checkpoints import read_training
+
+changes = run_killed(train("whole"), folder / "whole")
+chance, killed = random.Random(5), 0
+for trial in range(6):
+    # The first three never reach the end, however quick the machine is.
+    change = chance.randint(1, changes // 4) if trial < 3 else 0
+    seconds = 0 if change else chance.uniform(*moments)
+    made = run_killed(train("torn"), folder / "torn", change=change, seconds=seconds)
+    killed += made is None
+    weights, checkpoint = (folder / "torn" / name for name in outputs)
+    if weights.exists():
+        read(weights)
+    if checkpoint.exists():
+        read_training(checkpoint, "cpu", options_rule)
+    if made is not None:
+        break
+if made is None:
+    run_killed(train("torn"), folder / "torn")
+print(json.dumps([changes, killed]))
+"""
+
+_TRUNK = """
+import sys
 from pathlib import Path
 from unittest import mock
 import matplotlib.figure, torch
-from killed import run_killed
 from pcnn.training.expression import run
 from pcnn.training.expression.options import ExpressionOptions
-from pcnn.weights import read
-from pcnn.weights.checkpoints import read_training
 from pcnn.weights.schema import anything, mapping
 
 folder = Path(sys.argv[1])
+options_rule = mapping(anything)
+outputs, moments = ("x.safetensors", "x.safetensors.checkpoint"), (0.05, 0.6)
 torch.set_num_threads(1)
 run._CHECKPOINT_SECONDS = -1  # a checkpoint after each step
 run.Detector = mock.MagicMock()
@@ -224,25 +255,53 @@ def train(name):
         batch=4, epochs=2, backbone="mobilenet",
     )
     return lambda: run.train_expression(options)
-
-changes = run_killed(train("whole"), folder / "whole")
-chance, killed = random.Random(5), 0
-for trial in range(6):
-    # The first three never reach the end, however quick the machine is.
-    change = chance.randint(1, changes // 4) if trial < 3 else 0
-    seconds = 0 if change else chance.uniform(0.05, 0.6)
-    made = run_killed(train("torn"), folder / "torn", change=change, seconds=seconds)
-    killed += made is None
-    if (folder / "torn" / "x.safetensors").exists():
-        read(folder / "torn" / "x.safetensors")
-    if (folder / "torn" / "x.safetensors.checkpoint").exists():
-        read_training(folder / "torn" / "x.safetensors.checkpoint", "cpu", mapping(anything))
-    if made is not None:
-        break
-if made is None:
-    run_killed(train("torn"), folder / "torn")
-print(json.dumps([changes, killed]))
 """
+
+_DETECTOR = """
+import sys
+from pathlib import Path
+import torch
+from pcnn.training.detector.options import DetectorOptions
+from pcnn.training.detector.run import train_detector
+from pcnn.weights.schema import text
+
+folder = Path(sys.argv[1])
+options_rule = text
+outputs, moments = ("x.safetensors", "detector.checkpoint.pt"), (0.2, 3.0)
+torch.set_num_threads(1)
+
+def train(name):
+    options = DetectorOptions(
+        folder / "photographs.tar", folder / "teacher.safetensors", folder / name / outputs[0],
+        steps=3, polish=1, batch=2, side=64, early=0, early_side=64, save_every=1, start="scratch",
+    )
+    return lambda: train_detector(options)
+"""
+
+
+def _run_kills(training: str, folder: Path) -> None:
+    """Kill a training again and again, and hold what it made against that of an unbroken one."""
+    path = os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))
+    done = subprocess.run(
+        [sys.executable, "-c", training + _KILLS, str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    changes, killed = json.loads(done.stdout.splitlines()[-1])
+    assert changes > 16 and killed >= 3
+    expected, found = (read(folder / name / "x.safetensors") for name in ("whole", "torn"))
+    assert found[1] == expected[1]
+    assert all(torch.equal(found[0][name], own) for name, own in expected[0].items())
+
+
+def _log(path: Path) -> list[dict[str, object]]:
+    """A log's lines without what depends on the clock."""
+    lines = map(json.loads, path.read_text().splitlines())
+    return [{n: v for n, v in line.items() if n not in ("time", "seconds")} for line in lines]
 
 
 @pytest.mark.train
@@ -255,25 +314,34 @@ def test_a_training_killed_at_random_moments(tmp_path: Path) -> None:
             for number in range(count):
                 pixels = draw.integers(0, 255, (16, 16), np.uint8)
                 Image.fromarray(pixels).save(place / f"{label}{number}.png")
-    path = os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))
-    done = subprocess.run(
-        [sys.executable, "-c", _TRAINING, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    changes, killed = json.loads(done.stdout.splitlines()[-1])
-    assert changes > 16 and killed >= 3
+    _run_kills(_TRUNK, tmp_path)
     whole, torn = (tmp_path / name / "x.safetensors" for name in ("whole", "torn"))
-    expected, found = read(whole), read(torn)
-    assert found[1] == expected[1]
-    assert all(torch.equal(found[0][name], own) for name, own in expected[0].items())
     steps, resumed = (
-        [json.loads(line)["step"] for line in log.read_text().splitlines()]
-        for log in (path.with_name("x.safetensors.log.jsonl") for path in (whole, torn))
+        [line["step"] for line in _log(path.with_name("x.safetensors.log.jsonl"))]
+        for path in (whole, torn)
     )
     assert steps == resumed == [4, 8]
     assert not torn.with_name("x.safetensors.checkpoint").exists()
+
+
+@pytest.mark.train
+def test_a_detectors_training_killed_at_random_moments(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    with tarfile.open(tmp_path / "photographs.tar", "w") as archive:
+        for number in range(14, 24):  # number 23 is held out, by its name
+            stream = io.BytesIO()
+            pixels = draw.integers(0, 256, (10, 12, 3), np.uint8)
+            Image.fromarray(pixels).resize((96, 80)).save(stream, "PNG")
+            member = tarfile.TarInfo(f"photograph{number}.png")
+            member.size = stream.tell()
+            archive.addfile(member, io.BytesIO(stream.getvalue()))
+    write_kind("detector", tmp_path / "teacher.safetensors")
+    _run_kills(_DETECTOR, tmp_path)
+    whole, torn = (tmp_path / name for name in ("whole", "torn"))
+    expected = _log(whole / "detector.log.jsonl")
+    assert [(line["step"], line["photographs"]) for line in expected] == [
+        *((step, 1) for step in (1, 2, 3, 4))
+    ]
+    assert _log(torn / "detector.log.jsonl") == expected
+    faces = [(folder / "teacher-faces.npz").read_bytes() for folder in (whole, torn)]
+    assert faces[0] == faces[1]

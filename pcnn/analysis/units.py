@@ -103,13 +103,14 @@ class Sensitivity:
 
 
 @own_settings()
-def measure(
+def measure(  # noqa: PLR0913
     maps: Sequence[FeatureMap],
     responses: Tensor,
     labelled: UnitFaces,
     *,
     permutations: int = 1000,
     seed: int = 0,
+    groups: NDArray[np.int64] | None = None,
 ) -> Sensitivity:
     """Measure the distances between the maps' maximal responses with and without each unit.
 
@@ -119,6 +120,9 @@ def measure(
     P-value: the faces' units are shuffled `permutations` times. The p-value is the share of
     shuffles whose largest correlation of any map with any unit is at least as large as this one
     (Westfall and Young's single-step maxT, two-sided).
+    groups: (N,) numbers, such as those of expressions. Responses and units are then taken as
+        differences from their means in a group, and units are shuffled within groups. What is
+        found holds for faces of one group.
     Raises InputError: shapes do not fit, no permutation, a unit that all faces or none show.
     """
     values = responses.double().numpy()
@@ -134,14 +138,21 @@ def measure(
             "measure: each unit must be present in some and absent in other faces, of at least 3; "
             f"got {counted(faces, 'face')}, unsuitable: {', '.join(map(str, idle)) or 'none'}"
         )
-    scores, marks = _standardised(values), _standardised(labelled.present.astype(np.float64))
+    present = labelled.present.astype(np.float64)
+    order = np.zeros(faces, np.int64)
+    if groups is not None:
+        order = groups
+        values, present = _within(values, groups), _within(present, groups)
+    scores, marks = _standardised(values), _standardised(present)
     correlations = scores.T @ marks / faces  # (M, K)
-    share = shown / faces
-    with np.errstate(divide="ignore"):  # groups without any spread have an infinite distance
+    # Without groups that is share · (1 - share). A unit that all or none of each group show has 0.
+    spread = present.var(0)
+    with np.errstate(divide="ignore", invalid="ignore"):  # groups without spread: infinite
         distances = correlations / np.sqrt(
-            share * (1 - share) * (1 - correlations**2).clip(0) * faces / (faces - 2)
+            spread * (1 - correlations**2).clip(0) * faces / (faces - 2)
         )
-    largest = _largest_by_chance(scores, marks, permutations, seed)
+    distances[:, spread == 0] = 0
+    largest = _largest_by_chance(scores, marks, order, permutations, seed)
     # The margin keeps rounding from making a correlation larger than its equal.
     beaten = np.searchsorted(largest, abs(correlations) - 1e-6)
     return Sensitivity(
@@ -188,6 +199,24 @@ def untrained_like(
     return fresh.eval()
 
 
+def _within(values: Array, groups: NDArray[np.int64]) -> Array:
+    """Columns as differences from their means in each group; a constant column becomes 0."""
+    _, member = np.unique(groups, return_inverse=True)
+    sums = np.zeros((member.max() + 1, values.shape[1]))
+    np.add.at(sums, member, values)
+    centred = values - (sums / np.bincount(member)[:, None])[member]
+    centred[:, np.abs(centred).max(0) <= 1e-9 * np.abs(values).max(0)] = 0
+    return centred
+
+
+def _shuffled(groups: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
+    """An order of N faces in which each place has a face of its own group."""
+    mixed = random.permutation(len(groups))
+    order = np.empty_like(mixed)
+    order[np.argsort(groups, kind="stable")] = mixed[np.argsort(groups[mixed], kind="stable")]
+    return order
+
+
 def _standardised(values: Array) -> Array:
     """Columns scaled to mean 0 and variance 1; a constant column becomes 0."""
     centred = values - values.mean(0)
@@ -198,14 +227,19 @@ def _standardised(values: Array) -> Array:
     return scaled
 
 
-def _largest_by_chance(scores: Array, marks: Array, permutations: int, seed: int) -> Array:
-    """(permutations,) the largest absolute correlations with shuffled marks, ascending."""
+def _largest_by_chance(
+    scores: Array, marks: Array, groups: NDArray[np.int64], permutations: int, seed: int
+) -> Array:
+    """(permutations,) the largest absolute correlations with shuffled marks, ascending.
+
+    groups: (N,); marks are shuffled within them.
+    """
     random = np.random.default_rng(seed)
     narrow = scores.astype(np.float32)
     found = []
     for start in range(0, permutations, _SHUFFLES_AT_ONCE):
         some = range(min(_SHUFFLES_AT_ONCE, permutations - start))
-        shuffled = [marks[random.permutation(len(marks))] for _ in some]
+        shuffled = [marks[_shuffled(groups, random)] for _ in some]
         columns = np.concatenate(shuffled, 1).astype(np.float32)  # (N, some · K)
         largest = abs(narrow.T @ columns).max(0) / len(marks)
         found.append(largest.reshape(len(some), -1).max(1))

@@ -124,9 +124,12 @@ def _check(arguments: argparse.Namespace) -> str:
 
 
 def _wrong_faces(arguments: argparse.Namespace) -> str:
-    detects = (arguments.annotate, arguments.min_score, arguments.min_face)
-    if any(option is not None for option in detects):
-        return "--faces runs no detector, so it excludes --annotate, --min-score and --min-face"
+    detects = (arguments.min_score, arguments.min_face)
+    if arguments.annotate or arguments.min_quality or any(each is not None for each in detects):
+        return (
+            "--faces runs no detector, so it excludes --annotate, --min-score, --min-face and "
+            "--min-quality"
+        )
     if arguments.movements:
         return "--movements needs the landmarks of faces in photographs, so it excludes --faces"
     return ""

@@ -67,6 +67,8 @@ PROTOTYPES: Mapping[str, tuple[int, ...]] = {
     "contempt": (12, 14),
 }
 _LEAST = 10  # faces with a unit, and faces without it, that an analysis of the unit needs
+# Estimates with a smaller deviation say nothing; of the others the strongest quarter counts.
+_LEAST_SPREAD, _STRONGEST = 0.02, 0.25
 _COLUMN = re.compile(r"(?:au)?[\s_-]*0*(\d{1,2})", re.IGNORECASE)
 
 
@@ -143,6 +145,26 @@ def from_table(faces: FaceSet, path: str | Path) -> UnitFaces:
     order = np.argsort(units)
     present = np.array([rows[faces.names[index]] for index in kept])[:, order]
     return _usable(faces.faces[kept], sorted(units), present, str(path))
+
+
+def from_estimates(faces: FaceSet, estimates: Mapping[int, NDArray[np.float64]]) -> UnitFaces:
+    """Faces with the units that they show most, by estimates of their strength.
+
+    estimates: unit → (N,) numbers of any scale, such as `action_units` makes of movements.
+    A unit is present in the quarter of the faces with the largest estimates; of equal ones at the
+    limit all are out. Units whose estimates hardly vary are left out.
+    Raises InputError: a unit is not in UNITS, or no unit is left.
+    """
+    if not estimates:
+        raise InputError("from_estimates: estimates must be of one unit or more, got none")
+    units = sorted(estimates)
+    unknown = [unit for unit in units if unit not in UNITS]
+    if unknown:
+        raise InputError(f"from_estimates: unit {unknown[0]} is unknown; known are {sorted(UNITS)}")
+    table = np.stack([np.asarray(estimates[unit], np.float64) for unit in units], 1)
+    present = table > np.quantile(table, 1 - _STRONGEST, axis=0)
+    present[:, table.std(0) < _LEAST_SPREAD] = False  # then it is left out
+    return _usable(faces.faces, units, present, "from_estimates")
 
 
 def balanced(faces: FaceSet, most: int, seed: int = 0) -> FaceSet:

@@ -18,7 +18,8 @@ from pcnn.images.files import shown
 from pcnn.recognition.choices import weights_for
 from pcnn.results.tables import needed
 from pcnn.terminal import track
-from pcnn.weights.files import DEFAULT_DETECTOR, DEFAULT_MOVEMENTS, locate, sha256
+from pcnn.weights.files import locate, sha256
+from pcnn.weights.known import DEFAULT_DETECTOR, DEFAULT_LANDMARKS, DEFAULT_MOVEMENTS
 
 T = TypeVar("T")
 LOCAL = "local"
@@ -108,8 +109,8 @@ def _settled(options: jobs.JobOptions) -> jobs.JobOptions:
     head = recognizer.get("head")
     fitting = recognizer.get("weights") or weights_for(load_head(head) if head else None)
     files = [locate(fitting, kind="expression"), *([head] if head else [])]
-    if not options.crops:
-        files.append(locate(recognizer.get("detector") or DEFAULT_DETECTOR, kind="detector"))
+    files.append(locate(recognizer.get("detector") or DEFAULT_DETECTOR, kind="detector"))
+    files.append(locate(DEFAULT_LANDMARKS, kind="landmarks"))
     if recognizer.get("movements"):
         files.append(locate(DEFAULT_MOVEMENTS, kind="movements"))
     for part in ("weights", "detector", "head"):

@@ -14,15 +14,16 @@ from pcnn.devices import own_settings
 from pcnn.engines.portable import STRIDE, Graph, LevelsGraph, ViewsGraph, rows
 from pcnn.errors import InputError
 from pcnn.networks.anchors import anchor_grid, decode_boxes, decode_landmarks
-from pcnn.networks.pcnn import normalise
+from pcnn.networks.pcnn import ModelConfig, normalise
 from pcnn.networks.regions import REGIONS
 from pcnn.networks.retinaface import RetinaFace
 from pcnn.weights.detector import DetectorSettings
 from pcnn.weights.expression import ExpressionWeights
+from pcnn.weights.landmarks import LandmarkWeights
 
 
 class FileGraph(Graph):
-    """A graph for an exported file. It has one uint8 input; its first output is `scores`, 0…1."""
+    """A graph for an exported file. It has one uint8 input; its first output has values of 0…1."""
 
     metadata: Mapping[str, Any]
 
@@ -114,6 +115,45 @@ class FaceGraph(FileGraph):
         )
 
 
+class LandmarksGraph(FileGraph):
+    """A landmark network that starts from the pixels of faces aligned by rough landmarks.
+
+    Input: face (B, 1, side, side) uint8, grey; `template` (metadata) says where the rough
+    landmarks lie in it. Output: points (B, 5, 2), x y, fractions of the side.
+    """
+
+    @own_settings()
+    def __init__(self, loaded: LandmarkWeights) -> None:
+        super().__init__()
+        config = loaded.network.config
+        self.weights, self.side = loaded, config.size
+        self._network = loaded.network
+        self.inputs, self.outputs = ("face",), ("points",)
+        self.example = (torch.zeros(2, len(config.mean), *2 * (config.size,), dtype=torch.uint8),)
+        self.metadata = {
+            "side": config.size,
+            "footprint": 1.0,
+            "mean": config.mean,
+            "template": loaded.template,
+        }
+
+    @staticmethod
+    def takes_int8(weight: Sequence[int]) -> bool:
+        """False: 8 bits would misplace points; see FileGraph."""
+        return False
+
+    @staticmethod
+    def agreement(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
+        """The share of points at most a hundredth of the side apart."""
+        return float(((expected[0] - found[0]).norm(dim=2) <= 0.01).float().mean())
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Landmarks (B, 5, 2), shares of the side, of faces (B, 1, S, S) uint8."""
+        config = self.weights.network.config
+        view = ModelConfig(size=config.size, mean=config.mean, std=config.std)
+        return (self._network(normalise(inputs[0].float() / 255, view)),)
+
+
 class ImageGraph(FileGraph):
     """A RetinaFace with decoded boxes and landmarks, for images of one size.
 
@@ -200,6 +240,6 @@ class AnchorsGraph(FileGraph):
         return float((one & other).sum() / (one | other).sum().clamp(min=1)) if one.any() else 1.0
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """See the class."""
+        """Scores (B, N) and offsets (B, N, 14) of images (B, H, W, 3) uint8."""
         found = torch.cat([rows(level) for level in self._levels(inputs[0].float())], 1)
         return found[..., 0].sigmoid(), found[..., 1:]

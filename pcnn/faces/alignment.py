@@ -42,25 +42,39 @@ _OFF_CENTRE = 0.35
 # The least spread of landmarks, as a share of the side. Some detectors give no real landmarks.
 _LEAST_SPREAD = 0.05
 _FACES_AT_ONCE = 64
+# The usual places of landmarks: their means in FER+ train, as shares of the side.
+_PLACES = ((0.326, 0.379), (0.666, 0.374), (0.502, 0.592), (0.365, 0.748), (0.636, 0.744))
 
 _Picture: TypeAlias = NDArray[np.uint8]
 _Points: TypeAlias = NDArray[np.float32]
+_USUAL = Detection(
+    box=(_FRAME, _FRAME, _FRAME + _SIDE, _FRAME + _SIDE),
+    score=0.0,
+    landmarks=np.array(_PLACES, np.float32) * _SIDE + _FRAME,
+)
 
 
 def find_landmarks(pictures: Sequence[_Picture], detector: FaceDetector) -> list[_Points | None]:
     """The landmarks of each cut-out face; None if no face is found with enough confidence.
 
-    pictures: (H, W, 3) uint8 RGB, each a face. detector: its own least score is used.
+    pictures: (H, W, 3) uint8 RGB, each a face. detector: its own least score is used. If it
+        refines landmarks, it does so from their usual places in pictures where it finds no face.
     Returns arrays (5, 2), continuous coordinates of the picture.
     """
     framed = [_framed(picture) for picture in pictures]
-    found: Sequence[Sequence[Detection]]
+    faces: Sequence[Detection | None]
     if isinstance(detector, Detector):
         # Such faces are upright, and the packaged weights were trained with a single detection.
-        found = detector.refine(framed, detector.detect_upright(framed))
+        faces = [_in_the_middle(found) for found in detector.detect_upright(framed)]
+        if detector.refines:
+            rough = [[_USUAL if face is None else face] for face in faces]
+            faces = [face for (face,) in detector.refine(framed, rough)]
     else:
-        found = detector.detect(framed)
-    return [_meant(faces, picture) for faces, picture in zip(found, pictures, strict=True)]
+        faces = [_in_the_middle(found) for found in detector.detect(framed)]
+    return [
+        None if face is None else _unframed(face.landmarks, picture)
+        for face, picture in zip(faces, pictures, strict=True)
+    ]
 
 
 @own_settings()
@@ -153,12 +167,18 @@ def landmarks_file(faces: Tensor, detector: FaceDetector) -> Path | None:
     """The cache file for the landmarks of these faces by this detector; None without one."""
     if not isinstance(detector, Detector):
         return None
-    digest = hashlib.sha256(repr(detector.settings).encode())
-    for value in detector.numbers():
-        digest.update(value.cpu().contiguous().numpy().tobytes())
+    digest = detector_digest(detector)
     digest.update(str(tuple(faces.shape)).encode())
     digest.update(faces.cpu().contiguous().numpy().tobytes())
     return cache_folder() / "landmarks" / f"{digest.hexdigest()[:32]}.npy"
+
+
+def detector_digest(detector: Detector) -> hashlib._Hash:
+    """A SHA-256 of a detector's settings and weights, to which more may be added."""
+    digest = hashlib.sha256(repr(detector.settings).encode())
+    for value in detector.numbers():
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest
 
 
 def framing(
@@ -276,13 +296,19 @@ def _framed(picture: _Picture) -> _Picture:
     return np.pad(np.asarray(resized), ((_FRAME, _FRAME), (_FRAME, _FRAME), (0, 0)), mode="edge")
 
 
-def _meant(faces: Sequence[Detection], picture: _Picture) -> _Points | None:
-    """The landmarks of the face in the middle of a framed picture, in the picture's pixels."""
+def _in_the_middle(faces: Sequence[Detection]) -> Detection | None:
+    """The best face in the middle of a framed picture, with real landmarks; None without one."""
     for face in faces:
         left, top, right, bottom = face.box
         x, y = (left + right) / 2 - _FRAME, (top + bottom) / 2 - _FRAME
         if max(abs(x / _SIDE - 0.5), abs(y / _SIDE - 0.5)) < _OFF_CENTRE:
-            points = (np.asarray(face.landmarks, np.float32) - _FRAME) / _SIDE
-            if points.shape == (5, 2) and np.ptp(points, axis=0).max() > _LEAST_SPREAD:
-                return (points * picture.shape[1::-1]).astype(np.float32)
+            points = np.asarray(face.landmarks, np.float32)
+            if points.shape == (5, 2) and np.ptp(points, axis=0).max() > _LEAST_SPREAD * _SIDE:
+                return face
     return None
+
+
+def _unframed(landmarks: ArrayLike, picture: _Picture) -> _Points:
+    """Landmarks of a framed picture in the picture's own pixels."""
+    shares = (np.asarray(landmarks, np.float32) - _FRAME) / _SIDE
+    return (shares * picture.shape[1::-1]).astype(np.float32)

@@ -18,6 +18,7 @@ from pcnn.devices import own_settings, upload
 from pcnn.engines.folding import fold_batch_norms
 from pcnn.engines.select import prepare_detector
 from pcnn.errors import InputError, WeightsError
+from pcnn.faces.interface import check_image
 from pcnn.faces.landmarks import LandmarkRefiner
 from pcnn.faces.levels import check_min_face, level_sides, network_size, padded_size
 from pcnn.faces.orientation import look_again
@@ -63,7 +64,8 @@ class Detector:
 
     network: float32; it is set to eval mode and moved to `device`.
     description: a text about the network. engine: one of engines.ENGINES.
-    landmarks: the network that refines the landmarks; None leaves those of `network`.
+    landmarks: the network that refines the landmarks; None leaves those of `network`. The
+        attribute `refines` says whether there is one.
     It has no state between calls, so several threads may use it.
     """
 
@@ -87,6 +89,7 @@ class Detector:
         )
         self._prepared = prepare_detector(self.network, settings, engine)
         self._refiner = None if landmarks is None else LandmarkRefiner(landmarks, self.device)
+        self.refines = landmarks is not None
         # Halved images are searched only for faces larger than the smallest anchors.
         least = TRUSTED_RANGE[0] * (settings.trusted_side or 0)
         self._always_fine = 2 * max(settings.min_sizes[0]) > least
@@ -192,7 +195,7 @@ class Detector:
             raise InputError(f"Detector.detect: min_score must be 0…1, got {min_score}")
         check_min_face(min_face, "Detector.detect")
         for index, image in enumerate(images):
-            _check_image(index, image)
+            check_image(index, image)
         levels = [self.levels(image.shape, min_face) for image in images]
         found: list[list[tuple[Detection, ...]]] = [[] for _ in images]
         whole: dict[int, Tensor] = {}  # the first level of each image, from which others are made
@@ -339,22 +342,3 @@ def _lies_in(face: Detection, other: Detection) -> bool:
     shared = np.minimum(one[2:], two[2:]) - np.maximum(one[:2], two[:2])
     area = float(np.prod(one[2:] - one[:2]))
     return bool(shared.min() > 0 and np.prod(shared) > area / 2)
-
-
-def _check_image(index: int, image: NDArray[np.uint8]) -> None:
-    if (
-        not isinstance(image, np.ndarray)
-        or image.dtype != np.uint8
-        or image.ndim != 3
-        or image.shape[2] != 3
-        or image.size == 0
-    ):
-        got = (
-            f"{image.shape} {image.dtype}"
-            if isinstance(image, np.ndarray)
-            else type(image).__name__
-        )
-        raise InputError(
-            f"Detector.detect: images[{index}] must be (H, W, 3) uint8 RGB with at least one "
-            f"pixel, got {got}"
-        )

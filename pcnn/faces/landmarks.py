@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -26,13 +27,13 @@ class LandmarkRefiner:
     def __init__(self, weights: LandmarkWeights, device: torch.device) -> None:
         config = weights.network.config
         self._template, self._device = weights.template, device
-        self._network = weights.network.to(device)
+        self._network = copy.deepcopy(weights.network).to(device)
         self._answer = prepare_landmarks(self._network)
         self._view = ModelConfig(size=config.size, mean=config.mean, std=config.std)
 
     def numbers(self) -> Iterator[Tensor]:
         """All that decides what the network answers."""
-        yield torch.tensor(self._template)
+        yield torch.tensor(self._template, dtype=torch.float64)
         yield from self._network.state_dict().values()
 
     @torch.inference_mode()

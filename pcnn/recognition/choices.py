@@ -20,13 +20,18 @@ from pcnn.weights.known import DEFAULT_DETECTOR, DEFAULT_WEIGHTS
 
 
 def check_choices(
-    batch_size: int, min_confidence: float, prior: str, min_face: float | None
+    batch_size: int,
+    min_confidence: float,
+    min_quality: float,
+    prior: str,
+    min_face: float | None,
 ) -> None:
     """Raise InputError unless these arguments of Recognizer are in their ranges."""
     if batch_size < 1:
         raise InputError(f"Recognizer: batch_size must be at least 1, got {batch_size}")
-    if not 0 <= min_confidence <= 1:
-        raise InputError(f"Recognizer: min_confidence must lie in 0…1, got {min_confidence}")
+    for name, least in (("min_confidence", min_confidence), ("min_quality", min_quality)):
+        if not 0 <= least <= 1:
+            raise InputError(f"Recognizer: {name} must lie in 0…1, got {least}")
     if prior not in PRIORS:
         raise InputError(f"Recognizer: prior must be {' or '.join(PRIORS)}, got {prior!r}")
     check_min_face(min_face, "Recognizer")

@@ -192,6 +192,7 @@ class Film:
             detection_score=face.detection_score,
             landmarks=face.landmarks,
             motion=face.motion,
+            quality=face.quality,
             track=number,
             raw=raw,
         )
@@ -206,6 +207,7 @@ def _as_written(face: Face) -> Face:
         values=plain.get("values", {}),
         box=tuple(plain["box"]),
         detection_score=plain["detection_score"],
+        quality=plain.get("quality"),
         landmarks=np.array(plain["landmarks"], np.float32),
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pcnn.faces.alignment import crop_transforms
+from pcnn.faces.alignment import crop_transforms, detector_digest
 from pcnn.faces.cutouts import Box, is_worth_cutting, search_near
 from pcnn.faces.detector import Detector
 from pcnn.faces.geometry import face_transforms
@@ -46,6 +46,13 @@ class FaceFinder:
     def description(self) -> str:
         """A text about the detector."""
         return self._detector.description
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the detector's weights and settings; its description if it is your own."""
+        if isinstance(self._detector, Detector):
+            return detector_digest(self._detector).hexdigest()
+        return self.description
 
     @property
     def confidence(self) -> float:

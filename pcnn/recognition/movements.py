@@ -99,6 +99,28 @@ def motions(
     return repeat(None) if reader is None else iter(reader.read(pictures, found))
 
 
+def dataset_movements(
+    reader: MovementReader, faces: torch.Tensor, landmarks: np.ndarray
+) -> list[FaceMotion]:
+    """The movements of a data set's faces.
+
+    faces: (N, H, W) or (N, H, W, 3) uint8. landmarks: (N, 5, 2), finite.
+    """
+    grey = faces.dim() == 3
+    found: list[FaceMotion] = []
+    for start in range(0, len(faces), _FACES_AT_ONCE):
+        chunk = faces[start : start + _FACES_AT_ONCE]
+        planes = chunk[..., None].expand(-1, -1, -1, 3) if grey else chunk
+        pictures = [Picture(own, False, "face") for own in planes.contiguous().numpy()]
+        points = landmarks[start : start + _FACES_AT_ONCE]
+        places = [
+            [Detection((0.0, 0.0, *own.pixels.shape[1::-1]), 1.0, five)]
+            for own, five in zip(pictures, points, strict=True)
+        ]
+        found += reader.read(pictures, places)
+    return found
+
+
 def _pose(angles: Sequence[float], there: np.ndarray) -> Pose:
     """The pose in the picture. there: (2, 3), from the view to the picture."""
     yaw, pitch, roll = angles

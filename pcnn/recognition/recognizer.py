@@ -24,7 +24,7 @@ from pcnn.recognition.film_search import SEARCH_EVERY_S, FilmSearch
 from pcnn.recognition.films import Film, Following, KnownFaces
 from pcnn.recognition.finder import FaceFinder
 from pcnn.recognition.movements import MovementReader
-from pcnn.recognition.pipeline import Pipeline
+from pcnn.recognition.photographs import PhotographReader
 from pcnn.recognition.reader import FaceReader
 from pcnn.results.values import Explanation, Expression, Prediction
 from pcnn.video.decoding import FilmReader
@@ -61,6 +61,8 @@ class Recognizer:
         docs/evaluation.md compares both.
     min_confidence: 0…1; if the likeliest class has less, the label is "uncertain". The scores do
         not change.
+    min_quality: 0…1; faces of photographs that can be seen less well, see docs/quality.md, are
+        "uncertain" in the same way.
     movements: True also reads each face's movements, pose and mesh; a path or name does so with
         those weights. See docs/movements.md.
     min_face: the shorter side of the smallest faces to look for, in pixels. A larger one makes the
@@ -92,12 +94,13 @@ class Recognizer:
         labels: str | None = None,
         prior: str = "data",
         min_confidence: float = 0.0,
+        min_quality: float = 0.0,
         movements: bool | str | Path = False,
         min_face: float | None = None,
     ) -> None:
         # All arguments; no other variable exists yet.
         self._made_of = {name: value for name, value in locals().items() if name != "self"}
-        choices.check_choices(batch_size, min_confidence, prior, min_face)
+        choices.check_choices(batch_size, min_confidence, min_quality, prior, min_face)
         self.device = choose_device(device, "Recognizer: device")
         self.batch_size = batch_size
         own_head = choices.chosen_head(head, labels, prior)
@@ -117,9 +120,11 @@ class Recognizer:
             align_crops=self._weights.aligned if align_crops is None else align_crops,
             min_face=min_face,
         )
-        moving = MovementReader(movements, self.device) if movements else None
-        self._pipeline = Pipeline(self.finder, self.reader, moving)
+        self._moving = MovementReader(movements, self.device) if movements else None
         choices.check_columns(self.classes, self.value_names, self.movements)
+        self._photographs = PhotographReader(
+            self.finder, self.reader, self._moving, min_quality=min_quality
+        )
         self._process = os.getpid()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -139,8 +144,7 @@ class Recognizer:
     @property
     def movements(self) -> tuple[str, ...]:
         """The movements' names, in the order of every face's; empty unless they are read."""
-        moving = self._pipeline.moving
-        return moving.names if moving else ()
+        return self._moving.names if self._moving else ()
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -198,7 +202,7 @@ class Recognizer:
         Raises InputError: a picture cannot be read, unless on_error is "return".
         """
 
-        work = partial(self._pipeline.predictions, min_score=min_score)
+        work = partial(self._photographs.predictions, min_score=min_score)
         return self._each(images, work, bgr=bgr, on_error=on_error)
 
     def predict_video(  # noqa: PLR0913 - a film can be read in many ways
@@ -235,7 +239,7 @@ class Recognizer:
         sure = self.finder.confidence if min_score is None else min_score
         following = Following(
             FilmSearch(self.finder, sure=sure, every=search_every),
-            self._pipeline.located,
+            self._photographs.located,
             smoothing=smoothing,
             temperature=STEADY_TEMPERATURE,
             min_confidence=self.reader.min_confidence,
@@ -278,7 +282,7 @@ class Recognizer:
         Raises InputError: as `predict`.
         """
 
-        work = partial(self._pipeline.embeddings, min_score=min_score, boxes=boxes)
+        work = partial(self._photographs.embeddings, min_score=min_score, boxes=boxes)
         return self._each(images, work, bgr=bgr, on_error=on_error)
 
     def embed_crops(self, images: Any, *, bgr: bool = False, on_error: OnError = "raise") -> Any:
@@ -314,7 +318,7 @@ class Recognizer:
         Raises InputError: as `predict`; also if the recognizer has a Head.
         """
 
-        work = partial(self._pipeline.explanations, min_score=min_score)
+        work = partial(self._photographs.explanations, min_score=min_score)
         return self._each(images, work, bgr=bgr, on_error=on_error)
 
     def explain_crops(self, images: Any, *, bgr: bool = False, on_error: OnError = "raise") -> Any:

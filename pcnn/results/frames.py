@@ -18,7 +18,7 @@ _POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 # Columns of a table of a film's faces, before those of the classes.
 FILM_COLUMNS = (
     *("source", "time", "frame", "track", "label", "confidence"),
-    *("x1", "y1", "x2", "y2", "detection_score"),
+    *("x1", "y1", "x2", "y2", "detection_score", "quality"),
     *(f"{point}_{axis}" for point in _POINTS for axis in "xy"),
 )
 RAW = "raw_"  # prefix of the columns of raw probabilities
@@ -81,13 +81,22 @@ class Frame:
         """
         return [self._row(face) for face in self.faces]
 
+    def to_supervision(self) -> Any:
+        """The faces as `Prediction.to_supervision` gives them, with their tracks as `tracker_id`.
+
+        Raises InputError: supervision is not installed.
+        """
+        from pcnn.results.supervision import detections_of
+
+        return detections_of(self)
+
     def _row(self, face: TrackedFace) -> dict[str, Any]:
         plain = face.to_dict()
         points = [value for point in plain["landmarks"] for value in point]
         values = (
             *(self.source, round(self.time, 6), self.index, face.track),
             *(plain["label"], plain["confidence"], *plain["box"], plain["detection_score"]),
-            *points,
+            *(plain.get("quality"), *points),
         )
         raw = {f"{RAW}{name}": score for name, score in plain["raw"].items()}
         named = dict(zip(FILM_COLUMNS, values, strict=True))

@@ -9,20 +9,23 @@ import numpy as np
 from pcnn.results.tables import needed
 
 if TYPE_CHECKING:
+    from pcnn.results.frames import Frame
     from pcnn.results.values import Prediction
 
 
-def detections_of(prediction: Prediction) -> Any:
-    """See Prediction.to_supervision."""
+def detections_of(prediction: Prediction | Frame) -> Any:
+    """See Prediction.to_supervision and Frame.to_supervision."""
     detections = needed("supervision", "Prediction.to_supervision", "supervision").Detections
     faces = prediction.faces
     if not faces:
         return detections.empty()
-    classes = list(faces[0].scores)
+    tracks = [getattr(face, "track", None) for face in faces]
     return detections(
         xyxy=np.array([face.box for face in faces], np.float32),
         confidence=np.array([face.confidence for face in faces], np.float32),
-        class_id=np.array([classes.index(face.label) for face in faces]),
+        # Not the label's place: "uncertain" has none.
+        class_id=np.array([np.argmax(list(face.scores.values())) for face in faces]),
+        tracker_id=None if None in tracks else np.array(tracks),
         data={
             "class_name": np.array([face.label for face in faces]),
             "scores": np.array([list(face.scores.values()) for face in faces], np.float32),

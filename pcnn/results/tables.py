@@ -26,6 +26,7 @@ COLUMNS: Mapping[str, str] = {
     "y2": "float32",
     "detection_score": "float32",
     "angle": "float32",
+    "quality": "float32",
     "left_eye_x": "float32",
     "left_eye_y": "float32",
     "right_eye_x": "float32",
@@ -240,6 +241,7 @@ def _face_values(face: Expression) -> dict[str, Any]:
     if isinstance(face, Face):
         values["detection_score"] = float(face.detection_score)
         values["angle"] = face.angle
+        values["quality"] = face.quality
         values["track"] = getattr(face, "track", None)
         values.update(zip(_BOX, map(float, face.box), strict=True))
         points = (float(value) for point in face.landmarks for value in point)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pcnn.errors import InputError
 from pcnn.results.angle import angle_of
 from pcnn.results.movements import FaceMotion, Moving
 
@@ -26,7 +24,7 @@ UNCERTAIN = "uncertain"
 # Columns of a table of faces, before those of the classes.
 FACE_COLUMNS = (
     *("source", "face", "label", "confidence"),
-    *("x1", "y1", "x2", "y2", "detection_score", "angle"),
+    *("x1", "y1", "x2", "y2", "detection_score", "angle", "quality"),
 )
 
 
@@ -54,7 +52,7 @@ class Detection:
 class Expression:
     """The expression of one face.
 
-    label: the likeliest class, or "uncertain" where that has less than the `min_confidence` asked
+    label: the likeliest class, or "uncertain" below the `min_confidence` or `min_quality` asked
         for; confidence: the probability of the likeliest class, 0…1.
     scores: name → probability in class order; they sum to 1.
     regions: region name → scores from that region alone, in the form of `scores`.
@@ -88,12 +86,14 @@ class Face(Moving, Expression):
     """An Expression with its place in the image; for the fields see Detection.
 
     motion: what the face does, see FaceMotion; None unless the recognizer reads movements.
+    quality: 0…1, how well the face can be seen, see docs/quality.md; None if nobody looked.
     """
 
     box: tuple[float, float, float, float]
     detection_score: float
     landmarks: NDArray[np.float32] = field(repr=False)
     motion: FaceMotion | None = field(default=None, repr=False, kw_only=True)
+    quality: float | None = field(default=None, kw_only=True)
 
     @property
     def angle(self) -> float:
@@ -105,16 +105,17 @@ class Face(Moving, Expression):
         return angle_of(self.landmarks.tolist())
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields and the angle by name, as values that `json.dumps` takes.
+        """The fields and the angle by name, as values for `json.dumps`; no quality of None.
 
-        Landmarks are five [x, y]. Probabilities and the detection score have 6 decimals, pixels
-        and degrees 2.
+        Landmarks are five [x, y]. Probabilities and the detection score have 6 decimals, the
+        quality 4, pixels and degrees 2.
         """
         return {
             **super().to_dict(),
             "box": [_pixels(edge) for edge in self.box],
             "detection_score": _probability(self.detection_score),
             "angle": _pixels(self.angle),
+            **({} if self.quality is None else {"quality": round(float(self.quality), 4)}),
             "landmarks": [[_pixels(x), _pixels(y)] for x, y in self.landmarks],
             **(self.motion.to_dict() if self.motion else {}),
         }
@@ -157,14 +158,11 @@ class Prediction:
         """A pandas.DataFrame with one row for each face; columns and digits as in `rows`.
 
         Without faces it has no row, and no columns for the classes.
-        Raises InputError: pandas is not installed (it is no dependency of this package).
+        Raises InputError: pandas is not installed.
         """
-        try:
-            pandas = importlib.import_module("pandas")
-        except ImportError as error:
-            raise InputError(
-                "Prediction.to_pandas: pandas must be installed: pip install pandas"
-            ) from error
+        from pcnn.results.tables import needed
+
+        pandas = needed("pandas", "Prediction.to_pandas")
         rows = self.rows()
         return pandas.DataFrame(rows, columns=list(rows[0]) if rows else list(FACE_COLUMNS))
 
@@ -172,8 +170,9 @@ class Prediction:
         """The faces as supervision.Detections, in order.
 
         xyxy (N, 4) float32 pixels; confidence (N,) float32, that of the label; class_id (N,) the
-        label's place among the classes. data: `class_name` (N,), `scores` (N, classes) float32,
-        `landmarks` (N, 5, 2) float32 pixels, `detection_score` (N,) float32.
+        likeliest class's place among the classes. data: `class_name` (N,), the labels, also
+        "uncertain"; `scores` (N, classes) float32; `landmarks` (N, 5, 2) float32 pixels;
+        `detection_score` (N,) float32.
         Without faces: empty Detections, without data.
         Raises InputError: supervision is not installed.
         """
@@ -316,18 +315,21 @@ def expression_of(
     )
 
 
-def face_of(detection: Detection, expression: Expression, motion: FaceMotion | None = None) -> Face:
-    """A Face from a detection, its expression and what it does."""
+def face_of(
+    detection: Detection,
+    expression: Expression,
+    motion: FaceMotion | None = None,
+    quality: float | None = None,
+) -> Face:
+    """A Face from a detection, its expression, what it does and how well it can be seen."""
+    read = {own.name: getattr(expression, own.name) for own in dataclasses.fields(Expression)}
     return Face(
-        label=expression.label,
-        confidence=expression.confidence,
-        scores=expression.scores,
-        regions=expression.regions,
-        values=expression.values,
+        **read,
         box=detection.box,
         detection_score=detection.score,
         landmarks=detection.landmarks,
         motion=motion,
+        quality=quality,
     )
 
 
@@ -337,7 +339,7 @@ def _probabilities(scores: Mapping[str, float]) -> dict[str, float]:
 
 
 def _probability(value: float) -> float:
-    """A probability rounded for output. Further digits differ between machines."""
+    """A probability rounded for output: further digits differ between machines."""
     return round(float(value), 6)
 
 
@@ -350,7 +352,7 @@ def _row(source: str | None, number: int, face: Face) -> dict[str, Any]:
     """One face as a row of a table."""
     fields = face.to_dict()
     values = (source, number, fields["label"], fields["confidence"], *fields["box"])
-    values += (fields["detection_score"], fields["angle"])
+    values += (fields["detection_score"], fields["angle"], fields.get("quality"))
     named = zip(FACE_COLUMNS, values, strict=True)
     motion = face.motion.row() if face.motion else {}
     return {**dict(named), **fields["scores"], **fields.get("values", {}), **motion}

@@ -19,6 +19,7 @@ class FaceAnswer(BaseModel):
     regions: dict[str, dict[str, float]] = Field(description="region → its own scores, if any")
     box: list[float] = Field(description="x1, y1, x2, y2 in pixels of the upright picture")
     detection_score: float
+    quality: float | None = Field(default=None, description="how well it can be seen, 0…1")
     angle: float = Field(description="degrees clockwise from upright, in (-180, 180]")
     landmarks: list[list[float]] = Field(
         description="x, y of both eyes, the nose, both mouth corners; left as seen in the picture"
@@ -80,6 +81,7 @@ EXAMPLE: list[dict[str, Any]] = [
                 "regions": {"mouth": {"neutral": 0.02, "happiness": 0.97, "surprise": 0.01}},
                 "box": [174.4, 67.3, 275.2, 199.1],
                 "detection_score": 0.999,
+                "quality": 0.95,
                 "angle": -1.34,
                 "landmarks": [
                     [198.3, 120.2],

@@ -55,7 +55,7 @@ def add_page(app: FastAPI, folder: Path) -> None:
 
     # Its own address takes a request that the server's take by another method only.
     methods = {
-        route.path: ", ".join(sorted(route.methods))
+        route.path: ", ".join(sorted(route.methods or ()))
         for route in app.routes
         if isinstance(route, APIRoute)
     }

@@ -18,7 +18,7 @@ from typing import Any
 
 from pcnn.disk import whole_file
 from pcnn.engines.export import export
-from pcnn.engines.export_graphs import AnchorsGraph, FaceGraph, FileGraph
+from pcnn.engines.export_graphs import AnchorsGraph, FaceGraph, FileGraph, LandmarksGraph
 from pcnn.engines.portable import patterns
 from pcnn.errors import InputError
 from pcnn.faces.detector import Detector
@@ -26,7 +26,8 @@ from pcnn.serving.pages import BUILT, PAGE
 from pcnn.version import __version__
 from pcnn.weights.expression import load_expression
 from pcnn.weights.files import locate, sha256
-from pcnn.weights.known import DEFAULT_DETECTOR
+from pcnn.weights.known import DEFAULT_DETECTOR, DEFAULT_LANDMARKS
+from pcnn.weights.landmarks import load_landmarks
 
 # The runtime, its files that the page loads, and what the largest of them must be.
 RUNTIME = "onnxruntime-web@1.30.0"
@@ -56,6 +57,7 @@ def build_site(folder: Path | None = None, *, weights: str | Path = "small") -> 
     faces = FaceGraph(loaded, loaded.network.config.size)
     side, channels = faces.side, loaded.network.config.channels
     images = AnchorsGraph(detector.network, detector.settings)
+    points = LandmarksGraph(load_landmarks(DEFAULT_LANDMARKS))
     manifest = {
         "pcnn": __version__,
         "runtime": _fetch_runtime(built),
@@ -65,6 +67,9 @@ def build_site(folder: Path | None = None, *, weights: str | Path = "small") -> 
             built,
             _pixels(3, *_ANY_SIZE).permute(0, 2, 3, 1),
             locate(DEFAULT_DETECTOR, kind="detector"),
+        ),
+        "landmarks": _write(
+            points, built, _pixels(1, points.side, points.side), points.weights.path
         ),
     }
     with whole_file(built / "manifest.json") as temporary:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import torch
 
@@ -86,18 +86,19 @@ def _refuse_programs(names: Iterable[str]) -> None:
 def _check_older(file: BinaryIO, size: int) -> None:
     """A file of the format before PyTorch 1.6: four pickles, a fifth with names, the numbers."""
     file.seek(0)
-    stream = _Bounded(file, size)
-    if _Rehearsal(stream, size).load() != _MAGIC:
+    if _Rehearsal(file, size).load() != _MAGIC:
         raise ValueError("it is none of PyTorch's formats")
     for _ in range(4):  # the protocol's number, the machine, the objects, the names of the storages
-        _Rehearsal(stream, size).load()
+        _Rehearsal(file, size).load()
 
 
 class _Bounded:
     """A file for an unpickler, which refuses to read what is not there before it takes memory."""
 
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self._file, self._size = file, size
+    def __init__(self, file: BinaryIO) -> None:
+        place = file.tell()
+        self._file, self._size = file, file.seek(0, io.SEEK_END)
+        file.seek(place)
 
     def read(self, count: int) -> bytes:
         if count > self._size - self._file.tell():
@@ -107,18 +108,29 @@ class _Bounded:
     def readline(self) -> bytes:
         return self._file.readline()
 
-    def readinto(self, buffer: bytearray) -> int:
-        found = self.read(len(buffer))
-        buffer[:] = found
-        return len(found)
-
 
 class CarefulUnpickler(pickle._Unpickler):
     """Python's own unpickler, in which all objects are Skipped.
 
     That in C takes memory for the largest number of an object that a file names, whether it has
-    so many or not: ten bytes may ask for gigabytes.
+    so many or not: ten bytes may ask for gigabytes. Here every length that an opcode names is
+    held against the rest of the file first.
+
+    file: open for reading, with seek.
     """
+
+    def __init__(self, file: BinaryIO, **options: Any) -> None:
+        super().__init__(_Bounded(file), **options)
+
+    def load_bytearray8(self: Any) -> None:
+        # Python's own takes memory for the whole array before it reads it.
+        count = int.from_bytes(self.read(8), "little")
+        self.append(bytearray(self.read(count)))
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.BYTEARRAY8[0]: load_bytearray8,
+    }
 
     def find_class(self, module: str, name: str) -> Any:
         return Skipped
@@ -127,8 +139,8 @@ class CarefulUnpickler(pickle._Unpickler):
 class _Rehearsal(CarefulUnpickler):
     """Reads a pickle for its sizes alone."""
 
-    def __init__(self, stream: _Bounded, size: int) -> None:
-        super().__init__(stream)
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        super().__init__(file)
         self._most = size
 
     def persistent_load(self, pid: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from pcnn.datasets.action_units import (
     UnitFaces,
     balanced,
     chimeras,
+    from_estimates,
     from_prototypes,
     from_table,
 )
@@ -35,6 +37,7 @@ from pcnn.errors import InputError
 from pcnn.faces.views import face_views
 from pcnn.networks.pcnn import FERPLUS_CLASSES, PCNN, FaceNet, ModelConfig
 from pcnn.networks.regions import RegionLayout
+from pcnn.results.movements import FaceMotion, Pose
 
 GREY = ModelConfig(size=32, mean=(0.5,), std=(0.25,), width=4)
 Captured = pytest.CaptureFixture[str]
@@ -126,6 +129,20 @@ def test_tables_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="not a CSV file in UTF-8"):
         from_table(face_set(["neutral"]), tmp_path / "binary.csv")
+
+
+def test_estimates_mark_the_quarter_that_shows_a_unit_most() -> None:
+    faces = face_set(["neutral"] * 40)
+    rising = np.arange(40) / 40
+    estimates = {26: rising[::-1], 12: rising, 4: np.full(40, 0.5), 1: rising / 100}
+    found = from_estimates(faces, estimates)
+    assert found.units == (12, 26) and found.left_out == (1, 4)  # those that hardly vary
+    assert np.flatnonzero(found.present[:, 0]).tolist() == list(range(30, 40))
+    assert np.flatnonzero(found.present[:, 1]).tolist() == list(range(10))
+    with pytest.raises(InputError, match="from_estimates: unit 99 is unknown; known are"):
+        from_estimates(faces, {99: rising})
+    with pytest.raises(InputError, match="from_estimates: no unit is present"):
+        from_estimates(faces, {4: np.full(40, 0.5)})
 
 
 def test_balanced() -> None:
@@ -232,6 +249,34 @@ def test_shuffled_labels_find_nothing() -> None:
         measured = measure(named(40), responses, shuffled, permutations=99)
         found += measured.significant.any()
     assert found <= 5  # of Binomial(20, 0.05), 99.9 %
+
+
+def test_within_groups_an_expression_s_share_is_no_finding() -> None:
+    """A map that follows the expression alone is found without groups, and not within them."""
+    draw = np.random.default_rng(3)
+    groups = np.repeat(np.arange(4), 60)
+    tends = np.array([0.1, 0.4, 0.6, 0.9])[groups]
+    present = draw.random((240, 1)) < tends[:, None]
+    noise = draw.normal(size=(240, 2))
+    follows = noise[:, 0] + 4 * groups  # the expression, and nothing else
+    detects = noise[:, 1] + 4 * groups + 1.5 * present[:, 0]
+    responses = torch.from_numpy(np.stack((follows, detects), 1))
+    labelled = marked(present, (12,))
+    plain = measure(named(2), responses, labelled, permutations=500)
+    within = measure(named(2), responses, labelled, permutations=500, groups=groups)
+    assert plain.significant.tolist() == [[True], [True]]
+    assert within.significant.tolist() == [[False], [True]]
+    assert within.distances[1, 0] == pytest.approx(1.5, abs=0.3)
+    alone = measure(named(2), responses, labelled, permutations=500, groups=np.zeros(240, int))
+    np.testing.assert_allclose(alone.distances, plain.distances, rtol=1e-9)
+    np.testing.assert_array_equal(alone.p_values, plain.p_values)
+
+
+def test_a_unit_that_tells_groups_apart_is_no_finding_within_them() -> None:
+    groups = np.repeat([0, 1], 30)
+    responses = torch.from_numpy(np.random.default_rng(0).normal(size=(60, 3)))
+    found = measure(named(3), responses, marked(groups[:, None] == 1, (6,)), groups=groups)
+    assert not found.distances.any() and (found.p_values == 1).all()
 
 
 def test_what_cannot_be_measured() -> None:
@@ -435,10 +480,59 @@ def test_options(file: Path, folders: Path, tmp_path: Path, capsys: Captured) ->
     assert run(file, folders, "--json", "--units", table) == 0
     told = json.loads(capsys.readouterr().out)
     assert set(told["units"]) == {"9"} and told["labels"] == str(table)
+    for words, wrong in (
+        (("--movements", "--units", table), "are two sources of units"),
+        (("--movements", "--within", "--chimeras"), "--within needs whole faces"),
+        (("--within",), "--within needs --movements"),
+    ):
+        with pytest.raises(SystemExit):
+            run(file, folders, *words)
+        assert wrong in capsys.readouterr().err
     assert run(file, folders, "--units", tmp_path / "none.csv") == 2
     assert capsys.readouterr().err == f"pcnn-units: {tmp_path / 'none.csv'}: no such file\n"
     assert run(file, folders, "--most", 0) == 2
     assert "most must be at least 1, got 0" in capsys.readouterr().err
+
+
+def test_messages_speak_of_options(
+    file: Path, folders: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    """Numbered folders, whose classes only the user knows."""
+    numbered = tmp_path / "numbered"
+    for number, name in enumerate(("neutral", "happiness", "surprise")):
+        shutil.copytree(folders / name, numbered / str(number))
+    assert run(file, numbered) == 2
+    said = capsys.readouterr().err
+    assert "the number 0 has no name; give --numbering" in said and "numbering=" not in said
+    words = ("--numbering", "neutral,happiness,surprise", "--json")
+    assert run(file, numbered, *words) == 0
+    assert set(json.loads(capsys.readouterr().out)["units"]) == {"1", "2", "5", "6", "12", "26"}
+
+
+def test_units_from_movements(
+    file: Path, folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """Of faces with landmarks alone; what the movement network answers is planted."""
+    asked: list[int] = []
+
+    def landmarks(faces: Tensor, _: object) -> NDArray[np.float32]:
+        found = np.ones((len(faces), 5, 2), np.float32)
+        found[::6] = np.nan
+        return found
+
+    def planted(_: object, faces: Tensor, found: NDArray[np.float32]) -> list[FaceMotion]:
+        assert np.isfinite(found).all() and len(found) == len(faces)
+        asked.append(len(faces))
+        jaws = np.linspace(0, 1, len(faces))
+        mesh = np.zeros((1, 2), np.float32)
+        return [FaceMotion({"jawOpen": each}, Pose(0, 0, 0), mesh) for each in jaws.tolist()]
+
+    monkeypatch.setattr("pcnn.faces.alignment.dataset_landmarks", landmarks)
+    monkeypatch.setattr("pcnn.recognition.movements.dataset_movements", planted)
+    assert run(file, folders, "--movements", "--within", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert asked == [100] and told["faces"] == 100 and told["within"]
+    assert told["labels"] == "movements" and told["units"]["26"]["faces"] == 25
 
 
 def test_the_examples_of_the_page_run(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:

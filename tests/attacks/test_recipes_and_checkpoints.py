@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import copy
 import io
+import os
 import pickle
+import pickletools
 import resource
+import struct
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -20,6 +25,7 @@ from pcnn.training.expression.curves import trim_log
 from pcnn.training.expression.loop import ExpressionTraining
 from pcnn.training.expression.options import ExpressionOptions
 from pcnn.training.expression.recipes import read_recipe
+from pcnn.weights.containers import check_container
 from pcnn.weights.detector import read_detector
 from pcnn.weights.upstream import load_upstream
 
@@ -193,6 +199,92 @@ def test_checkpoints_that_attempt(attempt: str, tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match=r"x\.pth: (not a readable|is a TorchScript)"):
             read(path)  # type: ignore[operator]
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
+
+
+# Runs in a process of its own, which is held to its limits for ever.
+_LIMITED = """
+import sys, tempfile
+from pathlib import Path
+import torch
+from fuzz.limits import attempt, limit_process
+from pcnn.weights.detector import read_detector
+from pcnn.weights.upstream import load_upstream
+
+folder = Path(sys.argv[1])
+torch.set_num_threads(1)
+limit_process(folder)
+for path in sorted(folder.glob("*.pth")):
+    for read in (load_upstream, read_detector):
+        outcome = attempt(lambda content, scratch: read(path), b"", folder)
+        assert outcome.startswith("WeightsError"), (path, outcome)
+print("all refused")
+"""
+
+
+def _lengths() -> dict[str, bytes]:
+    """A piece of a pickle for each opcode that names a length, which lies: above a gigabyte."""
+    kinds = {
+        pickletools.TAKEN_FROM_ARGUMENT4: ("<i", 2**31 - 1),
+        pickletools.TAKEN_FROM_ARGUMENT4U: ("<I", 2**32 - 1),
+        pickletools.TAKEN_FROM_ARGUMENT8U: ("<Q", 2**32),
+    }
+    named = {op.name: op for op in pickletools.opcodes if op.arg and op.arg.n in kinds}
+    found = {
+        name: op.code.encode("latin-1") + struct.pack(*kinds[op.arg.n]) + b"x"
+        for name, op in named.items()
+        if op.arg is not None
+    }
+    # The opcodes for a frame and for a place in the memory have plain numbers as arguments.
+    frame, place = pickle.FRAME + struct.pack("<Q", 2**32), b"N" + pickle.LONG_BINPUT
+    return {**found, "FRAME": frame, "LONG_BINPUT": place + struct.pack("<I", 2**32 - 1)}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux, for its limits")
+def test_every_length_that_a_pickle_names_under_a_limit_of_memory(tmp_path: Path) -> None:
+    """Lengths of four gigabytes in files of a few bytes, where a gigabyte is left."""
+    lengths = _lengths()
+    assert {"BYTEARRAY8", "BINBYTES8", "BINUNICODE8", "BINSTRING", "LONG4"} <= set(lengths)
+    magic = pickle.dumps(torch.serialization.MAGIC_NUMBER, 2)
+    for name, piece in lengths.items():
+        whole = b"\x80\x05" + piece + b"."
+        framed = pickle.PROTO + b"\x05" + pickle.FRAME + struct.pack("<Q", len(piece)) + piece
+        (tmp_path / f"{name}-first.pth").write_bytes(whole)
+        (tmp_path / f"{name}-later.pth").write_bytes(magic + pickle.dumps(1001, 2) + whole)
+        (tmp_path / f"{name}-framed.pth").write_bytes(magic + framed + b".")
+        archive = io.BytesIO()
+        torch.save({"x": torch.ones(3)}, archive)
+        with (
+            zipfile.ZipFile(archive) as sound,
+            zipfile.ZipFile(tmp_path / f"{name}-archive.pth", "w") as changed,
+        ):
+            for member in sound.namelist():
+                content = whole if member.endswith("data.pkl") else sound.read(member)
+                changed.writestr(member, content)
+    tests = Path(__file__).parents[1]
+    path = os.pathsep.join(filter(None, (str(tests), os.environ.get("PYTHONPATH"))))
+    done = subprocess.run(
+        [sys.executable, "-c", _LIMITED, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0 and done.stdout == "all refused\n", done.stderr
+
+
+def test_a_byte_array_that_is_there(tmp_path: Path) -> None:
+    """Another object beside the weights, which is read past."""
+    path = tmp_path / "x.pth"
+    stream = io.BytesIO()
+    for part in (torch.serialization.MAGIC_NUMBER, 1001, {"little_endian": True}):
+        pickle.dump(part, stream, protocol=2)
+    pickle.dump({"state_dict": {}, "recorder": bytearray(b"abc")}, stream, protocol=5)
+    pickle.dump([], stream, protocol=2)
+    path.write_bytes(stream.getvalue())
+    check_container(path)
+    with pytest.raises(WeightsError, match="fc"):
+        load_upstream(path)
 
 
 def test_a_program_that_two_readers_of_archives_see_differently(tmp_path: Path) -> None:

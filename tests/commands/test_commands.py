@@ -24,7 +24,7 @@ from PIL import Image
 
 from pcnn import __version__
 from pcnn.commands import predict as commands
-from pcnn.commands import reports, shared
+from pcnn.commands import reports, shared, train
 from pcnn.engines.select import ENGINES, PRECISIONS
 from pcnn.errors import InputError, NativeError, WeightsError, counted
 from pcnn.images.loading import load_image, stored_size
@@ -178,7 +178,7 @@ def test_csv_without_any_face_has_its_header(
     fake: FakeRecognizer, photos: Path, capsys: Captured
 ) -> None:
     assert run("photos/none.jpg", "--format", "csv") == 0
-    columns = "source,face,label,confidence,x1,y1,x2,y2,detection_score,angle"
+    columns = "source,face,label,confidence,x1,y1,x2,y2,detection_score,angle,quality"
     assert capsys.readouterr().out == f"{columns},neutral,happiness,anger\n"
 
 
@@ -400,7 +400,8 @@ def test_nothing_done(fake: FakeRecognizer, photos: Path, capsys: Captured) -> N
         ),
         (
             ["a.jpg", "--faces", "--annotate", "d"],
-            "--faces runs no detector, so it excludes --annotate, --min-score and --min-face",
+            "--faces runs no detector, so it excludes --annotate, --min-score, --min-face and "
+            "--min-quality",
         ),
         (
             ["a.jpg", "--all-rows"],
@@ -416,8 +417,7 @@ def test_nothing_done(fake: FakeRecognizer, photos: Path, capsys: Captured) -> N
         ),
         (
             ["--ray", "auto", "a.jpg", "--output", "x", "--explain", "y"],
-            "--ray writes tables alone: omit "
-            "--annotate, --explain, --info, --timeline, --subtitles",
+            "--ray writes tables alone: omit --explain",
         ),
         (
             ["--ray", "a.jpg", "--output", "s3://bucket/faces"],
@@ -549,6 +549,7 @@ def test_batch_sizes(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert others == {
             **{"engine": "torch", "precision": "float32", "align_crops": None},
             **{"labels": None, "prior": "data", "min_confidence": 0.0},
+            "min_quality": 0.0,
         }
         made.append(batch_size)
         return FakeRecognizer()
@@ -775,6 +776,25 @@ def test_help_comes_at_once(name: str) -> None:
         assert loaded == "[]"
         seconds.append(float(took))
     assert min(seconds) < 0.3
+
+
+@pytest.mark.parametrize("kind", train._TRAININGS)
+def test_help_of_a_training_needs_no_torch(kind: str) -> None:
+    code = (
+        "import sys\n"
+        "from pcnn.commands.train import main\n"
+        f"try: main(['{kind}', '--help'])\n"
+        "except SystemExit as error: assert error.code == 0\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tempfile.gettempdir(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "False"
 
 
 @pytest.mark.usefixtures("fake", "photos")

@@ -61,7 +61,7 @@ def test_a_job_of_parquet_and_pictures(asked: list[Any], tmp_path: Path, astrona
     count, options, shares = asked[1]
     assert asked[0] == cluster and count == 3
     assert options.weights_sha256 == " ".join(
-        sha256(locate(name)) for name in ("small", "mobilenet")
+        sha256(locate(name)) for name in ("small", "mobilenet", "landmarks")
     )
     assert shares == {"workers": 2, "num_cpus": 3, "num_gpus": 0}
     rows = parquet.read_table(output).to_pylist()

@@ -215,7 +215,7 @@ def face_of_dict(each: dict) -> Face:
     label = max(each["raw"], key=each["raw"].get)
     return Face(
         label, each["raw"][label], each["raw"], {}, tuple(each["box"]),
-        each["detection_score"], np.array(each["landmarks"], np.float32),
+        each["detection_score"], np.array(each["landmarks"], np.float32), quality=each["quality"],
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from pcnn.errors import InputError
 from pcnn.results import tables
+from pcnn.results.frames import Frame, TrackedFace
 from pcnn.results.tables import COLUMNS, face_schema, to_arrow, to_pandas
 from pcnn.results.values import Expression, Face, Prediction
 
@@ -50,6 +52,7 @@ def test_a_row_a_face_by_hand() -> None:
         **{"label": "happiness", "confidence": 0.5},
         **{"x1": 1.5, "y1": 2.0, "x2": 30.125, "y2": 40.0, "detection_score": 0.875},
         "angle": np.float32(two_faces().faces[1].angle),
+        "quality": None,
         **landmarks,
         **{"track": None, "width": 640, "height": 480, "error": None},
         **{"neutral": third, "happiness": 0.5, "anger": sixth},
@@ -102,11 +105,11 @@ def test_pandas_types_and_missing_values() -> None:
 
 
 def test_videos_frames_and_tracks_have_their_columns() -> None:
-    class Frame:
+    class Other:
         index, time, faces = 7, 0.28, (face(),)
 
-    object.__setattr__(Frame.faces[0], "track", 3)
-    (row,) = to_arrow([Frame()]).to_pylist()  # type: ignore[list-item]
+    object.__setattr__(Other.faces[0], "track", 3)
+    (row,) = to_arrow([Other()]).to_pylist()  # type: ignore[list-item]
     assert (row["frame"], row["time_s"], row["track"], row["width"]) == (7, 0.28, 3, None)
 
 
@@ -152,6 +155,20 @@ def test_supervision() -> None:
     second = detections[1]  # its own indexing carries all of it
     assert second.data["landmarks"].shape == (1, 5, 2) and second.xyxy[0, 0] == 9.0
     assert len(Prediction((), None, 8, 9).to_supervision()) == 0
+
+
+def test_uncertain_faces_and_tracks_in_supervision() -> None:
+    plain = face()
+    unsure = Prediction((dataclasses.replace(plain, label="uncertain"),), None, 8, 9)
+    detections = unsure.to_supervision()
+    assert detections.class_id.tolist() == [1], "the likeliest"
+    assert detections.data["class_name"].tolist() == ["uncertain"]
+    assert detections.tracker_id is None
+    fields = {each.name: getattr(plain, each.name) for each in dataclasses.fields(plain)}
+    people = tuple(TrackedFace(**fields, track=track, raw=SCORES) for track in (3, 7))
+    frame = Frame(0.28, 7, people, "film.mp4", 640, 480)
+    assert frame.to_supervision().tracker_id.tolist() == [3, 7]
+    assert [row["track"] for row in to_arrow(frame).to_pylist()] == [3, 7]
 
 
 def test_the_examples_of_the_page_run(

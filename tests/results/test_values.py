@@ -59,7 +59,7 @@ def test_field_names_and_order_are_public() -> None:
         Expression: ["label", "confidence", "scores", "regions", "values"],
         Face: [
             *("label", "confidence", "scores", "regions", "values"),
-            *("box", "detection_score", "landmarks", "motion"),
+            *("box", "detection_score", "landmarks", "motion", "quality"),
         ],
         Prediction: ["faces", "source", "width", "height"],
     }
@@ -113,9 +113,13 @@ def test_what_is_written_is_rounded_and_the_result_is_not() -> None:
     assert told["box"] == [1.23, -2.35, 9.88, 8.0] and told["landmarks"] == [[3.14, 3.14]] * 5
     (row,) = Prediction((face,), None, 20, 20).rows()
     assert list(row.values()) == [
-        *(None, 1, "c", 0.52381, 1.23, -2.35, 9.88, 8.0, 0.987654, 0.0),
+        *(None, 1, "c", 0.52381, 1.23, -2.35, 9.88, 8.0, 0.987654, 0.0, None),
         *(0.333333, 0.142857, 0.52381),
     ]
+    seen = dataclasses.replace(face, quality=0.123456)
+    assert seen.to_dict()["quality"] == 0.1235 and "quality" not in told
+    (row,) = Prediction((seen,), None, 20, 20).rows()
+    assert row["quality"] == 0.1235 and list(row)[9:11] == ["angle", "quality"]
     assert face.scores["a"] == third and face.box == box and face.confidence == scores["c"]
 
 
@@ -154,7 +158,7 @@ def test_to_pandas_without_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(InputError) as caught:
         prediction_of().to_pandas()
-    message = "Prediction.to_pandas: pandas must be installed: pip install pandas"
+    message = "Prediction.to_pandas: pandas must be installed: pip install 'pcnn[tables]'"
     assert str(caught.value) == message
 
 

@@ -10,7 +10,7 @@ const { cutView, resize, roundEven, shrinkFace } = await load("pixels.js");
 const { faceTransform, similarity } = await load("geometry.js");
 const { anchorGrid, canvasOf, decode, findFaces, levelSides, merged, suppress } =
   await load("detection.js");
-const { faceView, hide, occlusion, readFaces, regionBoxes, withoutRegions } =
+const { faceView, hide, occlusion, readFaces, refineFaces, regionBoxes, withoutRegions } =
   await load("recognition.js");
 const { csv, entry } = await load("tables.js");
 
@@ -48,6 +48,14 @@ const TASKS = {
   },
   read: ({ views, model, answer }) =>
     readFaces(views.map((view) => Uint8Array.from(view)), model, async () => answer),
+  refine: async ({ image: own, faces, model, points }) => {
+    const seen = [];
+    const run = async (batch) => {
+      seen.push(...batch);
+      return { points: points.flat(2) };
+    };
+    return { faces: await refineFaces(image(own), faces, model, run), seen };
+  },
   boxes: ({ side, layout }) => regionBoxes(side, layout),
   hide: ({ view, box, model }) => numbers(hide(Uint8Array.from(view), box, model)),
   // A network that tells how much of each view's upper left quarter is above 100.

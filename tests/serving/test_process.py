@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import signal
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 import cli
 import numpy as np
 import pytest
+from PIL import Image
 from served import Server
 
 from pcnn import Recognizer
@@ -108,6 +110,21 @@ def test_a_body_that_never_comes_does_not_hold_up_the_stop(astronaut: Path) -> N
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b"connection: close" in answer
         assert b"the server is stopping" in answer
+
+
+def test_a_client_that_does_not_read_holds_up_the_stop_for_a_while_only() -> None:
+    stream = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (1600, 2400, 3), np.uint8)
+    Image.fromarray(noise).save(stream, "PNG", compress_level=1)
+    body = stream.getvalue()  # the answer is as large, far more than fits into buffers
+    assert len(body) > 10_000_000
+    server = Server("--seconds", "20")
+    with server.connect() as client:
+        request = _post(len(body)).replace(b"/predict", b"/predict/annotated") + body
+        client.sendall(request)
+        assert client.recv(16).startswith(b"HTTP/1.1 200 ")
+        assert server.stop() == 0
+    server.wait_for(lambda line: line["event"].endswith("graceful shutdown exceeded"), 1)
 
 
 def test_an_interrupt_that_is_sent_twice_ends_it(astronaut: Path) -> None:

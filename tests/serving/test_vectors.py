@@ -16,9 +16,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from pcnn.engines.export_graphs import LandmarksGraph
 from pcnn.faces.detector import Detector, network_size
 from pcnn.faces.geometry import face_transforms, similarity
+from pcnn.faces.landmarks import LandmarkRefiner
 from pcnn.faces.resampling import resized
 from pcnn.faces.views import cut_views
 from pcnn.images.loading import load_image
@@ -28,6 +31,8 @@ from pcnn.networks.pcnn import ModelConfig
 from pcnn.networks.regions import REGIONS, RegionLayout
 from pcnn.results.values import Detection, Face, Prediction
 from pcnn.weights.detector import DetectorSettings
+from pcnn.weights.known import DEFAULT_LANDMARKS
+from pcnn.weights.landmarks import load_landmarks
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE, SCRIPT = ROOT / "pcnn" / "serving" / "page", Path(__file__).parent / "check_vectors.mjs"
@@ -228,7 +233,7 @@ def test_the_network_s_canvas(pixels: NDArray[np.uint8]) -> None:
 
 def test_faces_are_found_as_by_the_detector(pixels: NDArray[np.uint8]) -> None:
     """With what the network says given, so that it is the rest that is compared."""
-    detector = Detector.load(DETECTOR)
+    detector = Detector.load(DETECTOR, landmarks=None)
     looks, sizes = [], []
     settings = detector.settings
     for side in detector.levels(pixels.shape):
@@ -247,6 +252,37 @@ def test_faces_are_found_as_by_the_detector(pixels: NDArray[np.uint8]) -> None:
     assert found["faces"][0]["box"] == pytest.approx(expected[0].box, abs=0.5)
     assert np.allclose(found["faces"][0]["landmarks"], expected[0].landmarks, atol=0.5)
     assert found["faces"][0]["score"] == pytest.approx(expected[0].score, abs=0.01)
+
+
+def test_landmarks_are_refined_as_by_the_refiner(pixels: NDArray[np.uint8]) -> None:
+    """With what the network sees compared, and what it says given."""
+    loaded = load_landmarks(DEFAULT_LANDMARKS)
+    faces = [
+        Detection((190.0, 60.0, 270.0, 180.0), 0.9, np.array(LANDMARKS, np.float32)),
+        Detection((100.0, 60.0, 270.0, 280.0), 0.8, np.array(LANDMARKS, np.float32) * 1.4 - 60),
+    ]
+    refiner = LandmarkRefiner(loaded, torch.device("cpu"))
+    seen: list[Tensor] = []
+    answer = refiner._answer
+    refiner._answer = lambda views: seen.append(views) or answer(views)
+    (expected,) = refiner.refine([pixels], [faces])
+    graph = LandmarksGraph(loaded)
+    config = loaded.network.config
+    views = (seen[0] * config.std[0] + config.mean[0]) * 255
+    (points,) = graph(views.round().byte())
+    task = {
+        "task": "refine",
+        "image": image_of(pixels),
+        "faces": [{"landmarks": face.landmarks.tolist(), "score": face.score} for face in faces],
+        "model": graph.metadata,
+        "points": points.tolist(),
+    }
+    found = answers(it=task)["it"]
+    assert abs(np.array(found["seen"]) - views.flatten().numpy()).max() <= LEVELS
+    for ours, theirs in zip(found["faces"], expected, strict=True):
+        assert ours["score"] == theirs.score
+        # A hundredth of the distance between the eyes: what is seen is rounded to bytes here.
+        assert np.allclose(ours["landmarks"], theirs.landmarks, atol=0.35)
 
 
 def test_answers_are_named() -> None:
@@ -317,6 +353,9 @@ def test_json_and_csv_are_those_of_pcnn_predict() -> None:
     rows = list(csv.DictReader(io.StringIO(found["csv"])))
     expected = prediction.rows()[0]
     assert list(rows[0]) == list(expected)
-    for name, value in expected.items():  # JavaScript writes 1.0 as 1
-        assert rows[0][name] == value if isinstance(value, str) else float(rows[0][name]) == value
+    for name, value in expected.items():
+        if value is None or isinstance(value, str):
+            assert rows[0][name] == (value or "")
+        else:  # JavaScript writes 1.0 as 1
+            assert float(rows[0][name]) == value
     assert rows[1]["source"] == "'=1+1.png"

@@ -155,6 +155,7 @@ def _face(row: dict[str, Any], names: Names) -> Face:
         values={name: _number(row[name]) for name in names.values},
         box=(x1, y1, x2, y2),
         detection_score=_number(row["detection_score"]),
+        quality=None if row.get("quality") in (None, "") else _number(row["quality"]),
         landmarks=np.array([_number(row[each]) for each in _POINTS], np.float32).reshape(5, 2),
     )
 

@@ -1,6 +1,6 @@
 // A face's expression from an image, and where in the face it lies.
 
-import { faceTransform } from "./geometry.js";
+import { faceTransform, similarity } from "./geometry.js";
 import { clamp, cutView, shrinkFace } from "./pixels.js";
 
 // Squares that are hidden one after another: their side and their distance, as shares of the face.
@@ -8,12 +8,37 @@ const HIDDEN = 1 / 4;
 const STEP = 1 / 12;
 const AT_ONCE = 10;
 
-/** The face as the classifier takes it, (channels, side, side) bytes. */
+/** The face as a network takes it, (channels, side, side) bytes. */
 export function faceView(image, landmarks, model) {
   const { side, mean } = model;
   const transform = faceTransform(landmarks, model.template, side);
   const source = shrinkFace(image, transform, model.footprint, side);
   return cutView(source.image, source.transform, side, source.footprint, mean.length);
+}
+
+/** The same bytes of several faces after one another, as networks take them. */
+function joined(views, { side, mean }) {
+  const size = mean.length * side * side;
+  const batch = new Uint8Array(views.length * size);
+  views.forEach((view, i) => batch.set(view, i * size));
+  return batch;
+}
+
+/** An image's faces with better landmarks, which a network sees in the face that the first ones
+ * align: what faces/landmarks.py does. run: views → {points}, shares of the view's side. */
+export async function refineFaces(image, faces, model, run) {
+  if (!faces.length) return faces;
+  const views = faces.map(({ landmarks }) => faceView(image, landmarks, model));
+  const { points } = await run(joined(views, model), faces.length);
+  return faces.map((face, i) => {
+    const [across, down] = similarity(model.template, face.landmarks);
+    const place = ([along, below, shift], x, y) => along * x + below * y + shift;
+    const landmarks = face.landmarks.map((_, point) => {
+      const x = points[2 * (5 * i + point)], y = points[2 * (5 * i + point) + 1];
+      return [place(across, x, y), place(down, x, y)];
+    });
+    return { ...face, landmarks };
+  });
 }
 
 /** The same square as people look at it: RGBA, sharper. */
@@ -36,11 +61,8 @@ export function named(classes, values, at = 0) {
 /** What the classifier says of views of one image's faces. run: views → {scores, region_scores}. */
 export async function readFaces(views, model, run) {
   if (!views.length) return [];
-  const { classes, regions, side, mean } = model;
-  const size = mean.length * side * side;
-  const batch = new Uint8Array(views.length * size);
-  views.forEach((view, i) => batch.set(view, i * size));
-  const answer = await run(batch, views.length);
+  const { classes, regions } = model;
+  const answer = await run(joined(views, model), views.length);
   return views.map((_, i) => {
     const scores = named(classes, answer.scores, i * classes.length);
     const label = classes.reduce((one, two) => (scores[two] > scores[one] ? two : one));
@@ -106,9 +128,8 @@ export async function occlusion(view, label, confidence, model, run, progress = 
   let least = confidence;
   for (let start = 0; start < boxes.length; start += AT_ONCE) {
     const some = boxes.slice(start, start + AT_ONCE);
-    const batch = new Uint8Array(some.length * view.length);
-    some.forEach((box, i) => batch.set(hide(view, box, model), i * view.length));
-    const { scores } = await run(batch, some.length);
+    const hidden = some.map((box) => hide(view, box, model));
+    const { scores } = await run(joined(hidden, model), some.length);
     some.forEach((_, i) => {
       const score = scores[i * classes.length + own];
       drops[start + i] = Math.max(0, logOdds(confidence) - logOdds(score));

@@ -7,8 +7,8 @@ const PAGE = [
 ];
 
 /** The manifest's files, whose names change with their content. */
-function builtFiles({ runtime, classifier, detector }) {
-  return [...Object.values(runtime), classifier, detector].map(({ file }) => file);
+function builtFiles({ runtime, classifier, detector, landmarks }) {
+  return [...Object.values(runtime), classifier, detector, landmarks].map(({ file }) => file);
 }
 
 async function fill() {

@@ -2,6 +2,7 @@
 
 const COLUMNS = [
   "source", "face", "label", "confidence", "x1", "y1", "x2", "y2", "detection_score", "angle",
+  "quality", // the page measures none
 ];
 // Where landmarks lie in an upright face, as pcnn/results/angle.py has them.
 const UPRIGHT = [[-0.5, 0], [0.5, 0], [0, 0.61], [-0.4, 1.085], [0.4, 1.085]];
@@ -51,7 +52,7 @@ export function csv(pictures, classes) {
       const scores = classes.map((name) => face.scores[name]);
       lines.push([
         source, i + 1, face.label, face.confidence, ...face.box, face.detection_score,
-        face.angle, ...scores,
+        face.angle, "", ...scores,
       ]);
     });
   }

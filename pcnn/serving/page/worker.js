@@ -1,7 +1,9 @@
 // The networks, in a thread of their own so that the page stays quick. One message, one answer.
 
 import { findFaces } from "./detection.js";
-import { faceSquare, faceView, occlusion, readFaces, withoutRegions } from "./recognition.js";
+import {
+  faceSquare, faceView, occlusion, readFaces, refineFaces, withoutRegions,
+} from "./recognition.js";
 
 const MOST_PIXELS = 50_000_000;
 const SQUARE = 200; // pixels of a face that is drawn
@@ -30,8 +32,8 @@ async function fetched({ file, bytes, unpacked_bytes: unpacked }, progress) {
 }
 
 async function load({ manifest }, tell) {
-  const { runtime, classifier, detector } = manifest;
-  const parts = [runtime.wasm, classifier, detector];
+  const { runtime, classifier, detector, landmarks } = manifest;
+  const parts = [runtime.wasm, classifier, detector, landmarks];
   const total = parts.reduce((sum, part) => sum + part.bytes, 0);
   let loaded = 0;
   const progress = (bytes) => tell({ progress: Math.min(1, (loaded += bytes) / total) });
@@ -45,22 +47,25 @@ async function load({ manifest }, tell) {
   const cores = navigator.hardwareConcurrency || 1;
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(MOST_THREADS, cores) : 1;
   ort.env.logLevel = "error";
-  const [reads, finds] = await Promise.all(
+  const [reads, finds, points] = await Promise.all(
     networks.map((network) => ort.InferenceSession.create(network)),
   );
   const values = (answer) =>
     Object.fromEntries(Object.entries(answer).map(([name, tensor]) => [name, tensor.data]));
   const wanted = classifier.regions.length ? ["scores", "region_scores"] : ["scores"];
+  const faces = (batch, count, { side, mean }) =>
+    new ort.Tensor("uint8", batch, [count, mean.length, side, side]);
   ready = {
-    ...{ classifier, detector },
+    ...{ classifier, detector, landmarks },
     async find({ data, width, height }) {
       const image = new ort.Tensor("uint8", data, [1, height, width, 3]);
       return values(await finds.run({ image }));
     },
+    async point(batch, count) {
+      return values(await points.run({ face: faces(batch, count, landmarks) }));
+    },
     async read(batch, count) {
-      const { side, mean } = classifier;
-      const face = new ort.Tensor("uint8", batch, [count, mean.length, side, side]);
-      return values(await reads.run({ face }, wanted));
+      return values(await reads.run({ face: faces(batch, count, classifier) }, wanted));
     },
   };
   return { threads: ort.env.wasm.numThreads };
@@ -92,9 +97,10 @@ async function pixelsOf(picture) {
 }
 
 async function predict({ picture, maxSide, most = 100, squares = true }) {
-  const { classifier, detector, find, read } = ready;
+  const { classifier, detector, landmarks, find, point, read } = ready;
   const image = await pixelsOf(picture);
-  const found = (await findFaces(image, detector, find, maxSide)).slice(0, most);
+  const rough = (await findFaces(image, detector, find, maxSide)).slice(0, most);
+  const found = await refineFaces(image, rough, landmarks, point);
   const views = found.map((face) => faceView(image, face.landmarks, classifier));
   const answers = await readFaces(views, classifier, read);
   const faces = found.map((face, i) => ({

@@ -21,8 +21,10 @@ from pcnn.training.detector.scores import (
     score_small_faces,
     score_turned,
 )
+from pcnn.training.expression.curves import trim_log
 from pcnn.weights.files import locate, sha256, write
 
+_LOG = "detector.log.jsonl"
 # Photographs scored at each checkpoint. The final scores use all held-out photographs.
 _CHECKED = 100
 
@@ -49,26 +51,28 @@ def train_detector(options: DetectorOptions) -> Path:
         raise InputError(f"train_detector: every photograph of {options.photographs} is held out")
     training = DetectorTraining(options, teacher)
     training.resume()
+    trim_log(options.folder / _LOG, training.step)
     with training_progress("detector", total=options.total, done=training.step) as progress:
         (task,) = progress.task_ids
         for loss in training.run(learning):
             progress.update(task, completed=training.step, note=f"loss {loss:.3f}")
             if training.step % options.save_every == 0 or training.step == options.total:
-                training.save()
                 checked = score_photographs(training.detector(), held_out[:_CHECKED])
                 entry = {"step": training.step, "loss": loss, **asdict(checked)}
                 if options.turned:
                     turned = score_turned(training.detector(), held_out[:_CHECKED])
                     entry["turned_recall"] = turned.recall
                     entry["turned_landmark_error"] = turned.landmark_error
+                # Before the checkpoint: a run that is killed between them repeats the line.
                 _log(options, entry)
+                training.save()
     _write_output(options, training, held_out)
     return options.output
 
 
 def _log(options: DetectorOptions, entry: dict[str, Any]) -> None:
     """Append one line of JSON to the log."""
-    with (options.folder / "detector.log.jsonl").open("a", encoding="utf-8") as file:
+    with (options.folder / _LOG).open("a", encoding="utf-8") as file:
         file.write(json.dumps({**entry, "time": round(time.time())}) + "\n")
 
 

@@ -19,6 +19,7 @@ from pcnn.errors import InputError
 from pcnn.images.files import file_error, shown
 from pcnn.recognition.recognizer import Recognizer
 from pcnn.terminal import track
+from pcnn.version import __version__
 
 _LONG = 16  # pictures from which a progress bar is shown
 _AT_ONCE = 256  # pictures whose embeddings are written together
@@ -54,7 +55,8 @@ def examples_of(
     """The largest face of each picture, as an embedding. Shows its progress on a terminal.
 
     cache: an `.npz` of what earlier runs computed, by the pictures' contents. It is renewed, and
-        passed over if it belongs to other weights or another detector.
+        passed over if it belongs to other weights, another detector, engine or precision, or
+        another version of this package.
     faces: True if each picture is one cut-out face.
     """
     digests, problems = digests_of(files)
@@ -149,7 +151,10 @@ def _largest(
 def _settings(recognizer: Recognizer, faces: bool) -> str:
     """A hash of what the embeddings depend on beside the pictures."""
     finder = recognizer.finder
-    parts = [recognizer.weights_sha256, finder.description, finder.align_crops, faces]
+    # Of "torch 2.9, float32, 2 threads" the engine with its version, and the precision.
+    engine = dict(recognizer.info())["engine"].split(", ")[:2]
+    parts: list[object] = [__version__, recognizer.weights_sha256, *engine]
+    parts += [finder.fingerprint, finder.align_crops, faces]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

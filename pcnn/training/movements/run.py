@@ -13,6 +13,7 @@ from pcnn.devices import own_settings
 from pcnn.errors import InputError
 from pcnn.terminal import training_progress
 from pcnn.training.detector.photographs import is_held_out
+from pcnn.training.expression.curves import trim_log
 from pcnn.training.movements.faces import TEMPLATE, Table, read_faces, read_photographs, read_table
 from pcnn.training.movements.loop import MovementTraining
 from pcnn.training.movements.options import MovementOptions, fingerprint
@@ -20,7 +21,8 @@ from pcnn.weights.files import locate, sha256
 from pcnn.weights.movements import write_movements
 
 SHEETS, PHOTOGRAPHS = "fer_train.npz", "photographs.npz"  # the teacher's answers
-_LOG_EVERY = 50
+_LOG = "movements.log.jsonl"
+_LOSSES = ("points", "movements", "pose")
 
 
 @own_settings(gradients=True)
@@ -41,18 +43,16 @@ def train_movements(options: MovementOptions) -> Path:
     training = MovementTraining(options, groups)
     training.resume()
     options.folder.mkdir(parents=True, exist_ok=True)
-    sums, begun = np.zeros(3), time.time()
+    trim_log(options.folder / _LOG, training.step)
+    begun = time.time()
     with training_progress("movements", total=options.steps, done=training.step) as progress:
         (task,) = progress.task_ids
         for losses in training.run():
-            sums += losses
-            if training.step % _LOG_EVERY == 0:
-                points, movements, pose = (sums / _LOG_EVERY).round(4).tolist()
-                note = f"points {points:.3f} movements {movements:.3f} pose {pose:.3f}"
+            means = training.mean_losses(dict(zip(_LOSSES, losses, strict=True)))
+            if means is not None:
+                note = " ".join(f"{name} {mean:.3f}" for name, mean in means.items())
                 progress.update(task, completed=training.step, note=note)
-                entry = {"points": points, "movements": movements, "pose": pose}
-                _log(options, {"step": training.step, **entry, "seconds": time.time() - begun})
-                sums[:] = 0
+                _log(options, {"step": training.step, **means, "seconds": time.time() - begun})
             if training.step % options.save_every == 0 or training.step == options.steps:
                 training.save()
     _write_output(options, training, len(sheets), len(photographs))
@@ -69,7 +69,7 @@ def learning_photographs(table: Table) -> Table:
 
 def _log(options: MovementOptions, entry: dict[str, Any]) -> None:
     """Append one line of JSON to the log."""
-    with (options.folder / "movements.log.jsonl").open("a", encoding="utf-8") as file:
+    with (options.folder / _LOG).open("a", encoding="utf-8") as file:
         file.write(json.dumps(entry) + "\n")
 
 

@@ -16,7 +16,7 @@ from pcnn.embeddings.heads import Head
 from pcnn.embeddings.values import ValueHead
 from pcnn.errors import InputError
 from pcnn.images.loading import load_image
-from pcnn.training.head import run
+from pcnn.training.head import features, run
 from pcnn.training.head.features import digests_of
 from pcnn.training.head.reports import LabelReport, ValueReport
 from pcnn.training.head.run import HeadOptions, train_head
@@ -27,7 +27,7 @@ SHA = "ab" * 32
 
 
 class Finder:
-    description = "planted"
+    fingerprint = "planted"
     align_crops = True
 
 
@@ -44,6 +44,10 @@ class PlantedRecognizer:
 
     def __init__(self) -> None:
         self.read: list[Path] = []
+        self.engine = "torch 2.9, float32, 2 threads"
+
+    def info(self) -> list[tuple[str, str]]:
+        return [("device", "cpu"), ("engine", self.engine)]
 
     def embed(
         self, images: Iterator[Path], *, on_error: str, boxes: bool
@@ -147,6 +151,31 @@ def test_only_what_is_new_is_read_again(tmp_path: Path, recognizer: Any) -> None
     assert recognizer.read == [new]
     train_head(_options(tmp_path, faces=True), recognizer)
     assert len(recognizer.read) == 1 + 37
+
+
+@pytest.mark.parametrize("part", ["version", "weights", "engine", "precision", "detector"])
+def test_embeddings_of_anything_else_are_not_taken_again(
+    part: str, tmp_path: Path, recognizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _album(tmp_path / "a")
+    train_head(_options(tmp_path), recognizer)
+    recognizer.read.clear()
+    recognizer.engine = "torch 2.9, float32, 1 thread"  # which changes nothing
+    train_head(_options(tmp_path), recognizer)
+    assert not recognizer.read
+    if part == "version":
+        monkeypatch.setattr(features, "__version__", "0.0.9")
+    elif part == "weights":
+        recognizer.weights_sha256 = "cd" * 32
+    elif part == "detector":
+        monkeypatch.setattr(Finder, "fingerprint", "another")
+    else:
+        recognizer.engine = {
+            "engine": "openvino 2025.3, float32, 1 thread",
+            "precision": "torch 2.9, bfloat16, 1 thread",
+        }[part]
+    train_head(_options(tmp_path), recognizer)
+    assert len(recognizer.read) == 36
 
 
 def test_bad_pictures_are_told_and_the_rest_is_used(tmp_path: Path, recognizer: Any) -> None:
