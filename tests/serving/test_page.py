@@ -35,8 +35,8 @@ def test_a_dropped_portrait_is_read(page_server: Server, browser: Browser, astro
     (found,) = json.loads(browser.downloaded("#json", "faces.json"))
     expected = Recognizer("small").predict(astronaut).to_dict()["faces"][0]
     assert found["faces"][0]["box"] == pytest.approx(expected["box"], abs=1)
-    measured = [name for name in expected if name != "quality"]  # the page measures none
-    assert list(found["faces"][0]) == measured
+    assert list(found["faces"][0]) == list(expected)
+    assert found["faces"][0]["quality"] == pytest.approx(expected["quality"], abs=0.02)
     (row,) = csv.DictReader(io.StringIO(browser.downloaded("#csv", "faces.csv")))
     assert list(row)[:4] == ["source", "face", "label", "confidence"]
     assert list(row)[-8:] == list(expected["scores"])
