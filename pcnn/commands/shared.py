@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -88,7 +89,7 @@ def load_recognizer(arguments: argparse.Namespace) -> Recognizer:
 
 def recognizer_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The same as arguments of Recognizer by name."""
-    head = getattr(arguments, "head", None)
+    head, min_face = getattr(arguments, "head", None), getattr(arguments, "min_face", None)
     return {
         "weights": arguments.weights,
         "detector": arguments.detector,
@@ -103,6 +104,7 @@ def recognizer_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "min_confidence": getattr(arguments, "min_confidence", 0.0),
         "min_quality": getattr(arguments, "min_quality", 0.0),
         **({"head": str(head)} if head else {}),
+        **({"min_face": min_face} if min_face else {}),
         **({"movements": True} if getattr(arguments, "movements", False) else {}),
     }
 
@@ -266,6 +268,14 @@ def probability(text: str) -> float:
     value = number(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must lie in 0…1, got {text}")
+    return value
+
+
+def pixels(text: str) -> float:
+    """Pixels of at least 1, as the type of an argument."""
+    value = number(text)
+    if not 1 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be pixels of at least 1, got {text}")
     return value
 
 

@@ -400,7 +400,8 @@ def test_nothing_done(fake: FakeRecognizer, photos: Path, capsys: Captured) -> N
         ),
         (
             ["a.jpg", "--faces", "--annotate", "d"],
-            "--faces runs no detector, so it excludes --annotate, --min-score and --min-quality",
+            "--faces runs no detector, so it excludes --annotate, --min-score, --min-face and "
+            "--min-quality",
         ),
         (
             ["a.jpg", "--all-rows"],
@@ -570,6 +571,19 @@ def test_engine_and_precision_are_passed_on(photos: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("pcnn.recognition.recognizer.Recognizer", make)
     assert run("photos", "--engine", "compile", "--precision", "auto") == 0
     assert made == [("compile", "auto")]
+
+
+def test_the_least_face_is_passed_on(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+
+    def make(*_: object, min_face: float | None = None, **__: object) -> FakeRecognizer:
+        made.append(min_face)
+        return FakeRecognizer()
+
+    monkeypatch.setattr("pcnn.recognition.recognizer.Recognizer", make)
+    assert run("photos") == 0
+    assert run("photos", "--min-face", "40.5") == 0
+    assert made == [None, 40.5]
 
 
 def test_the_least_score_is_passed_on(fake: FakeRecognizer, photos: Path) -> None:
