@@ -1,39 +1,50 @@
-"""What a worker on Ray does of what plain `pcnn-predict` does on the same cores.
+"""What workers on Ray do of what plain `pcnn-predict` does with as many threads.
 
-    python benchmarks/bench_workers.py --photographs lfw_faces.tar [--counts FEW MANY]
-        [--workers N …] [--weights NAME] [--json FILE] [--page docs/scale.md]
+    python benchmarks/bench_workers.py --photographs lfw_faces.tar [--count N] [--workers N …]
+        [--weights NAME] [--json FILE] [--page docs/scale.md]
 
-Each command reads few photographs and many, in a process of its own; the difference is what each
-further photograph costs, and the rest what the start costs. Counted is the processor's time, which
-other work on the machine changes less than a clock's: that of the processes that recognise, and
-that of all below the command, Ray's own included. Ray's own are never idle, so on a busy machine,
-where everything lasts longer, they take more. For N workers plain `pcnn-predict` has N threads. On
-a machine that has nothing else to do, look at the clock: it counts waiting as well. Needs Linux
-and `pcnn[ray]`.
+Plain `pcnn-predict --format parquet` reads a tenth of the photographs and all, in processes of
+their own; the difference is what a further photograph costs. Each worker on Ray takes the times of
+its partitions; the first, in which it warms up, does not count. "Core ms" are the processor's time,
+which other work on the machine changes less than a clock's. By the clock the figures are those of
+the machine only where nothing else runs, on as many cores as there are workers. Needs `pcnn[ray]`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bench_scale import unpack
 from shared import keep, processor, require_native
 
-PARTITION = 50
-NAMES = (
-    "picture (s of workers' cores)",
-    "picture (s of all cores)",
-    "picture (s of the clock)",
-)
-TICKS = os.sysconf("SC_CLK_TCK")
+from pcnn.distributed.jobs import PartitionRecognizer
+
+PARTITION = 100  # pictures; small ones cost more, since each ends with a batch that is not full
 COMMAND = "import sys; from pcnn.commands.predict import main; sys.exit(main(sys.argv[1:]))"
+TIMES = "BENCH_WORKERS_TIMES"  # of the environment: the folder for what workers measure
+
+
+class TimedRecognizer(PartitionRecognizer):
+    """A worker that writes down how long each partition took."""
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[str]]:
+        begin = time.time(), time.process_time()
+        done = super().__call__(batch)
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        line = json.dumps([begin[0], time.time(), time.process_time() - begin[1], memory])
+        with (Path(os.environ[TIMES]) / str(os.getpid())).open("a") as file:
+            file.write(line + "\n")
+        return done
 
 
 def main() -> int:
@@ -41,31 +52,37 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--photographs", type=Path, required=True, help="a tar of JPEG files")
-    add("--counts", type=int, nargs=2, default=(100, 900), metavar=("FEW", "MANY"))
+    add("--count", type=int, default=1000)
     add("--workers", type=int, nargs="+", default=[1, 2])
     add("--weights", default="pcnn-ferplus")
     add("--json", type=Path, help="write the figures to this file as well")
     add("--page", type=Path, help="put the table into this page")
+    add("--job", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.job:
+        return job(arguments.job, arguments.photographs, arguments.weights)
     require_native()
+    few, found = arguments.count // 10, {}
     with tempfile.TemporaryDirectory() as name:
-        folders = []
-        for count in arguments.counts:
-            folders.append(Path(name) / str(count))
-            folders[-1].mkdir()
-            unpack(arguments.photographs, folders[-1], count)
-        found = {
-            str(workers): {
-                kind: each_further(kind, workers, folders, arguments) for kind in ("plain", "ray")
+        folders = [Path(name) / "few", Path(name) / "all"]
+        for folder, count in zip(folders, (few, arguments.count), strict=True):
+            folder.mkdir()
+            unpack(arguments.photographs, folder, count)
+        for workers in arguments.workers:
+            started, whole = (plain(workers, folder, arguments.weights) for folder in folders)
+            further = [
+                (b - a) / (arguments.count - few) for a, b in zip(started, whole, strict=True)
+            ]
+            found[str(workers)] = {
+                "plain": {"core": further[0], "clock": further[1]},
+                "ray": on_ray(workers, folders[1], arguments.weights),
             }
-            for workers in arguments.workers
-        }
     record = {
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),
         "load": os.getloadavg()[0],
         "weights": arguments.weights,
-        "counts": list(arguments.counts),
+        "count": arguments.count,
         "workers": found,
     }
     table = "\n".join(lines(found))
@@ -74,91 +91,79 @@ def main() -> int:
     return 0
 
 
-def each_further(
-    kind: str, workers: int, folders: list[Path], arguments: argparse.Namespace
-) -> dict[str, float]:
-    """What a further photograph costs, what the start does, and the memory of the largest."""
-    few, many = (run(kind, workers, folder, arguments.weights) for folder in folders)
-    further = arguments.counts[1] - arguments.counts[0]
-    own, core, clock = (many[name] - few[name] for name in ("own", "core", "clock"))
-    return {
-        "picture (s of workers' cores)": own / further,
-        "picture (s of all cores)": core / further,
-        "picture (s of the clock)": clock / further,
-        "start (s of cores)": few["core"] - core / further * arguments.counts[0],
-        "memory (MB)": many["memory"],
-    }
-
-
-def run(kind: str, workers: int, folder: Path, weights: str) -> dict[str, float]:
-    """Seconds of the workers, of all processes and of the clock, and MB of the largest process."""
-    output = folder / f"{kind}-{workers}"
-    words = [str(folder / "pictures"), "--weights", weights, "--output", str(output)]
-    threads = workers if kind == "plain" else 1
-    if kind == "plain":
-        words += ["--format", "parquet"]
-    else:
-        words = ["--ray", *words, "--workers", str(workers), "--partition", str(PARTITION)]
+def plain(threads: int, folder: Path, weights: str) -> tuple[float, float]:
+    """Seconds of cores and of the clock that `pcnn-predict` takes for a folder."""
+    output = ["--format", "parquet", "--output", str(folder / f"{threads}.parquet")]
+    words = [str(folder / "pictures"), "--weights", weights, *output]
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    began = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-c", COMMAND, *words], env=environment)
-    seen: dict[int, tuple[float, float, bool]] = {}
-    while process.poll() is None:
-        seen.update(below(process.pid))
-        time.sleep(0.1)
-    if process.returncode:
-        raise SystemExit(f"{kind} with {workers}: exit status {process.returncode}")
-    recognising = [s for s, _, worker in seen.values() if worker or kind == "plain"]
+    subprocess.run([sys.executable, "-c", COMMAND, *words], env=environment, check=True)
+    clock, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, clock
+
+
+def on_ray(workers: int, folder: Path, weights: str) -> dict[str, float]:
+    """What a picture costs warm workers, seconds, and the memory of the largest, MB."""
+    times = folder / f"times-{workers}"
+    times.mkdir()
+    here = str(Path(__file__).parent)
+    environment = {
+        **os.environ,
+        **{"OMP_NUM_THREADS": "1", TIMES: str(times)},
+        "PYTHONPATH": os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]),
+    }
+    words = ["--photographs", str(folder), "--weights", weights, "--job", str(workers)]
+    subprocess.run([sys.executable, __file__, *words], env=environment, check=True)
+    each = [
+        [json.loads(line) for line in file.read_text().splitlines()] for file in times.iterdir()
+    ]
+    warm = [partition for worker in each for partition in worker[1:]]
+    # While all workers are warm: from the end of the last first partition to the first last one.
+    begin, end = max(worker[0][1] for worker in each), min(worker[-1][1] for worker in each)
+    between = sum(begin < partition[1] <= end for partition in warm)
     return {
-        "own": sum(recognising),
-        "core": sum(seconds for seconds, *_ in seen.values()),
-        "clock": time.perf_counter() - began,
-        "memory": max(memory for _, memory, _ in seen.values()),
+        "core": sum(seconds for *_, seconds, _ in warm) / len(warm) / PARTITION,
+        "clock": (end - begin) / max(1, between) / PARTITION,
+        "memory": max(memory for worker in each for *_, memory in worker),
+        "workers": len(each),
     }
 
 
-def below(root: int) -> dict[int, tuple[float, float, bool]]:
-    """Processes from `root` downwards: seconds of cores so far, most MB, whether it recognises."""
-    parents: dict[int, int] = {}
-    used: dict[int, tuple[float, float, bool]] = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            status = (folder / "status").read_text()
-            title = (folder / "cmdline").read_bytes()
-        except OSError:
-            continue
-        pid = int(folder.name)
-        peak = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
-        parents[pid] = int(fields[1])
-        seconds, memory = sum(map(int, fields[11:13])) / TICKS, int(peak[0]) / 1024 if peak else 0.0
-        used[pid] = (seconds, memory, b"ray::MapWorker" in title)
-    found = {root}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return {pid: used[pid] for pid in found if pid in used}
+def job(workers: int, folder: Path, weights: str) -> int:
+    """A job of `pcnn-predict --ray`, but with workers that measure."""
+    import bench_workers  # by this name the workers find it, too
+
+    from pcnn.distributed import jobs, runs
+
+    jobs.PartitionRecognizer = bench_workers.TimedRecognizer  # type: ignore[misc]
+    done = runs.run(
+        [str(folder / "pictures")],
+        folder / f"ray-{workers}",
+        jobs.JobOptions({"weights": weights}),
+        runs.Cluster(workers=workers),
+        size=PARTITION,
+        tell=print,
+    )
+    return int(bool(done.failed or done.missing))
 
 
 def lines(found: dict[str, Any]) -> list[str]:
     """The figures as a table in Markdown."""
     rows = [
-        "| workers | | core ms a picture | with Ray's own | core seconds to start "
-        "| largest process | efficiency, core ms | with Ray's own | by the clock |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| workers | core ms a picture, plain | on Ray | efficiency | by the clock "
+        "| memory of a worker |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
     for workers, kinds in found.items():
-        plain = kinds["plain"]
-        for kind, each in kinds.items():
-            shares = [f"{plain[name] / each[name]:.0%}" if kind == "ray" else "" for name in NAMES]
-            cells = [
-                workers,
-                "`--ray`" if kind == "ray" else "plain",
-                *(f"{1000 * each[name]:.1f}" for name in NAMES[:2]),
-                f"{each['start (s of cores)']:.1f}",
-                f"{each['memory (MB)']:.0f} MB",
-                *shares,
-            ]
-            rows.append("| " + " | ".join(cells) + " |")
+        one, other = kinds["plain"], kinds["ray"]
+        cells = [
+            workers,
+            f"{1000 * one['core']:.1f}",
+            f"{1000 * other['core']:.1f}",
+            *(f"{one[name] / other[name]:.2f}" for name in ("core", "clock")),
+            f"{other['memory']:.0f} MB",
+        ]
+        rows.append("| " + " | ".join(cells) + " |")
     return rows
 
 

@@ -91,7 +91,7 @@ def run(  # noqa: PLR0913
                 num_cpus=cluster.num_cpus,
                 num_gpus=cluster.num_gpus,
             )
-            done += track(outcomes, "partitions", total=len(todo))
+            done += track(_named(outcomes), "partitions", total=len(todo))
     problems = [each.problem for each in done if each.problem]
     for problem in problems:
         tell(f"{problem}; the next run tries this partition again")
@@ -118,6 +118,20 @@ def _settled(options: jobs.JobOptions) -> jobs.JobOptions:
         if name and Path(name).is_file():
             recognizer[part] = str(Path(name).resolve())
     return replace(options, recognizer=recognizer, weights_sha256=" ".join(map(sha256, files)))
+
+
+def _named(outcomes: Iterator[jobs.Done]) -> Iterator[jobs.Done]:
+    """The outcomes; where no worker can start, its error without Ray's pages of calls.
+
+    Raises InputError: so it is.
+    """
+    ray = ray_modules("pcnn-predict --ray")
+    try:
+        yield from outcomes
+    except ray.exceptions.RayError as error:
+        told = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
+        reason = told[-1].removeprefix(f"{InputError.__module__}.")
+        raise InputError(f"--ray: a worker cannot go on: {reason}") from error
 
 
 def patiently(start: Callable[[], T]) -> T:

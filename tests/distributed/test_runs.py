@@ -18,6 +18,14 @@ from pcnn.errors import InputError, WeightsError
 from pcnn.weights.files import locate, sha256
 
 pytestmark = pytest.mark.tables
+
+
+class FakeRay:
+    class exceptions:  # noqa: N801
+        class RayError(Exception):
+            pass
+
+
 OPTIONS = JobOptions({"weights": "small"})
 
 
@@ -39,6 +47,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return contextlib.nullcontext()
 
     monkeypatch.setattr(jobs, "run_on_ray", here)
+    monkeypatch.setattr(runs, "ray_modules", lambda _: FakeRay)
     monkeypatch.setattr(runs, "_connected", connected)
     return asked
 
@@ -114,6 +123,26 @@ def test_exit_statuses(
     assert cli.predict([*words, str(tmp_path / "bad.parquet")]) == 2
     err = capsys.readouterr().err
     assert "must have the column 'bytes'" in err and "tries this partition again" in err
+
+
+def test_workers_that_cannot_start_are_one_line(
+    asked: list[Any],
+    tmp_path: Path,
+    astronaut: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def failing(*arguments: Any, **shares: Any) -> Iterator[Done]:
+        raise FakeRay.exceptions.RayError(
+            "The actor died\n  File devices.py\npcnn.errors.InputError: no device 'cuda'\n"
+        )
+        yield
+
+    monkeypatch.setattr(jobs, "run_on_ray", failing)
+    words = ["--ray", str(astronaut), "--output", str(tmp_path / "out"), "--weights", "small"]
+    assert cli.predict(words) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told == ["pcnn-predict: --ray: a worker cannot go on: InputError: no device 'cuda'"]
 
 
 def test_a_busy_machine_has_several_tries() -> None:
