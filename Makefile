@@ -29,7 +29,7 @@ format:
 	clang-format -i csrc/* tests/emulated_cuda/*.h
 
 test:
-	pytest -n auto
+	pytest -n auto --dist loadgroup
 
 # Options: FUZZ='--seconds 600', or --executions, --seed, --only, --replay, --keep; see --help.
 FUZZ ?= --executions 20000

@@ -51,20 +51,21 @@ def camera(server: Server, folder: Path, pictures: int) -> dict[str, Any]:
         browser.js(_COUNT)
         browser.find("#camera").click()
         browser.until(lambda: browser.js("return window.read") >= _WARM)
-        used, began = browser.processor_seconds(), time.monotonic()
+        before, began = browser.processor_seconds(), time.monotonic()
         first = browser.js("return window.read")
         browser.until(lambda: browser.js("return window.read") >= first + pictures)
         read = browser.js("return window.read") - first
-        seconds, used = time.monotonic() - began, browser.processor_seconds() - used
+        seconds, after = time.monotonic() - began, browser.processor_seconds()
         label = browser.find("#live-faces strong").text
     finally:
         browser.close()
+    spent = {kind: after[kind] - before.get(kind, 0) for kind in after}
     return {
         "pictures": read,
         "label": label,
         "pictures_a_second": round(read / seconds, 1),
-        "processor_ms_a_picture": round(1000 * used / read),
-        "processor_share": round(used / seconds, 2),
+        "processor_ms_a_picture": {kind: round(1000 * used / read) for kind, used in spent.items()},
+        "processor_share": round(sum(spent.values()) / seconds, 2),
     }
 
 

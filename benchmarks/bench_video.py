@@ -1,4 +1,4 @@
-"""Frames a second of a film, by stage, and memory. Figures of docs/video.md.
+"""Frames a second of a film, by stage, and memory. Figures of docs/performance.md.
 
     python benchmarks/bench_video.py [--weights NAME ...] [--frames N] [--long N]
                                      [--photographs FILE] [--json FILE]
@@ -7,7 +7,9 @@ Stages are processor time, so that a machine that others use, too, tells as much
 "frames a second" is by the clock, and tells how busy it was.
 The film: 1280 × 720, 30 frames a second, two people of LFW who move slowly, H.264. Stages are timed
 on frames at hand, one after another; `predict_video` is the whole, which reads and computes side by
-side. Memory is the process's resident set after N frames and after --long times as many.
+side. "search" is that of `predict_video`: near tracks, and of the whole frame three times a second;
+"whole frames" searches the whole of each, "photographs" that without a least side of faces.
+Memory is the process's resident set after N frames and after --long times as many.
 """
 
 from __future__ import annotations
@@ -29,8 +31,9 @@ from PIL import Image
 
 from pcnn import Recognizer
 from pcnn.recognition.batches import Picture
+from pcnn.recognition.film_search import SEARCH_EVERY_S, FilmSearch
 from pcnn.video.annotation import Annotator
-from pcnn.video.decoding import FilmReader
+from pcnn.video.decoding import DecodedFrame, FilmReader
 
 PHOTOGRAPHS = Path(__file__).parent.parent.parent / "shared" / "data" / "lfw" / "lfw_faces.tar"
 SIZE, RATE = (1280, 720), 30
@@ -79,12 +82,19 @@ def last(items: Iterable[Any]) -> Any:
     return item
 
 
+def search(recognizer: Recognizer, frames: list[DecodedFrame], every: float) -> None:
+    """Find and track the people in frames."""
+    people = FilmSearch(recognizer.finder, sure=recognizer.finder.confidence, every=every)
+    for frame in frames:
+        people.update(frame)
+
+
 def measure(weights: str, film: Path, count: int, long: int) -> dict[str, Any]:
     """Milliseconds of processor time a frame by stage and as a whole, frames a second, memory."""
     recognizer = Recognizer(weights)
     last(recognizer.predict_video(film, end=0.5))  # warm
-    frames = [frame.pixels for frame in FilmReader(film, end=count / RATE)]
-    pictures = [Picture(pixels, False, "frame") for pixels in frames]
+    frames = list(FilmReader(film, end=count / RATE))
+    pictures = [Picture(frame.pixels, False, "frame") for frame in frames]
     found, transforms = recognizer.finder.find(pictures)
     read = list(recognizer.predict_video(film, end=count / RATE, keep_pixels=True))
     annotator = Annotator(recognizer.classes)
@@ -95,7 +105,9 @@ def measure(weights: str, film: Path, count: int, long: int) -> dict[str, Any]:
         "frames": len(frames),
         "faces a frame": sum(map(len, found)) / len(found),
         "decode": milliseconds(count, lambda: last(FilmReader(film, end=count / RATE))),
-        "find": milliseconds(count, lambda: recognizer.finder.find(pictures)),
+        "search": milliseconds(count, lambda: search(recognizer, frames, SEARCH_EVERY_S)),
+        "whole frames": milliseconds(count, lambda: search(recognizer, frames, 0)),
+        "photographs": milliseconds(count, lambda: recognizer.finder.find(pictures)),
         "read": milliseconds(count, lambda: recognizer.reader.expressions(pictures, transforms)),
         "draw": milliseconds(count, lambda: [annotator.draw(f, f.pixels) for f in read]),
         "whole": round(1000 * busy / len(frames), 2),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -134,23 +136,27 @@ class Browser:
             line["message"] for line in self.driver.get_log("browser") if line["level"] == "SEVERE"
         ]
 
-    def processor_seconds(self) -> float:
-        """Processor time of all of the browser's processes so far."""
-        parents, seconds = {}, {}
+    def processor_seconds(self) -> dict[str, float]:
+        """Processor time of the browser's processes so far, by their kind: renderer, …"""
+        parents, seconds, kinds = {}, {}, {}
         for path in Path("/proc").glob("[0-9]*/stat"):
             try:
                 fields = path.read_text().rpartition(")")[2].split()
+                words = path.with_name("cmdline").read_text(errors="replace")
             except OSError:  # it has just ended
                 continue
             pid = int(path.parent.name)
             parents[pid] = int(fields[1])
-            ticks = sum(int(field) for field in fields[11:15])  # its own, and ended children's
-            seconds[pid] = ticks / os.sysconf("SC_CLK_TCK")
+            seconds[pid] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+            kinds[pid] = (re.findall(r"--type=([\w-]+)", words) or ["browser"])[0]
         assert self._service.process is not None
         ours = {self._service.process.pid}
         while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
             ours |= more
-        return sum(seconds[pid] for pid in ours)
+        spent: Counter[str] = Counter()
+        for pid in ours:
+            spent[kinds[pid]] += seconds[pid]
+        return dict(spent)
 
     def close(self) -> list[Asked]:
         """End it; all requests that it made, those of workers too."""

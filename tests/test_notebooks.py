@@ -23,6 +23,7 @@ jupytext.write(notebook, sys.argv[2], fmt="ipynb")
 """
 
 pytestmark = pytest.mark.notebooks
+TRAIN = all(importlib.util.find_spec(name) for name in ("sklearn", "matplotlib"))
 
 
 def outputs(cell: dict[str, Any]) -> str:
@@ -80,7 +81,30 @@ def test_film(run: Any) -> None:
     assert row.startswith("(0.0, 1, 'happiness', 0.9")
 
 
+@pytest.mark.skipif(not TRAIN, reason="needs pcnn[train]")
+def test_own_labels(run: Any) -> None:
+    _, report, used, suspects = run("own_labels")
+    assert report.startswith("50 faces of 50 pictures\nCross-validated in 5 folds")
+    bare, worn, portrait = (line.split() for line in used.splitlines())
+    assert bare[1] == portrait[1] == "bare" and worn[1] == "sunglasses"
+    assert "moved.png" in suspects
+
+
+@pytest.mark.skipif(not TRAIN, reason="needs pcnn[train]")
+def test_paper(run: Any, tmp_path: Path, shared_data: Path) -> None:
+    (tmp_path / "ferplus").symlink_to(shared_data / "ferplus")
+    size, accuracy, confusion, regions, mosaic = run("paper")
+    assert size.startswith("150 faces: neutral, happiness, ")
+    share = float(accuracy.split("%")[0])
+    assert 70 < share < 97 and accuracy.endswith("of 150 faces\n")
+    shares = {line.split()[0]: int(line.split()[1].rstrip("%")) for line in regions.splitlines()}
+    assert len(shares) == 6 and shares["whole"] == max(shares.values())
+    assert all("image" in each.lower() for each in (confusion, mosaic))
+
+
 def test_every_notebook_is_run_and_listed() -> None:
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
-    assert {script.stem for script in SCRIPTS} == {"first_steps", "explanations", "film"}
+    assert {script.stem for script in SCRIPTS} == {
+        *("first_steps", "own_labels", "explanations", "film", "paper"),
+    }
     assert all(f"generated/notebooks/{script.stem}" in index for script in SCRIPTS)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pcnn.commands.shared import run_command
+from pcnn.commands.shared import add_data, data_options, run_command
 from pcnn.terminal import track
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("paths", nargs="*", metavar="PATH", help="picture, folder (searched), or glob pattern")
     add("--data", metavar="PATH", help="a data set instead of pictures, see docs/data.md")
-    add("--split", help="part of the data set, such as valid or test")
-    add("--layout", default="auto", help="layout of the data set [%(default)s]")
+    add_data(parser)
     add("--map", action="append", metavar="MAP", help="such as mouth/layer3/17; may be repeated")
     add("-o", "--output", type=Path, required=True, metavar="FILE", help="the PNG to write")
     add("--faces", action="store_true", help="each picture is one cut-out face")
@@ -97,7 +96,7 @@ def _of_data(arguments: argparse.Namespace, loaded: ExpressionWeights) -> list[I
 
     network = loaded.network
     grey = network.config.channels == 1
-    faces = load_faces(arguments.data, arguments.split, layout=arguments.layout, grey=grey).faces
+    faces = load_faces(arguments.data, grey=grey, **data_options(arguments)).faces
     detector = arguments.detector or DEFAULT_DETECTOR
     faces, native_size = suited_faces(loaded, faces, detector)
     drawn = []

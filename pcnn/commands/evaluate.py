@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from pcnn.commands.shared import count, names, positive, run_command
+from pcnn.commands.shared import add_data, count, data_options, positive, run_command
 from pcnn.errors import InputError
 from pcnn.version import __version__
 
@@ -25,15 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add = parser.add_argument
     add("--data", required=True, metavar="PATH", help="a data set, see docs/data.md")
-    add("--split", help="part of the data set, such as valid or test")
-    add("--layout", default="auto", help="layout of the data set [%(default)s]")
+    add_data(parser)
     add("--protocol", choices=("argmax", "majority"), default="argmax", help="[%(default)s]")
     add("--labels", choices=("votes", "fer2013"), help="labels for FER+ faces [votes]")
     add("--duplicates", action="store_true", help="keep near-copies of faces of other splits")
-    add("--images", metavar="DIR", help="folder with the faces of a list, or FER+")
-    add("--numbering", type=names, metavar="A,B,…", help="names of the classes 0, 1, …")
-    add("--skip-missing", action="store_true", help="skip listed pictures that do not exist")
-    add("--skip-damaged", action="store_true", help="skip pictures that cannot be read")
     add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
     add("--output", type=Path, metavar="DIR", help="write report, tables and pictures there")
     add("--json", action="store_true", help="print the report as JSON instead of tables")
@@ -73,16 +68,11 @@ def run(arguments: argparse.Namespace) -> int:
         loaded = dataclasses.replace(loaded, aligned=False)
     faces = load_faces(
         arguments.data,
-        arguments.split,
-        layout=arguments.layout,
         grey=loaded.network.config.channels == 1,
         protocol=arguments.protocol,
         labels=arguments.labels,
         duplicates=arguments.duplicates,
-        numbering=dict(enumerate(arguments.numbering)) if arguments.numbering else None,
-        images=arguments.images,
-        missing="skip" if arguments.skip_missing else "raise",
-        on_error="skip" if arguments.skip_damaged else "raise",
+        **data_options(arguments),
     )
     evaluation = evaluate(
         loaded,

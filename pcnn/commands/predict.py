@@ -22,6 +22,7 @@ from pcnn.commands.shared import (
     add_reading,
     load_recognizer,
     photograph_hint,
+    pixels,
     positive,
     predict_on_ray,
     probability,
@@ -84,6 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
     add_engine(parser)
     add("--min-score", type=probability, metavar="P", help="least detection score, 0…1")
+    add("--min-face", type=pixels, metavar="N", help="shorter side of the least face, in pixels")
     add_reading(parser)
     add("--batch-size", type=positive, metavar="N", help="pictures in one pass")
     add("--info", action="store_true", help="show versions, device, weights and ops, then exit")
@@ -122,8 +124,12 @@ def _check(arguments: argparse.Namespace) -> str:
 
 
 def _wrong_faces(arguments: argparse.Namespace) -> str:
-    if arguments.annotate or arguments.min_score is not None or arguments.min_quality:
-        return "--faces runs no detector, so it excludes --annotate, --min-score and --min-quality"
+    detects = (arguments.min_score, arguments.min_face)
+    if arguments.annotate or arguments.min_quality or any(each is not None for each in detects):
+        return (
+            "--faces runs no detector, so it excludes --annotate, --min-score, --min-face and "
+            "--min-quality"
+        )
     if arguments.movements:
         return "--movements needs the landmarks of faces in photographs, so it excludes --faces"
     return ""

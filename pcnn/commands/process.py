@@ -14,8 +14,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 _NOTHING_DONE = 2
 _INTERRUPTED, _PIPE_CLOSED = 130, 141  # 128 + SIGINT, 128 + SIGPIPE, as shells report them
-# The beginning of a message about one argument: "ExpressionOptions: size must be …".
-_SUBJECT = re.compile(r"^[\w.]+: (?P<name>[a-z_]+) must\b")
+# The beginning of a message about arguments: "ExpressionOptions: size and width must be …".
+_SUBJECT = re.compile(r"^[\w.]+: (?P<names>[a-z_]+(?:(?:, | and | or )[a-z_]+)*) must\b")
 _LONGER = {"split": "valid_split"}  # argument → the name that another command has for it
 # A Python argument in a message: split=, split='valid', batch_size=4, numbering={0: 'neutral'}.
 _ARGUMENT = re.compile(r"\b(?P<name>[a-z_]+)=(?:'(?P<text>[^']*)'|(?P<number>\d+)|\{[^}]*\})?")
@@ -71,12 +71,16 @@ def with_options(message: str, options: Collection[str]) -> str:
     options: names of the command's options as attributes, such as `batch_size`.
     Returns the message with `--batch-size 4` and `--engine torch`. `missing='skip'` becomes
     `--skip-missing` where the command has that option, and `split=` becomes `--valid-split`.
-    "Function: size must be …" becomes "--size must be …". Other arguments stay as they are.
+    "Function: size must be …" becomes "--size must be …", also for several arguments. Arguments
+    that are no option of the command stay as they are.
     """
 
     def subject(match: re.Match[str]) -> str:
-        name = match["name"]
-        return f"--{name.replace('_', '-')} must" if name in options else match[0]
+        parts = re.split("(, | and | or )", match["names"])  # every second one is between names
+        if not set(parts[::2]) <= set(options):
+            return match[0]
+        parts[::2] = [f"--{name.replace('_', '-')}" for name in parts[::2]]
+        return f"{''.join(parts)} must"
 
     def option(match: re.Match[str]) -> str:
         name, value = match["name"], match["text"] or match["number"] or ""

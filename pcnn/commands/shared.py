@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -88,7 +89,7 @@ def load_recognizer(arguments: argparse.Namespace) -> Recognizer:
 
 def recognizer_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The same as arguments of Recognizer by name."""
-    head = getattr(arguments, "head", None)
+    head, min_face = getattr(arguments, "head", None), getattr(arguments, "min_face", None)
     return {
         "weights": arguments.weights,
         "detector": arguments.detector,
@@ -103,6 +104,7 @@ def recognizer_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "min_confidence": getattr(arguments, "min_confidence", 0.0),
         "min_quality": getattr(arguments, "min_quality", 0.0),
         **({"head": str(head)} if head else {}),
+        **({"min_face": min_face} if min_face else {}),
         **({"movements": True} if getattr(arguments, "movements", False) else {}),
     }
 
@@ -139,6 +141,29 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add the options for reading a data set, which is named by --data."""
+    add = parser.add_argument
+    add("--split", help="part of the data set, such as valid or test")
+    add("--layout", default="auto", help="layout of the data set [%(default)s]")
+    add("--images", metavar="DIR", help="folder with the faces of a list, or FER+")
+    add("--numbering", type=names, metavar="A,B,…", help="names of the classes 0, 1, …")
+    add("--skip-missing", action="store_true", help="skip listed pictures that do not exist")
+    add("--skip-damaged", action="store_true", help="skip pictures that cannot be read")
+
+
+def data_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options of `add_data` as arguments of load_faces by name."""
+    return {
+        "split": arguments.split,
+        "layout": arguments.layout,
+        "images": arguments.images,
+        "numbering": dict(enumerate(arguments.numbering)) if arguments.numbering else None,
+        "missing": "skip" if arguments.skip_missing else "raise",
+        "on_error": "skip" if arguments.skip_damaged else "raise",
+    }
+
+
 def add_reading(parser: argparse.ArgumentParser) -> None:
     """Add what decides how faces are read."""
     add = parser.add_argument
@@ -154,7 +179,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         type=probability,
         default=0.0,
         metavar="Q",
-        help='a face that can be seen less well is "uncertain", 0…1 [0]',
+        help='a face of a photograph that can be seen less well is "uncertain", 0…1 [0]',
     )
     add(
         "--prior",
@@ -190,8 +215,9 @@ def wrong_on_ray(arguments: argparse.Namespace) -> str:
     if _URI.match(str(arguments.output)):
         return "--output must be a folder that all workers reach by this path, not a URI"
     others = ("annotate", "explain", "info", "timeline", "subtitles")
-    if any(getattr(arguments, name) for name in others):
-        return f"--ray writes tables alone: omit {', '.join(f'--{name}' for name in others)}"
+    given = [f"--{name}" for name in others if getattr(arguments, name)]
+    if given:
+        return f"--ray writes tables alone: omit {', '.join(given)}"
     return ""
 
 
@@ -242,6 +268,14 @@ def probability(text: str) -> float:
     value = number(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must lie in 0…1, got {text}")
+    return value
+
+
+def pixels(text: str) -> float:
+    """Pixels of at least 1, as the type of an argument."""
+    value = number(text)
+    if not 1 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be pixels of at least 1, got {text}")
     return value
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pcnn.commands.shared import run_command
+from pcnn.commands.shared import add_data, data_options, run_command
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,8 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add = parser.add_argument
     add("--data", required=True, metavar="PATH", help="a data set, see docs/data.md")
-    add("--split", help="part of the data set, such as valid or test")
-    add("--layout", default="auto", help="layout of the data set [%(default)s]")
+    add_data(parser)
     add("--units", type=Path, metavar="FILE", help="CSV of units, instead of the prototypes")
     add("--movements", action="store_true", help="units from each face's own movements instead")
     add("--within", action="store_true", help="compare only faces of the same expression")
@@ -117,15 +116,14 @@ def _labelled(
     from pcnn.faces.alignment import suited_faces
 
     config = loaded.network.config
-    faces = load_faces(
-        arguments.data, arguments.split, layout=arguments.layout, grey=config.channels == 1
-    )
+    grey = config.channels == 1
+    faces = load_faces(arguments.data, grey=grey, **data_options(arguments))
     usual = len(faces) if arguments.movements else 100
     most = usual if arguments.most is None else arguments.most
     faces = balanced(faces, most, arguments.seed)
     estimates = None
     if arguments.movements:
-        faces, estimates = _estimated(faces, arguments.device)
+        faces, estimates = estimated_units(faces, arguments.device)
     pixels, native_size = suited_faces(loaded, faces.faces)
     faces = dataclasses.replace(faces, faces=pixels)
     if estimates is not None:
@@ -137,7 +135,7 @@ def _labelled(
     return labelled, native_size, faces.votes.argmax(1).numpy()
 
 
-def _estimated(faces: FaceSet, device: str) -> tuple[FaceSet, dict[int, NDArray[np.float64]]]:
+def estimated_units(faces: FaceSet, device: str) -> tuple[FaceSet, dict[int, NDArray[np.float64]]]:
     """The faces with landmarks, and unit → an estimate for each, from their movements."""
     import numpy as np
 

@@ -155,6 +155,8 @@ def from_estimates(faces: FaceSet, estimates: Mapping[int, NDArray[np.float64]])
     limit all are out. Units whose estimates hardly vary are left out.
     Raises InputError: a unit is not in UNITS, or no unit is left.
     """
+    if not estimates:
+        raise InputError("from_estimates: estimates must be of one unit or more, got none")
     units = sorted(estimates)
     unknown = [unit for unit in units if unit not in UNITS]
     if unknown:

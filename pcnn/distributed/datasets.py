@@ -34,7 +34,7 @@ def predict_dataset(  # noqa: PLR0913 - all options of a cluster, by keyword
     concurrency: how many workers, or (least, most); each makes one Recognizer. None is as many as
         fit into the cluster, less one on a CPU, whose core reads the data.
     num_cpus: cores of a worker, and the threads that it computes with. num_gpus: its GPUs.
-    Nothing runs before the result is read, and then it streams. Columns: see docs/tables.md. A
+    Nothing is read before the result is, and then it streams. Columns: see docs/tables.md. A
     picture that cannot be read has a row with its error; a worker that dies is started again. So
     has a picture that kills its workers: see docs/scale.md.
     Raises InputError: ray is not installed; a column or number that cannot be.

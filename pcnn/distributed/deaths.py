@@ -24,7 +24,7 @@ class Deaths:
 
     def start(self, worker: str) -> None:
         """A worker starts; if it had begun something, it died of it and was started again."""
-        for key in self._reading.pop(worker, ()):
+        for key in set(self._reading.pop(worker, ())):
             self._deaths[key] = self._deaths.get(key, 0) + 1
 
     def begin(self, worker: str, key: str) -> int:
@@ -39,6 +39,10 @@ class Deaths:
         for each in [each for each in self._deaths if each.startswith(key)]:
             del self._deaths[each]
 
+    def forget(self, worker: str) -> None:
+        """A worker lives, but has given up what it was reading, as after an exception."""
+        self._reading.pop(worker, None)
+
 
 class Watch(Protocol):
     """One worker's access to Deaths."""
@@ -48,6 +52,8 @@ class Watch(Protocol):
     def begin(self, key: str) -> int: ...
 
     def end(self, key: str) -> None: ...
+
+    def forget(self) -> None: ...
 
 
 class RayWatch:
@@ -68,6 +74,9 @@ class RayWatch:
 
     def end(self, key: str) -> None:
         self._call("end", key)
+
+    def forget(self) -> None:
+        self._call("forget")
 
     def _call(self, method: str, *arguments: str) -> Any:
         import ray
@@ -90,6 +99,20 @@ def guarded(
     Pictures are read in lots of PICTURES_AT_ONCE. In a lot of which a worker died, each is read
     alone; after MOST_DEATHS of that its result is an InputError.
     """
+    try:
+        yield from _by_lots(watch, key, pictures, predict)
+    except (Exception, GeneratorExit):  # the latter where nobody reads on
+        if watch is not None:
+            watch.forget()
+        raise
+
+
+def _by_lots(
+    watch: Watch | None,
+    key: str,
+    pictures: Iterable[tuple[str | None, Any]],
+    predict: Callable[[Iterator[Any]], Iterable[Any]],
+) -> Iterator[tuple[str | None, Any]]:
     rest = iter(pictures)
     for number in itertools.count():
         lot = list(itertools.islice(rest, PICTURES_AT_ONCE))

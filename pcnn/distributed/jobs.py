@@ -103,6 +103,8 @@ class PartitionRecognizer:
                 os.replace(temporary, target)  # noqa: PTH105
             except Exception as error:  # of whatever kind: the other partitions go on
                 temporary.unlink(missing_ok=True)
+                if self._watch is not None:
+                    self._watch.forget()
                 plain = isinstance(error, (InputError, OSError))
                 kind = "" if plain else f"{file_name(partition.number)}: {type(error).__name__}: "
                 return Done(partition.number, problem=f"{kind}{error}")

@@ -109,9 +109,8 @@ def _settled(options: jobs.JobOptions) -> jobs.JobOptions:
     head = recognizer.get("head")
     fitting = recognizer.get("weights") or weights_for(load_head(head) if head else None)
     files = [locate(fitting, kind="expression"), *([head] if head else [])]
-    if not options.crops:
-        files.append(locate(recognizer.get("detector") or DEFAULT_DETECTOR, kind="detector"))
-        files.append(locate(DEFAULT_LANDMARKS, kind="landmarks"))
+    files.append(locate(recognizer.get("detector") or DEFAULT_DETECTOR, kind="detector"))
+    files.append(locate(DEFAULT_LANDMARKS, kind="landmarks"))
     if recognizer.get("movements"):
         files.append(locate(DEFAULT_MOVEMENTS, kind="movements"))
     for part in ("weights", "detector", "head"):

@@ -148,7 +148,7 @@ class LandmarksGraph(FileGraph):
         return float(((expected[0] - found[0]).norm(dim=2) <= 0.01).float().mean())
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """See the class."""
+        """Landmarks (B, 5, 2), shares of the side, of faces (B, 1, S, S) uint8."""
         config = self.weights.network.config
         view = ModelConfig(size=config.size, mean=config.mean, std=config.std)
         return (self._network(normalise(inputs[0].float() / 255, view)),)
@@ -240,6 +240,6 @@ class AnchorsGraph(FileGraph):
         return float((one & other).sum() / (one | other).sum().clamp(min=1)) if one.any() else 1.0
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """See the class."""
+        """Scores (B, N) and offsets (B, N, 14) of images (B, H, W, 3) uint8."""
         found = torch.cat([rows(level) for level in self._levels(inputs[0].float())], 1)
         return found[..., 0].sigmoid(), found[..., 1:]

@@ -18,7 +18,9 @@ from pcnn.devices import own_settings, upload
 from pcnn.engines.folding import fold_batch_norms
 from pcnn.engines.select import prepare_detector
 from pcnn.errors import InputError, WeightsError
+from pcnn.faces.interface import check_image
 from pcnn.faces.landmarks import LandmarkRefiner
+from pcnn.faces.levels import check_min_face, level_sides, network_size, padded_size
 from pcnn.faces.orientation import look_again
 from pcnn.faces.resampling import pixels_tensor, resized
 from pcnn.networks.anchors import anchor_grid, decode_boxes, decode_landmarks
@@ -29,8 +31,6 @@ from pcnn.weights.detector import DetectorSettings, read_detector
 from pcnn.weights.known import DEFAULT_LANDMARKS
 from pcnn.weights.landmarks import LandmarkWeights, load_landmarks
 
-# The network halves its input five times.
-_STRIDE = 32
 # The most pixels of one forward pass on a CPU. With more, the packaged detector's largest maps
 # exceed 32 MB, which glibc always requests from the system again.
 _PIXELS_PER_PASS = 3 * 640 * 480
@@ -39,13 +39,9 @@ _PIXELS_PER_GPU_PASS = 16 * 640 * 640
 # A level reports faces of these shares of the trusted side. The ranges overlap, because two levels
 # may measure the same face a little differently.
 TRUSTED_RANGE = (0.44, 1.12)
-# Images are halved until a face that fills one, about 0.8 of its side wide, is within the range.
-_ENOUGH = 1.25
 # A halved image is searched only if the image before it has a candidate of this score and this
 # share of the trusted side (benchmarks/hints.py measures how reliable this is).
 _HINT_SCORE, HINT_SIDE = 0.3, 0.7
-# The largest enlargement of small images; more shows no further detail.
-_MOST_ENLARGED = 4
 # Suppression has quadratic cost, so only the best candidates of an image are used.
 _MOST_CANDIDATES = 2000
 
@@ -136,20 +132,38 @@ class Detector:
 
     @own_settings()
     def detect(
-        self, images: Sequence[NDArray[np.uint8]], *, min_score: float | None = None
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        *,
+        min_score: float | None = None,
+        min_face: float | None = None,
     ) -> list[tuple[Detection, ...]]:
         """The faces of each image, best first, in any orientation and light.
 
         images: (H, W, 3) uint8 RGB each, of any sizes; equal sizes share a forward pass.
         min_score: the least score, 0…1; None means the weights' own.
+        min_face: the shorter side of the smallest faces to look for, in the images' pixels, at
+            least 1. The search is quicker, and most smaller faces are missed. None looks for
+            faces as small as the weights can.
         Upright faces in ordinary light are those of `detect_upright`. If no face is certain, or a
         face seems tilted, the image is searched again (see orientation).
         Returns one tuple for each image, empty without faces. Coordinates are in the image's own
             pixels. No images give an empty list.
-        Raises InputError: an image of another shape or type, a score out of range.
+        Raises InputError: an image of another shape or type, a number out of range.
         """
-        look = partial(self.detect_upright, min_score=min_score)
-        return self.refine(images, look_again(images, look(images), look))
+        found = self.detect_unrefined(images, min_score=min_score, min_face=min_face)
+        return self.refine(images, found)
+
+    def detect_unrefined(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        *,
+        min_score: float | None = None,
+        min_face: float | None = None,
+    ) -> list[tuple[Detection, ...]]:
+        """As `detect`, with the landmarks of the search for faces."""
+        look = partial(self.detect_upright, min_score=min_score, min_face=min_face)
+        return look_again(images, look(images), look)
 
     def refine(
         self, images: Sequence[NDArray[np.uint8]], found: Sequence[Sequence[Detection]]
@@ -163,21 +177,26 @@ class Detector:
         return self._refiner.refine(images, found)
 
     def detect_upright(
-        self, images: Sequence[NDArray[np.uint8]], *, min_score: float | None = None
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        *,
+        min_score: float | None = None,
+        min_face: float | None = None,
     ) -> list[tuple[Detection, ...]]:
         """The faces of each image, best first, from a single search of the unchanged image.
 
         Tilted faces may be missing or have wrong landmarks. If the settings have a trusted side,
         larger faces are searched in halved images. Images whose longer side is below the least
         side are enlarged.
-        images, min_score, result and errors: as for `detect`.
+        images, min_score, min_face, result and errors: as for `detect`.
         """
         least = self.settings.confidence if min_score is None else min_score
         if not 0 <= least <= 1:
             raise InputError(f"Detector.detect: min_score must be 0…1, got {min_score}")
+        check_min_face(min_face, "Detector.detect")
         for index, image in enumerate(images):
-            _check_image(index, image)
-        levels = [self.levels(image.shape) for image in images]
+            check_image(index, image)
+        levels = [self.levels(image.shape, min_face) for image in images]
         found: list[list[tuple[Detection, ...]]] = [[] for _ in images]
         whole: dict[int, Tensor] = {}  # the first level of each image, from which others are made
         waiting = list(range(len(images)))
@@ -210,14 +229,9 @@ class Detector:
         if self._refiner is not None:
             yield from self._refiner.numbers()
 
-    def levels(self, shape: Sequence[int]) -> list[int]:
-        """The longest sides of an image's levels: whole, halved, quartered, …"""
-        longest = max(shape[:2])
-        enlarged = max(longest, min(self.settings.least_side, _MOST_ENLARGED * longest))
-        sides = [min(self.settings.max_side, enlarged)]
-        while self.settings.trusted_side and sides[-1] > _ENOUGH * self.settings.trusted_side:
-            sides.append(sides[-1] // 2)
-        return sides
+    def levels(self, shape: Sequence[int], min_face: float | None = None) -> list[int]:
+        """The longest sides of an image's levels: whole, halved, quartered, …; see `detect`."""
+        return level_sides(shape, self.settings, min_face)
 
     def _merged(
         self, shape: Sequence[int], sides: list[int], found: list[tuple[Detection, ...]]
@@ -241,7 +255,7 @@ class Detector:
         """The faces of each image, and whether it may have faces above the trusted side."""
         groups: dict[tuple[int, int, bool], list[int]] = defaultdict(list)
         for index, look in enumerate(looks):
-            groups[(*_padded(look.pixels.shape), look.fine)].append(index)
+            groups[(*padded_size(look.pixels.shape), look.fine)].append(index)
         results: list[tuple[tuple[Detection, ...], bool]] = [((), False)] * len(looks)
         most = _PIXELS_PER_PASS if self.device.type == "cpu" else _PIXELS_PER_GPU_PASS
         for (height, width, fine), indices in groups.items():
@@ -328,33 +342,3 @@ def _lies_in(face: Detection, other: Detection) -> bool:
     shared = np.minimum(one[2:], two[2:]) - np.maximum(one[:2], two[:2])
     area = float(np.prod(one[2:] - one[:2]))
     return bool(shared.min() > 0 and np.prod(shared) > area / 2)
-
-
-def network_size(shape: Sequence[int], side: int) -> tuple[int, int]:
-    """Height and width at which the network sees an image of this shape, the longer one `side`."""
-    height, width = shape[:2]
-    scale = side / max(height, width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def _padded(size: Sequence[int]) -> tuple[int, int]:
-    return -(-size[0] // _STRIDE) * _STRIDE, -(-size[1] // _STRIDE) * _STRIDE
-
-
-def _check_image(index: int, image: NDArray[np.uint8]) -> None:
-    if (
-        not isinstance(image, np.ndarray)
-        or image.dtype != np.uint8
-        or image.ndim != 3
-        or image.shape[2] != 3
-        or image.size == 0
-    ):
-        got = (
-            f"{image.shape} {image.dtype}"
-            if isinstance(image, np.ndarray)
-            else type(image).__name__
-        )
-        raise InputError(
-            f"Detector.detect: images[{index}] must be (H, W, 3) uint8 RGB with at least one "
-            f"pixel, got {got}"
-        )

@@ -1,4 +1,4 @@
-"""The interface of detectors, also of your own."""
+"""The interface of detectors, also of your own, and the form of their images."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pcnn.errors import InputError
 from pcnn.results.values import Detection
 
 
@@ -37,3 +38,23 @@ class OneAtATime:
         """The faces of each image, as from FaceDetector."""
         with self._turn:
             return self._detector.detect(images, min_score=min_score)
+
+
+def check_image(index: int, image: NDArray[np.uint8]) -> None:
+    """Raise InputError unless one of the images of `Detector.detect` has its form."""
+    if (
+        not isinstance(image, np.ndarray)
+        or image.dtype != np.uint8
+        or image.ndim != 3
+        or image.shape[2] != 3
+        or image.size == 0
+    ):
+        got = (
+            f"{image.shape} {image.dtype}"
+            if isinstance(image, np.ndarray)
+            else type(image).__name__
+        )
+        raise InputError(
+            f"Detector.detect: images[{index}] must be (H, W, 3) uint8 RGB with at least one "
+            f"pixel, got {got}"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -10,10 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pcnn.engines.separable import prepare_landmarks
-from pcnn.faces.geometry import face_transforms, similarity
-from pcnn.faces.views import cut_views
+from pcnn.faces.geometry import similarity
+from pcnn.faces.views import cut_faces
 from pcnn.networks.pcnn import ModelConfig
-from pcnn.networks.regions import VIEWS
 from pcnn.results.values import Detection
 from pcnn.weights.landmarks import LandmarkWeights
 
@@ -26,13 +26,13 @@ class LandmarkRefiner:
     def __init__(self, weights: LandmarkWeights, device: torch.device) -> None:
         config = weights.network.config
         self._template, self._device = weights.template, device
-        self._network = weights.network.to(device)
+        self._network = copy.deepcopy(weights.network).to(device)
         self._answer = prepare_landmarks(self._network)
         self._view = ModelConfig(size=config.size, mean=config.mean, std=config.std)
 
     def numbers(self) -> Iterator[Tensor]:
         """All that decides what the network answers."""
-        yield torch.tensor(self._template)
+        yield torch.tensor(self._template, dtype=torch.float64)
         yield from self._network.state_dict().values()
 
     @torch.inference_mode()
@@ -43,16 +43,8 @@ class LandmarkRefiner:
 
         images: (H, W, 3) uint8 RGB each. found: the faces of each, with landmarks.
         """
-        size = self._view.size
         five = [[face.landmarks for face in faces] for faces in found]
-        (views,) = cut_views(
-            images,
-            [face_transforms(points, self._template, size, self._view.layout) for points in five],
-            self._view,
-            native_size=size,
-            device=self._device,
-            names=VIEWS[:1],
-        )
+        views = cut_faces(images, five, self._template, self._view, self._device)
         if not len(views):
             return [tuple(faces) for faces in found]
         seen = torch.cat([self._answer(chunk) for chunk in views.split(_FACES_AT_ONCE)])

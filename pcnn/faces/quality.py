@@ -15,10 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pcnn.devices import own_settings
-from pcnn.faces.geometry import face_transforms
-from pcnn.faces.views import cut_views
+from pcnn.faces.views import cut_faces
 from pcnn.networks.pcnn import ModelConfig
-from pcnn.networks.regions import VIEWS
 from pcnn.results.angle import UPRIGHT
 from pcnn.results.movements import Pose
 from pcnn.results.values import Detection
@@ -29,15 +27,14 @@ _SIDE, _EYES, _MIDDLE = 48, 0.367, (0.5, 0.4)
 _TEMPLATE = [(_MIDDLE[0] + _EYES * x, _MIDDLE[1] + _EYES * y) for x, y in UPRIGHT]
 _VIEW = ModelConfig(size=_SIDE, mean=(0.0,), std=(1.0,))
 # Shares of detail of faces of which nothing can be read, and of faces as good as those of FER+.
-# Nine in ten of FER+ valid have more than 0.156, ninety-nine in a hundred more than 0.108. A face
-# blurred by a seventh of the distance between its eyes has 0.046.
+# Chosen by hand; benchmarks/quality.py measures what the quality is worth with them.
 _NO_DETAIL, _FULL_DETAIL = 0.05, 0.12
 # Weights of a blur with a standard deviation of one pixel.
 _BLUR = tuple(math.exp(-x * x / 2) for x in range(-3, 4))
 # Detection scores that count 0 and 1; the packaged detector reports no face below the first.
 _UNSURE, _SURE = 0.7, 1.0
 # How far the nose lies before eyes and mouth, in means of the distance between the eyes and that
-# between the corners of the mouth: the median by which it explains the poses of faces of lfw.
+# between the corners of the mouth. Chosen so that turns of faces of lfw are about those of poses.
 _NOSE = 0.72
 
 
@@ -60,18 +57,8 @@ def face_qualities(
     faces = [face for own in found for face in own]
     if not faces:
         return []
-    transforms = [
-        face_transforms([face.landmarks for face in own], _TEMPLATE, _SIDE, _VIEW.layout)
-        for own in found
-    ]
-    (views,) = cut_views(
-        pictures,
-        transforms,
-        _VIEW,
-        native_size=_SIDE,
-        device=torch.device("cpu"),
-        names=VIEWS[:1],
-    )
+    places = [[face.landmarks for face in own] for own in found]
+    views = cut_faces(pictures, places, _TEMPLATE, _VIEW, torch.device("cpu"))
     details = _details(views).tolist()
     turns = poses or [None] * len(faces)
     return [

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pcnn.devices import own_settings, upload
-from pcnn.faces.geometry import picture_transforms
+from pcnn.faces.geometry import face_transforms, picture_transforms
 from pcnn.faces.light import even_light, readable
 from pcnn.faces.resampling import pixels_tensor, resample, to_planes
 from pcnn.faces.shrinking import Source, shrink_face
@@ -67,6 +67,30 @@ def cut_views(  # noqa: PLR0913
         return [torch.empty(0, config.channels, *size, device=device) for size in sizes]
     views = [torch.cat(parts) for parts in zip(*crops, strict=True)]
     return weigh(even_light(views, config), config)
+
+
+def cut_faces(
+    pictures: Sequence[NDArray[np.uint8]],
+    landmarks: Sequence[Sequence[NDArray[np.float32]]],
+    template: ArrayLike,
+    config: ModelConfig,
+    device: torch.device,
+) -> Tensor:
+    """The whole view of each face alone, aligned by its landmarks, as fine as the picture is.
+
+    pictures: (H, W, 3) each. landmarks: (5, 2) of each face of each picture.
+    template: see geometry.face_transforms. config: size and normalisation of the views.
+    Returns (F, C, S, S) of all faces of all pictures; F may be 0.
+    """
+    (views,) = cut_views(
+        pictures,
+        [face_transforms(own, template, config.size, config.layout) for own in landmarks],
+        config,
+        native_size=config.size,
+        device=device,
+        names=VIEWS[:1],
+    )
+    return views
 
 
 @own_settings()

@@ -12,13 +12,20 @@ from pcnn.embeddings.values import ValueHead, load_head
 from pcnn.errors import InputError
 from pcnn.faces.detector import Detector
 from pcnn.faces.interface import FaceDetector, OneAtATime
+from pcnn.faces.levels import check_min_face
 from pcnn.results.movements import movement_columns
 from pcnn.weights.expression import PRIORS, ExpressionWeights, load_expression
 from pcnn.weights.files import name_of_sha256
 from pcnn.weights.known import DEFAULT_DETECTOR, DEFAULT_WEIGHTS
 
 
-def check_choices(batch_size: int, min_confidence: float, min_quality: float, prior: str) -> None:
+def check_choices(
+    batch_size: int,
+    min_confidence: float,
+    min_quality: float,
+    prior: str,
+    min_face: float | None,
+) -> None:
     """Raise InputError unless these arguments of Recognizer are in their ranges."""
     if batch_size < 1:
         raise InputError(f"Recognizer: batch_size must be at least 1, got {batch_size}")
@@ -27,6 +34,7 @@ def check_choices(batch_size: int, min_confidence: float, min_quality: float, pr
             raise InputError(f"Recognizer: {name} must lie in 0…1, got {least}")
     if prior not in PRIORS:
         raise InputError(f"Recognizer: prior must be {' or '.join(PRIORS)}, got {prior!r}")
+    check_min_face(min_face, "Recognizer")
 
 
 def chosen_head(
@@ -76,15 +84,22 @@ def check_columns(classes: Sequence[str], values: Sequence[str], movements: Sequ
 
 
 def chosen_detector(
-    detector: str | Path | FaceDetector | None, device: torch.device, engine: str
+    detector: str | Path | FaceDetector | None,
+    device: torch.device,
+    engine: str,
+    min_face: float | None,
 ) -> Detector | OneAtATime:
     """The detector, loaded if it is a name, a path or None; an own object in its wrapper.
 
-    Raises WeightsError: as Detector.load.
+    Raises WeightsError: as Detector.load. Raises InputError: `min_face` with an own object.
     """
     if detector is None or isinstance(detector, (str, Path)):
         return Detector.load(detector or DEFAULT_DETECTOR, device=device, engine=engine)
-    return detector if isinstance(detector, Detector) else OneAtATime(detector)
+    if isinstance(detector, Detector):
+        return detector
+    if min_face is not None:
+        raise InputError("Recognizer: a detector of your own cannot be given min_face: omit it")
+    return OneAtATime(detector)
 
 
 def chosen_weights(

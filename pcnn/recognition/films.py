@@ -12,48 +12,59 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from pcnn.errors import InputError
 from pcnn.recognition.batches import Picture
+from pcnn.recognition.film_search import FilmSearch, FoundPeople
 from pcnn.recognition.threads import in_order, worker_count
 from pcnn.results.frames import Frame, TrackedFace
-from pcnn.results.values import Face
-from pcnn.video.cuts import CutFinder
+from pcnn.results.values import UNCERTAIN, Detection, Face
 from pcnn.video.decoding import DecodedFrame, FilmInfo, FilmReader
 from pcnn.video.smoothing import ScoreFilter, check_smoothing
 from pcnn.video.sources import FilmSource
-from pcnn.video.tracking import Tracker
 
 KnownFaces: TypeAlias = Iterable[tuple[int, Sequence[Face]]]
-_Job: TypeAlias = tuple[DecodedFrame, Sequence[Face] | None]  # with its faces, if known
 
 # A batch of frames ends when it reaches this number of pixels (three bytes each).
 _PIXELS_AT_ONCE = 12_000_000
-# The least detection score of a face that continues a track.
-UNSURE = 0.3
 
 
 @dataclass(frozen=True)
 class Following:
-    """Options of tracking people in a film.
+    """Options of following people through a film.
 
-    find: function from pictures and the least score to the faces of each, with expressions.
-    sure: the least detection score of a new track.
+    search: finds and tracks them. read: function from pictures and the places of faces in each to
+        these faces, with expressions.
     smoothing: see ScoreFilter; None for raw scores.
-    temperature: of smoothed scores. step: frames in a batch. device: the device of `find`.
+    temperature: of smoothed scores. min_confidence: below it a face is "uncertain".
+    step: frames in a batch. device: the device of `read`.
     Raises InputError: a number is out of range.
     """
 
-    find: Callable[[list[Picture], float], list[list[Face]]]
-    sure: float
+    search: FilmSearch
+    read: Callable[[Sequence[Picture], Sequence[Sequence[Detection]]], list[list[Face]]]
     smoothing: float | None
     temperature: float
+    min_confidence: float
     step: int
     device: torch.device
 
     def __post_init__(self) -> None:
         check_smoothing(self.smoothing)
-        if not 0 <= self.sure <= 1:
-            raise InputError(f"predict_video: min_score must be 0…1, got {self.sure}")
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """A frame with the people in it, and its faces if they are known from an earlier run."""
+
+    frame: DecodedFrame
+    found: FoundPeople
+    known: Sequence[Face] | None
+
+    @property
+    def numbers(self) -> list[int]:
+        return [number for number, _ in self.found.people]
+
+
+_Read: TypeAlias = tuple[_Job, Sequence[Face]]
 
 
 class Film:
@@ -110,23 +121,14 @@ class Film:
         self._reader.close()
 
     def _read(self, known: KnownFaces) -> Iterator[Frame]:
-        tracker = Tracker(sure=self._following.sure)
         filters: dict[int, ScoreFilter] = {}
-        cuts = CutFinder()
-        for frame, faces in self._recognised(known):
-            if cuts.update(frame.pixels):
-                tracker.end_all()
-            # Rounded as in files, so that faces from a file give the same tracks.
-            rounded = [_as_written(face) for face in faces]
-            numbers = tracker.update(
-                frame.time, [face.box for face in rounded], [f.detection_score for f in rounded]
-            )
+        for job, faces in self._recognised(known):
+            frame = job.frame
             tracked = [
-                self._tracked(face, number, frame.time, filters)
-                for face, number in zip(rounded, numbers, strict=True)
-                if number is not None
+                self._tracked(_as_written(face), number, frame.time, filters)
+                for face, number in zip(faces, job.numbers, strict=True)
             ]
-            filters = {number: filters[number] for number in tracker.numbers if number in filters}
+            filters = {n: filters[n] for n in job.found.tracks if n in filters}
             yield Frame(
                 time=frame.time,
                 index=frame.index,
@@ -138,26 +140,34 @@ class Film:
             )
         self._reader.close()
 
-    def _recognised(self, known: KnownFaces) -> Iterator[tuple[DecodedFrame, Sequence[Face]]]:
-        following = self._following
-
-        def work(batch: list[_Job]) -> list[tuple[DecodedFrame, Sequence[Face]]]:
-            known = [(frame, faces) for frame, faces in batch if faces is not None]
-            if len(known) == len(batch):
-                return known
-            # All of them anew: in a smaller batch the last digits would be others.
-            pictures = [Picture(frame.pixels, False, "frame") for frame, _ in batch]
-            found = following.find(pictures, min(UNSURE, following.sure))
-            return [(frame, faces) for (frame, _), faces in zip(batch, found, strict=True)]
-
-        jobs = _with_known(self._reader, known)
+    def _recognised(self, known: KnownFaces) -> Iterator[_Read]:
+        jobs, following = self._jobs(known), self._following
         if self._reader.info.live:  # reading ahead would wait for the next frame
             for job in jobs:
-                yield from work([job])
+                yield from self._read_batch([job])
             return
         workers = worker_count(following.device)
-        for results in in_order(_batches(jobs, following.step), work, workers=workers):
-            yield from results
+        for read in in_order(_batches(jobs, following.step), self._read_batch, workers=workers):
+            yield from read
+
+    def _jobs(self, known: KnownFaces) -> Iterator[_Job]:
+        """The frames with the people in them; each search depends on the frames before."""
+        for frame, faces in _with_known(self._reader, known):
+            yield _Job(frame, self._following.search.update(frame, faces), faces)
+
+    def _read_batch(self, batch: list[_Job]) -> list[_Read]:
+        """The faces of the people in each frame."""
+        if all(job.known is not None for job in batch):
+            read = [job.known or () for job in batch]
+        else:
+            # All of them anew: in a smaller batch the last digits would be others.
+            pictures = [Picture(job.frame.pixels, False, "frame") for job in batch]
+            places = [[face for _, face in job.found.people] for job in batch]
+            read = [
+                found if job.known is None else job.known
+                for job, found in zip(batch, self._following.read(pictures, places), strict=True)
+            ]
+        return list(zip(batch, read, strict=True))
 
     def _tracked(
         self, face: Face, number: int, time: float, filters: dict[int, ScoreFilter]
@@ -173,7 +183,7 @@ class Film:
             scores = dict(zip(raw, steady.tolist(), strict=True))
         label = max(scores, key=lambda name: scores[name])
         return TrackedFace(
-            label=label,
+            label=label if scores[label] >= self._following.min_confidence else UNCERTAIN,
             confidence=scores[label],
             scores=scores,
             regions=face.regions,
@@ -202,7 +212,9 @@ def _as_written(face: Face) -> Face:
     )
 
 
-def _with_known(reader: Iterable[DecodedFrame], known: KnownFaces) -> Iterator[_Job]:
+def _with_known(
+    reader: Iterable[DecodedFrame], known: KnownFaces
+) -> Iterator[tuple[DecodedFrame, Sequence[Face] | None]]:
     """Frames with their known faces, up to the last known frame; later ones with None."""
     faces = iter(known)
     following = next(faces, None)
@@ -220,7 +232,7 @@ def _batches(jobs: Iterable[_Job], step: int) -> Iterator[list[_Job]]:
     pixels = 0
     for job in jobs:
         batch.append(job)
-        pixels += job[0].pixels.size // 3
+        pixels += job.frame.pixels.size // 3
         if len(batch) == step or pixels >= _PIXELS_AT_ONCE:
             yield batch
             batch, pixels = [], 0

@@ -1,10 +1,14 @@
-"""Search for faces in pictures, and the transforms for cutting them out."""
+"""Search for faces in pictures and frames, and the transforms for cutting them out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pcnn.faces.alignment import crop_transforms, detector_digest
+from pcnn.faces.cutouts import Box, is_worth_cutting, search_near
 from pcnn.faces.detector import Detector
 from pcnn.faces.geometry import face_transforms
 from pcnn.faces.interface import OneAtATime
@@ -13,20 +17,30 @@ from pcnn.recognition.reader import Transforms
 from pcnn.results.values import Detection
 from pcnn.weights.expression import ExpressionWeights
 
+# The default of `min_face` for films: the frame's shorter side divided by this. Smaller faces have
+# too few pixels for their expression in most films: 30 of 720, 45 of 1080.
+FRAME_SHARE = 24
+
 
 class FaceFinder:
     """A detector with the transforms for the views of an expression network.
 
     detector: finds faces. loaded: gives the template and the sizes of views.
     align_crops: True aligns cut-out faces by their landmarks.
+    min_face: see Detector.detect; an OneAtATime takes None only.
     Several threads may use it.
     """
 
     def __init__(
-        self, detector: Detector | OneAtATime, loaded: ExpressionWeights, *, align_crops: bool
+        self,
+        detector: Detector | OneAtATime,
+        loaded: ExpressionWeights,
+        *,
+        align_crops: bool,
+        min_face: float | None = None,
     ) -> None:
         self._detector, self._loaded = detector, loaded
-        self.align_crops = align_crops
+        self.align_crops, self._min_face = align_crops, min_face
 
     @property
     def description(self) -> str:
@@ -52,9 +66,44 @@ class FaceFinder:
 
         min_score: the least detection score, 0…1; None means the detector's own.
         """
-        found = self._detector.detect([p.pixels for p in pictures], min_score=min_score)
+        pixels = [picture.pixels for picture in pictures]
+        if isinstance(self._detector, Detector):
+            found: Sequence[Sequence[Detection]] = self._detector.detect(
+                pixels, min_score=min_score, min_face=self._min_face
+            )
+        else:
+            found = self._detector.detect(pixels, min_score=min_score)
+        return found, self.transforms(found)
+
+    def find_in_frame(self, pixels: NDArray[np.uint8], min_score: float) -> Sequence[Detection]:
+        """The faces of a film's frame (H, W, 3), without the smallest, see FRAME_SHARE."""
+        if isinstance(self._detector, Detector):
+            least = self._least_in_frame(pixels)
+            return self._detector.detect([pixels], min_score=min_score, min_face=least)[0]
+        return self._detector.detect([pixels], min_score=min_score)[0]
+
+    def find_near(
+        self, pixels: NDArray[np.uint8], boxes: Sequence[Box], min_score: float
+    ) -> Sequence[Detection] | None:
+        """The faces of a film's frame near boxes, see cutouts.search_near.
+
+        None if the whole frame is better searched: there are many boxes, the frame is small, or
+        the detector is an own one.
+        """
+        detector = self._detector
+        if not isinstance(detector, Detector):
+            return None
+        if not is_worth_cutting(detector, pixels.shape, len(boxes), self._least_in_frame(pixels)):
+            return None
+        return search_near(detector, pixels, boxes, min_score=min_score)
+
+    def _least_in_frame(self, pixels: NDArray[np.uint8]) -> float:
+        return self._min_face or max(1.0, min(pixels.shape[:2]) / FRAME_SHARE)
+
+    def transforms(self, found: Sequence[Sequence[Detection]]) -> list[Transforms]:
+        """The transforms of the views of each picture's faces, for a FaceReader."""
         config, template = self._loaded.network.config, self._loaded.template
-        return found, [
+        return [
             face_transforms(
                 [face.landmarks for face in faces], template, config.size, config.layout
             )

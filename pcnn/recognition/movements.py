@@ -11,11 +11,10 @@ import numpy as np
 import torch
 
 from pcnn.engines.separable import prepare_movements
-from pcnn.faces.geometry import face_transforms, similarity
-from pcnn.faces.views import cut_views
+from pcnn.faces.geometry import similarity
+from pcnn.faces.views import cut_faces
 from pcnn.networks.movements import Motion, mirrored
 from pcnn.networks.pcnn import ModelConfig
-from pcnn.networks.regions import VIEWS
 from pcnn.recognition.batches import Picture
 from pcnn.results.movements import FaceMotion, Pose
 from pcnn.results.values import Detection
@@ -55,14 +54,8 @@ class MovementReader:
         """
         size, template = self._view.size, self._loaded.template
         five = [[face.landmarks for face in faces] for faces in found]
-        (views,) = cut_views(
-            [picture.pixels for picture in pictures],
-            [face_transforms(points, template, size, self._view.layout) for points in five],
-            self._view,
-            native_size=size,
-            device=self._device,
-            names=VIEWS[:1],
-        )
+        pixels = [picture.pixels for picture in pictures]
+        views = cut_faces(pixels, five, template, self._view, self._device)
         if not len(views):
             return []
         answers = [self.answer(chunk) for chunk in views.split(_FACES_AT_ONCE)]

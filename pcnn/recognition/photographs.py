@@ -1,17 +1,20 @@
-"""Faces of photographs: found, read, and looked at for how well they can be seen."""
+"""Faces of photographs and frames: found, read, and looked at for how well they can be seen."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 from itertools import islice
+from typing import Any
+
+import numpy as np
 
 from pcnn.faces.quality import face_qualities
 from pcnn.recognition.batches import Picture
 from pcnn.recognition.finder import FaceFinder
 from pcnn.recognition.movements import MovementReader, motions
-from pcnn.recognition.reader import FaceReader
-from pcnn.results.values import UNCERTAIN, Face, face_of
+from pcnn.recognition.reader import FaceReader, Transforms
+from pcnn.results.values import UNCERTAIN, Detection, Explanation, Face, Prediction, face_of
 
 
 class PhotographReader:
@@ -33,11 +36,43 @@ class PhotographReader:
         self._finder, self._reader = finder, reader
         self._moving, self._min_quality = moving, min_quality
 
-    def faces(
-        self, pictures: Sequence[Picture], min_score: float | None = None
-    ) -> list[list[Face]]:
+    def predictions(self, pictures: Sequence[Picture], min_score: float | None) -> list[Prediction]:
         """The faces of each picture, with their expressions. min_score: see FaceFinder.find."""
+        every = self._read(pictures, *self._finder.find(pictures, min_score))
+        return [each.predicted(own) for each, own in zip(pictures, every, strict=True)]
+
+    def located(
+        self, pictures: Sequence[Picture], found: Sequence[Sequence[Detection]]
+    ) -> list[list[Face]]:
+        """The faces at known places of each picture, as in `predictions`."""
+        return self._read(pictures, found, self._finder.transforms(found))
+
+    def embeddings(
+        self, pictures: Sequence[Picture], min_score: float | None, *, boxes: bool
+    ) -> list[Any]:
+        """The vectors (faces, D) of each picture. boxes: True gives pairs with boxes (faces, 4)."""
         found, transforms = self._finder.find(pictures, min_score)
+        rows = self._reader.vectors(pictures, transforms)
+        vectors = np.split(rows, np.cumsum([len(faces) for faces in found])[:-1])
+        if not boxes:
+            return vectors
+        places = [np.array([f.box for f in faces], np.float32).reshape(-1, 4) for faces in found]
+        return list(zip(vectors, places, strict=True))
+
+    def explanations(
+        self, pictures: Sequence[Picture], min_score: float | None
+    ) -> list[list[Explanation]]:
+        """The explanations of each picture's faces."""
+        found, transforms = self._finder.find(pictures, min_score)
+        explained = iter(self._reader.explanations(pictures, transforms))
+        return [[next(explained).placed(face) for face in faces] for faces in found]
+
+    def _read(
+        self,
+        pictures: Sequence[Picture],
+        found: Sequence[Sequence[Detection]],
+        transforms: Sequence[Transforms],
+    ) -> list[list[Face]]:
         expressions = self._reader.expressions(pictures, transforms)
         moved = list(islice(motions(self._moving, pictures, found), len(expressions)))
         poses = [None if motion is None else motion.pose for motion in moved]

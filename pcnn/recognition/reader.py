@@ -50,7 +50,7 @@ class FaceReader:
         self._loaded, self._prepared = loaded, prepared
         self._head = head if isinstance(head, Head) else None
         self._value_head = head if isinstance(head, ValueHead) else None
-        self._device, self._min_confidence = device, min_confidence
+        self._device, self.min_confidence = device, min_confidence
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -141,7 +141,7 @@ class FaceReader:
     def _classify(self, views: Sequence[Tensor]) -> list[Expression]:
         if self._head is not None:
             own = torch.from_numpy(self._head.predict_proba(self._embed_views(views)))
-            return [expression_of(self.classes, row, {}, self._min_confidence) for row in own]
+            return [expression_of(self.classes, row, {}, self.min_confidence) for row in own]
         loaded = self._loaded
         logits, region_logits = loaded.answer(self._prepared.forward_views, views)
         answers = [loaded.probabilities(logits)]
@@ -153,7 +153,7 @@ class FaceReader:
                 self.classes,
                 row,
                 {name: own[i] for name, own in regions.items()},
-                self._min_confidence,
+                self.min_confidence,
             )
             for i, row in enumerate(scores)
         ]

@@ -20,6 +20,7 @@ from pcnn.faces.interface import FaceDetector
 from pcnn.ops import describe
 from pcnn.recognition import choices
 from pcnn.recognition.batches import OnError, Picture, process_each
+from pcnn.recognition.film_search import SEARCH_EVERY_S, FilmSearch
 from pcnn.recognition.films import Film, Following, KnownFaces
 from pcnn.recognition.finder import FaceFinder
 from pcnn.recognition.movements import MovementReader
@@ -64,6 +65,9 @@ class Recognizer:
         "uncertain" in the same way.
     movements: True also reads each face's movements, pose and mesh; a path or name does so with
         those weights. See docs/movements.md.
+    min_face: the shorter side of the smallest faces to look for, in pixels. A larger one makes the
+        search quicker; most smaller faces are missed. None looks for all faces in photographs, and
+        in films for faces of a 24th of the frame's shorter side.
     Several threads may use it.
     Raises InputError: an engine or a precision is not available, or a head's name is another's.
     Raises WeightsError: see files.locate, load_expression and Head.load; also if a head was
@@ -92,10 +96,11 @@ class Recognizer:
         min_confidence: float = 0.0,
         min_quality: float = 0.0,
         movements: bool | str | Path = False,
+        min_face: float | None = None,
     ) -> None:
         # All arguments; no other variable exists yet.
         self._made_of = {name: value for name, value in locals().items() if name != "self"}
-        choices.check_choices(batch_size, min_confidence, min_quality, prior)
+        choices.check_choices(batch_size, min_confidence, min_quality, prior, min_face)
         self.device = choose_device(device, "Recognizer: device")
         self.batch_size = batch_size
         own_head = choices.chosen_head(head, labels, prior)
@@ -104,7 +109,7 @@ class Recognizer:
         choices.check_head(own_head, head, self.weights_sha256)
         engine = choose_engine(engine, self.device)
         check_precision(precision, engine, self.device)
-        found_by = choices.chosen_detector(detector, self.device, engine)
+        found_by = choices.chosen_detector(detector, self.device, engine, min_face)
         prepared, self._engine = prepare_classifier(self._weights, engine, precision)
         self.reader = FaceReader(
             self._weights, prepared, own_head, self.device, min_confidence=min_confidence
@@ -113,6 +118,7 @@ class Recognizer:
             found_by,
             self._weights,
             align_crops=self._weights.aligned if align_crops is None else align_crops,
+            min_face=min_face,
         )
         self._moving = MovementReader(movements, self.device) if movements else None
         choices.check_columns(self.classes, self.value_names, self.movements)
@@ -196,11 +202,8 @@ class Recognizer:
         Raises InputError: a picture cannot be read, unless on_error is "return".
         """
 
-        def predict_batch(pictures: list[Picture]) -> list[Prediction]:
-            faces = self._photographs.faces(pictures, min_score)
-            return [each.predicted(own) for each, own in zip(pictures, faces, strict=True)]
-
-        return self._each(images, predict_batch, bgr=bgr, on_error=on_error)
+        work = partial(self._photographs.predictions, min_score=min_score)
+        return self._each(images, work, bgr=bgr, on_error=on_error)
 
     def predict_video(  # noqa: PLR0913 - a film can be read in many ways
         self,
@@ -211,6 +214,7 @@ class Recognizer:
         end: float | None = None,
         smoothing: float | None = SMOOTHING_S,
         min_score: float | None = None,
+        search_every: float = SEARCH_EVERY_S,
         keep_pixels: bool = False,
         known: KnownFaces = (),
     ) -> Film:
@@ -222,6 +226,9 @@ class Recognizer:
         start, end: seconds; frames from `start` on and before `end`.
         smoothing: time constant for smoothing the scores, in seconds; None for raw scores.
         min_score: the least detection score of a new track; None means the detector's own.
+        search_every: seconds between searches of the whole frame for new faces. Between them
+            faces are looked for where their tracks predict them. 0 searches the whole of each
+            frame, as for a photograph but for `min_face`.
         keep_pixels: True stores the pixels in each Frame; a list of such frames needs much memory.
         known: (frame index, faces) of an earlier run with the same arguments, with raw `scores`.
             In batches of frames up to the last of them no faces are looked for.
@@ -229,11 +236,13 @@ class Recognizer:
         Raises InputError: PyAV is not installed; the source is no film, has no video or no
             decoder; or a number is out of range. While reading: no frame could be decoded.
         """
+        sure = self.finder.confidence if min_score is None else min_score
         following = Following(
-            self._photographs.faces,
-            sure=self.finder.confidence if min_score is None else min_score,
+            FilmSearch(self.finder, sure=sure, every=search_every),
+            self._photographs.located,
             smoothing=smoothing,
             temperature=STEADY_TEMPERATURE,
+            min_confidence=self.reader.min_confidence,
             step=self.batch_size,
             device=self.device,
         )
@@ -273,18 +282,8 @@ class Recognizer:
         Raises InputError: as `predict`.
         """
 
-        def embed_batch(pictures: list[Picture]) -> list[Any]:
-            found, transforms = self.finder.find(pictures, min_score)
-            rows = self.reader.vectors(pictures, transforms)
-            vectors = np.split(rows, np.cumsum([len(faces) for faces in found])[:-1])
-            if not boxes:
-                return vectors
-            places = [
-                np.array([f.box for f in faces], np.float32).reshape(-1, 4) for faces in found
-            ]
-            return list(zip(vectors, places, strict=True))
-
-        return self._each(images, embed_batch, bgr=bgr, on_error=on_error)
+        work = partial(self._photographs.embeddings, min_score=min_score, boxes=boxes)
+        return self._each(images, work, bgr=bgr, on_error=on_error)
 
     def embed_crops(self, images: Any, *, bgr: bool = False, on_error: OnError = "raise") -> Any:
         """Compute the embeddings of cut-out faces.
@@ -319,12 +318,8 @@ class Recognizer:
         Raises InputError: as `predict`; also if the recognizer has a Head.
         """
 
-        def explain_batch(pictures: list[Picture]) -> list[list[Explanation]]:
-            found, transforms = self.finder.find(pictures, min_score)
-            explained = iter(self.reader.explanations(pictures, transforms))
-            return [[next(explained).placed(face) for face in faces] for faces in found]
-
-        return self._each(images, explain_batch, bgr=bgr, on_error=on_error)
+        work = partial(self._photographs.explanations, min_score=min_score)
+        return self._each(images, work, bgr=bgr, on_error=on_error)
 
     def explain_crops(self, images: Any, *, bgr: bool = False, on_error: OnError = "raise") -> Any:
         """Explain the expressions of cut-out faces, with one Explanation for each.

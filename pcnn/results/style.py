@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from PIL import Image, ImageFont
@@ -24,6 +24,11 @@ _OF_CLASSES: tuple[Colour, ...] = (DIM, YELLOW, ORANGE, SKY, VERMILION, GREEN, P
 def class_colours(classes: Sequence[str]) -> dict[str, Colour]:
     """Name → colour on the ground; after eight classes colours come again."""
     return {name: _OF_CLASSES[i % len(_OF_CLASSES)] for i, name in enumerate(classes)}
+
+
+def label_colour(colours: Mapping[str, Colour], label: str) -> Colour:
+    """The colour of a label; that of text for "uncertain", which is no class."""
+    return colours.get(label, TEXT)
 
 
 def letters(size: float) -> Any:

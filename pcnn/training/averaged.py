@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pcnn.devices import own_settings
+from pcnn.errors import WeightsError
 from pcnn.networks.pcnn import pull
 from pcnn.training.optimiser import average_decay, one_cycle, parameter_groups
 from pcnn.weights.checkpoints import (
@@ -21,6 +23,7 @@ from pcnn.weights.checkpoints import (
 )
 from pcnn.weights.schema import text
 
+LOG_EVERY = 50  # steps
 _WARM_UP = 0.05  # share of the steps in which the learning rate rises
 _GRADIENT_NORM = 5.0
 
@@ -59,30 +62,45 @@ class AveragedTraining(Generic[Network]):
         self.optimizer = torch.optim.AdamW(
             parameter_groups(network, options.weight_decay), lr=options.learning_rate
         )
-        self._limits, self._fingerprint, self._command = options, fingerprint, command
+        self._options, self._fingerprint, self._command = options, fingerprint, command
+        self._sums: dict[str, float] = {}  # of losses since the last line of the log
 
     def generator(self, purpose: int) -> torch.Generator:
         """The random numbers of this step. purpose: 0…3; each has its own."""
-        return step_generator(self._limits.seed, purpose, self.step)
+        return step_generator(self._options.seed, purpose, self.step)
 
     def update(self, loss: Tensor) -> None:
         """Finish a step: change the network, then draw its average after it."""
-        limits = self._limits
-        done = max(self.step / limits.steps, 1e-3)  # the first step moves, too
+        options = self._options
+        done = max(self.step / options.steps, 1e-3)  # the first step moves, too
         for group in self.optimizer.param_groups:
-            group["lr"] = limits.learning_rate * one_cycle(done, _WARM_UP)
+            group["lr"] = options.learning_rate * one_cycle(done, _WARM_UP)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), _GRADIENT_NORM)
         self.optimizer.step()
         self.step += 1
-        pull(self.average, self.network, 1 - average_decay(self.step, limits.average))
+        pull(self.average, self.network, 1 - average_decay(self.step, options.average))
+
+    def mean_losses(self, losses: Mapping[str, float]) -> dict[str, float] | None:
+        """Add the losses of a step; after every LOG_EVERY steps return their means.
+
+        Checkpoints hold the sums, so that a resumed training writes the log of an unbroken one.
+        """
+        for name, loss in losses.items():
+            self._sums[name] = self._sums.get(name, 0.0) + loss
+        if self.step % LOG_EVERY:
+            return None
+        means = {name: round(total / LOG_EVERY, 4) for name, total in self._sums.items()}
+        self._sums = {}
+        return means
 
     def save(self) -> None:
         """Write the checkpoint atomically."""
         state = {
             "options": self._fingerprint,
             "step": self.step,
+            "sums": dict(self._sums),
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -103,7 +121,16 @@ class AveragedTraining(Generic[Network]):
         fill(self.path, "network", self.network, stored.get("network"))
         fill(self.path, "average", self.average, stored.get("average"))
         fill_optimizer(self.path, self.optimizer, stored.get("optimizer"))
-        self.step = stored["step"]
+        self.step, self._sums = stored["step"], _sums(self.path, stored.get("sums"))
+
+
+def _sums(path: Path, found: object) -> dict[str, float]:
+    """The sums of losses in a checkpoint. Raises WeightsError: they are none."""
+    if not isinstance(found, dict) or not all(
+        isinstance(name, str) and isinstance(value, float) for name, value in found.items()
+    ):
+        raise WeightsError(f"{path}: sums must be numbers by name")
+    return found
 
 
 def step_generator(seed: int, purpose: int, step: int) -> torch.Generator:

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from pcnn.results.frames import Frame, TrackedFace
 from pcnn.results.mesh import draw_mesh
-from pcnn.results.style import DIM, TEXT, class_colours, letters
+from pcnn.results.style import DIM, TEXT, class_colours, label_colour, letters
 
 SHOWN_S = 4.0  # seconds in the chart
 _LINES = 3  # classes in the chart: those with the highest scores
@@ -56,7 +56,7 @@ class Annotator:
         for face in frame.faces:
             self._draw_box(draw, face, size)
             if face.motion is not None:
-                draw_mesh(draw, face.motion, self._colours[face.label])
+                draw_mesh(draw, face.motion, label_colour(self._colours, face.label))
         for face in sorted(frame.faces, key=_area, reverse=True):
             panel = _place(face, taken, (frame.width, frame.height), size)
             taken.append(panel)
@@ -79,13 +79,13 @@ class Annotator:
         box = [round(edge) for edge in face.box]
         outer = [box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1]
         draw.rectangle(outer, outline=_HALO, width=line + 2)
-        draw.rectangle(box, outline=self._colours[face.label], width=line)
+        draw.rectangle(box, outline=label_colour(self._colours, face.label), width=line)
 
     def _draw_panel(
         self, draw: ImageDraw.ImageDraw, face: TrackedFace, panel: _Box, size: int, now: float
     ) -> None:
         """Draw number, label and confidence, with a chart of the last seconds below them."""
-        colour = self._colours[face.label]
+        colour = label_colour(self._colours, face.label)
         draw.rectangle(panel, fill=_PANEL)
         draw.rectangle((panel.x1, panel.y1, panel.x1 + size / 5, panel.y2), fill=colour)
         left, middle = panel.x1 + 0.6 * size, panel.y1 + 0.75 * size

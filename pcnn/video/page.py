@@ -9,7 +9,8 @@ from html import escape
 import numpy as np
 
 from pcnn.errors import counted
-from pcnn.results.style import Colour, class_colours
+from pcnn.results.style import Colour, class_colours, label_colour
+from pcnn.results.values import UNCERTAIN
 from pcnn.video.curves import axis_ticks, clock, segments, shown_people
 from pcnn.video.summaries import Summary, TrackSummary
 
@@ -29,6 +30,7 @@ h2 { font-size: 1.05rem; margin: 0; } p { margin: .2rem 0; }
 svg { display: block; width: 100%; height: 90px; background: #282c30; }
 .faces { position: relative; height: 78px; } figure { position: absolute; margin: 0; width: 72px;
          transform: translateX(-50%); }
+.wide { overflow-x: auto; } section > div { min-width: 0; }
 img { display: block; border-radius: 4px; } .big img { width: 112px; height: 112px; }
 .axis { position: relative; height: 1.6rem; } .axis span { position: absolute;
         transform: translateX(-50%); font-size: .85rem; color: #bebebe; }
@@ -66,7 +68,7 @@ def timeline_page(summary: Summary, title: str) -> str:
 def _person(person: TrackSummary, span: tuple[float, float], colours: dict[str, Colour]) -> str:
     """One row: who, and their chart."""
     shares = "".join(
-        f'<p style="color:{_hex(colours[name])}">{escape(name)} {share:.0%}</p>'
+        f'<p style="color:{_hex(label_colour(colours, name))}">{escape(name)} {share:.0%}</p>'
         for name, share in list(person.shares.items())[:3]
     )
     big = f'<div class="big">{_image(person.best[0].jpeg)}</div>' if person.best else ""
@@ -116,24 +118,25 @@ def _faces(person: TrackSummary, span: tuple[float, float]) -> str:
             continue
         taken.append(share)
         told = f"{clock(each.time, 0.1)}: {escape(each.label)} {each.confidence:.0%}"
-        left = min(max(100 * share, 3.5), 96.5)
+        left = f"clamp(36px, {100 * share:.2f}%, 100% - 36px)"  # half of the picture's width
         figures.append(
-            f'<figure style="left:{left:.2f}%" title="{told}">{_image(each.jpeg, 72)}</figure>'
+            f'<figure style="left:{left}" title="{told}">{_image(each.jpeg, 72)}</figure>'
         )
     return f'<div class="faces">{"".join(figures)}</div>'
 
 
 def _table(tracks: Sequence[TrackSummary], classes: Sequence[str]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in classes)
+    names = [*classes, *([UNCERTAIN] if any(UNCERTAIN in each.shares for each in tracks) else [])]
+    head = "".join(f"<th>{escape(name)}</th>" for name in names)
     rows = "".join(
         f"<tr><td>person {person.track}</td><td>{clock(person.first, 0.1)}</td>"
         f"<td>{clock(person.last, 0.1)}</td><td>{person.seconds:.1f} s</td>"
-        + "".join(f"<td>{person.shares.get(name, 0):.0%}</td>" for name in classes)
+        + "".join(f"<td>{person.shares.get(name, 0):.0%}</td>" for name in names)
         + "</tr>\n"
         for person in tracks
     )
     heads = f"<th>share of time</th><th>first</th><th>last</th><th>seen</th>{head}"
-    return f"<table><tr>{heads}</tr>\n{rows}</table>"
+    return f'<div class="wide"><table><tr>{heads}</tr>\n{rows}</table></div>'
 
 
 def _image(jpeg: bytes, side: int = 112) -> str:

@@ -92,10 +92,14 @@ def video_stream(container: InputContainer, name: str) -> VideoStream:
 
 
 class _Pipe:
-    """A file with only a read method, so that PyAV does not try to seek."""
+    """A file with only a read method, so that PyAV does not try to seek.
+
+    It gives what there is: `read` of a buffered pipe would wait for as much as was asked for, which
+    are seconds of a stream.
+    """
 
     def __init__(self, file: Any) -> None:
-        self.read = file.read
+        self.read = getattr(file, "read1", file.read)
 
 
 def _opened(source: FilmSource, name: str) -> tuple[Any, dict[str, Any]]:
@@ -142,6 +146,10 @@ def _camera(number: str, name: str) -> tuple[str, dict[str, Any]]:
 def _reason(source: FilmSource, error: Exception) -> str:
     """The reason why a film cannot be opened."""
     reason = getattr(error, "strerror", None) or str(error)
+    if isinstance(source, str) and source.startswith((_CAMERA, *_ADDRESSES)):
+        if isinstance(error, import_av().error.ExitError):
+            return f"no answer within {_TIMEOUT_S:.0f} seconds"
+        return f"cannot be opened ({reason})"
     if is_address(source) or not isinstance(source, (str, os.PathLike)):
         return f"not a film that can be read ({reason})"
     with open(source, "rb") as file:  # noqa: PTH123

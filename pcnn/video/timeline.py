@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from pcnn.errors import counted
-from pcnn.results.style import DIM, GROUND, TEXT, Colour, class_colours, letters
+from pcnn.results.style import DIM, GROUND, TEXT, Colour, class_colours, label_colour, letters
 from pcnn.video.curves import (
     MOST_PEOPLE,
     axis_ticks,
@@ -85,7 +85,7 @@ def _draw_person(
     for place, (name, share) in enumerate(list(person.shares.items())[:3]):
         text = f"{name} {share:.0%}"
         at = (left, y + 51 + 22 * place)
-        draw.text(at, text, font=letters(16), fill=colours[name], anchor="lm")
+        draw.text(at, text, font=letters(16), fill=label_colour(colours, name), anchor="lm")
 
 
 def _draw_chart(

@@ -56,6 +56,22 @@ class Tracker:
         """Hold nobody any longer: the next frame shows another scene."""
         self._tracks = []
 
+    def predict(self, time: float) -> list[Box]:
+        """Where the faces of the current tracks are expected in the next frame.
+
+        time: seconds, as for `update`, which follows.
+        """
+        seconds = 0.0 if self._time is None else time - self._time
+        self._time = time
+        for track in self._tracks:
+            track.motion.predict(seconds, seen=track.missed == 0)
+        return [_box(track) for track in self._tracks]
+
+    def misses(self, boxes: Sequence[Box]) -> bool:
+        """Whether a track of the frame before would match none of these faces, after `predict`."""
+        recent = [track for track in self._tracks if track.missed == 0]
+        return len(self._pairs(recent, boxes, _LEAST_OVERLAP_UNSURE)) < len(recent)
+
     def update(
         self, time: float, boxes: Sequence[Box], scores: Sequence[float]
     ) -> list[int | None]:
@@ -63,10 +79,7 @@ class Tracker:
 
         time: seconds, later than in the last call. boxes: x1, y1, x2, y2 in pixels. scores: 0…1.
         """
-        seconds = 0.0 if self._time is None else time - self._time
-        self._time = time
-        for track in self._tracks:
-            track.motion.predict(seconds, seen=track.missed == 0)
+        self.predict(time)
         numbers: list[int | None] = [None] * len(boxes)
         sure = [i for i, score in enumerate(scores) if score >= self._sure]
         unsure = [i for i, score in enumerate(scores) if score < self._sure]
@@ -99,20 +112,29 @@ class Tracker:
         least: float,
     ) -> list[_Track]:
         """Write the track numbers of matching faces; returns the tracks without a match."""
-        now = self._time or 0.0
-        away = np.array([now - track.seen for track in tracks])
-        grown = np.minimum(_MOST_GROWN, _GROWN + _GROWN_A_SECOND * away)
-        places = np.array([track.motion.box for track in tracks]).reshape(-1, 4)
-        candidates = np.array([faces[index][0] for index in indices], float).reshape(-1, 4)
-        overlaps = _overlaps(places, candidates, grown)
-        pairs = assign(1 - overlaps, most=1 - least)
+        pairs = self._pairs(tracks, [faces[index][0] for index in indices], least)
         for row, column in pairs:
             track, index = tracks[row], indices[column]
             track.motion.update(*faces[index])
-            track.seen, track.missed = now, 0
+            track.seen, track.missed = self._time or 0.0, 0
             numbers[index] = track.number
         matched = {row for row, _ in pairs}
         return [track for row, track in enumerate(tracks) if row not in matched]
+
+    def _pairs(
+        self, tracks: Sequence[_Track], boxes: Sequence[Box], least: float
+    ) -> list[tuple[int, int]]:
+        """Pairs of the indices of tracks and boxes that match best."""
+        away = np.array([(self._time or 0.0) - track.seen for track in tracks])
+        grown = np.minimum(_MOST_GROWN, _GROWN + _GROWN_A_SECOND * away)
+        places = np.array([track.motion.box for track in tracks]).reshape(-1, 4)
+        overlaps = _overlaps(places, np.array(boxes, float).reshape(-1, 4), grown)
+        return assign(1 - overlaps, most=1 - least)
+
+
+def _box(track: _Track) -> Box:
+    left, top, right, bottom = track.motion.box.tolist()
+    return left, top, right, bottom
 
 
 def _overlaps(

@@ -40,7 +40,7 @@ SPECS: Mapping[str, WeightSpec] = {
     "pcnn-ferplus": WeightSpec(
         "expression",
         "pcnn-ferplus.safetensors",
-        "d29dab2462c56214900775b7c30ce18f2f22899f3a41c0c8b0c82617c0d96c3f",
+        "7bb4a8c33fc4b2c19929e5af0d9db76b1251b5c8a235c87ea5e96f2eff03efb2",
     ),
     # The PCNN alone, trained on nothing but FER+.
     "pcnn-ferplus-only": WeightSpec(
@@ -60,7 +60,7 @@ SPECS: Mapping[str, WeightSpec] = {
     "mobile": WeightSpec(
         "expression",
         "pcnn-mobile.safetensors",
-        "16038b421ad83fad8c94644239816719785a9af2a183331cf284c694cf35576e",
+        "35ee04b37555fdc145bcea3e144b963e2f56379432f430d71522029ee64b5557",
     ),
     "mobilenet": WeightSpec(
         "detector",

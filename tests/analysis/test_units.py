@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -491,6 +492,21 @@ def test_options(file: Path, folders: Path, tmp_path: Path, capsys: Captured) ->
     assert capsys.readouterr().err == f"pcnn-units: {tmp_path / 'none.csv'}: no such file\n"
     assert run(file, folders, "--most", 0) == 2
     assert "most must be at least 1, got 0" in capsys.readouterr().err
+
+
+def test_messages_speak_of_options(
+    file: Path, folders: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    """Numbered folders, whose classes only the user knows."""
+    numbered = tmp_path / "numbered"
+    for number, name in enumerate(("neutral", "happiness", "surprise")):
+        shutil.copytree(folders / name, numbered / str(number))
+    assert run(file, numbered) == 2
+    said = capsys.readouterr().err
+    assert "the number 0 has no name; give --numbering" in said and "numbering=" not in said
+    words = ("--numbering", "neutral,happiness,surprise", "--json")
+    assert run(file, numbered, *words) == 0
+    assert set(json.loads(capsys.readouterr().out)["units"]) == {"1", "2", "5", "6", "12", "26"}
 
 
 def test_units_from_movements(

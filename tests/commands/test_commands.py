@@ -24,7 +24,7 @@ from PIL import Image
 
 from pcnn import __version__
 from pcnn.commands import predict as commands
-from pcnn.commands import reports, shared
+from pcnn.commands import reports, shared, train
 from pcnn.engines.select import ENGINES, PRECISIONS
 from pcnn.errors import InputError, NativeError, WeightsError, counted
 from pcnn.images.loading import load_image, stored_size
@@ -400,7 +400,8 @@ def test_nothing_done(fake: FakeRecognizer, photos: Path, capsys: Captured) -> N
         ),
         (
             ["a.jpg", "--faces", "--annotate", "d"],
-            "--faces runs no detector, so it excludes --annotate, --min-score and --min-quality",
+            "--faces runs no detector, so it excludes --annotate, --min-score, --min-face and "
+            "--min-quality",
         ),
         (
             ["a.jpg", "--all-rows"],
@@ -416,8 +417,7 @@ def test_nothing_done(fake: FakeRecognizer, photos: Path, capsys: Captured) -> N
         ),
         (
             ["--ray", "auto", "a.jpg", "--output", "x", "--explain", "y"],
-            "--ray writes tables alone: omit "
-            "--annotate, --explain, --info, --timeline, --subtitles",
+            "--ray writes tables alone: omit --explain",
         ),
         (
             ["--ray", "a.jpg", "--output", "s3://bucket/faces"],
@@ -571,6 +571,19 @@ def test_engine_and_precision_are_passed_on(photos: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("pcnn.recognition.recognizer.Recognizer", make)
     assert run("photos", "--engine", "compile", "--precision", "auto") == 0
     assert made == [("compile", "auto")]
+
+
+def test_the_least_face_is_passed_on(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+
+    def make(*_: object, min_face: float | None = None, **__: object) -> FakeRecognizer:
+        made.append(min_face)
+        return FakeRecognizer()
+
+    monkeypatch.setattr("pcnn.recognition.recognizer.Recognizer", make)
+    assert run("photos") == 0
+    assert run("photos", "--min-face", "40.5") == 0
+    assert made == [None, 40.5]
 
 
 def test_the_least_score_is_passed_on(fake: FakeRecognizer, photos: Path) -> None:
@@ -763,6 +776,25 @@ def test_help_comes_at_once(name: str) -> None:
         assert loaded == "[]"
         seconds.append(float(took))
     assert min(seconds) < 0.3
+
+
+@pytest.mark.parametrize("kind", train._TRAININGS)
+def test_help_of_a_training_needs_no_torch(kind: str) -> None:
+    code = (
+        "import sys\n"
+        "from pcnn.commands.train import main\n"
+        f"try: main(['{kind}', '--help'])\n"
+        "except SystemExit as error: assert error.code == 0\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tempfile.gettempdir(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "False"
 
 
 @pytest.mark.usefixtures("fake", "photos")

@@ -33,6 +33,9 @@ class Here:
     def end(self, key: str) -> None:
         self.deaths.end(WORKER, key)
 
+    def forget(self) -> None:
+        self.deaths.forget(WORKER)
+
 
 def read_again_until_it_ends(
     pictures: list[str], killing: dict[str, int]
@@ -107,3 +110,23 @@ def test_deaths_of_one_worker_are_not_those_of_its_neighbour() -> None:
     both.end("one", "same/")
     assert both.begin("one", "same/") == 0
     both.end("new", "never begun/")
+
+
+def test_exceptions_and_readers_who_stop_are_no_deaths() -> None:
+    """A worker that lives on has not died of what it gave up."""
+    watch = Here()
+
+    def fails(some: Iterator[Any]) -> Iterator[Any]:
+        yield next(some)
+        raise OSError("the disk is gone")
+
+    pictures = [("a", "a"), ("b", "b")]
+    for _ in range(3):
+        watch.start()
+        with pytest.raises(OSError, match="the disk is gone"):
+            list(guarded(watch, "work", pictures, fails))
+        unread = guarded(watch, "work", pictures, lambda some: some)
+        assert next(unread) == ("a", "a")
+        unread.close()
+    watch.start()
+    assert watch.begin("work/0/") == 0

@@ -64,6 +64,8 @@ def test_a_film_that_kills_its_workers_is_left_out(film: Path, tmp_path: Path) -
 
         def end(self, key: str) -> None: ...
 
+        def forget(self) -> None: ...
+
     plan = [Partition(0, film=str(film))]
     prepare(tmp_path / "out", plan, OPTIONS)
     worker = PartitionRecognizer(str(tmp_path / "out"), OPTIONS, watch=Watch())

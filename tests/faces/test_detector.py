@@ -417,6 +417,26 @@ def test_faces_are_found_in_tiny_pictures(
     assert sum(map(len, never.detect(tiny))) < 3
 
 
+def test_min_face_leaves_small_faces_out_and_large_ones_in(
+    packaged: Detector, astronaut: Path
+) -> None:
+    """Two faces, of about 110 and of 14 pixels."""
+    with Image.open(astronaut) as picture:
+        portrait = picture.convert("RGB").crop((100, 0, 350, 250))
+    canvas = Image.new("RGB", (640, 480), (96, 104, 112))
+    canvas.paste(portrait, (20, 20))
+    canvas.paste(portrait.resize((34, 34), Image.Resampling.BICUBIC), (500, 300))
+    image = np.asarray(canvas)
+    (both,) = packaged.detect([image], min_score=0.3)
+    sides = sorted(min(f.box[2] - f.box[0], f.box[3] - f.box[1]) for f in both)
+    assert len(both) == 2 and sides[0] < 20 and sides[1] > 80
+    ((large,),) = packaged.detect([image], min_score=0.3, min_face=60)
+    assert large.box[2] < 300
+    np.testing.assert_allclose(large.box, both[0].box, atol=12)
+    with pytest.raises(InputError, match=r"Detector.detect: min_face must be pixels of at least"):
+        packaged.detect([image], min_face=0)
+
+
 def test_the_packaged_weights_are_ours_and_say_so() -> None:
     if not PACKAGED.exists():
         pytest.skip(f"needs the trained weights {PACKAGED}")

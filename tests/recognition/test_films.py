@@ -124,6 +124,15 @@ def test_steady_scores_and_raw_ones(recognizer: Recognizer, pair: Path) -> None:
             assert sum(steady.scores.values()) == pytest.approx(1, abs=1e-9)
 
 
+def test_faces_below_the_least_confidence_are_uncertain(recognizer: Recognizer, pair: Path) -> None:
+    sure = [frame.to_dict() for frame in recognizer.predict_video(pair, every=0.5)]
+    doubtful = Recognizer("small", device="cpu", min_confidence=1.0).predict_video(pair, every=0.5)
+    for frame, other in zip(doubtful, sure, strict=True):
+        for each, plain in zip(frame.to_dict()["faces"], other["faces"], strict=True):
+            assert each["label"] == "uncertain" != plain["label"]
+            assert {**each, "label": plain["label"]} == plain
+
+
 def test_rows_and_table(recognizer: Recognizer, pair: Path) -> None:
     frames = list(recognizer.predict_video(pair, every=0.5))
     rows = [row for frame in frames for row in frame.rows()]
@@ -157,6 +166,45 @@ def test_a_run_that_knows_the_first_half_ends_the_same(
     )
     again = [frame.to_dict() for frame in recognizer.predict_video(pair, known=known())]
     assert len(looked) == RATE - 8
+    for frame in (*whole, *again):
+        for each in frame["faces"]:
+            each.pop("regions")
+    assert again == whole
+
+
+@pytest.fixture(scope="module")
+def walk(people: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A film of 1.2 seconds, 640 × 360, in which two people walk, and a third comes after 0.6 s."""
+    frames = [
+        scene(
+            [(people[0], 90 + 5 * step, 110), (people[2], 500 - 4 * step, 240)]
+            + ([(people[1], 80, 280)] if step >= 9 else []),
+            size=(640, 360),
+        )
+        for step in range(18)
+    ]
+    return write_film(tmp_path_factory.mktemp("films") / "walk.mp4", frames)
+
+
+def test_searching_near_tracks_finds_the_same_people(recognizer: Recognizer, walk: Path) -> None:
+    """The third is new between two searches of the whole, in frames 5 and 10."""
+    every = list(recognizer.predict_video(walk, search_every=0))
+    near = list(recognizer.predict_video(walk))
+    assert tracks(every) == {1: list(range(18)), 2: list(range(18)), 3: list(range(9, 18))}
+    assert tracks(near) == {1: list(range(18)), 2: list(range(18)), 3: list(range(10, 18))}
+    for frame, whole in zip(near, every, strict=True):
+        for found in frame.faces:
+            (other,) = [each for each in whole.faces if each.track == found.track]
+            np.testing.assert_allclose(found.box, other.box, atol=12)
+
+
+def test_known_faces_lead_on_near_tracks_too(recognizer: Recognizer, walk: Path) -> None:
+    """Frames 12 and 13 are known, and are in a batch with frames that are not."""
+    whole = [frame.to_dict() for frame in recognizer.predict_video(walk)]
+    known = [
+        (frame["frame"], [face_of_dict(each) for each in frame["faces"]]) for frame in whole[:14]
+    ]
+    again = [frame.to_dict() for frame in recognizer.predict_video(walk, known=known)]
     for frame in (*whole, *again):
         for each in frame["faces"]:
             each.pop("regions")
@@ -199,6 +247,10 @@ def test_a_detector_of_ones_own(pair: Path) -> None:
     [
         ({"min_score": 1.5}, "predict_video: min_score must be 0…1, got 1.5"),
         ({"smoothing": -1}, "predict_video: smoothing must be None or seconds, got -1"),
+        (
+            {"search_every": -1},
+            "predict_video: search_every must be seconds of at least 0, got -1",
+        ),
         ({"every": -1}, "predict_video: every must be seconds above 0, got -1"),
     ],
 )
@@ -207,3 +259,41 @@ def test_wrong_options(
 ) -> None:
     with pytest.raises(InputError, match=message):
         recognizer.predict_video(pair, **options)
+
+
+@pytest.mark.parametrize(("min_face", "film", "photograph"), [(None, 15.0, None), (60, 60, 60)])
+def test_the_least_face_of_films_and_of_photographs(
+    walk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    min_face: int | None,
+    film: float,
+    photograph: float | None,
+) -> None:
+    """By itself a film's is a 24th of the frame's 360 lines."""
+    recognizer = Recognizer("small", device="cpu", min_face=min_face)
+    asked = []
+    detect = recognizer.finder._detector.detect
+
+    def watched(images, **options):  # type: ignore[no-untyped-def]
+        asked.append(options.get("min_face"))
+        return detect(images, **options)
+
+    monkeypatch.setattr(recognizer.finder._detector, "detect", watched)
+    (frame, *_) = recognizer.predict_video(walk, end=0.01, keep_pixels=True)
+    assert asked == [film]
+    assert len(frame.faces) == 2
+    recognizer.predict(frame.pixels)
+    assert asked == [film, photograph]
+
+
+def test_a_detector_of_ones_own_cannot_be_given_min_face() -> None:
+    class Blind:
+        def detect(self, images, *, min_score=None):  # type: ignore[no-untyped-def]
+            return [[] for _ in images]
+
+    message = "Recognizer: a detector of your own cannot be given min_face: omit it"
+    with pytest.raises(InputError, match=message):
+        Recognizer("small", detector=Blind(), device="cpu", min_face=20)
+    message = "Recognizer: min_face must be pixels of at least 1, got 0"
+    with pytest.raises(InputError, match=message):
+        Recognizer("small", device="cpu", min_face=0)

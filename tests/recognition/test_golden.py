@@ -45,6 +45,12 @@ def test_detections(name: str, golden: dict[str, Any], found: dict[str, Any]) ->
     np.testing.assert_allclose(got["landmarks"], expected["landmarks"], atol=PIXELS)
 
 
+def test_refined_landmarks(golden: dict[str, Any], found: dict[str, Any]) -> None:
+    expected, got = golden["landmarks"], found["landmarks"]
+    assert got["sha256"] == expected["sha256"]
+    np.testing.assert_allclose(got["landmarks"], expected["landmarks"], atol=PIXELS)
+
+
 def test_movements(golden: dict[str, Any], found: dict[str, Any]) -> None:
     expected, got = golden["movements"], found["movements"]
     assert got["sha256"] == expected["sha256"]

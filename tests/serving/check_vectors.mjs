@@ -12,6 +12,7 @@ const { anchorGrid, canvasOf, decode, findFaces, levelSides, merged, suppress } 
   await load("detection.js");
 const { faceView, hide, occlusion, readFaces, refineFaces, regionBoxes, withoutRegions } =
   await load("recognition.js");
+const { faceQuality } = await load("quality.js");
 const { csv, entry } = await load("tables.js");
 
 const image = ({ data, width, height }) => ({
@@ -56,6 +57,7 @@ const TASKS = {
     };
     return { faces: await refineFaces(image(own), faces, model, run), seen };
   },
+  quality: ({ image: own, face }) => faceQuality(image(own), face),
   boxes: ({ side, layout }) => regionBoxes(side, layout),
   hide: ({ view, box, model }) => numbers(hide(Uint8Array.from(view), box, model)),
   // A network that tells how much of each view's upper left quarter is above 100.

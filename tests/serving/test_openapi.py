@@ -33,7 +33,9 @@ def test_it_does_what_its_openapi_says(token: str | None, tmp_path: Path) -> Non
     command += [f"--max-examples={EXAMPLES}", "--request-timeout=60"]
     command += ["--header", f"Authorization: Bearer {token}"] if token else []
     try:
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=900
+        )
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
         asked: set[Any] = {line.get("path") for line in server.log}
         assert {"/predict", "/predict/annotated", "/healthz", "/metrics"} <= asked

@@ -21,8 +21,7 @@ pytestmark = pytest.mark.browser
 
 PHOTOGRAPHS = 12
 MOST_LOADED = 15_000_000  # bytes of the first visit: networks, runtime and page
-# Two cores must read ten pictures of a camera a second.
-MOST_SECONDS, READ = 2 / 10, 25
+READ = 25  # pictures of a camera
 
 
 def test_a_dropped_portrait_is_read(page_server: Server, browser: Browser, astronaut: Path) -> None:
@@ -37,6 +36,7 @@ def test_a_dropped_portrait_is_read(page_server: Server, browser: Browser, astro
     expected = Recognizer("small").predict(astronaut).to_dict()["faces"][0]
     assert found["faces"][0]["box"] == pytest.approx(expected["box"], abs=1)
     assert list(found["faces"][0]) == list(expected)
+    assert found["faces"][0]["quality"] == pytest.approx(expected["quality"], abs=0.02)
     (row,) = csv.DictReader(io.StringIO(browser.downloaded("#csv", "faces.csv")))
     assert list(row)[:4] == ["source", "face", "label", "confidence"]
     assert list(row)[-8:] == list(expected["scores"])
@@ -116,8 +116,8 @@ def test_it_is_loaded_once_and_works_offline(
     alone = Server("--page", str(PAGE))
     browser.open(alone)
     browser.until(lambda: browser.js("return document.body.dataset.offline === 'yes'"))
+    alone.stop()  # now all of its log is read
     loaded = alone.sent("other")
-    alone.stop()
     manifest = json.loads((PAGE / "built" / "manifest.json").read_text())
     parts = [*manifest["runtime"].values(), manifest["classifier"], manifest["detector"]]
     assert sum(part["bytes"] for part in parts) < loaded < MOST_LOADED
@@ -206,11 +206,8 @@ def test_a_camera_is_read_until_it_is_switched_off(
         browser.until(lambda: "happiness" in browser.find("#live-faces").text)
         browser.until(lambda: "pictures a second" in browser.find("#rate").text)
         assert browser.find("#camera").get_attribute("aria-pressed") == "true"
-        before, first = browser.processor_seconds(), browser.js("return window.read")
+        first = browser.js("return window.read")  # how quickly: benchmarks/bench_page.py
         browser.until(lambda: browser.js("return window.read") >= first + READ)
-        read = browser.js("return window.read") - first
-        # By processor time, which another program's load does not change.
-        assert (browser.processor_seconds() - before) / read < MOST_SECONDS
         browser.find("#camera").click()
         browser.until(lambda: not browser.find("#live").is_displayed())
         assert browser.js("return document.querySelector('#video').srcObject === null")

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
-import json
-import shutil
-import subprocess
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from vectors import NODE, answers, image_of
 
 from pcnn.engines.export_graphs import LandmarksGraph
 from pcnn.faces.detector import Detector, network_size
@@ -34,9 +31,6 @@ from pcnn.weights.detector import DetectorSettings
 from pcnn.weights.known import DEFAULT_LANDMARKS
 from pcnn.weights.landmarks import load_landmarks
 
-ROOT = Path(__file__).parent.parent.parent
-PAGE, SCRIPT = ROOT / "pcnn" / "serving" / "page", Path(__file__).parent / "check_vectors.mjs"
-NODE = shutil.which("node")
 pytestmark = pytest.mark.skipif(NODE is None, reason="needs node")
 
 # By how much a pixel may differ, in levels: rounded twice, and PyTorch's weights for bytes have
@@ -45,28 +39,7 @@ LEVELS = 2
 SETTINGS = DetectorSettings()
 TEMPLATE = [[0.33, 0.38], [0.67, 0.38], [0.5, 0.59], [0.36, 0.76], [0.64, 0.75]]
 LANDMARKS = [[210.0, 118.5], [246.0, 112.0], [233.5, 138.0], [214.0, 160.5], [249.0, 153.0]]
-DETECTOR = ROOT / "weights" / "detector-mobilenet.safetensors"
-
-
-def answers(**vectors: dict[str, Any]) -> dict[str, Any]:
-    """What the page's code says to vectors by name."""
-    done = subprocess.run(
-        [str(NODE), str(SCRIPT), str(PAGE)],
-        input=json.dumps(vectors),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-def image_of(pixels: NDArray[np.uint8]) -> dict[str, Any]:
-    height, width = pixels.shape[:2]
-    opaque = np.full((height, width, 1), 255, np.uint8)
-    full = np.ascontiguousarray(np.concatenate([pixels, opaque], 2))
-    return {"data": base64.b64encode(full).decode(), "width": width, "height": height}
+DETECTOR = Path(__file__).parent.parent.parent / "weights" / "detector-mobilenet.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -334,14 +307,15 @@ def test_hiding_shows_what_the_answer_needs() -> None:
 def test_json_and_csv_are_those_of_pcnn_predict() -> None:
     scores = {"neutral": 0.1234567, "happiness": 0.8765433}
     box, landmarks = (1.005, 2.25, 30.126, 40.0), np.array(LANDMARKS, np.float32)
-    face = Face("happiness", 0.8765433, scores, {"mouth": scores}, box, 0.99, landmarks)
+    parts = ({"mouth": scores}, box, 0.99, landmarks)
+    face = Face("happiness", 0.8765433, scores, *parts, quality=0.61284)
     prediction = Prediction((face,), 'a "b", c.png', 512, 300)
     given = {
         **{"source": prediction.source, "width": 512, "height": 300},
         "faces": [
             {
                 **{"label": face.label, "confidence": face.confidence, "scores": scores},
-                **{"regions": {"mouth": scores}, "box": box, "score": 0.99},
+                **{"regions": {"mouth": scores}, "box": box, "score": 0.99, "quality": 0.61284},
                 "landmarks": LANDMARKS,
             }
         ],

@@ -252,6 +252,25 @@ def test_times_out_of_range(film: Path, options: dict[str, float], message: str)
         FilmReader(film, **options)
 
 
+def test_a_pipe_is_asked_for_what_there_is(tmp_path: Path) -> None:
+    """`read` of a buffered pipe waits for as many bytes as are asked for."""
+    content = io.BytesIO(write_film(tmp_path / "film.mkv", shades(COUNT)).read_bytes())
+
+    class Slow:
+        def read(self, size: int) -> bytes:
+            raise AssertionError("read would wait")
+
+        def read1(self, size: int) -> bytes:
+            return content.read(min(size, 300))
+
+    assert [frame.index for frame in FilmReader(Slow())] == list(range(COUNT))
+
+
+def test_an_address_that_does_not_answer() -> None:
+    with pytest.raises(InputError, match=r"rtsp://127.0.0.1:9/1: cannot be opened \("):
+        FilmReader("rtsp://127.0.0.1:9/1")
+
+
 def test_times_behind_the_end(film: Path) -> None:
     with pytest.raises(InputError, match=r"no frame between start and end: the film lasts 2.67 s"):
         next(FilmReader(film, start=60))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,19 @@ def test_the_picture_and_the_page_show_everybody() -> None:
     assert "&lt;film&gt;" in page and "<glad>" not in page
     for nobody in (draw_timeline(Summary(CLASSES), "x"), timeline_page(Summary(CLASSES), "x")):
         assert nobody is not None
+
+
+def test_an_uncertain_face_is_drawn_and_counted_as_such() -> None:
+    unsure = dataclasses.replace(tracked(1, 0.5), label="uncertain")
+    summary = summed(frames((0.0, [tracked(1, 0.9)]), (1.0, [unsure]), (2.0, [unsure])))
+    (person,) = summary.tracks()
+    assert person.shares == pytest.approx({"uncertain": 2 / 3, "<glad>": 1 / 3})
+    page = timeline_page(summary, "film")
+    assert "<th>uncertain</th>" in page and "uncertain 67%" in page
+    assert "uncertain" not in timeline_page(summed(FILM), "film")
+    assert draw_timeline(summary, "film").width == 1600
+    (frame,) = frames((0.0, [unsure]))
+    assert (Annotator(CLASSES).draw(frame, np.full((120, 160, 3), 90, np.uint8)) != 90).any()
 
 
 def test_frames_are_drawn_on_and_left_alone_without_faces() -> None:

@@ -134,3 +134,24 @@ def test_after_a_cut_all_numbers_are_new() -> None:
     tracker.end_all()
     assert tracker.update(0.1, [box(100)], [0.9]) == [2]
     assert tracker.numbers == [2]
+
+
+def test_predicted_places_and_who_is_missing_there() -> None:
+    tracker = Tracker(sure=0.6)
+    assert tracker.predict(0.0) == []
+    assert not tracker.misses([])
+    for step in range(10):  # 100 pixels a second, and one who stands still
+        tracker.update(step / 10, [box(100 + 10 * step), box(400)], [0.9, 0.9])
+    moving, still = tracker.predict(1.0)
+    np.testing.assert_allclose(moving, box(200), atol=2)
+    np.testing.assert_allclose(still, box(400), atol=1e-6)
+    assert not tracker.misses([box(400), box(200)])
+    assert tracker.misses([box(400)])
+    assert tracker.misses([box(400), box(300)])
+    # To predict the same moment again changes nothing, nor does `misses`.
+    assert tracker.predict(1.0) == [moving, still]
+    assert tracker.update(1.0, [box(400)], [0.9]) == [2]
+    # Missing before, the first is no longer missed, but still expected.
+    assert len(tracker.predict(1.1)) == 2
+    assert not tracker.misses([box(400)])
+    assert tracker.misses([])

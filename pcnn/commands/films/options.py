@@ -13,6 +13,8 @@ from pcnn.video.sources import is_address
 
 # The default of video.smoothing, repeated to avoid its import; a test compares both.
 DEFAULT_SMOOTHING_S = 0.5
+# The default of recognition.film_search, for the same reason.
+DEFAULT_SEARCH_EVERY_S = 1 / 3
 _MOST_SIXTIES = 3  # hours, minutes, seconds
 
 
@@ -28,6 +30,13 @@ def add_film_arguments(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_SMOOTHING_S,
         metavar="SECONDS",
         help="smoothing time of the scores [%(default)s]; 0 for raw scores",
+    )
+    add(
+        "--search-every",
+        type=seconds_or_zero,
+        default=DEFAULT_SEARCH_EVERY_S,
+        metavar="SECONDS",
+        help="time between searches for new faces [0.33]; 0 searches the whole of each frame",
     )
     add("--timeline", type=Path, metavar="DIR", help="save expressions over time, PNG and HTML")
     add("--subtitles", type=Path, metavar="DIR", help="save changes as subtitles, SRT and WebVTT")
@@ -64,6 +73,10 @@ def seconds(text: str) -> float:
 
 def seconds_or_none(text: str) -> float | None:
     return None if number(text) == 0 else seconds(text)
+
+
+def seconds_or_zero(text: str) -> float:
+    return 0.0 if number(text) == 0 else seconds(text)
 
 
 def clock(text: str) -> float:

@@ -73,17 +73,22 @@ class FilmRun:
             end=arguments.end,
             smoothing=arguments.smoothing,
             min_score=arguments.min_score,
+            search_every=arguments.search_every,
             keep_pixels=bool(targets),
             known=resumed.known() if resumed is not None and going_on else (),
         )
         begin, rate = arguments.start or 0.0, frames.info.rate
         with frames:
             outputs = FilmOutputs(film, targets, self.recognizer.classes, start=begin, rate=rate)
-            with contextlib.closing(outputs):
-                for frame in _watched(frames, shown(film), arguments, bar):
-                    outputs.add(frame)
-                    if frame.index > done:
-                        self.report.add_frame(frame)
+            try:
+                with contextlib.closing(outputs):
+                    for frame in _watched(frames, shown(film), arguments, bar):
+                        outputs.add(frame)
+                        if frame.index > done:
+                            self.report.add_frame(frame)
+            except KeyboardInterrupt:  # the only end of an endless film
+                self.report.add_tracks(film, outputs.summary.tracks())
+                raise
             self.report.add_tracks(film, outputs.summary.tracks())
         if frames.broken:
             packets = counted(frames.broken, "broken packet")

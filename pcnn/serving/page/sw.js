@@ -3,7 +3,7 @@
 const CACHE = "pcnn";
 const PAGE = [
   "./", "app.js", "camera.js", "detection.js", "geometry.js", "icon.svg", "pixels.js",
-  "recognition.js", "style.css", "tables.js", "views.js", "worker.js", "built/manifest.json",
+  "quality.js", "recognition.js", "style.css", "tables.js", "views.js", "worker.js", "built/manifest.json",
 ];
 
 /** The manifest's files, whose names change with their content. */

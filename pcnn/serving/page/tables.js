@@ -2,10 +2,10 @@
 
 const COLUMNS = [
   "source", "face", "label", "confidence", "x1", "y1", "x2", "y2", "detection_score", "angle",
-  "quality", // the page measures none
+  "quality",
 ];
 // Where landmarks lie in an upright face, as pcnn/results/angle.py has them.
-const UPRIGHT = [[-0.5, 0], [0.5, 0], [0, 0.61], [-0.4, 1.085], [0.4, 1.085]];
+export const UPRIGHT = [[-0.5, 0], [0.5, 0], [0, 0.61], [-0.4, 1.085], [0.4, 1.085]];
 const digits = (value, count) => Number(value.toFixed(count));
 const rounded = (scores) =>
   Object.fromEntries(Object.entries(scores).map(([name, score]) => [name, digits(score, 6)]));
@@ -39,6 +39,7 @@ export function entry({ source, width, height, faces }) {
       box: face.box.map((edge) => digits(edge, 2)),
       detection_score: digits(face.score, 6),
       angle: digits(angleOf(face.landmarks), 2),
+      quality: digits(face.quality, 4),
       landmarks: face.landmarks.map((point) => point.map((value) => digits(value, 2))),
     })),
   };
@@ -52,7 +53,7 @@ export function csv(pictures, classes) {
       const scores = classes.map((name) => face.scores[name]);
       lines.push([
         source, i + 1, face.label, face.confidence, ...face.box, face.detection_score,
-        face.angle, "", ...scores,
+        face.angle, face.quality, ...scores,
       ]);
     });
   }

@@ -1,6 +1,7 @@
 // The networks, in a thread of their own so that the page stays quick. One message, one answer.
 
 import { findFaces } from "./detection.js";
+import { faceQuality } from "./quality.js";
 import {
   faceSquare, faceView, occlusion, readFaces, refineFaces, withoutRegions,
 } from "./recognition.js";
@@ -96,6 +97,7 @@ async function pixelsOf(picture) {
   return context.getImageData(0, 0, width, height);
 }
 
+/** squares: whether each face's view, square and quality are wanted, too. */
 async function predict({ picture, maxSide, most = 100, squares = true }) {
   const { classifier, detector, landmarks, find, point, read } = ready;
   const image = await pixelsOf(picture);
@@ -106,6 +108,7 @@ async function predict({ picture, maxSide, most = 100, squares = true }) {
   const faces = found.map((face, i) => ({
     ...face,
     ...answers[i],
+    quality: squares ? faceQuality(image, face) : null,
     view: squares ? views[i] : null,
     square: squares ? faceSquare(image, face.landmarks, classifier, SQUARE) : null,
   }));

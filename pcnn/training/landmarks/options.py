@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pcnn.training.limits import check_at_least, check_decays, check_shares
-from pcnn.weights.known import DEFAULT_DETECTOR
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class LandmarkOptions:
     photographs: Path
     output: Path
     work: Path | None = None
-    detector: str = DEFAULT_DETECTOR
+    detector: str = "mobilenet"
     steps: int = 8000
     batch: int = 128
     photographs_share: float = 0.3
@@ -50,7 +49,8 @@ class LandmarkOptions:
 
 
 def fingerprint(options: LandmarkOptions) -> str:
-    """The options that affect the weights, as JSON. Paths are left out."""
+    """The options that affect the weights, as JSON. Of paths at most the name is there."""
     elsewhere = ("data", "labels", "photographs", "output", "work", "save_every")
     decisive = {key: value for key, value in asdict(options).items() if key not in elsewhere}
-    return json.dumps(decisive, default=str)
+    decisive["detector"] = Path(options.detector).name
+    return json.dumps(decisive)

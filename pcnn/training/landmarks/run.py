@@ -17,6 +17,7 @@ from pcnn.faces.alignment import dataset_landmarks
 from pcnn.faces.detector import Detector
 from pcnn.faces.geometry import similarity
 from pcnn.terminal import training_progress
+from pcnn.training.expression.curves import trim_log
 from pcnn.training.landmarks.loop import LandmarkTraining
 from pcnn.training.landmarks.options import LandmarkOptions, fingerprint
 from pcnn.training.movements.faces import (
@@ -30,7 +31,7 @@ from pcnn.training.movements.faces import (
 from pcnn.training.movements.run import PHOTOGRAPHS, SHEETS, learning_photographs
 from pcnn.weights.landmarks import write_landmarks
 
-_LOG_EVERY = 50
+_LOG = "landmarks.log.jsonl"
 
 
 @own_settings(gradients=True)
@@ -51,18 +52,18 @@ def train_landmarks(options: LandmarkOptions) -> Path:
     training = LandmarkTraining(options, groups)
     training.resume()
     options.folder.mkdir(parents=True, exist_ok=True)
-    total, begun = 0.0, time.time()
+    trim_log(options.folder / _LOG, training.step)
+    begun = time.time()
     with training_progress("landmarks", total=options.steps, done=training.step) as progress:
         (task,) = progress.task_ids
         for distance in training.run():
-            total += distance
-            if training.step % _LOG_EVERY == 0:
-                mean = round(total / _LOG_EVERY, 4)
-                progress.update(task, completed=training.step, note=f"distance {mean:.3f}")
-                entry = {"step": training.step, "distance": mean, "seconds": time.time() - begun}
-                with (options.folder / "landmarks.log.jsonl").open("a", encoding="utf-8") as log:
+            means = training.mean_losses({"distance": distance})
+            if means is not None:
+                note = f"distance {means['distance']:.3f}"
+                progress.update(task, completed=training.step, note=note)
+                entry = {"step": training.step, **means, "seconds": time.time() - begun}
+                with (options.folder / _LOG).open("a", encoding="utf-8") as log:
                     log.write(json.dumps(entry) + "\n")
-                total = 0.0
             if training.step % options.save_every == 0 or training.step == options.steps:
                 training.save()
     options.output.parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ from pcnn.weights.movements import write_movements
 
 SHEETS, PHOTOGRAPHS = "fer_train.npz", "photographs.npz"  # the teacher's answers
 _LOG = "movements.log.jsonl"
-_LOG_EVERY = 50
+_LOSSES = ("points", "movements", "pose")
 
 
 @own_settings(gradients=True)
@@ -44,18 +44,15 @@ def train_movements(options: MovementOptions) -> Path:
     training.resume()
     options.folder.mkdir(parents=True, exist_ok=True)
     trim_log(options.folder / _LOG, training.step)
-    sums, begun = np.zeros(3), time.time()
+    begun = time.time()
     with training_progress("movements", total=options.steps, done=training.step) as progress:
         (task,) = progress.task_ids
         for losses in training.run():
-            sums += losses
-            if training.step % _LOG_EVERY == 0:
-                points, movements, pose = (sums / _LOG_EVERY).round(4).tolist()
-                note = f"points {points:.3f} movements {movements:.3f} pose {pose:.3f}"
+            means = training.mean_losses(dict(zip(_LOSSES, losses, strict=True)))
+            if means is not None:
+                note = " ".join(f"{name} {mean:.3f}" for name, mean in means.items())
                 progress.update(task, completed=training.step, note=note)
-                entry = {"points": points, "movements": movements, "pose": pose}
-                _log(options, {"step": training.step, **entry, "seconds": time.time() - begun})
-                sums[:] = 0
+                _log(options, {"step": training.step, **means, "seconds": time.time() - begun})
             if training.step % options.save_every == 0 or training.step == options.steps:
                 training.save()
     _write_output(options, training, len(sheets), len(photographs))

@@ -17,7 +17,8 @@ from PIL import Image
 
 from pcnn import Recognizer, to_arrow
 from pcnn.commands import shared
-from pcnn.commands.films.options import DEFAULT_SMOOTHING_S, clock
+from pcnn.commands.films.options import DEFAULT_SEARCH_EVERY_S, DEFAULT_SMOOTHING_S, clock
+from pcnn.recognition.film_search import SEARCH_EVERY_S
 from pcnn.video.smoothing import SMOOTHING_S
 
 COUNT = 12
@@ -208,6 +209,8 @@ def test_a_bad_film_is_named_and_the_others_go_on(
     [
         (["--resume"], "--resume needs --output and --format jsonl or csv"),
         (["--start", "9", "--end", "0:08"], "--end must be later than --start"),
+        (["--min-face", "0"], "argument --min-face: must be pixels of at least 1, got 0"),
+        (["--search-every", "-1"], "argument --search-every: must be seconds above 0, got -1"),
         (["--every", "0"], "argument --every: must be seconds above 0, got 0"),
         (["--start", "1:2:3:4"], "argument --start: must be like 90, 1:30 or 1:02:03.5"),
     ],
@@ -218,6 +221,7 @@ def test_wrong_usage(words: list[str], message: str, capsys: pytest.CaptureFixtu
     assert message in capsys.readouterr().err
 
 
-def test_clock_and_the_default_of_smoothing() -> None:
+def test_clock_and_the_defaults() -> None:
     assert [clock(text) for text in ("90", "1:30", "1:02:03.5")] == [90.0, 90.0, 3723.5]
     assert DEFAULT_SMOOTHING_S == SMOOTHING_S
+    assert DEFAULT_SEARCH_EVERY_S == SEARCH_EVERY_S

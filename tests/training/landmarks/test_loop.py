@@ -60,6 +60,23 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
         assert torch.equal(value, resumed.average.state_dict()[name]), name
 
 
+def test_a_resumed_training_logs_as_an_unbroken_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pcnn.training.averaged.LOG_EVERY", 3)
+    whole = LandmarkTraining(_options(tmp_path / "whole", steps=6), GROUPS)
+    means = [whole.mean_losses({"distance": own}) for own in whole.run()]
+    assert [i for i, own in enumerate(means) if own] == [2, 5]
+    stopped = LandmarkTraining(_options(tmp_path / "cut", steps=6), GROUPS)
+    run = stopped.run()
+    for _ in range(2):
+        stopped.mean_losses({"distance": next(run)})
+    stopped.save()
+    resumed = LandmarkTraining(_options(tmp_path / "cut", steps=6), GROUPS)
+    resumed.resume()
+    assert [resumed.mean_losses({"distance": own}) for own in resumed.run()] == means[2:]
+
+
 def test_it_learns_where_points_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Dots at the landmarks, on grey: wherever the view puts them, the network must follow.
     pictures = torch.full((64, 60, 60, 1), 90, dtype=torch.uint8)

@@ -1,0 +1,112 @@
+"""Search for people in the frames of a film: everywhere at times, else near their tracks."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcnn.errors import InputError
+from pcnn.recognition.finder import FaceFinder
+from pcnn.results.values import Detection, Face
+from pcnn.video.cuts import CutFinder
+from pcnn.video.decoding import DecodedFrame
+from pcnn.video.tracking import Box, Tracker
+
+# Seconds between searches of the whole frame. A new face is found at most this much later.
+SEARCH_EVERY_S = 1 / 3
+# The least detection score of a face that continues a track.
+UNSURE = 0.3
+_NEAR_S = 1e-6  # closer times count as equal, because they are sums of fractions
+
+
+@dataclass(frozen=True)
+class FoundPeople:
+    """The people in a frame.
+
+    people: each one's track number and place, as the detector found it.
+    tracks: the numbers of all current tracks, including temporarily missing ones.
+    """
+
+    people: Sequence[tuple[int, Detection]]
+    tracks: Sequence[int]
+
+
+class FilmSearch:
+    """Finds and tracks people in consecutive frames.
+
+    sure: the least detection score of a new track.
+    every: seconds between searches of the whole frame; 0 searches the whole of each frame. Faces
+        are otherwise looked for where tracks predict them. The whole frame is also searched if one
+        of them is missing there, and after a cut.
+    What is found depends on earlier frames by their tracked faces alone, rounded as in files. So a
+    run that knows these goes on in the same way.
+    Raises InputError: a number is out of range.
+    """
+
+    def __init__(self, finder: FaceFinder, *, sure: float, every: float) -> None:
+        if not 0 <= sure <= 1:
+            raise InputError(f"predict_video: min_score must be 0…1, got {sure}")
+        if not 0 <= every < math.inf:
+            raise InputError(
+                f"predict_video: search_every must be seconds of at least 0, got {every}"
+            )
+        self._finder, self._every = finder, every
+        self._least = min(UNSURE, sure)
+        self._tracker = Tracker(sure=sure)
+        self._cuts = CutFinder()
+        self._period = -1  # the last one in which the whole frame was searched
+
+    def update(self, frame: DecodedFrame, known: Sequence[Face] | None = None) -> FoundPeople:
+        """The people in the next frame. known: its faces if already known; they are tracked."""
+        cut = self._cuts.update(frame.pixels)
+        if cut:
+            self._tracker.end_all()
+        expected = self._tracker.predict(frame.time)
+        due = self._is_due(frame.time)
+        if known is not None:
+            found: Sequence[Detection] = [
+                Detection(face.box, face.detection_score, face.landmarks) for face in known
+            ]
+        elif cut or due:
+            found = self._finder.find_in_frame(frame.pixels, self._least)
+        else:
+            found = self._find_again(frame.pixels, expected)
+        written = [_as_written(face) for face in found]
+        numbers = self._tracker.update(
+            frame.time, [face.box for face in written], [face.score for face in written]
+        )
+        people = [
+            (number, face)
+            for number, face in zip(numbers, found, strict=True)
+            if number is not None
+        ]
+        return FoundPeople(people, self._tracker.numbers)
+
+    def _is_due(self, time: float) -> bool:
+        """Whether a period of `every` seconds has begun since the last frame."""
+        if not self._every:
+            return True
+        before, self._period = self._period, math.floor((time + _NEAR_S) / self._every)
+        return self._period > before
+
+    def _find_again(
+        self, pixels: NDArray[np.uint8], expected: Sequence[Box]
+    ) -> Sequence[Detection]:
+        """The faces near the expected boxes; of the whole frame if one is missing there."""
+        found = self._finder.find_near(pixels, expected, self._least)
+        if found is None or self._tracker.misses([_as_written(face).box for face in found]):
+            return self._finder.find_in_frame(pixels, self._least)
+        return found
+
+
+def _as_written(face: Detection) -> Detection:
+    """The face with box and score rounded as in files."""
+    left, top, right, bottom = (round(float(edge), 2) for edge in face.box)
+    return dataclasses.replace(
+        face, box=(left, top, right, bottom), score=round(float(face.score), 6)
+    )
