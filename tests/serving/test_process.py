@@ -135,6 +135,8 @@ def test_an_interrupt_that_is_sent_twice_ends_it(astronaut: Path) -> None:
         server.send(signal.SIGINT)
         server.wait_for(lambda line: line["event"].startswith("Waiting for connections"), 20)
         assert server.stop(signal.SIGINT) in (0, 130)
+    # After a single one it waits for the answer, and then says that it has come to its end.
+    assert not any(line["event"].startswith("Application shutdown") for line in server.log)
 
 
 def test_own_labels_and_movements_are_those_of_pcnn_predict(
