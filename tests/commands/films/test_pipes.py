@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import cli
 import pytest
-from films import PEOPLE, av, face, scene, write_film
-from PIL import Image
+from films import PEOPLE, face, scene, write_film
 
 from pcnn import Recognizer
 
-PREDICT = "import sys; from pcnn.commands.predict import main; sys.exit(main())"
-SECONDS = 300  # for what a busy machine does last
 COUNT = 60
 
 
@@ -29,42 +20,6 @@ def film(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     picture = face(shared_data / "lfw" / "lfw_faces.tar", PEOPLE[0], 120)
     frames = [scene([(picture, 90 + step, 100)], size=(256, 200)) for step in range(COUNT)]
     return write_film(tmp_path_factory.mktemp("films") / "endless.mkv", frames)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
-def test_a_pipe_without_end_is_cancelled_by_ctrl_c(film: Path, tmp_path: Path) -> None:
-    rows = tmp_path / "rows.csv"
-    words = ["-", "--weights", "small", "--format", "csv", "--output", rows.name]
-    words += ["--annotate", "a", "--timeline", "t", "--subtitles", "s"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", PREDICT, *words],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdin=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdin is not None
-    process.stdin.write(film.read_bytes())
-    process.stdin.flush()  # and it stays open
-    until = time.monotonic() + SECONDS
-    while not (rows.exists() and rows.read_bytes().count(b"\n") > 20):
-        assert time.monotonic() < until and process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=SECONDS)
-    assert (process.returncode, told) == (130, b"")
-    text = rows.read_text()
-    assert text.endswith("\n")
-    table = list(csv.DictReader(text.splitlines()))
-    assert [int(row["frame"]) for row in table] == list(range(len(table)))
-    assert {row["track"] for row in table} == {"1"}
-    assert all(None not in row and None not in row.values() for row in table)
-    with av.open(str(tmp_path / "a" / "standard-input.annotated.mp4")) as drawn:
-        assert sum(1 for _ in drawn.decode(video=0)) >= len(table) > 20
-    with Image.open(tmp_path / "t" / "standard-input.timeline.png") as picture:
-        picture.load()
-    assert (tmp_path / "s" / "standard-input.expressions.srt").read_text().startswith("1\n")
-    assert not list(tmp_path.rglob("*.part*"))
 
 
 @pytest.mark.parametrize(("kind", "end"), [("table", "neutral 100%"), ("json", "\n]")])
