@@ -67,7 +67,7 @@ def test_a_face_graph_answers_as_the_recognizer_does(loaded: ExpressionWeights) 
     """Pixels in, calibrated scores, regions and vectors out."""
     faces = _pixels(3)
     scores, embedding, regions = FaceGraph(loaded).eval()(faces)
-    recognizer = Recognizer("pcnn-ferplus-only", device="cpu")
+    recognizer = Recognizer("pcnn-ferplus-only", device="cpu", align_crops=False)
     pictures = [np.repeat(face.permute(1, 2, 0).numpy(), 3, 2) for face in faces]
     for row, own, expected in zip(scores, regions, recognizer.predict_crops(pictures), strict=True):
         assert row.tolist() == pytest.approx(list(expected.scores.values()), abs=1e-4)
@@ -269,7 +269,9 @@ def test_an_onnx_file_runs_alone(
     for index, face in enumerate(_pixels(3)):
         picture = tmp_path / f"{index}.png"
         Image.fromarray(face[0].numpy()).save(picture)
-        answer = Recognizer("pcnn-ferplus-only", device="cpu").predict_crops(picture)
+        answer = Recognizer("pcnn-ferplus-only", device="cpu", align_crops=False).predict_crops(
+            picture
+        )
         expected.append(f"{picture} {answer.label} {answer.confidence:.3f}")
     found = _run(CLASSIFIER, str(path), *(str(tmp_path / f"{i}.png") for i in range(3)))
     for line, wanted in zip(found.splitlines(), expected, strict=True):
