@@ -45,7 +45,7 @@ class ExpressionWeights:
 
     >>> small = load_expression("small")
     >>> small.native_size, small.aligned, small.mirror
-    (48, True, False)
+    (48, True, True)
     """
 
     network: ExpressionNetwork
