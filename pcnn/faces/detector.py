@@ -119,7 +119,8 @@ class Detector:
             network = load_state(state, leak=chosen.leak)
         except WeightsError as error:
             raise WeightsError(f"{path}: {error}") from error
-        description = f"{architecture_of(state)}, {path}"
+        refined = "" if landmarks is None else f"; landmarks by {landmarks}"
+        description = f"{architecture_of(state)}, {path}{refined}"
         network = fold_batch_norms(network)
         return cls(
             network,

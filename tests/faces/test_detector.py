@@ -79,7 +79,9 @@ def test_our_own_file_says_all_it_needs(tmp_path: Path) -> None:
     weights.write(path, _state(), {"kind": "detector", **settings.to_metadata()})
     loaded = Detector.load(path)
     assert loaded.settings == settings
-    assert loaded.description == f"{MOBILENET}, {path}"
+    assert loaded.description == f"{MOBILENET}, {path}; landmarks by landmarks"
+    plain = Detector.load(path, landmarks=None)
+    assert plain.description == f"{MOBILENET}, {path}"
     assert Detector.load(path, settings=DetectorSettings()).settings == DetectorSettings()
     younger = ("trusted_side", "least_side")
     old = {name: value for name, value in _metadata().items() if name not in younger}
