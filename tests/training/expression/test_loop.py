@@ -288,7 +288,7 @@ def test_options_that_cannot_be() -> None:
         ExpressionOptions("trunk", "", "", balance=2)
     with pytest.raises(InputError, match="labels must be votes or majority, got 'hard'"):
         ExpressionOptions("trunk", "", "", labels="hard")
-    with pytest.raises(InputError, match=r"must be at least 0 and below 1, got 1 and 0.995"):
+    with pytest.raises(InputError, match=r"warm_up must be at least 0 and below 1, got 1"):
         ExpressionOptions("trunk", "", "", warm_up=1)
     with pytest.raises(InputError, match="batch 64 is larger than the 48 training faces"):
         ExpressionTraining(ExpressionOptions("trunk", "", "", size=32, width=8), _faces())
