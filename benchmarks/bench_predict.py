@@ -47,14 +47,14 @@ def started(code: str, *words: Path) -> float:
 
 def command(path: Path) -> tuple[float, float]:
     """Seconds from start to result, and peak memory in MB, of `pcnn-predict PATH`."""
-    seconds = started("from pcnn.cli import predict; raise SystemExit(predict())", path)
+    seconds = started("from pcnn.commands.predict import main; raise SystemExit(main())", path)
     # The largest child so far, in KiB on Linux; only this command is started here.
     return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 
 
 def searching(path: Path) -> float:
     """Seconds of the same where Python looks for garbage as it is used to."""
-    return started("import sys; from pcnn.cli import predict; predict(sys.argv[1:])", path)
+    return started("import sys; from pcnn.commands.predict import main; main(sys.argv[1:])", path)
 
 
 def main() -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,3 +75,10 @@ def test_tests_lie_in_folders_like_those_of_the_package() -> None:
     for path in tests.rglob("test_*.py"):
         folder = path.parent.relative_to(tests)
         assert (PACKAGE / folder).is_dir() or folder.name == "attacks", path
+
+
+def test_benchmarks_name_modules_that_there_are() -> None:
+    """Also in code that they run in other processes, which stands in texts."""
+    for path in sorted((ROOT / "benchmarks").glob("*.py")):
+        for name in set(re.findall(r"from (pcnn[\w.]*) import", path.read_text())):
+            assert importlib.util.find_spec(name) is not None, (path.name, name)
