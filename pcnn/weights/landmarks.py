@@ -15,8 +15,7 @@ from pcnn.networks.landmarks import LandmarkConfig, LandmarkNet
 from pcnn.weights.files import WeightsFile, locate, write
 from pcnn.weights.kinds import LANDMARKS
 from pcnn.weights.schema import shown
-
-_NORMS = "num_batches_tracked"  # counts that only a training needs
+from pcnn.weights.states import fill_lasting, half_state, lasting_state
 
 
 @dataclass(frozen=True)
@@ -51,14 +50,9 @@ def load_landmarks(weights: str | Path) -> LandmarkWeights:
     config = LandmarkConfig(stored["size"], tuple(stored["mean"]), tuple(stored["std"]))
     with torch.device("meta"):  # only shapes, without memory
         network = LandmarkNet(config)
-    wanted = {name: value for name, value in network.state_dict().items() if _NORMS not in name}
-    file.check_shapes(wanted)
-    network.load_state_dict(file.tensors(), assign=True, strict=False)
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.num_batches_tracked = None
+    file.check_shapes(lasting_state(network))
     return LandmarkWeights(
-        network=network.eval().requires_grad_(False),
+        network=fill_lasting(network, file.tensors()),
         template=tuple((float(x), float(y)) for x, y in metadata["template"]),
         path=path,
         metadata=metadata,
@@ -75,10 +69,6 @@ def write_landmarks(
 
     metadata: entries besides `kind`, `config` and `template`, values for JSON.
     """
-    state = {
-        name: value.half() if value.dim() > 1 else value
-        for name, value in network.state_dict().items()
-        if _NORMS not in name
-    }
+    state = half_state(network)
     own = asdict(network.config)
     write(path, state, {"kind": "landmarks", "config": own, "template": template, **metadata})

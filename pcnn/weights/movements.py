@@ -15,8 +15,7 @@ from pcnn.networks.movements import MovementConfig, MovementNet
 from pcnn.weights.files import WeightsFile, locate, write
 from pcnn.weights.kinds import MOVEMENTS
 from pcnn.weights.schema import shown
-
-_NORMS = "num_batches_tracked"  # counts that only a training needs
+from pcnn.weights.states import fill_lasting, half_state, lasting_state
 
 
 @dataclass(frozen=True)
@@ -55,19 +54,14 @@ def load_movements(weights: str | Path) -> MovementWeights:
     }
     with torch.device("meta"):  # only shapes, without memory
         network = MovementNet(MovementConfig(**config))
-    wanted = {name: value for name, value in network.state_dict().items() if _NORMS not in name}
-    file.check_shapes(wanted)
+    file.check_shapes(lasting_state(network))
     found = file.tensors()
     twins = found["twins"]
     if not torch.equal(twins.sort().values, torch.arange(len(twins)).to(twins)):
         raise WeightsError(f"{path}: the tensor twins must be an order of the points")
     found["twins"] = twins.long()
-    network.load_state_dict(found, assign=True, strict=False)
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.num_batches_tracked = None
     return MovementWeights(
-        network=network.eval().requires_grad_(False),
+        network=fill_lasting(network, found),
         template=tuple((float(x), float(y)) for x, y in metadata["template"]),
         mirror=metadata.get("mirror", False),
         path=path,
@@ -85,11 +79,7 @@ def write_movements(
 
     metadata: entries besides `kind`, `config` and `template`, values for JSON.
     """
-    state = {
-        name: value.half() if value.dim() > 1 else value
-        for name, value in network.state_dict().items()
-        if _NORMS not in name
-    }
+    state = half_state(network)
     state["twins"] = state["twins"].to(torch.int32)
     config = asdict(network.config)
     own = {field.name: config[field.name] for field in fields(MovementConfig)}
