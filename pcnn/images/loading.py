@@ -193,7 +193,7 @@ def _to_pixels(picture: Image.Image, name: str) -> Pixels:
     if width * height > MAX_PIXELS:
         raise InputError(
             f"{name}: {width} × {height} pixels are more than the {MAX_PIXELS:,} allowed "
-            "(pcnn.images.loading.MAX_PIXELS)"
+            "(in Python: pcnn.images.loading.MAX_PIXELS)"
         )
     if width < 1 or height < 1:
         raise InputError(f"{name}: the picture has no pixels ({width} × {height})")
