@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 _PACKAGE = "pcnn"
@@ -34,6 +34,12 @@ _OTHER_NAMES = {
     "missing": "skip_missing",
     "on_error": "skip_damaged",
     "text": "map",
+}
+# option → what helps where the memory is too small
+_REMEDIES = {
+    "batch_size": "a smaller --batch-size",
+    "batch": "a smaller --batch",
+    "device": "--device cpu",
 }
 # A Python argument in a message: split=, split='valid', batch_size=4, numbering={0: 'neutral'}.
 _ARGUMENT = re.compile(r"\b(?P<name>[a-z_]+)=(?:'(?P<text>[^']*)'|(?P<number>\d+)|\{[^}]*\})?")
@@ -79,7 +85,7 @@ def exit_status(
         where = f"{error.filename}: " if error.filename else ""
         reason = f"{where}{error.strerror or error}"
     except (ValueError, RuntimeError) as error:
-        reason = with_options(_expected(error), options)
+        reason = with_options(_expected(error, options), options)
         if not reason:
             raise
     print(f"{program}: {reason}", file=sys.stderr)
@@ -182,12 +188,13 @@ def _plain_warnings(program: str, options: Mapping[str, object]) -> Iterator[Non
         warnings.formatwarning = before
 
 
-def _expected(error: Exception) -> str:
+def _expected(error: Exception, options: Collection[str]) -> str:
     """The message of an error that the user can correct; "" for any other."""
     from pcnn.errors import InputError, NativeError, WeightsError
 
     if isinstance(error, (InputError, WeightsError, NativeError)):
         return str(error)
     if type(error).__name__ == "OutOfMemoryError":  # torch's own, known without importing torch
-        return "out of memory on the device: use a smaller --batch-size, or --device cpu"
+        remedies = [text for name, text in _REMEDIES.items() if name in options]
+        return f"out of memory on the device{': use ' if remedies else ''}{', or '.join(remedies)}"
     return ""

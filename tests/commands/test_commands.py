@@ -28,6 +28,7 @@ from pcnn.commands import reports, shared, train
 from pcnn.engines.select import ENGINES, PRECISIONS
 from pcnn.errors import InputError, NativeError, WeightsError, counted
 from pcnn.images.loading import load_image, stored_size
+from pcnn.recognition.recognizer import Recognizer
 from pcnn.results.values import Expression, Face, Prediction
 from pcnn.weights.expression import PRIORS
 
@@ -449,7 +450,7 @@ def test_usage_errors(words: list[str], message: str, capsys: Captured) -> None:
             "w.safetensors: no such weights file",
         ),
         (
-            InputError("Recognizer: device 'x' cannot be used"),
+            InputError(f"{Recognizer.__name__}: device 'x' cannot be used"),
             "--device x cannot be used",
         ),
         (

@@ -115,3 +115,21 @@ def test_warnings_of_the_package_are_plain_lines() -> None:
     assert formatted[0] == "pcnn-x: 1 of 2 missing; use --skip-missing\n"
     assert formatted[1].startswith("elsewhere.py:7: UserWarning: load_faces: 1 of 2")
     assert warnings.formatwarning is before
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        ({"batch": 64, "device": "auto"}, ": use a smaller --batch, or --device cpu"),
+        ({"batch_size": 8}, ": use a smaller --batch-size"),
+        ({}, ""),
+    ],
+)
+def test_out_of_memory_names_the_options_of_the_command(
+    options: dict[str, object], remedy: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> int:
+        raise type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory …")
+
+    assert exit_status("pcnn-x", work, options) == 2
+    assert capsys.readouterr().err == f"pcnn-x: out of memory on the device{remedy}\n"
