@@ -125,7 +125,7 @@ def _standard_input(name: str) -> _Pipe:
         raise InputError(f"{name}: it is closed")
     if os.name == "nt":  # whose `select` knows sockets alone
         return _Pipe(sys.stdin.buffer)
-    return _StandardInput(sys.stdin.buffer.raw)  # type: ignore[attr-defined]
+    return _StandardInput(getattr(sys.stdin.buffer, "raw", sys.stdin.buffer))
 
 
 def _opened(source: FilmSource, name: str) -> tuple[Any, dict[str, Any]]:

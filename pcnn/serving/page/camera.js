@@ -44,7 +44,9 @@ export class Camera {
     const ends = [];
     while (this.stream === stream) {
       const picture = await createImageBitmap(this.video);
-      const task = { picture, maxSide: SIDE, most: MOST_FACES, squares: false };
+      const task = {
+        picture, maxSide: SIDE, most: MOST_FACES, squares: false, turned: false,
+      };
       const found = await this.ask("predict", task, { transfer: [picture] }).catch((error) => {
         this.fail(error.message);
         this.stop();

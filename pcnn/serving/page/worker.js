@@ -1,6 +1,7 @@
 // The networks, in a thread of their own so that the page stays quick. One message, one answer.
 
 import { findFaces } from "./detection.js";
+import { lookAgain } from "./orientation.js";
 import { faceQuality } from "./quality.js";
 import {
   faceSquare, faceView, occlusion, readFaces, refineFaces, withoutRegions,
@@ -97,11 +98,13 @@ async function pixelsOf(picture) {
   return context.getImageData(0, 0, width, height);
 }
 
-/** squares: whether each face's view, square and quality are wanted, too. */
-async function predict({ picture, maxSide, most = 100, squares = true }) {
+/** squares: whether each face's view, square and quality are wanted, too. turned: whether faces
+ * may lie on their side or upside down, see lookAgain. */
+async function predict({ picture, maxSide, most = 100, squares = true, turned = true }) {
   const { classifier, detector, landmarks, find, point, read } = ready;
   const image = await pixelsOf(picture);
-  const rough = (await findFaces(image, detector, find, maxSide)).slice(0, most);
+  const look = (seen) => findFaces(seen, detector, find, maxSide);
+  const rough = (await lookAgain(image, await look(image), look, turned)).slice(0, most);
   const found = await refineFaces(image, rough, landmarks, point);
   const views = found.map((face) => faceView(image, face.landmarks, classifier));
   const answers = await readFaces(views, classifier, read);
