@@ -7,7 +7,6 @@ import {
   faceSquare, faceView, occlusion, readFaces, refineFaces, withoutRegions,
 } from "./recognition.js";
 
-const MOST_PIXELS = 50_000_000;
 const SQUARE = 200; // pixels of a face that is drawn
 const MOST_THREADS = 4;
 let ready;
@@ -86,9 +85,6 @@ async function pixelsOf(picture) {
     }
   }
   const { width, height } = bitmap;
-  if (width * height > MOST_PIXELS) {
-    throw new Error(`${width} × ${height} pixels are more than this page takes`);
-  }
   const canvas = new OffscreenCanvas(width, height);
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.fillStyle = "white";
