@@ -16,7 +16,7 @@ from types import ModuleType
 import emulated_cuda
 import pytest
 import torch
-from ops import test_crop, test_interaction
+from ops import test_crop, test_interaction, test_landmark_crop
 from ops.test_interaction import DTYPES, LAYOUTS, random_map, region_maps
 
 from pcnn import ops
