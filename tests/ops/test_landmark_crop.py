@@ -146,7 +146,7 @@ def test_landmarks_far_outside_read_inside_the_image(far: float) -> None:
         assert 1 <= view.min() <= view.max() <= 255
 
 
-def test_more_views_than_one_launch_takes() -> None:
+def test_more_boxes_than_one_launch_takes() -> None:
     image, size = picture(40, 44), 12
     landmarks = torch.stack([turned(1.1, 0.3, (5, 6), size), turned(2.1, 0.1, (9, 8), size)])
     boxes = [(index % 4, index % 3, index % 4 + 2, index % 3 + 3) for index in range(35)]
@@ -204,7 +204,7 @@ def test_the_same_as_crop_regions_of_the_faces_transforms(size: int) -> None:
         torch.testing.assert_close(view, other, atol=LANDMARKS, rtol=0)
 
 
-def test_a_face_s_regions_are_its_own_pixels() -> None:
+def test_regions_and_their_mirror_images_are_copies() -> None:
     """Exactly, though their maps are rounded each by itself; and so are their mirror images."""
     size = 97
     landmarks = torch.stack([turned(1.1, 0.2, (61, 70), size), turned(1.9, -0.4, (9, 20), size)])
@@ -245,7 +245,7 @@ def sides() -> st.SearchStrategy[int]:
 @example((1, 1), 8, 1, 10.0, 1.0, (0.0, 0.0), 0.0, 1.0, True, True, torch.float32)
 @example((300, 299), 40, 2, 10.0, 0.5, (40.0, 50.0), 2.0, 1.7, False, False, torch.bfloat16)
 @example((17, 300), 33, 1, 1 / 40, -2.0, (700.0, -400.0), 0.1, 1.0, False, True, torch.float16)
-def test_native_equals_reference(  # noqa: PLR0913, PLR0917
+def test_native_equals_reference_from_landmarks(  # noqa: PLR0913, PLR0917
     image: tuple[int, int],
     size: int,
     faces: int,
