@@ -381,9 +381,9 @@ def _tables(record: dict[str, Any]) -> str:
     lines += _grid(record["few"])
     lines += [
         "",
-        f"Contempt beside the other seven ({OTHERS} examples of each, fewer where there are "
-        f"fewer), scored on {record['contempt_faces']} faces of contempt: "
-        "area under the ROC curve, percent, 50 is chance. The network that never saw contempt "
+        f"Contempt beside the other seven, from {OTHERS} examples of each, or fewer where there "
+        f"are fewer. It is scored on {record['contempt_faces']} faces of contempt, by the area "
+        "under the ROC curve in percent; 50 is chance. The network that never saw contempt "
         f"({record['unaware']['epochs']:g} epochs) names "
         f"{100 * record['unaware']['accuracy']:.1f} % of valid's other faces right:",
         "",

@@ -262,12 +262,12 @@ def _against_votes(seen: Seen, data: Path) -> dict[str, float]:
     return {
         "faces": len(kept),
         "without_landmarks": len(faces) - len(kept),
-        "smile_happiness_auc": _area(smiles, classes == happy),
-        "jaw_surprise_auc": _area(jaws, classes == surprised),
+        "smile_happiness_auc": area(smiles, classes == happy),
+        "jaw_surprise_auc": area(jaws, classes == surprised),
     }
 
 
-def _area(values: NDArray[Any], positive: NDArray[np.bool_]) -> float:
+def area(values: NDArray[Any], positive: NDArray[np.bool_]) -> float:
     """The area under the receiver operating characteristic; ties count half."""
     order = np.unique(values, return_inverse=True)[1]
     counts = np.bincount(order)

@@ -256,8 +256,9 @@ def _as_markdown(record: dict[str, Any]) -> str:
         f"| quality {_cells(faces['by_quality'])}",
         f"| detection score {_cells(faces['by_detection_score'])}",
         "",
-        "Photographs of lfw, made worse: faces found, of these with the label of the photograph as "
-        "it is, and their quality (median; a tenth have less and more):",
+        "Photographs of lfw, made worse. The columns are the faces found, those of them with the "
+        "label of the photograph as it is, and their quality. It is the median; a tenth have less "
+        "and more.",
         "",
         "| condition | found | same label | quality |",
         "|---|---|---|---|",
@@ -269,10 +270,11 @@ def _as_markdown(record: dict[str, Any]) -> str:
             f"| {row['condition']} | {row['found']} of {row['of']} | {share:.0f} % "
             f"| {middle:.2f} ({low:.2f} … {high:.2f}) |"
         )
+    thirds, _, area = _cells(worse).strip(" |").replace(" | ", ", ").rpartition(", ")
     lines += [
         "",
-        f"All {worse['faces']} faces of these conditions together, thirds by quality: "
-        f"{_cells(worse).strip(' |').replace(' | ', ', ')} (the last is the area under the curve).",
+        f"All {worse['faces']} faces of these conditions together, by thirds of quality: {thirds}. "
+        f"The area under the curve is {area}.",
         "",
         f"It adds {times['quality']:.2f} ms to the {times['predict'] - times['quality']:.1f} ms "
         "that a photograph takes without it (processor time, one thread).",

@@ -223,8 +223,9 @@ def _tables(record: dict[str, Any]) -> str:
     ]
     for kind, title in (("chimeras", "Chimeras"), ("whole", "Whole faces")):
         lines += [
-            f"{title}: maps that answer to a unit, trained / untrained ({' / '.join(others)}), and "
-            "how many of the trained ones' units lie in the eyes, the cheeks, the mouth:",
+            f"{title}: maps that answer to a unit, trained / untrained ({' / '.join(others)}). "
+            "The last column says how many of the trained ones' units lie in the eyes, the cheeks, "
+            "the mouth.",
             "",
             "| trunk | conv1 | layer1 | layer2 | layer3 | of | layer3: eyes, cheeks, mouth |",
             "|---|---|---|---|---|---|---|",
@@ -311,8 +312,8 @@ def _summed_up(networks: dict[str, Any]) -> str:
         f"On chimeras {found['trained']} of the {maps} trained layer3 maps answer to a unit, of "
         f"the untrained {others}. In the face trunk they are {face['detectors']} of "
         f"{face['maps']}, {eyes:g} with a unit of the eyes, {mouth:g} of the mouth. On whole "
-        "faces, where units go together by expression, a region trunk's layer3 maps have a unit "
-        f"of their own part in {' and '.join(shares)} (a tie between parts counts in shares)."
+        "faces units go together by expression. There a region trunk's layer3 maps have a unit of "
+        f"their own part in {' and '.join(shares)}. A tie between parts counts in shares."
     )
 
 

@@ -19,14 +19,17 @@ def cache_folder() -> Path:
 def whole_file(path: Path) -> Iterator[Path]:
     """A temporary file's path; the file is renamed to `path` when the block succeeds.
 
-    A reader finds either the old file or the complete new one. Each thread has its own temporary
-    name. So several may write at once, and the last rename wins.
+    A reader finds either the old file or the complete new one, also after a loss of power: what was
+    written reaches the disk before the rename. Each thread has its own temporary name. So several
+    may write at once, and the last rename wins.
     The folder must exist. Raises OSError: the file cannot be renamed.
     """
     # The suffix stays at the end: some writers choose the format by it.
     temporary = path.with_name(f"part-{os.getpid()}-{threading.get_ident()}-{path.name}")
     try:
         yield temporary
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
         temporary.replace(path)
     finally:
         with contextlib.suppress(OSError):

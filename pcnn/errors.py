@@ -1,4 +1,4 @@
-"""The package's exceptions, a check of shapes, and counts for messages."""
+"""The package's exceptions, a check of shapes, and words for messages."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ def counted(count: int, noun: str) -> str:
     """A number with its noun for a message: 1 face, 2 faces, 1,000 classes."""
     plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
     return f"{count:,} {noun if count == 1 else plural}"
+
+
+def in_words(error: Exception) -> str:
+    """The words of an error of Python's, for a message of ours: a missing key by its name."""
+    return f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
 
 
 class InputError(ValueError):

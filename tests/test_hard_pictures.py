@@ -105,9 +105,11 @@ def test_sure_faces_are_looked_at_once() -> None:
         raise AssertionError
 
     one, other = face(0.99, 3), face(0.8, 0, (150, 50))
-    ((first, second),) = look_again([np.zeros((100, 200, 3), np.uint8)], [(one, other)], refuse)
+    ((first, second),) = look_again(
+        [np.zeros((100, 200, 3), np.uint8)], [(one, other)], refuse, refuse
+    )
     assert first is one and second is other
-    assert look_again([], [], refuse) == []
+    assert look_again([], [], refuse, refuse) == []
 
 
 def test_what_is_found_in_a_turned_picture_comes_back_into_its_own_pixels() -> None:
@@ -122,11 +124,38 @@ def test_what_is_found_in_a_turned_picture_comes_back_into_its_own_pixels() -> N
             (face(0.98, 0, (30, 150)),) if np.array_equal(each, first) else () for each in pictures
         ]
 
-    ((found,),) = look_again([picture], [()], look)
+    ((found,),) = look_again([picture], [()], look, look)
     assert seen == [(200, 100, 3), (100, 200, 3), (200, 100, 3)]
     # Counterclockwise by a quarter (x, y) goes to (y, 200 - x); so (30, 150) comes from (50, 30).
     assert found.angle == pytest.approx(90, abs=1e-4) and found.score == 0.98
     assert found.box == pytest.approx((30, 10, 70, 50))
+
+
+@pytest.mark.parametrize(
+    ("near", "seen"),
+    [
+        (face(0.9, 0, (80, 80)), True),
+        (face(0.74, 0, (80, 80)), False),  # as faint when it is searched separately
+        (face(0.9, 0, (130, 80)), False),  # another one, beside it
+    ],
+    ids=["found", "still faint", "beside"],
+)
+def test_faint_faces_are_searched_separately(near: Detection, seen: bool) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (100, 200, 3), dtype=np.uint8)
+
+    def look(pictures: Sequence[NDArray[np.uint8]]) -> list[tuple[Detection, ...]]:
+        return [(near,) if each.shape == (160, 160, 3) else () for each in pictures]
+
+    def faint(pictures: Sequence[NDArray[np.uint8]]) -> list[tuple[Detection, ...]]:
+        assert [each.shape for each in pictures] == [picture.shape]
+        return [(face(0.4, 0, (120, 60)),)]
+
+    (found,) = look_again([picture], [()], look, faint)
+    assert len(found) == seen
+    for one in found:
+        # The square of 160 pixels shows the face of 40 with 64, in its middle.
+        assert one.score == 0.9
+        assert one.box == pytest.approx((107.5, 47.5, 132.5, 72.5))
 
 
 # Light

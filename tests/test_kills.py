@@ -121,3 +121,20 @@ def test_a_block_that_fails_leaves_the_file_before(tmp_path: Path) -> None:
         temporary.write_bytes(b"half")
         raise RuntimeError
     assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a loss of power after the rename could leave an empty file in place of the old one."""
+    path, flushed = tmp_path / "x", []
+    path.write_bytes(b"before")
+
+    def flush(descriptor: int) -> None:
+        assert path.read_bytes() == b"before"
+        flushed.append(os.pread(descriptor, 10, 0))
+
+    monkeypatch.setattr(os, "fsync", flush)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(b"after")
+    assert flushed == [b"after"] and path.read_bytes() == b"after"

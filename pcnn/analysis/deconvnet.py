@@ -61,8 +61,7 @@ def trunks_of(network: ExpressionNetwork) -> Mapping[str, Trunk]:
     """
     if isinstance(network, Ensemble):
         raise InputError(
-            "deconvnet: looks into one network, but the weights are an ensemble; "
-            "use the weights of one network, such as pcnn-ferplus-only"
+            "trunks_of: weights must be of one network, such as pcnn-ferplus-only, got an ensemble"
         )
     if isinstance(network, FaceNet):
         found = {"face": network.trunk}
@@ -71,7 +70,7 @@ def trunks_of(network: ExpressionNetwork) -> Mapping[str, Trunk]:
     trunks = {name: trunk for name, trunk in found.items() if isinstance(trunk, Trunk)}
     if len(trunks) < len(found):
         raise InputError(
-            "deconvnet: the weights must have resnet18 trunks (pcnn-ferplus-only), "
+            "trunks_of: weights must have resnet18 trunks (pcnn-ferplus-only), "
             f"got {network.config.backbone}"
         )
     return trunks

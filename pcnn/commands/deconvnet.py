@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pcnn.commands.process import complain
 from pcnn.commands.shared import add_data, data_options, run_command
 from pcnn.terminal import track
 
@@ -179,7 +179,7 @@ def _read(
     files, errors = find_images(arguments.paths)
     for error in errors:
         failed.append(Path())
-        _complain(error)
+        complain("pcnn-deconvnet", error, vars(arguments))
     network, config = loaded.network, loaded.network.config
     device = next(network.parameters()).device
     transforms_of = framing(loaded, arguments.detector, faces=arguments.faces)
@@ -188,7 +188,7 @@ def _read(
             picture = load_image(file)
         except InputError as error:
             failed.append(file)
-            _complain(error)
+            complain("pcnn-deconvnet", error, vars(arguments))
             continue
         transforms = transforms_of(picture)
         views = cut_views(
@@ -201,7 +201,3 @@ def _read(
         )
         if len(transforms):
             yield views, list(face_squares(picture, transforms, config.size))
-
-
-def _complain(error: Exception) -> None:
-    print(f"pcnn-deconvnet: {error}", file=sys.stderr)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pcnn.commands.process import complain
 from pcnn.commands.shared import (
     DONE,
     NOTHING_DONE,
@@ -60,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_suffix("--output", arguments.output)
     files, errors = find_images(arguments.paths)
     for error in errors:
-        _complain(error)
+        complain("pcnn-embed", error, vars(arguments))
     if not files:
         return NOTHING_DONE
     if arguments.output.resolve() in {file.resolve() for file in files}:
@@ -73,12 +74,12 @@ def run(arguments: argparse.Namespace) -> int:
     paths: list[str] = []
     places: list[int] = []
     if arguments.faces and (hint := photograph_hint(files)):
-        _complain(hint)
+        complain("pcnn-embed", hint, vars(arguments))
     failed = 0
     for file, found in _found(recognizer, files, arguments):
         if isinstance(found, InputError):
             failed += 1
-            _complain(found)
+            complain("pcnn-embed", found, vars(arguments))
             continue
         features.append(found[0])
         boxes.append(found[1])
@@ -135,7 +136,3 @@ def _found(
         total=len(files),
         shown=len(files) > recognizer.batch_size,
     )
-
-
-def _complain(what: object) -> None:
-    print(f"pcnn-embed: {what}", file=sys.stderr)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pcnn.commands.films.options import add_film_arguments, find_inputs, wrong_film_arguments
 from pcnn.commands.outputs import not_written, opened, report_to
+from pcnn.commands.process import complain, with_options
 from pcnn.commands.shared import (
     DONE,
     NOTHING_DONE,
@@ -151,7 +152,7 @@ def predict_files(arguments: argparse.Namespace) -> int:
     """
     pictures, films, errors = find_inputs(arguments)
     for error in errors:
-        _complain(error)
+        _complain(arguments, error)
     if not pictures and not films:
         return NOTHING_DONE
     for folder in (arguments.annotate, arguments.explain):
@@ -163,7 +164,7 @@ def predict_files(arguments: argparse.Namespace) -> int:
     if arguments.explain and arguments.head and not recognizer.value_names:
         raise InputError("--explain explains the weights' own labels: omit --head")
     if arguments.faces and (hint := photograph_hint(pictures)):
-        _complain(hint)
+        _complain(arguments, hint)
     resumed = None
     names = Names(tuple(recognizer.classes), tuple(recognizer.value_names), recognizer.movements)
     if arguments.resume:
@@ -206,7 +207,7 @@ def _predict_pictures(
                     _explain(recognizer, file, explained[file], arguments)
             except InputError as error:
                 failed += 1
-                _complain(error, bar)
+                _complain(arguments, error, bar)
                 if result is error:
                     report.fail(str(file), error)
             if bar:
@@ -333,10 +334,10 @@ def _progress(arguments: argparse.Namespace, count: int) -> Iterator[Progress | 
         yield bar
 
 
-def _complain(what: object, bar: Progress | None = None) -> None:
+def _complain(arguments: argparse.Namespace, what: object, bar: Progress | None = None) -> None:
     """Print an error or a hint on stderr, above the progress bar."""
-    line = f"pcnn-predict: {what}"
     if bar is None:
-        print(line, file=sys.stderr)
+        complain("pcnn-predict", what, vars(arguments))
     else:
+        line = f"pcnn-predict: {with_options(str(what), vars(arguments))}"
         bar.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)

@@ -10,13 +10,31 @@ import gc
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
+_PACKAGE = "pcnn"
 _NOTHING_DONE = 2
 _INTERRUPTED, _PIPE_CLOSED = 130, 141  # 128 + SIGINT, 128 + SIGPIPE, as shells report them
-# The beginning of a message about arguments: "ExpressionOptions: size and width must be …".
-_SUBJECT = re.compile(r"^[\w.]+: (?P<names>[a-z_]+(?:(?:, | and | or )[a-z_]+)*) must\b")
-_LONGER = {"split": "valid_split"}  # argument → the name that another command has for it
+# What may be the name of a function or class before a message: "load_faces: ", "Head.fit: ".
+_NAME = re.compile(r"(?:^|(?<=: ))(?P<name>[A-Za-z_]\w*(?:\.\w+)?): ")
+# What only a caller in Python can do: " (in Python: pcnn.saliency.register adds more)".
+_FOR_PYTHON = re.compile(r" \(in Python: [^()]*(?:\(\)[^()]*)?\)")
+# The beginning of a message about arguments: "size and width must be …", "batch 64 is larger …",
+# "prior 'uniform': …".
+_SUBJECT = re.compile(
+    r"^(?P<names>[a-z_][a-z\d_]*(?:(?:, | and | or )[a-z_][a-z\d_]*)*)"
+    r"(?: '(?P<text>[^']*)'| (?P<number>\d+))?"
+    r"(?= (?:must|would|needs|is|cannot)\b|(?<=[\d'])(?::| cannot))"
+)
+# argument → the name that a command's option has for it
+_OTHER_NAMES = {
+    "split": "valid_split",
+    "missing": "skip_missing",
+    "on_error": "skip_damaged",
+    "text": "map",
+}
 # A Python argument in a message: split=, split='valid', batch_size=4, numbering={0: 'neutral'}.
 _ARGUMENT = re.compile(r"\b(?P<name>[a-z_]+)=(?:'(?P<text>[^']*)'|(?P<number>\d+)|\{[^}]*\})?")
 
@@ -38,15 +56,19 @@ def few_collections(argv: Sequence[str] | None) -> Iterator[None]:
             gc.freeze()
 
 
-def exit_status(program: str, work: Callable[[], int], options: Collection[str] = ()) -> int:
+def exit_status(
+    program: str, work: Callable[[], int], options: Mapping[str, object] | None = None
+) -> int:
     """Run a command's work; print an expected error as one line, without a traceback.
 
-    options: names of the command's options as attributes, for `with_options`.
+    options: the command's options as attributes, with their values, for `with_options`.
     Returns the work's exit status, or 2 after an expected error, 130 when interrupted, 141 when
     the reader of stdout has closed it.
     """
+    options = options or {}
     try:
-        return work()
+        with _plain_warnings(program, options):
+            return work()
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
@@ -64,35 +86,100 @@ def exit_status(program: str, work: Callable[[], int], options: Collection[str] 
     return _NOTHING_DONE
 
 
-def with_options(message: str, options: Collection[str]) -> str:
-    """A library's message that names a command's options instead of Python arguments.
+def complain(program: str, what: object, options: Mapping[str, object]) -> None:
+    """Print an error or a hint on stderr, in the words of `with_options`."""
+    print(f"{program}: {with_options(str(what), options)}", file=sys.stderr)
+
+
+def with_options(message: str, options: Mapping[str, object]) -> str:
+    """A library's message in the words of a command: options and files, no Python.
 
     message: may contain arguments such as `batch_size=4` or `engine='torch'`.
-    options: names of the command's options as attributes, such as `batch_size`.
+    options: the command's options as attributes, such as `batch_size`, with their values.
     Returns the message with `--batch-size 4` and `--engine torch`. `missing='skip'` becomes
     `--skip-missing` where the command has that option, and `split=` becomes `--valid-split`.
-    "Function: size must be …" becomes "--size must be …", also for several arguments. Arguments
+    "DetectorOptions: side must be …" becomes "--side must be …", also for several arguments.
+    Names of functions and classes of the package are left out before a message, and in it after
+    a colon; names of files never are. What is said "(in Python: …)" is left out, too. Arguments
     that are no option of the command stay as they are.
     """
+    files = _file_names(options)
+
+    def unnamed(match: re.Match[str]) -> str:
+        name = match["name"]
+        ours = name not in files and not os.path.lexists(name) and _is_ours(name)
+        return "" if ours else match[0]
+
+    def known(name: str) -> str:
+        name = _OTHER_NAMES.get(name, name) if name not in options else name
+        return f"--{name.replace('_', '-')}" if name in options else ""
 
     def subject(match: re.Match[str]) -> str:
         parts = re.split("(, | and | or )", match["names"])  # every second one is between names
-        if not set(parts[::2]) <= set(options):
-            return match[0]
-        parts[::2] = [f"--{name.replace('_', '-')}" for name in parts[::2]]
-        return f"{''.join(parts)} must"
+        parts[::2] = [known(name) or name for name in parts[::2]]
+        value = match["text"] or match["number"]
+        if value is None:
+            return "".join(parts)
+        return f"{parts[0]} {value}" if known(match["names"]) else match[0]
 
     def option(match: re.Match[str]) -> str:
         name, value = match["name"], match["text"] or match["number"] or ""
         switch = f"{value}_{name}"
         if switch in options:
-            return f"--{switch.replace('_', '-')}"
-        name = _LONGER.get(name, name) if name not in options else name
-        if name not in options:
-            return match[0]
-        return f"--{name.replace('_', '-')} {value}".rstrip()
+            return known(switch)
+        return f"{known(name)} {value}".rstrip() if known(name) else match[0]
 
-    return _ARGUMENT.sub(option, _SUBJECT.sub(subject, message))
+    bare = _FOR_PYTHON.sub("", _NAME.sub(unnamed, message))
+    return _ARGUMENT.sub(option, _SUBJECT.sub(subject, bare))
+
+
+def _file_names(options: Mapping[str, object]) -> set[str]:
+    """What options and arguments are given, as files' names would appear in messages."""
+    found: set[str] = set()
+    for value in options.values():
+        each = value if isinstance(value, (list, tuple)) else (value,)
+        found.update(str(Path(one)) for one in each if isinstance(one, (str, Path)))
+    return found
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a loaded function, class or method of the package has this name.
+
+    What raised an error is loaded.
+    """
+    first, _, method = name.partition(".")
+    for key, module in list(sys.modules.items()):
+        if key.partition(".")[0] != _PACKAGE:
+            continue
+        found = getattr(module, "__dict__", {}).get(first)
+        home = str(getattr(found, "__module__", ""))
+        if callable(found) and home.partition(".")[0] == _PACKAGE:
+            return not method or hasattr(found, method)
+    return False
+
+
+@contextlib.contextmanager
+def _plain_warnings(program: str, options: Mapping[str, object]) -> Iterator[None]:
+    """Print the package's own warnings like errors: as one line, without a place in the code."""
+    before, folder = warnings.formatwarning, str(Path(__file__).parents[1])
+
+    def told(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
+        if not filename.startswith(folder):
+            return before(message, category, filename, lineno, line)
+        plain = str(message).removeprefix(f"{_PACKAGE}: ")
+        return f"{program}: {with_options(plain, options)}\n"
+
+    warnings.formatwarning = told
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _expected(error: Exception) -> str:

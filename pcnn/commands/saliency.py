@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pcnn.commands.process import complain
 from pcnn.commands.shared import DONE, NOTHING_DONE, SOME_FAILED, photograph_hint, run_command
 from pcnn.errors import InputError, counted
 from pcnn.images.files import annotated_names, find_images, shown
@@ -42,21 +43,21 @@ def run(arguments: argparse.Namespace) -> int:
 
     files, errors = find_images(arguments.paths)
     for error in errors:
-        _complain(error)
+        complain("pcnn-saliency", error, vars(arguments))
     if not files:
         return NOTHING_DONE
     draw = _drawer(arguments)
     arguments.output.mkdir(parents=True, exist_ok=True)
     targets = annotated_names(files, arguments.output, word="saliency", jpeg=False)
     if arguments.faces and (hint := photograph_hint(files)):
-        _complain(hint)
+        complain("pcnn-saliency", hint, vars(arguments))
     faces, failed = 0, 0
     for file in track(files, "drawing"):
         try:
             rows = draw(file)
         except InputError as error:
             failed += 1
-            _complain(error)
+            complain("pcnn-saliency", error, vars(arguments))
             continue
         faces += len(rows)
         if rows:
@@ -145,7 +146,3 @@ def _drawer(arguments: argparse.Namespace) -> Callable[[Path], Sequence[Image.Im
         return [draw_row(face, own, name) for face, own in zip(faces, maps, strict=True)]
 
     return draw
-
-
-def _complain(what: object) -> None:
-    print(f"pcnn-saliency: {what}", file=sys.stderr)

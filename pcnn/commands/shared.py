@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 import re
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pcnn.commands.process import exit_status, few_collections
+from pcnn.commands.process import complain, exit_status, few_collections
 from pcnn.images.files import shown
 from pcnn.version import __version__
 
@@ -240,7 +239,7 @@ def predict_on_ray(arguments: argparse.Namespace) -> int:
         ),
         Cluster(*(arguments.ray, arguments.workers, arguments.worker_cpus, arguments.worker_gpus)),
         size=arguments.partition,
-        tell=lambda line: print(f"pcnn-predict: {line}", file=sys.stderr),
+        tell=lambda line: complain("pcnn-predict", line, vars(arguments)),
     )
     if done.missing == done.partitions:
         return NOTHING_DONE

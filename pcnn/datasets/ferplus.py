@@ -15,7 +15,7 @@ from rich import progress
 from torch import Tensor
 
 from pcnn.datasets.labels import FER2013_CLASSES, FaceSet, canonical, one_hot
-from pcnn.errors import InputError, counted
+from pcnn.errors import InputError, counted, in_words
 from pcnn.images.loading import load_image
 from pcnn.networks.pcnn import FERPLUS_CLASSES
 from pcnn.terminal import stderr_console
@@ -66,7 +66,7 @@ def read_sheets(
         columns = ", ".join(("image", *FERPLUS_CLASSES, *_NOT_A_CLASS, "fer2013", "duplicate"))
         raise InputError(
             f"load_faces: {folder / split}.csv must have the columns {columns}, "
-            f"numbers of votes ({error!r})"
+            f"numbers of votes ({in_words(error)})"
         ) from error
     classes = FER2013_CLASSES if labels == "fer2013" else FERPLUS_CLASSES
     everyone = FaceSet(torch.from_numpy(tiles), votes, tuple(names), classes)

@@ -202,8 +202,8 @@ def _finder(images: str | Path | FaceSet | None) -> Callable[[str, str], Picture
     """A function from (file as listed, name) to the picture, or None without one."""
     if images is None:
         raise InputError(
-            "load_faces: a list needs images=: a folder of its pictures, a folder of contact "
-            "sheets, or a FaceSet"
+            "load_faces: a list needs images=: a folder of its pictures, or of contact sheets "
+            "(in Python: or a FaceSet)"
         )
     if isinstance(images, FaceSet):
         faces = images.faces.numpy()
@@ -211,7 +211,7 @@ def _finder(images: str | Path | FaceSet | None) -> Callable[[str, str], Picture
         return lambda _, name: arrays.get(name)
     folder = Path(images)
     if not folder.is_dir():
-        raise InputError(f"load_faces: images must be a folder or a FaceSet, got {folder}")
+        raise InputError(f"load_faces: images must be a folder, got {folder}")
     if sheet_splits(folder):
         tiles = read_tiles(folder)
         return lambda _, name: tiles.get(name)
@@ -252,7 +252,7 @@ def _unknown(place: str, text: str) -> str:
     if text.isdecimal():
         return (
             f"{place}: the number {text} has no name; give numbering={{0: 'neutral', …}} "
-            "(pcnn.datasets.labels has the orders of FER2013, RAF-DB and AffectNet)"
+            "(in Python: pcnn.datasets.labels has the orders of FER2013, RAF-DB and AffectNet)"
         )
     return f"{place}: {text!r} is not a known expression; known are {_KNOWN}"
 

@@ -85,8 +85,8 @@ def read_triplets(path: str | Path, *, min_agreement: float = _AGREEMENT) -> Tri
     """Read triplets from a file of Google's Facial Expression Comparison data.
 
     path: `faceexp-comparison-data-….csv`, without a header. A line has three times URL, left,
-        right, top, bottom (fractions of the picture), then the kind of triplet, then pairs of an
-        annotator's name and the number, 1…3, of the odd face.
+        right, top, bottom (fractions of the picture), then the kind of triplet. Then come pairs of
+        an annotator's name and the number, 1…3, of the odd face.
     min_agreement: 0…1; triplets with less agreement are left out.
     Raises InputError: the file cannot be read, a line has another form, or no triplet is left.
     Source: Vemulapalli and Agarwala, A Compact Embedding for Facial Expression Similarity, CVPR

@@ -1,4 +1,4 @@
-"""Cache of converted networks. A conversion takes minutes, so its file is kept for the user."""
+"""What is kept for the user: converted networks, which take minutes, and measured choices."""
 
 from __future__ import annotations
 
@@ -6,17 +6,24 @@ import contextlib
 import functools
 import hashlib
 import importlib.metadata
-from collections.abc import Callable, Iterator, Sequence
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from pcnn.disk import cache_folder, whole_file
+import torch
+
+from pcnn.disk import cache_folder, keep_if_possible, whole_file
 from pcnn.engines.portable import Graph
 from pcnn.errors import WeightsError
 from pcnn.terminal import stderr_console
 
 _Loaded = TypeVar("_Loaded")
 
+# Rounds in which calls are timed.
+_ROUNDS = 7
 # The files and folders of the package whose code makes a graph.
 _SOURCES = ("engines", "networks", "ops/reference.py")
 
@@ -106,3 +113,46 @@ def _sources_digest() -> bytes:
         for path in sorted(place.glob("*.py")) if place.is_dir() else [place]:
             digest.update(path.name.encode() + path.read_bytes())
     return digest.digest()
+
+
+def quickest(calls: Mapping[str, Callable[[], object]]) -> str:
+    """The name of the call with the least median time, of interleaved rounds after one to warm up.
+
+    calls: at least one. Of equals the first.
+
+    >>> quickest({"nothing": lambda: None})
+    'nothing'
+    """
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(_ROUNDS + 1):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call()
+            if number:
+                times[name].append(time.perf_counter() - began)
+    return min(times, key=lambda name: statistics.median(times[name]))
+
+
+def remembered(
+    choice: str, options: Sequence[str], circumstances: Sequence[str], measure: Callable[[], str]
+) -> str:
+    """One of several options, as measured before under the same circumstances, or measured now.
+
+    choice: what is chosen, such as "engine". options: the possible results of `measure`.
+    circumstances: everything that the result depends on. The number of PyTorch's threads and its
+        version always count.
+    A cache that cannot be written is no error: then each process measures by itself.
+    """
+    threads = str(torch.get_num_threads())
+    key = repr((choice, *options, *circumstances, threads, torch.__version__))
+    digest = hashlib.sha256(key.encode()).hexdigest()[:12]
+    path = cache_folder() / "engines" / f"{choice}-{digest}.json"
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        found = None
+    if found in options:
+        return str(found)
+    measured = measure()
+    keep_if_possible(path, lambda temporary: temporary.write_text(json.dumps(measured)))
+    return measured

@@ -17,23 +17,27 @@ import torch
 from torch import Tensor
 
 from pcnn.devices import instructions
-from pcnn.engines.cache import cached_file, load_cached, write_onnx
+from pcnn.engines.cache import cached_file, load_cached, quickest, remembered, write_onnx
 from pcnn.engines.classifier import PreparedClassifier, prepare
 from pcnn.engines.cuda_graphs import Compute, with_cuda_graphs
 from pcnn.engines.detector import PreparedRetinaFace
+from pcnn.engines.folding import fold_batch_norms
 from pcnn.engines.inductor import Compiled, machine, write_compiled
 from pcnn.engines.portable import Graph, LevelsGraph, ViewsGraph, patterns, rows
 from pcnn.engines.sessions import PACKAGES, Session, installed, open_session, require
 from pcnn.errors import InputError, counted
 from pcnn.networks.regions import REGIONS
-from pcnn.networks.retinaface import RetinaFace
-from pcnn.weights.detector import DetectorSettings
+from pcnn.networks.retinaface import RetinaFace, load_state
+from pcnn.weights.detector import DetectorSettings, read_detector
 from pcnn.weights.expression import ExpressionWeights
+from pcnn.weights.known import DEFAULT_DETECTOR
 
 ENGINES = ("torch", "compile", "openvino", "onnxruntime")
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 # "auto" chooses fewer bits if no calibrated probability of the samples changes by more than this.
 MOST_MOVED = 0.02
+# What is timed: a picture's height and width, and the faces of a batch.
+_USUAL_PICTURE, _MANY_FACES = (480, 640), 16
 
 
 class PreparedDetector(Protocol):
@@ -49,13 +53,18 @@ class PreparedDetector(Protocol):
 def choose_engine(engine: str, device: torch.device) -> str:
     """The requested engine, one of ENGINES; "auto" means the quickest installed one.
 
-    Raises InputError: the engine is unknown, not installed, or cannot use the GPU.
+    On a CPU the engines that are installed find faces in a picture of 640 × 480, and the quickest
+    is remembered in the user's cache. Before that, the detector is converted, which takes a
+    minute. On a GPU "auto" means "torch".
+    Raises InputError: the engine is unknown, not installed, or cannot use the GPU. WeightsError:
+    the cache cannot be written.
 
     >>> choose_engine("torch", torch.device("cpu"))
     'torch'
     """
     if engine == "auto":
-        return next(iter(installed()), "torch") if device.type == "cpu" else "torch"
+        found = installed() if device.type == "cpu" else []
+        return _quickest_engine(("torch", *found)) if found else "torch"
     if engine not in ENGINES:
         raise InputError(f"engine must be auto, {', '.join(ENGINES)}, got {engine!r}")
     if engine in PACKAGES:
@@ -69,6 +78,25 @@ def choose_engine(engine: str, device: torch.device) -> str:
     return engine
 
 
+def _quickest_engine(engines: Sequence[str]) -> str:
+    """The engine that passes a picture through the packaged detector in the least time."""
+
+    def measure() -> str:
+        state, settings = read_detector(DEFAULT_DETECTOR)
+        network = fold_batch_norms(load_state(state, leak=settings.leak))
+        height, width = _USUAL_PICTURE
+        picture = (255 * patterns(1, 3, height, width)[0]).permute(1, 2, 0).contiguous()
+        calls = {}
+        for engine in engines:
+            prepared = prepare_detector(network, settings, engine)
+            calls[engine] = partial(prepared, prepared.canvas([picture], height, width))
+        with torch.inference_mode():
+            return quickest(calls)
+
+    versions = [importlib.metadata.version(engine) for engine in engines]
+    return remembered("engine", engines, [machine(torch.device("cpu")), *versions], measure)
+
+
 def prepare_classifier(
     loaded: ExpressionWeights, engine: str = "torch", precision: str = "float32"
 ) -> tuple[PreparedClassifier, str]:
@@ -77,7 +105,8 @@ def prepare_classifier(
     loaded: its network is on the CPU or, for PyTorch, on a GPU.
     engine: one of ENGINES; "compile" compiles ahead of time with torch.compile's compiler.
     precision: "float32"; "bfloat16"; "float16", only on a GPU; or "auto". "auto" means
-        `quick_precision` if no probability of the samples changes by more than MOST_MOVED.
+        `quick_precision` if no probability of the samples changes by more than MOST_MOVED and, on
+        a CPU, it is measured to be quicker. That measurement is remembered in the user's cache.
     Raises InputError: the precision is unknown, or the engine does not support it.
     """
     device = next(loaded.network.parameters()).device
@@ -105,13 +134,43 @@ def check_precision(precision: str, engine: str, device: torch.device) -> None:
 
 
 def _chosen_precision(loaded: ExpressionWeights, engine: str) -> str:
-    """The quick precision if it changes the samples' answers little enough, else float32."""
-    quick = quick_precision(next(loaded.network.parameters()).device)
+    """The quick precision if it is quicker here and changes the samples' answers little enough."""
+    device = next(loaded.network.parameters()).device
+    quick = quick_precision(device)
     if quick is None:
         return "float32"
     # Compiled code rounds like plain PyTorch, which saves a minute of compilation here.
-    prepared = _prepare_classifier(loaded, "torch" if engine == "compile" else engine, quick)
-    return quick if movement(loaded, prepared) <= MOST_MOVED else "float32"  # also for NaN
+    engine = "torch" if engine == "compile" else engine
+    prepared = _prepare_classifier(loaded, engine, quick)
+    if not movement(loaded, prepared) <= MOST_MOVED:  # also for NaN
+        return "float32"
+    return quick if device.type == "cuda" else _quicker_precision(loaded, engine, quick, prepared)
+
+
+def _quicker_precision(
+    loaded: ExpressionWeights, engine: str, quick: str, prepared: PreparedClassifier
+) -> str:
+    """float32 or the quick precision, by what one face alone and one of many cost together."""
+
+    def measure() -> str:
+        both = {"float32": _prepare_classifier(loaded, engine, "float32"), quick: prepared}
+        config = loaded.network.config
+        few, many = (
+            loaded.network.cut(patterns(count, config.channels, config.size, config.size))
+            for count in (1, _MANY_FACES)
+        )
+
+        def read(classifier: PreparedClassifier) -> None:
+            for _ in range(_MANY_FACES):
+                classifier.forward_views(few)
+            classifier.forward_views(many)
+
+        with torch.inference_mode():
+            return quickest({name: partial(read, each) for name, each in both.items()})
+
+    network = [type(loaded.network).__name__, repr(loaded.network.config), engine]
+    where = machine(torch.device("cpu"))
+    return remembered("precision", ("float32", quick), [*network, where], measure)
 
 
 def prepare_detector(

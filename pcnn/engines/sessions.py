@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from pcnn.devices import check_process
 from pcnn.errors import InputError, WeightsError
 
-# Engine → the extra that installs it, and its packages. The quickest for a photograph comes first
-# (benchmarks/bench_engines.py); "auto" uses the first installed one.
+# Engine → the extra that installs it, and its packages.
 PACKAGES = {
     "onnxruntime": ("onnx", ("onnxruntime", "onnx", "onnxscript")),
     "openvino": ("openvino", ("openvino", "onnx", "onnxscript")),
@@ -42,7 +41,7 @@ def require(what: str, packages: Sequence[str], extra: str) -> None:
 
 
 def installed() -> list[str]:
-    """The engines of PACKAGES that are installed, the quickest first."""
+    """The engines of PACKAGES that are installed."""
     return [engine for engine, (_, packages) in PACKAGES.items() if not missing(packages)]
 
 

@@ -21,7 +21,7 @@ from pcnn.errors import InputError, WeightsError
 from pcnn.faces.interface import check_image
 from pcnn.faces.landmarks import LandmarkRefiner
 from pcnn.faces.levels import check_min_face, level_sides, network_size, padded_size
-from pcnn.faces.orientation import look_again
+from pcnn.faces.orientation import FAINT, look_again
 from pcnn.faces.resampling import pixels_tensor, resized
 from pcnn.networks.anchors import anchor_grid, decode_boxes, decode_landmarks
 from pcnn.networks.boxes import nms
@@ -164,7 +164,8 @@ class Detector:
     ) -> list[tuple[Detection, ...]]:
         """As `detect`, with the landmarks of the search for faces."""
         look = partial(self.detect_upright, min_score=min_score, min_face=min_face)
-        return look_again(images, look(images), look)
+        faint = partial(self.detect_upright, min_score=FAINT, min_face=min_face)
+        return look_again(images, look(images), look, faint)
 
     def refine(
         self, images: Sequence[NDArray[np.uint8]], found: Sequence[Sequence[Detection]]

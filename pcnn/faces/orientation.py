@@ -3,8 +3,8 @@
 The detector is reliable for faces within about 15° of upright. It misses other faces, or finds
 them with wrong landmarks, for example an upside-down face as an upright one. So after a doubtful
 first search there is a second one: of the picture rotated by 90°, 180° and 270°, then of each
-tilted face, cut out and rotated upright. Clear upright faces are searched only once, and their
-detections do not change.
+tilted face, cut out and rotated upright. Where nothing is found, faint faces are cut out and
+searched again. Clear upright faces are searched only once, and their detections do not change.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ _SIDE, _LEAST_FACE, _MOST_FACE = 160, 64.0, 96.0
 # least score, unless its earlier one was less; and the extra score for a turn that differs from
 # its landmarks'.
 _OFF_CENTRE, _CONFIRMED, _AHEAD = 0.4, 0.9, 0.02
+# The least score of a faint face, the most such faces of a picture, and the least score of one that
+# is searched separately.
+FAINT, _MOST_FAINT, _CLEAR_NEARBY = 0.3, 8, 0.8
 # The number of attempts to rotate a face upright, and the most such faces of a picture.
 _ROUNDS, _MOST_FACES = 3, 24
 
@@ -96,10 +99,16 @@ class _Find:
 
 @dataclass(eq=False)
 class _Case:
-    """A picture for the search, and the faces found in it."""
+    """A picture for the search, and the faces found in it. given: the picture in its own light."""
 
     picture: _Picture
     finds: list[_Find]
+    given: _Picture
+
+    @property
+    def lights(self) -> list[_Picture]:
+        """The picture as given and, if that differs, in corrected light."""
+        return [self.given] if self.picture is self.given else [self.given, self.picture]
 
     def doubtful(self, least_score: float = 0.0) -> bool:
         """Whether no face is sure with at least this score."""
@@ -137,25 +146,31 @@ class _Case:
 
 
 def look_again(
-    pictures: Sequence[_Picture], found: Sequence[Sequence[Detection]], look: Look
+    pictures: Sequence[_Picture],
+    found: Sequence[Sequence[Detection]],
+    look: Look,
+    look_for_faint: Look,
 ) -> list[tuple[Detection, ...]]:
     """Correct the results of a first search for faces if they are doubtful.
 
     pictures: (H, W, 3) uint8 RGB each. found: the faces of each from the first search.
-    look: finds upright faces in several pictures.
+    look: finds upright faces in several pictures. look_for_faint: finds those with a score of
+        FAINT, too.
     A picture without a sure face is searched with corrected light, if its light is unusual, then
-    rotated by 90°, 180° and 270°. Tilted faces are searched separately, rotated upright.
+    rotated by 90°, 180° and 270°. If that finds nothing, faint faces are searched separately.
+    Tilted faces are searched separately, rotated upright.
     Returns the faces of each picture, best first. If all are upright and one is sure, these are
     the detections of `found`.
     """
     cases = [
-        _Case(picture, [_Find(face) for face in faces])
+        _Case(picture, [_Find(face) for face in faces], picture)
         for picture, faces in zip(pictures, found, strict=True)
     ]
     _set_upright(cases, look, clear=True)
     doubtful = _unconfirmed([case for case in cases if case.doubtful()], look)
     _relight(doubtful, look)
     _turn([case for case in doubtful if case.doubtful(_SURE_AGAIN)], look)
+    _look_closer([case for case in doubtful if not case.finds], look, look_for_faint)
     _set_upright(cases, look)
     return [case.faces() for case in cases]
 
@@ -182,6 +197,23 @@ def _relight(cases: Sequence[_Case], look: Look) -> None:
         for (case, picture), faces in zip(lit, look([p for _, p in lit]), strict=True):
             case.picture = picture
             case.add([_Find(face) for face in faces])
+
+
+def _look_closer(cases: Sequence[_Case], look: Look, look_for_faint: Look) -> None:
+    """Search faint faces separately, in both lights, where nothing else was found."""
+    seen = look_for_faint([case.picture for case in cases]) if cases else []
+    faint = [
+        (case, _Square.about(picture, face, 0.0))
+        for case, faces in zip(cases, seen, strict=True)
+        for face in faces[:_MOST_FAINT]
+        if misfit(face.landmarks) <= _SURE_MISFIT
+        for picture in case.lights
+    ]
+    near = look([square.pixels for _, square in faint]) if faint else []
+    for (case, square), faces in zip(faint, near, strict=True):
+        find = square.find(faces)
+        if find is not None and find.plausible and find.face.score >= _CLEAR_NEARBY:
+            case.add([find])
 
 
 def _turn(cases: Sequence[_Case], look: Look) -> None:

@@ -158,8 +158,8 @@ def _what_media(brand: bytes) -> str:
     if brand in _AVIF:
         return "AVIF pictures need Pillow 11.3 or later: upgrade it, or convert to JPEG"
     if brand in _HEIC:
-        return "HEIC pictures need pillow_heif.register_heif_opener(), or conversion to JPEG"
-    return "a video, not a picture: Recognizer.predict_video and pcnn-predict read it"
+        return "HEIC pictures must be converted to JPEG (in Python: pillow_heif reads them)"
+    return "a video, not a picture: pcnn-predict reads it (in Python: Recognizer.predict_video)"
 
 
 def _is_text(head: bytes) -> bool:

@@ -72,9 +72,10 @@ _UPRIGHT = {
 def load_image(source: ImageSource, *, bgr: bool = False, name: str = "image") -> Pixels:
     """Load the upright pixels of one picture.
 
-    source: a path; the bytes of an image file; a binary file object, which is read from its start
-        and left open; a PIL image; an array (H, W), (H, W, 1|3|4), uint8, uint16 (0…65535), bool
-        or float 0…1; a tensor of these shapes or (1|3|4, H, W). The EXIF orientation is applied.
+    source: a path, the bytes of an image file, a binary file object, a PIL image, an array or a
+        tensor. A file object is read from its start and left open. Arrays are (H, W) or
+        (H, W, 1|3|4), uint8, uint16 (0…65535), bool or float 0…1. Tensors have these shapes or
+        (1|3|4, H, W). The EXIF orientation is applied.
         Transparent pictures are blended with white. Only the first frame or page is used.
     bgr: True if arrays and tensors hold blue, green, red, as in OpenCV. It does not affect files
         and PIL images, whose order is known.
@@ -193,7 +194,7 @@ def _to_pixels(picture: Image.Image, name: str) -> Pixels:
     if width * height > MAX_PIXELS:
         raise InputError(
             f"{name}: {width} × {height} pixels are more than the {MAX_PIXELS:,} allowed "
-            "(pcnn.images.loading.MAX_PIXELS)"
+            "(in Python: pcnn.images.loading.MAX_PIXELS)"
         )
     if width < 1 or height < 1:
         raise InputError(f"{name}: the picture has no pixels ({width} × {height})")

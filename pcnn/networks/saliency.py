@@ -102,8 +102,8 @@ def find_model(name: str) -> SaliencyModel:
     """The model of a name. Raises InputError: the name is unknown."""
     if name not in _MODELS:
         raise InputError(
-            f"no saliency model is called {name!r}; known are {', '.join(_MODELS)}; "
-            "pcnn.saliency.register adds more"
+            f"no saliency model is called {name!r}; known are {', '.join(_MODELS)}"
+            " (in Python: pcnn.saliency.register adds more)"
         )
     return _MODELS[name]
 

@@ -21,7 +21,7 @@ def from_pretrained(
     """A Recognizer with weights from the package, a file, a folder or the Hugging Face hub.
 
     weights: a name ("pcnn-ferplus", "small"), a weights file, a folder as `push_to_hub` lays it
-        out, or a repository of the hub, "owner/name", which is kept in that package's cache.
+        out, or a repository of the hub, "owner/name". A repository is kept in that package's cache.
     revision: a repository's branch, tag or commit; None is its main branch.
     sha256: what the weights file must have; None takes what the repository says of itself.
     recognizer_options: other arguments of `Recognizer` by name.

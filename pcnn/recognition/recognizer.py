@@ -197,8 +197,8 @@ class Recognizer:
         min_score: the least detection score, 0…1; None means the detector's own.
         on_error: "return" gives an InputError in place of the result of an unreadable picture,
             and predicts the others.
-        Returns a Prediction for one picture; for a list or tuple, a list of them in its order;
-            for an iterator, an iterator, which reads ahead by a few times `batch_size` pictures.
+        Returns a Prediction for one picture, and for a list or tuple a list of them in its order.
+            An iterator gives an iterator, which reads ahead by a few times `batch_size` pictures.
         Raises InputError: a picture cannot be read, unless on_error is "return".
         """
 

@@ -70,7 +70,7 @@ def to_pandas(
         faces, or a picture that could not be read, has one row in which `face` is missing.
     sources: a name for each picture; None takes those of the predictions.
     classes: names of the expressions, in order, as `Recognizer.classes`; None takes those of
-        the first face, and without any face there is no column for them.
+        the first face. Without any face there is no column for them.
     values: names of the numbers of a ValueHead, in the same way, as `Recognizer.value_names`.
     movements: names of movements, in the same way, as `Recognizer.movements`.
     Numbers keep every digit. No prediction gives a table without rows.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pcnn.disk import whole_file
-from pcnn.errors import InputError, WeightsError
+from pcnn.errors import InputError, WeightsError, in_words
 from pcnn.weights.containers import check_container
 from pcnn.weights.files import check_finite
 from pcnn.weights.schema import Rule, keep_to, record, whole
@@ -126,7 +126,9 @@ def fill_optimizer(path: str | Path, optimizer: torch.optim.Optimizer, state: ob
     try:
         optimizer.load_state_dict(state)  # type: ignore[arg-type]
     except Exception as error:  # an invalid state raises many kinds of errors
-        raise WeightsError(f"{path}: optimizer belongs to another training ({error!r})") from error
+        raise WeightsError(
+            f"{path}: optimizer belongs to another training ({in_words(error)})"
+        ) from error
     for group in optimizer.param_groups:
         for place, parameter in enumerate(group["params"]):
             for name, value in optimizer.state[parameter].items():

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pcnn.errors import WeightsError
+from pcnn.errors import WeightsError, in_words
 from pcnn.weights.expression import ExpressionWeights, load_expression
 from pcnn.weights.files import locate, sha256
 from pcnn.weights.known import SPECS
@@ -121,7 +121,7 @@ def _checked(folder: Path, name: str) -> Path:
     except FileNotFoundError as error:
         raise WeightsError(f"{name}: has no {CONFIG}, so no weights of pcnn") from error
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{name}: its {CONFIG} is none of pcnn's ({error!r})") from error
+        raise WeightsError(f"{name}: its {CONFIG} is none of pcnn's ({in_words(error)})") from error
     if not beside:
         raise WeightsError(f"{name}: {CONFIG} names the file {file!r}, which is not beside it")
     if (found := sha256(path)) != expected:

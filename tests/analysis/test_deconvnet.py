@@ -481,7 +481,7 @@ def test_pictures_without_faces(
         (("--data", "y"), "--data and --hide-faces need --map"),
         (("x.png", "--hide-faces"), "--data and --hide-faces need --map"),
         (("x.png", "-o", "x.jpg"), "--output must be a .png, got x.jpg"),
-        (("x.png", "--map", "chin/conv1/0"), "parse_map: trunk must be one of face, left_eye"),
+        (("x.png", "--map", "chin/conv1/0"), "trunk must be one of face, left_eye"),
     ],
 )
 def test_errors_are_one_line(

@@ -450,7 +450,7 @@ def test_usage_errors(words: list[str], message: str, capsys: Captured) -> None:
         ),
         (
             InputError("Recognizer: device 'x' cannot be used"),
-            "Recognizer: device 'x' cannot be used",
+            "--device x cannot be used",
         ),
         (
             type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory …"),
@@ -843,12 +843,12 @@ def test_train_loads_only_the_chosen_training(monkeypatch: pytest.MonkeyPatch) -
 
 def test_train_failures_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     def work(_: argparse.Namespace) -> int:
-        raise InputError("train_detector: --data must be a folder, got x")
+        raise InputError("load_image: --data must be a folder, got x")
 
     stand_in = types.SimpleNamespace(add_arguments=lambda _: None, run=work)
     monkeypatch.setitem(sys.modules, "pcnn.commands.train_trunk", stand_in)
     assert cli.train(["trunk"]) == 2
-    message = "pcnn-train: train_detector: --data must be a folder, got x\n"
+    message = "pcnn-train: --data must be a folder, got x\n"
     assert capsys.readouterr().err == message
 
 

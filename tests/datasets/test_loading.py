@@ -417,7 +417,7 @@ def test_errors_of_lists(tmp_path: Path) -> None:
     path.write_text("0/fer1.png\n")
     with pytest.raises(InputError, match="a list needs images=: a folder"):
         load_faces(path)
-    with pytest.raises(InputError, match=r"images must be a folder or a FaceSet, got .*pictures"):
+    with pytest.raises(InputError, match=r"images must be a folder, got .*pictures"):
         load_faces(path, images=pictures)
     _picture(pictures / "a" / "fer1.png")
     _picture(pictures / "b" / "fer1.png")

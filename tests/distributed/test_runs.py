@@ -142,7 +142,7 @@ def test_workers_that_cannot_start_are_one_line(
     words = ["--ray", str(astronaut), "--output", str(tmp_path / "out"), "--weights", "small"]
     assert cli.predict(words) == 2
     told = capsys.readouterr().err.splitlines()
-    assert told == ["pcnn-predict: --ray: a worker cannot go on: InputError: no device 'cuda'"]
+    assert told == ["pcnn-predict: --ray: a worker cannot go on: no device 'cuda'"]
 
 
 def test_a_busy_machine_has_several_tries() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,20 +87,61 @@ def test_torch_is_always_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lacking", "chosen"),
+    ("lacking", "timed"),
     [
-        ((), "onnxruntime"),
-        (("onnxruntime",), "openvino"),
-        (("openvino",), "onnxruntime"),
-        (("onnxscript",), "torch"),
+        ((), ("torch", "onnxruntime", "openvino")),
+        (("onnxruntime",), ("torch", "openvino")),
+        (("openvino",), ("torch", "onnxruntime")),
+        (("onnxscript",), None),
     ],
 )
-def test_auto_takes_the_quickest_that_is_there_and_waits_for_no_compiler(
-    lacking: Sequence[str], chosen: str, monkeypatch: pytest.MonkeyPatch
+def test_auto_times_what_is_there_and_waits_for_no_compiler(
+    lacking: Sequence[str], timed: tuple[str, ...] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    asked = []
+
+    def answer(engines: Sequence[str]) -> str:
+        asked.append(engines)
+        return engines[-1]
+
     monkeypatch.setattr(sessions, "missing", lambda names: [n for n in names if n in lacking])
-    assert choose_engine("auto", CPU) == chosen
+    monkeypatch.setattr(engines, "_quickest_engine", answer)
+    assert choose_engine("auto", CPU) == ("torch" if timed is None else timed[-1])
+    assert asked == ([] if timed is None else [timed])
     assert choose_engine("auto", CUDA) == "torch"
+
+
+@pytest.mark.parametrize("slow", ["torch", "other"])
+def test_the_quickest_engine_is_measured_once(
+    slow: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "1")
+    prepared = []
+
+    class Pass:
+        def __init__(self, engine: str) -> None:
+            prepared.append(engine)
+            self._seconds = 0.01 if engine == slow else 0.0
+
+        def canvas(self, images: Sequence[torch.Tensor], height: int, width: int) -> torch.Tensor:
+            assert images[0].shape == (height, width, 3)
+            return images[0]
+
+        def __call__(self, _: torch.Tensor) -> None:
+            time.sleep(self._seconds)
+
+    monkeypatch.setattr(engines, "prepare_detector", lambda _, __, engine: Pass(engine))
+    quick = {"torch": "other", "other": "torch"}[slow]
+    assert engines._quickest_engine(("torch", "other")) == quick
+    assert engines._quickest_engine(("torch", "other")) == quick
+    assert prepared == ["torch", "other"]
+    torch.set_num_threads(2)
+    try:
+        engines._quickest_engine(("torch", "other"))
+    finally:
+        torch.set_num_threads(1)
+    assert len(prepared) == 4  # other circumstances
 
 
 @pytest.mark.parametrize(
@@ -214,8 +257,35 @@ def test_auto_takes_fewer_bits_where_they_are_quick_and_good(
 ) -> None:
     monkeypatch.setattr(engines, "quick_precision", lambda _: quick)
     monkeypatch.setattr(engines, "movement", lambda *_: moved)
+    monkeypatch.setattr(engines, "remembered", lambda choice, options, *_: options[-1])
     _, described = prepare_classifier(loaded, "torch", "auto")
     assert described == f"torch {torch.__version__}, {chosen}, 1 thread"
+
+
+@pytest.mark.parametrize("kept", [None, "float32", "bfloat16", "float8", "{"])
+def test_auto_remembers_the_quicker_precision(
+    loaded: ExpressionWeights, kept: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(engines, "quick_precision", lambda _: "bfloat16")
+    monkeypatch.setattr(engines, "movement", lambda *_: 0.0)
+    timed = []
+
+    def time_both(calls: Mapping[str, Callable[[], object]]) -> str:
+        for call in calls.values():
+            call()
+        timed.append(list(calls))
+        return "bfloat16"
+
+    monkeypatch.setattr(engines, "quickest", time_both)
+    prepare_classifier(loaded, "torch", "auto")
+    (file,) = (tmp_path / "pcnn" / "engines").iterdir()
+    assert timed == [["float32", "bfloat16"]] and json.loads(file.read_text()) == "bfloat16"
+    file.unlink() if kept is None else file.write_text(kept if kept == "{" else json.dumps(kept))
+    _, described = prepare_classifier(loaded, "torch", "auto")
+    expected = "float32" if kept == "float32" else "bfloat16"
+    assert f", {expected}, " in described
+    assert len(timed) == (1 if kept in ("float32", "bfloat16") else 2)
 
 
 def test_bfloat16_moves_probabilities_a_little(loaded: ExpressionWeights, astronaut: Path) -> None:

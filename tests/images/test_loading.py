@@ -317,11 +317,11 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "heic": (
         file_with(HEIC, "a.heic"),
-        "HEIC pictures need pillow_heif.register_heif_opener(), or conversion to JPEG",
+        "HEIC pictures must be converted to JPEG (in Python: pillow_heif reads them)",
     ),
     "video": (
         file_with(HEIC.replace(b"heic", b"isom"), "a.mp4"),
-        "a video, not a picture: Recognizer.predict_video and pcnn-predict read it",
+        "a video, not a picture: pcnn-predict reads it (in Python: Recognizer.predict_video)",
     ),
     "zip": (file_with(b"PK\3\4\0", "a.zip"), "an archive, not a picture: unpack it first"),
     "lfs": (
@@ -342,7 +342,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "bomb": (
         file_with(png_claiming(50_000, 50_000), "a.png"),
         "50000 × 50000 pixels are more than the 200,000,000 allowed "
-        "(pcnn.images.loading.MAX_PIXELS)",
+        "(in Python: pcnn.images.loading.MAX_PIXELS)",
     ),
     "no width": (file_with(b"P6 0 5 255\n", "a.ppm"), "the PPM data are damaged or cut short"),
 }

@@ -44,7 +44,7 @@ class FilmRun:
     arguments: argparse.Namespace
     report: Report
     resumed: Resumption | None
-    tell: Callable[[object, Progress | None], None]
+    tell: Callable[[argparse.Namespace, object, Progress | None], None]
 
     def predict(self, films: Sequence[str]) -> int:
         """Predict films, paths and addresses, and complain of each that fails: so many did."""
@@ -58,7 +58,7 @@ class FilmRun:
                     self._predict(film, targets[film], bar)
                 except InputError as error:
                     failed += 1
-                    self.tell(error, bar)
+                    self.tell(self.arguments, error, bar)
                     self.report.fail(film, error)
         return failed
 
@@ -92,7 +92,7 @@ class FilmRun:
             self.report.add_tracks(film, outputs.summary.tracks())
         if frames.broken:
             packets = counted(frames.broken, "broken packet")
-            self.tell(f"{shown(film)}: {packets} left out", bar)
+            self.tell(arguments, f"{shown(film)}: {packets} left out", bar)
 
 
 def _watched(

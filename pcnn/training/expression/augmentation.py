@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pcnn.errors import InputError
 from pcnn.faces.resampling import resample
+from pcnn.training.exposure import over_expose
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Augmentation:
         `coarsest` and the face's own, uniform in the logarithm.
     noise: largest standard deviation, as a fraction of the full range; drawn for each face.
     gamma: values are raised to a power between 1 / gamma and gamma.
+    exposure: the largest factor of over-exposed faces, see exposure.over_expose. 1 for none.
     """
 
     rotation_deg: float = 20
@@ -36,6 +38,7 @@ class Augmentation:
     coarsest: int = 24
     noise: float = 0.0
     gamma: float = 1.0
+    exposure: float = 1.0
 
     def calmer(self) -> Augmentation:
         """Half the ranges, without erasing."""
@@ -50,6 +53,7 @@ class Augmentation:
             coarsest=self.coarsest,
             noise=self.noise / 2,
             gamma=self.gamma**0.5,
+            exposure=self.exposure,
         )
 
 
@@ -69,10 +73,10 @@ class Augmenter:
                 raise InputError(
                     f"Augmentation: {name} must lie in 0…1, got {getattr(options, name)}"
                 )
-        if options.gamma < 1 or options.coarsest < 1:
+        if min(options.gamma, options.coarsest, options.exposure) < 1:
             raise InputError(
-                "Augmentation: gamma and coarsest must be at least 1, got "
-                f"{options.gamma} and {options.coarsest}"
+                "Augmentation: gamma, coarsest and exposure must be at least 1, got "
+                f"{options.gamma}, {options.coarsest} and {options.exposure}"
             )
         self._options = options
         self._vary = K.AugmentationSequential(
@@ -102,12 +106,14 @@ class Augmenter:
             return self._degrade(varied)
 
     def _degrade(self, faces: Tensor) -> Tensor:
-        """Change the gamma, resolution and noise of faces (B, C, S, S) of 0…1."""
+        """Change the light, resolution and noise of faces (B, C, S, S) of 0…1."""
         options, device = self._options, faces.device
         each = (len(faces), 1, 1, 1)
         if options.gamma > 1:
             spread = 2 * torch.rand(each, device=device) - 1
             faces = faces.clamp(1e-4, 1) ** (options.gamma**spread)
+        if options.exposure > 1:
+            faces = over_expose(faces, options.exposure)
         if options.blur:
             faces = _coarsen(faces, options.blur, options.coarsest)
         if options.noise:

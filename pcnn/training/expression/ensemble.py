@@ -59,9 +59,9 @@ def join_networks(  # noqa: PLR0913 - each is a choice of the user's
     given = list(shares) if shares else [1.0] * len(loaded)
     if len(given) != len(loaded) or not all(_LEAST_SHARE <= share < math.inf for share in given):
         raise InputError(f"join_networks: shares must be positive, one a network, got {given}")
-    for name in ("native_size", "aligned"):
+    for name, words in (("native_size", "size of training faces"), ("aligned", "alignment")):
         if len({getattr(one, name) for one in loaded}) > 1:
-            raise InputError(f"join_networks: the networks must have the same {name}")
+            raise InputError(f"join_networks: the networks must have the same {words}")
     members = [
         Member(share / sum(given), one.temperature)
         for one, share in zip(loaded, given, strict=True)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pcnn.arrays import read_arrays
 from pcnn.datasets.labels import FaceSet
-from pcnn.errors import InputError
+from pcnn.errors import InputError, in_words
 from pcnn.faces.alignment import dataset_landmarks
 from pcnn.faces.interface import FaceDetector
 from pcnn.training.movements.faces import mesh_landmarks
@@ -38,7 +38,7 @@ def mixed_landmarks(
         taught = mesh_landmarks(table["points"][rows][:, :, :2].astype(np.float32))
         found = table["found"][rows].astype(bool) & np.isfinite(taught).all((1, 2))
     except (ValueError, KeyError, IndexError) as error:  # InputError is a ValueError
-        message = f"landmarks {path}: holds no landmarks of these faces ({error!r})"
+        message = f"landmarks {path}: holds no landmarks of these faces ({in_words(error)})"
         raise InputError(message) from error
     return _mixed(taught, found, dataset_landmarks(faces.faces, detector))
 

@@ -139,9 +139,9 @@ class ExpressionTraining:
         return self._targets
 
     def _answers(self, teachers: Sequence[Learner], faces: Tensor, kind: int) -> Tensor:
-        return mean_answers(
-            teachers, faces, second=kind == 1, device=self.device, shown=self.rank == 0
-        )
+        dtype = torch.bfloat16 if self.options.precision == "bfloat16" else torch.float32
+        place, shown = (self.device, dtype), self.rank == 0
+        return mean_answers(teachers, faces, second=kind == 1, place=place, shown=shown)
 
     @own_settings(gradients=True)
     def advance(self) -> float:

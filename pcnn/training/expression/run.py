@@ -100,6 +100,7 @@ def train_expression(
         training.teach()
         if training.rank == 0:
             log.unlink(missing_ok=True)  # of an earlier training
+            training.save(checkpoint)  # the teachers' answers take minutes
     _run(training, valid, checkpoint, log)
     if training.rank == 0:
         training.save(checkpoint)

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from pcnn.devices import own_settings
+from pcnn.engines.classifier import prepare
 from pcnn.errors import InputError
-from pcnn.evaluation.logits import predict_logits
+from pcnn.faces.views import network_views
+from pcnn.networks.mirror import read_both
 from pcnn.networks.pcnn import Learner
 from pcnn.terminal import track
 from pcnn.weights.expression import load_learner
 
-_FACES_AT_ONCE = 1024  # between two steps of the progress bar
+_FACES_AT_ONCE = 128
 
 
 @own_settings(gradients=True)
@@ -38,29 +40,32 @@ def load_teachers(paths: Sequence[str], classes: tuple[str, ...]) -> list[Learne
 
 
 @own_settings()
+@torch.no_grad()
 def mean_answers(
     teachers: Sequence[Learner],
     faces: Tensor,
     *,
     second: bool,
-    device: torch.device,
+    place: tuple[torch.device, torch.dtype],
     shown: bool,
 ) -> Tensor:
     """The teachers' mean probabilities for faces, each read with its mirror image.
 
     teachers: at least one. faces: (N, H, W) grey or (N, H, W, 3) RGB, uint8, N ≥ 1.
-    second: True for the second labels. device: the device to compute on.
+    second: True for the second labels. place: the device and type of the arithmetic.
     shown: whether to show progress on stderr, if that is a terminal.
-    Returns (N, classes) on the CPU.
+    Returns (N, classes) float32 on the CPU.
     """
+    device, dtype = place
     chunks = faces.split(_FACES_AT_ONCE)
     answers = []
-    for place, teacher in enumerate(teachers, 1):
+    for number, teacher in enumerate(teachers, 1):
         network = teacher.relabelled() if second else teacher.network
-        network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        title = f"teacher {place} of {len(teachers)}"
+        network.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        forward = prepare(network, dtype).forward_views
+        title = f"teacher {number} of {len(teachers)}"
         logits = [
-            predict_logits(network, chunk, mirror=True)[0]
+            read_both(forward, network_views(network, chunk.to(device), None))[0].cpu()
             for chunk in track(chunks, title, shown=shown)
         ]
         answers.append(torch.cat(logits).softmax(1))

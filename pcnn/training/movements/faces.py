@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from pcnn.datasets.ferplus import read_tiles
-from pcnn.errors import InputError
+from pcnn.errors import InputError, in_words
 from pcnn.faces.geometry import similarity
 from pcnn.networks.movements import mirror_names
 from pcnn.ops import crop_regions
@@ -82,7 +82,9 @@ def read_table(path: Path) -> Table:
         table["movements"], table["names"] = table["movements"][:, kept], names[kept]
         table["pose"] = poses(table["matrix"])
     except (OSError, ValueError, KeyError, IndexError, AttributeError) as error:
-        raise InputError(f"read_table: {path} holds no teacher's answers ({error!r})") from error
+        raise InputError(
+            f"read_table: {path} holds no teacher's answers ({in_words(error)})"
+        ) from error
     return table
 
 

@@ -5,6 +5,7 @@ import torch
 
 from pcnn.errors import InputError
 from pcnn.faces.resampling import resample
+from pcnn.training.exposure import over_expose
 from pcnn.training.expression.augmentation import Augmentation, Augmenter
 
 pytestmark = pytest.mark.train
@@ -71,8 +72,14 @@ def test_erasing_covers_part_of_some_faces() -> None:
         ({"erase": 2}, "Augmentation: erase must lie in 0…1, got 2"),
         ({"shift": -0.1}, "Augmentation: shift must lie in 0…1, got -0.1"),
         ({"scale": 1.5}, "Augmentation: scale must lie in 0…1, got 1.5"),
-        ({"gamma": 0.5}, "Augmentation: gamma and coarsest must be at least 1, got 0.5 and 24"),
-        ({"coarsest": 0}, "Augmentation: gamma and coarsest must be at least 1, got 1.0 and 0"),
+        (
+            {"gamma": 0.5},
+            "Augmentation: gamma, coarsest and exposure must be at least 1, got 0.5, 24 and 1.0",
+        ),
+        (
+            {"coarsest": 0},
+            "Augmentation: gamma, coarsest and exposure must be at least 1, got 1.0, 0 and 1.0",
+        ),
     ],
 )
 def test_options_out_of_range(options: dict[str, float], message: str) -> None:
@@ -95,3 +102,24 @@ def test_blur_noise_and_gamma_leave_faces_in_place() -> None:
     lighter = Augmenter(dataclasses.replace(STILL, gamma=2.0))(grey, 16, 0).mean((1, 2, 3))
     assert lighter.min() < 0.35 and lighter.max() > 0.6 and lighter.min() >= 0.25 - 1e-3
     assert lighter.max() <= 0.5**0.5 + 1e-3
+
+
+def test_exposure_whitens_some_faces_and_leaves_the_others() -> None:
+    faces = 0.2 + 0.6 * _faces(200, 12)
+    exposed = over_expose(faces, 4.0, torch.Generator().manual_seed(0))
+    changed = (exposed != faces).flatten(1).any(1)
+    assert 15 <= int(changed.sum()) <= 45  # 15 % of 200
+    assert exposed.min() >= 0 and exposed.max() == 1
+    brighter = exposed[changed].mean((1, 2, 3)) > faces[changed].mean((1, 2, 3))
+    assert brighter.float().mean() > 0.5  # the others lost a low level, too
+    order = faces[changed].flatten(1).argsort(1)
+    assert (exposed[changed].flatten(1).gather(1, order).diff(dim=1) >= 0).all()
+
+
+def test_exposure_of_one_changes_no_face() -> None:
+    faces = _faces(16, 12)
+    without = Augmenter(STILL)(faces, 12, 3)
+    assert torch.equal(Augmenter(dataclasses.replace(STILL, exposure=1.0))(faces, 12, 3), without)
+    assert not torch.equal(
+        Augmenter(dataclasses.replace(STILL, exposure=4.0))(faces, 12, 3), without
+    )

@@ -90,7 +90,7 @@ def test_networks_that_cannot_be_joined(data: Path, files: list[Path], tmp_path:
     with pytest.raises(InputError, match="shares must be positive"):
         join_networks(files, data, output, shares=[1.0, -1.0])
     other = write(tmp_path / "other.safetensors", FaceNet(ModelConfig(size=48)), native_size=32)
-    with pytest.raises(InputError, match="the same native_size"):
+    with pytest.raises(InputError, match="the same size of training faces"):
         join_networks([files[0], other], data, output)
     with pytest.raises(InputError, match="two networks or more"):
         join_networks(files[:1], data, output)
