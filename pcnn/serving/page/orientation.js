@@ -1,5 +1,5 @@
-// The second search, for faces that lie turned in the picture: what faces/orientation.py does,
-// which says where numbers come from. A find is {face, turn}: a face in the picture's own pixels,
+// The second search, for faces that lie turned in the picture or are faint: what
+// faces/orientation.py does, which says where numbers come from. A find is {face, turn}: a face in the picture's own pixels,
 // and the rotation of the picture in which it was seen.
 
 import { misfit } from "./geometry.js";
@@ -14,6 +14,7 @@ const BESIDE = 0.5;
 const [SIDE, LEAST_FACE, MOST_FACE] = [160, 64, 96];
 const [OFF_CENTRE, CONFIRMED, AHEAD] = [0.4, 0.9, 0.02];
 const [ROUNDS, MOST_FACES] = [3, 24];
+const [FAINT, MOST_FAINT, CLEAR_NEARBY] = [0.3, 8, 0.8];
 const QUARTERS = [1, 2, 3];
 
 const modulo = (value, divisor) => ((value % divisor) + divisor) % divisor;
@@ -34,8 +35,8 @@ const doubtful = ({ finds }, leastScore = 0) =>
   !finds.some((find) => find.sure && find.face.score >= leastScore);
 
 /** A picture's faces, corrected if a first search left them in doubt, best first.
- * found: of that search. look: finds upright faces in an image, best first. turned: false leaves
- * out further searches of the whole picture; tilted faces that were found are still set upright. */
+ * found: of that search. look: finds upright faces in an image, best first; it takes the least
+ * score, if that is not the usual one. turned: false leaves out further searches of the whole picture; tilted faces that were found are still set upright. */
 export async function lookAgain(image, found, look, turned = true) {
   const seen = { image, finds: found.map((face) => makeFind(face)) };
   if (turned) {
@@ -43,6 +44,7 @@ export async function lookAgain(image, found, look, turned = true) {
     if (doubtful(seen) && !(await confirmed(seen, look))) {
       await relight(seen, look);
       if (doubtful(seen, SURE_AGAIN)) await turn(seen, look);
+      if (!seen.finds.length) await lookCloser(seen, image, look);
     }
   }
   await setUpright(seen, look, false);
@@ -78,6 +80,21 @@ async function turn(seen, look) {
   if (!sure.length) return;
   const best = sure.reduce((one, two) => (two.face.score > one.face.score ? two : one));
   seen.finds = seen.finds.filter((find) => find.sure || find.turn === best.turn);
+}
+
+/** Search faint faces separately, in both lights. given: the image in its own light. */
+async function lookCloser(seen, given, look) {
+  const lights = seen.image === given ? [given] : [given, seen.image];
+  const faint = (await look(seen.image, FAINT)).slice(0, MOST_FAINT);
+  const finds = [];
+  for (const face of faint.filter(({ landmarks }) => misfit(landmarks) <= SURE_MISFIT)) {
+    for (const image of lights) {
+      const square = squareAbout(image, face, 0);
+      const find = findIn(square, await look(square.image));
+      if (find?.plausible && find.face.score >= CLEAR_NEARBY) finds.push(find);
+    }
+  }
+  addFinds(seen, finds);
 }
 
 /** Add finds and keep the best of each face; of equals, the earlier one. */

@@ -99,7 +99,8 @@ async function pixelsOf(picture) {
 async function predict({ picture, maxSide, most = 100, squares = true, turned = true }) {
   const { classifier, detector, landmarks, find, point, read } = ready;
   const image = await pixelsOf(picture);
-  const look = (seen) => findFaces(seen, detector, find, maxSide);
+  const look = (seen, confidence = detector.confidence) =>
+    findFaces(seen, { ...detector, confidence }, find, maxSide);
   const rough = (await lookAgain(image, await look(image), look, turned)).slice(0, most);
   const found = await refineFaces(image, rough, landmarks, point);
   const views = found.map((face) => faceView(image, face.landmarks, classifier));
