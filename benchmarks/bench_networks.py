@@ -31,7 +31,7 @@ from pcnn import Recognizer, load_image
 from pcnn.engines.classifier import _Folded, prepare
 from pcnn.engines.detector import PreparedRetinaFace
 from pcnn.faces.detector import Detector
-from pcnn.faces.geometry import face_transforms
+from pcnn.faces.geometry import AlignedFaces
 from pcnn.faces.resampling import resized
 from pcnn.faces.views import cut_views
 from pcnn.networks.retinaface import RetinaFace, load_state
@@ -149,13 +149,13 @@ def _pipeline(path: Path) -> Stages:
     plain, settings = _plain_detector()
     (faces,) = detector.detect([image])
     points = [face.landmarks for face in faces]
-    maps = face_transforms(points, loaded.template, config.size, config.layout)
+    placed = AlignedFaces.of(points, loaded.template)
     options: dict[str, Any] = {
         "native_size": loaded.native_size,
         "names": loaded.network.views,
         "device": torch.device("cpu"),
     }
-    views = cut_views([image], [maps], config, **options)
+    views = cut_views([image], [placed], config, **options)
     prepared = prepare(loaded.network)
     levels = [torch.rand(1, 3, *size) * 255 for size in LEVELS]
 
@@ -166,7 +166,7 @@ def _pipeline(path: Path) -> Stages:
         "detector's plain network, three levels": torch.inference_mode()(look_plainly),
         "read the file": lambda: load_image(path),
         "detect": lambda: detector.detect([image]),
-        "cut the views": lambda: cut_views([image], [maps], config, **options),
+        "cut the views": lambda: cut_views([image], [placed], config, **options),
         "classify": torch.inference_mode()(lambda: loaded.answer(prepared.forward_views, views)),
         "predict an array, all of it": lambda: recognizer.predict(image),
         "predict the file, all of it": lambda: recognizer.predict(path),
@@ -180,7 +180,7 @@ def _large_photograph(path: Path) -> Stages:
     config = loaded.network.config
     image = resized(torch.from_numpy(load_image(path).copy()), (3000, 4000)).contiguous().numpy()
     points = [face.landmarks for face in recognizer.predict(image).faces]
-    maps = face_transforms(points, loaded.template, config.size, config.layout)
+    placed = AlignedFaces.of(points, loaded.template)
     options: dict[str, Any] = {
         "native_size": loaded.native_size,
         "names": loaded.network.views,
@@ -189,11 +189,11 @@ def _large_photograph(path: Path) -> Stages:
 
     def cut_whole() -> list[Tensor]:
         with mock.patch.object(pictures, "shrink_face", lambda source, _: source):
-            return cut_views([image], [maps], config, **options)
+            return cut_views([image], [placed], config, **options)
 
     return {
         "cut the views from the whole picture": cut_whole,
-        "cut the views": lambda: cut_views([image], [maps], config, **options),
+        "cut the views": lambda: cut_views([image], [placed], config, **options),
         "predict an array, all of it": lambda: recognizer.predict(image),
     }
 

@@ -20,11 +20,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from shared import keep, processor, require_native
 from torch import Tensor
 
 from pcnn import ops
+from pcnn.faces.geometry import face_transforms
+from pcnn.networks.regions import RegionLayout
 from pcnn.ops import native, reference
 
 CHANNELS = 256
@@ -84,10 +87,13 @@ def main() -> None:
     cases: list[Case] = []
     print(_line(HEADINGS))
     with torch.inference_mode():
-        for kind in (crops, interactions):
+        for kind in (crops, landmark_crops, interactions):
             for case in kind(device, rate, options.quick):
                 print(_line(case.cells()), flush=True)
                 cases.append(case)
+        ratios = {str(faces): by_transforms(device, faces) for faces in (1, 16)}
+    print("\ntransforms from the host, crop_regions and flips, against landmark_crop:")
+    print(", ".join(f"{faces} face(s): {ratio:.2f}" for faces, ratio in ratios.items()))
     name = processor() if device.type == "cpu" else torch.cuda.get_device_name(device)
     record = {
         "date": datetime.date.today().isoformat(),
@@ -96,6 +102,7 @@ def main() -> None:
         "torch": torch.__version__,
         "copied_bytes_per_second": rate,
         "microseconds": [asdict(case) for case in cases],
+        "crop_regions_to_landmark_crop": ratios,
     }
     text = _as_markdown(record, cases)
     keep(record, text, "bench_ops", json_to=options.json, page=options.page)
@@ -128,9 +135,7 @@ def _as_markdown(record: dict[str, object], cases: Sequence[Case]) -> str:
 
 def crops(device: torch.device, rate: float, quick: bool) -> Iterator[Case]:
     """One face, or several, out of a photograph."""
-    generator = torch.Generator().manual_seed(3)
-    photograph = torch.randint(0, 256, (1080, 1920, 3), dtype=torch.uint8, generator=generator)
-    image = photograph.to(device)
+    image = photograph(device)
     cases = [(96, 200, 1), (224, 200, 1), (224, 600, 1), (224, 200, 16)]
     for side, pixels, faces in cases:
         sizes = VIEWS[side]
@@ -153,6 +158,67 @@ def crops(device: torch.device, rate: float, quick: bool) -> Iterator[Case]:
         # The number of taps depends on the data: the reference cannot be compiled.
         floor = (written + read) / rate
         yield measured(name, crop, device, floor, quick, compilable=False)
+
+
+# The places of the landmarks of FER+, as fractions of the face's side.
+TEMPLATE = np.array([[0.33, 0.38], [0.67, 0.37], [0.5, 0.59], [0.37, 0.75], [0.64, 0.74]])
+
+
+def landmark_crops(device: torch.device, rate: float, quick: bool) -> Iterator[Case]:
+    """The same out of a photograph with landmarks, and with mirror images."""
+    for side, pixels, faces in [(96, 200, 1), (224, 200, 16)]:
+        image, landmarks = photograph(device), np.stack(landmarks_of(faces, pixels))
+        points, template = torch.from_numpy(landmarks).to(device), (TEMPLATE * side).tolist()
+        boxes = list(RegionLayout().boxes(side).values())
+
+        def crop(
+            image: Tensor = image,
+            points: Tensor = points,
+            template: Sequence[Sequence[float]] = template,
+            boxes: Sequence[tuple[int, int, int, int]] = boxes,
+        ) -> object:
+            return ops.landmark_crop(image, points, template, boxes, mirror=True, **NORMALISATION)
+
+        written = 2 * 4 * 3 * faces * sum(height * width for height, width in VIEWS[side])
+        face = "a face" if faces == 1 else f"{faces} faces"
+        name = f"{face} of {pixels} px to {side} by landmarks"
+        floor = (written + 3 * faces * pixels * pixels) / rate
+        yield measured(name, crop, device, floor, quick, compilable=False)
+
+
+def by_transforms(device: torch.device, faces: int) -> float:
+    """The time of landmark_crop's work without it, over that of landmark_crop; size 96.
+
+    Both begin with landmarks on the host. Without it the transforms of six views are composed
+    there, and the views' mirror images are made of the views.
+    """
+    image, landmarks, layout = photograph(device), landmarks_of(faces, 120), RegionLayout()
+    boxes, template = list(layout.boxes(96).values()), (TEMPLATE * 96).tolist()
+
+    def without() -> object:
+        transforms = torch.from_numpy(face_transforms(landmarks, TEMPLATE, 96, layout))
+        views = ops.crop_regions(image, transforms.to(device), VIEWS[96], **NORMALISATION)
+        return [*views, *(view.flip(3) for view in views)]
+
+    def directly() -> object:
+        points = torch.from_numpy(np.stack(landmarks)).to(device)
+        return ops.landmark_crop(image, points, template, boxes, mirror=True, **NORMALISATION)
+
+    slow, quick = medians([without, directly], device, 2.0)
+    return slow / quick
+
+
+def photograph(device: torch.device) -> Tensor:
+    generator = torch.Generator().manual_seed(3)
+    pixels = torch.randint(0, 256, (1080, 1920, 3), dtype=torch.uint8, generator=generator)
+    return pixels.to(device)
+
+
+def landmarks_of(faces: int, pixels: int) -> list[np.ndarray]:
+    """Landmarks (5, 2) of faces of so many pixels, turned by 0.2 rad."""
+    turn = np.array([[0.98, -0.2], [0.2, 0.98]])
+    every = TEMPLATE @ turn.T * pixels + (400, 260)
+    return [(every + 10 * face).astype(np.float32) for face in range(faces)]
 
 
 def interactions(device: torch.device, rate: float, quick: bool) -> Iterator[Case]:

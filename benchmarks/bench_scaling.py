@@ -31,7 +31,7 @@ from pcnn import InputError, Recognizer, load_image
 from pcnn.engines.select import prepare_classifier
 from pcnn.evaluation.cost import measure_cost
 from pcnn.faces.detector import Detector
-from pcnn.faces.geometry import face_transforms
+from pcnn.faces.geometry import AlignedFaces
 from pcnn.faces.views import cut_views
 from pcnn.weights.expression import load_expression
 from pcnn.weights.known import DEFAULT_WEIGHTS
@@ -153,19 +153,19 @@ def _stages(path: Path, recognizer: Recognizer, detector: Detector) -> Stages:
     (faces,) = detector.detect([image])
     if len(faces) != 1:
         raise SystemExit(f"{path.name} shows {len(faces)} faces, not one")
-    maps = face_transforms([faces[0].landmarks], loaded.template, config.size, config.layout)
+    placed = AlignedFaces.of([faces[0].landmarks], loaded.template)
     options: dict[str, Any] = {
         "native_size": loaded.native_size,
         "device": torch.device("cpu"),
         "names": loaded.network.views,
     }
-    views = cut_views([image], [maps], config, **options)
+    views = cut_views([image], [placed], config, **options)
     prepared, _ = prepare_classifier(loaded, "torch")
     answer = torch.inference_mode()(lambda: loaded.answer(prepared.forward_views, views))
     return {
         "read": lambda: load_image(path),
         "detect": lambda: detector.detect([image]),
-        "cut": lambda: cut_views([image], [maps], config, **options),
+        "cut": lambda: cut_views([image], [placed], config, **options),
         "classify": answer,
         "predict": lambda: recognizer.predict(path),
     }

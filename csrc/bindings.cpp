@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "checks.h"
-#include "crop_regions.h"
+#include "landmark_crop.h"
 #include "stitch_regions.h"
 #include "warp_add.h"
 
@@ -24,6 +24,9 @@ struct Place {
 void run(const CropRegions& op, const View* views, Place at) {
   crop_regions_cuda(op, views, at.device, reinterpret_cast<void*>(at.stream));
 }
+void run(const LandmarkCrop& op, const View* views, Place at) {
+  landmark_crop_cuda(op, views, at.device, reinterpret_cast<void*>(at.stream));
+}
 void run(const StitchRegions& op, Place at) {
   stitch_regions_cuda(op, at.device, reinterpret_cast<void*>(at.stream));
 }
@@ -40,6 +43,9 @@ struct Place {
 };
 void run(const CropRegions& op, const View* views, Place at) {
   crop_regions_cpu(op, views, at.threads);
+}
+void run(const LandmarkCrop& op, const View* views, Place at) {
+  landmark_crop_cpu(op, views, at.threads);
 }
 void run(const StitchRegions& op, Place at) { stitch_regions_cpu(op, at.threads); }
 void run(const WarpAdd& op, Place at) { warp_add_cpu(op, at.threads); }
@@ -60,45 +66,89 @@ std::array<std::int64_t, N> integers(const py::handle& tuple) {
   return numbers;
 }
 
-// image: address, 3 sizes, 3 strides. outs: address, height, width of each view.
-void crop_regions(const py::tuple& image, std::int64_t transforms, std::int64_t faces,
-                  const py::tuple& outs, const py::tuple& mean, const py::tuple& std,
-                  double footprint, int dtype, std::int64_t place, std::uintptr_t stream) {
-  constexpr const char* kOp = "crop_regions";
+// The arguments that both crops have. image: address, 3 sizes, 3 strides.
+CropRegions crop_of(const std::string& op_name, const py::tuple& image, std::int64_t faces,
+                    const py::tuple& outs, const py::tuple& mean, const py::tuple& std,
+                    double footprint, int dtype) {
   const auto [address, rows, columns, colours, row_stride, column_stride, channel_stride] =
       integers<7>(image);
   require(rows >= 1 && columns >= 1 && colours == 3,
-          "crop_regions: image must be (height, width, 3)");
-  require(faces >= 0, "crop_regions: faces must not be negative");
+          op_name + ": image must be (height, width, 3)");
+  require(faces >= 0, op_name + ": faces must not be negative");
   require((mean.size() == 1 || mean.size() == 3) && std.size() == mean.size(),
-          "crop_regions: mean and std must be one or three numbers");
-  require(footprint > 0, "crop_regions: footprint must be above 0");
-  const auto view_count = static_cast<std::int64_t>(outs.size());
+          op_name + ": mean and std must be one or three numbers");
+  require(footprint > 0, op_name + ": footprint must be above 0");
   CropRegions op = {};
-  op.image = {static_cast<const std::uint8_t*>(pointer_of(kOp, "image", address, 1)),
+  op.image = {static_cast<const std::uint8_t*>(pointer_of(op_name.c_str(), "image", address, 1)),
               rows,
               columns,
               row_stride,
               column_stride,
               channel_stride};
-  op.transforms =
-      static_cast<const float*>(pointer_of(kOp, "transforms", transforms, faces * view_count));
   op.faces = faces;
-  op.view_count = view_count;
+  op.view_count = static_cast<std::int64_t>(outs.size());
   op.normalisation.channels = static_cast<int>(mean.size());
   for (std::size_t channel = 0; channel < mean.size(); ++channel) {
     op.normalisation.shift[channel] = static_cast<float>(255.0 * mean[channel].cast<double>());
     op.normalisation.scale[channel] = static_cast<float>(255.0 * std[channel].cast<double>());
   }
   op.footprint = footprint;
-  op.dtype = dtype_of(kOp, dtype);
+  op.dtype = dtype_of(op_name.c_str(), dtype);
+  return op;
+}
+
+// A view without mirror image and corner.
+View view_of(const std::string& op_name, std::int64_t address, std::int64_t height,
+             std::int64_t width, std::int64_t faces) {
+  constexpr std::int64_t kLimit = std::numeric_limits<std::int32_t>::max();
+  require(height >= 1 && width >= 1 && height <= kLimit / width,
+          op_name + ": sizes must be at least 1 × 1 and less than 2^31 pixels");
+  return {pointer_of(op_name.c_str(), "out", address, faces), nullptr, height, width, 0, 0};
+}
+
+// image: see crop_of. outs: address, height, width of each view.
+void crop_regions(const py::tuple& image, std::int64_t transforms, std::int64_t faces,
+                  const py::tuple& outs, const py::tuple& mean, const py::tuple& std,
+                  double footprint, int dtype, std::int64_t place, std::uintptr_t stream) {
+  constexpr const char* kOp = "crop_regions";
+  CropRegions op = crop_of(kOp, image, faces, outs, mean, std, footprint, dtype);
+  op.transforms =
+      static_cast<const float*>(pointer_of(kOp, "transforms", transforms, faces * op.view_count));
   std::vector<View> views;
   for (const py::handle& out : outs) {
-    const auto [memory, height, width] = integers<3>(out);
-    constexpr std::int64_t kLimit = std::numeric_limits<std::int32_t>::max();
-    require(height >= 1 && width >= 1 && height <= kLimit / width,
-            "crop_regions: sizes must be at least 1 × 1 and less than 2^31 pixels");
-    views.push_back({pointer_of(kOp, "out", memory, faces), height, width});
+    const auto [address, height, width] = integers<3>(out);
+    views.push_back(view_of(kOp, address, height, width, faces));
+  }
+  const py::gil_scoped_release release;
+  run(op, views.data(), place_of(place, stream));
+}
+
+// image: see crop_of. places: x, y of each landmark. outs: address, that of the mirror image or 0,
+// height, width, top, left of each view.
+void landmark_crop(const py::tuple& image, std::int64_t landmarks, std::int64_t faces,
+                   const py::tuple& places, const py::tuple& outs, const py::tuple& mean,
+                   const py::tuple& std, double footprint, int dtype, std::int64_t place,
+                   std::uintptr_t stream) {
+  constexpr const char* kOp = "landmark_crop";
+  LandmarkCrop op = {};
+  static_cast<CropRegions&>(op) = crop_of(kOp, image, faces, outs, mean, std, footprint, dtype);
+  op.landmarks = static_cast<const float*>(pointer_of(kOp, "landmarks", landmarks, faces));
+  require(places.size() == 2 * kLandmarks, "landmark_crop: template must be 5 pairs of numbers");
+  double numbers[kLandmarks][2];
+  for (std::size_t index = 0; index < places.size(); ++index) {
+    numbers[index / 2][index % 2] = places[index].cast<double>();
+  }
+  op.places = places_of(numbers);
+  std::vector<View> views;
+  for (const py::handle& out : outs) {
+    const auto [address, mirror, height, width, top, left] = integers<6>(out);
+    View view = view_of(kOp, address, height, width, faces);
+    require(views.empty() || (mirror == 0) == (views[0].mirror == nullptr),
+            "landmark_crop: all views must have a mirror image, or none");
+    view.mirror = reinterpret_cast<void*>(static_cast<std::uintptr_t>(mirror));
+    view.top = top;
+    view.left = left;
+    views.push_back(view);
   }
   const py::gil_scoped_release release;
   run(op, views.data(), place_of(place, stream));
@@ -154,6 +204,7 @@ void warp_add(const py::tuple& stitched, std::int64_t theta, const py::tuple& fa
 
 PYBIND11_MODULE(PCNN_MODULE, module) {
   module.def("crop_regions", &pcnn::crop_regions);
+  module.def("landmark_crop", &pcnn::landmark_crop);
   module.def("stitch_regions", &pcnn::stitch_regions);
   module.def("warp_add", &pcnn::warp_add);
   module.attr("BUILD") = PCNN_BUILD;

@@ -16,8 +16,15 @@ struct Image {
 };
 
 struct View {
-  void* out;  // (F, height, width, C), contiguous
+  void* out;     // (F, height, width, C), contiguous
+  void* mirror;  // the same for its mirror image; nullptr without one
   std::int64_t height, width;
+  std::int64_t top, left;  // its corner in the face view, in pixels; see landmark_crop.h
+};
+
+// A map from view pixel (x, y) to image pixel: two rows of three numbers.
+struct Transform {
+  float value[6];
 };
 
 struct Normalisation {
@@ -35,6 +42,12 @@ struct CropRegions {
 
   PCNN_INLINE const float* transform(std::int64_t face, std::int64_t view) const {
     return transforms + 6 * (face * view_count + view);
+  }
+
+  // The same as a value, in the form of LandmarkCrop.
+  PCNN_INLINE Transform map(std::int64_t face, std::int64_t view, const View&) const {
+    const float* own = transform(face, view);
+    return {{own[0], own[1], own[2], own[3], own[4], own[5]}};
   }
 };
 
@@ -110,6 +123,18 @@ PCNN_INLINE void write_pixel(const Normalisation& norm, const float (&colour)[3]
   for (int channel = 0; channel < 3; ++channel) {
     out[channel] = from_float<T>((colour[channel] - norm.shift[channel]) / norm.scale[channel]);
   }
+}
+
+// Writes the pixel of a view, and of its mirror image if there is one.
+template <typename T>
+PCNN_INLINE void write_both(const Normalisation& norm, const View& view, const float (&colour)[3],
+                            std::int64_t face, std::int64_t row, std::int64_t column) {
+  const std::int64_t first = (face * view.height + row) * view.width;
+  const std::int64_t channels = norm.channels;
+  write_pixel(norm, colour, static_cast<T*>(view.out) + (first + column) * channels);
+  if (view.mirror == nullptr) return;
+  const std::int64_t opposite = first + view.width - 1 - column;
+  write_pixel(norm, colour, static_cast<T*>(view.mirror) + opposite * channels);
 }
 
 void crop_regions_cpu(const CropRegions& op, const View* views, int threads);

@@ -1,7 +1,8 @@
 #include <algorithm>
+#include <iterator>
 #include <vector>
 
-#include "crop_regions.h"
+#include "landmark_crop.h"
 #include "parallel.h"
 
 namespace pcnn {
@@ -59,19 +60,25 @@ struct Windows {
   }
 };
 
-// Copies a window's pixels from the first view of its face.
+// Copies a window's pixels from the first view of its face, and those of its mirror image.
 template <typename T>
 void copy_window(const CropRegions& op, const View* views, const Window& place, std::int64_t face,
                  std::int64_t view) {
   const std::int64_t channels = op.normalisation.channels;
   const View &first = views[0], &part = views[view];
-  const T* from = static_cast<const T*>(first.out) +
-                  ((face * first.height + place.top) * first.width + place.left) * channels;
-  T* to = static_cast<T*>(part.out) + face * part.height * part.width * channels;
-  for (std::int64_t row = 0; row < part.height; ++row) {
-    std::copy_n(from, part.width * channels, to);
-    from += first.width * channels;
-    to += part.width * channels;
+  const auto copy = [&](const void* source, void* target, std::int64_t left) {
+    const T* from = static_cast<const T*>(source) +
+                    ((face * first.height + place.top) * first.width + left) * channels;
+    T* to = static_cast<T*>(target) + face * part.height * part.width * channels;
+    for (std::int64_t row = 0; row < part.height; ++row) {
+      std::copy_n(from, part.width * channels, to);
+      from += first.width * channels;
+      to += part.width * channels;
+    }
+  };
+  copy(first.out, part.out, place.left);
+  if (part.mirror != nullptr) {
+    copy(first.mirror, part.mirror, first.width - place.left - part.width);
   }
 }
 
@@ -84,12 +91,10 @@ PCNN_INLINE void crop_row(const CropRegions& op, const View& view, const float* 
     offsets[i] = tap_offset(i, count, static_cast<float>(op.footprint));
   }
   const auto offset = [&offsets](int i) { return offsets[i]; };
-  const int channels = op.normalisation.channels;
-  T* out = static_cast<T*>(view.out) + (face * view.height + row) * view.width * channels;
-  for (std::int64_t column = 0; column < view.width; ++column, out += channels) {
+  for (std::int64_t column = 0; column < view.width; ++column) {
     float colour[3];
     view_pixel(op, transform, count, offset, row, column, colour);
-    write_pixel(op.normalisation, colour, out);
+    write_both<T>(op.normalisation, view, colour, face, row, column);
   }
 }
 
@@ -143,6 +148,20 @@ void crop_regions_cpu(const CropRegions& op, const View* views, int threads) {
     case Dtype::kBFloat16:
       return crop<BFloat16>(op, views, threads);
   }
+}
+
+void landmark_crop_cpu(const LandmarkCrop& op, const View* views, int threads) {
+  std::vector<float> transforms;
+  transforms.reserve(static_cast<std::size_t>(6 * op.faces * op.view_count));
+  for (std::int64_t face = 0; face < op.faces; ++face) {
+    for (std::int64_t view = 0; view < op.view_count; ++view) {
+      const Transform own = op.map(face, view, views[view]);
+      transforms.insert(transforms.end(), std::begin(own.value), std::end(own.value));
+    }
+  }
+  CropRegions crop = op;
+  crop.transforms = transforms.data();
+  crop_regions_cpu(crop, views, threads);
 }
 
 }  // namespace pcnn

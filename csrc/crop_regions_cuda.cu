@@ -1,6 +1,6 @@
 #include <algorithm>
 
-#include "crop_regions.h"
+#include "landmark_crop.h"
 #include "launch.h"
 
 namespace pcnn {
@@ -17,9 +17,10 @@ struct Views {
   std::int64_t offset;  // index of the first view here among all
 };
 
-template <typename T>
+// Op: CropRegions or LandmarkCrop.
+template <typename T, typename Op>
 __global__ void __launch_bounds__(kThreads)
-    crop_kernel(const __grid_constant__ CropRegions op, const __grid_constant__ Views views) {
+    crop_kernel(const __grid_constant__ Op op, const __grid_constant__ Views views) {
   int which = 0;
   while (blockIdx.x >= views.first_block[which + 1]) ++which;
   const View& view = views.view[which];
@@ -29,27 +30,25 @@ __global__ void __launch_bounds__(kThreads)
   if (pixel >= pixels) return;
   const std::int64_t row = pixel / view.width, column = pixel % view.width;
   for (std::int64_t face = blockIdx.y; face < op.faces; face += gridDim.y) {
-    const float* transform = op.transform(face, views.offset + which);
-    const int count = taps(transform, op.footprint);
+    const Transform transform = op.map(face, views.offset + which, view);
+    const int count = taps(transform.value, op.footprint);
     const float footprint = static_cast<float>(op.footprint);
     const auto offset = [=](int i) { return tap_offset(i, count, footprint); };
     float colour[3];
-    view_pixel(op, transform, count, offset, row, column, colour);
-    T* out = static_cast<T*>(view.out) + (face * pixels + pixel) * op.normalisation.channels;
-    write_pixel(op.normalisation, colour, out);
+    view_pixel(op, transform.value, count, offset, row, column, colour);
+    write_both<T>(op.normalisation, view, colour, face, row, column);
   }
 }
 
-template <typename T>
-void launch(const CropRegions& op, const Views& views, cudaStream_t stream) {
+template <typename T, typename Op>
+void launch(const Op& op, const Views& views, cudaStream_t stream) {
   const dim3 grid(views.first_block[views.count],
                   static_cast<unsigned>(std::min(op.faces, kMaxGridY)));
-  crop_kernel<T><<<grid, kThreads, 0, stream>>>(op, views);
+  crop_kernel<T, Op><<<grid, kThreads, 0, stream>>>(op, views);
 }
 
-}  // namespace
-
-void crop_regions_cuda(const CropRegions& op, const View* views, int device, void* stream) {
+template <typename Op>
+void crop(const char* name, const Op& op, const View* views, int device, void* stream) {
   if (op.faces == 0) return;
   const DeviceGuard guard(device);
   const auto on = static_cast<cudaStream_t>(stream);
@@ -74,8 +73,18 @@ void crop_regions_cuda(const CropRegions& op, const View* views, int device, voi
         launch<BFloat16>(op, some, on);
         break;
     }
-    check_launch("crop_regions");
+    check_launch(name);
   }
+}
+
+}  // namespace
+
+void crop_regions_cuda(const CropRegions& op, const View* views, int device, void* stream) {
+  crop("crop_regions", op, views, device, stream);
+}
+
+void landmark_crop_cuda(const LandmarkCrop& op, const View* views, int device, void* stream) {
+  crop("landmark_crop", op, views, device, stream);
 }
 
 }  // namespace pcnn

@@ -20,6 +20,11 @@ CROP = 16 * 2.0**-24 / 0.2
 # up to 300 pixels; neighbours differ by up to 255 levels.
 COPIED = CROP + 2 * 3 * 300 * 2.0**-24 / 0.2
 
+# landmark_crop: the reference adds in another order, so that after rounding to float32 each number
+# of a transform may differ in its last place. A position is the sum of three such terms of up to
+# 1500 pixels in the tests, and neighbours differ by up to 255 levels in each of two directions.
+LANDMARKS = CROP + 2 * 3 * 1500 * 2.0**-23 / 0.2
+
 # stitch_regions: four products and the sums of two interpolations against one after the other:
 # each of about 8 roundings is 2⁻²⁴ of SIZE; the position itself is rounded at a size of up to 300
 # pixels, and the neighbours differ by up to 2 · SIZE.

@@ -9,6 +9,7 @@ import contextlib
 import gc
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -60,6 +61,20 @@ def few_collections(argv: Sequence[str] | None) -> Iterator[None]:
     finally:
         if argv is None:
             gc.freeze()
+
+
+@contextlib.contextmanager
+def quiet_end(argv: Sequence[str] | None) -> Iterator[None]:
+    """Let Ctrl-C after a command's work end the process without a traceback.
+
+    All is written then, and Python takes a moment to end. If a program passes argv, nothing
+    changes.
+    """
+    try:
+        yield
+    finally:
+        if argv is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def exit_status(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pcnn.commands.process import complain, exit_status, few_collections
+from pcnn.commands.process import complain, exit_status, few_collections, quiet_end
 from pcnn.images.files import shown
 from pcnn.version import __version__
 
@@ -68,9 +69,7 @@ def run_command(  # noqa: PLR0913
     if check is not None and (wrong := check(arguments)):
         parser.error(wrong)
     options = vars(arguments)
-    if not short:
-        return exit_status(program, lambda: run(arguments), options)
-    with few_collections(argv):
+    with quiet_end(argv), few_collections(argv) if short else contextlib.nullcontext():
         return exit_status(program, lambda: run(arguments), options)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +18,29 @@ from numpy.typing import ArrayLike, NDArray
 from pcnn.errors import InputError
 from pcnn.networks.regions import RegionLayout
 from pcnn.results.angle import UPRIGHT
+
+
+@dataclass(frozen=True, eq=False)
+class AlignedFaces:
+    """The faces of a picture, to be aligned by their landmarks when they are cut out.
+
+    landmarks: (F, 5, 2) float32, continuous image coordinates.
+    template: (5, 2), their places in the face square, as fractions of its side.
+    """
+
+    landmarks: NDArray[np.float32]
+    template: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, landmarks: Sequence[ArrayLike], template: ArrayLike) -> AlignedFaces:
+        """Faces from F arrays (5, 2). Raises InputError: one has another shape."""
+        places = np.asarray(template, np.float64)
+        return cls(_points("AlignedFaces.of", landmarks, places).astype(np.float32), places)
+
+
+# The places of a picture's faces: landmarks, or transforms (F, 6, 2, 3) from view pixels to image
+# pixels, in the order of regions.VIEWS.
+FacePlaces: TypeAlias = AlignedFaces | NDArray[np.float32]
 
 _MIDDLE = sum(complex(x, y) for x, y in UPRIGHT) / len(UPRIGHT)
 _UPRIGHT = tuple(complex(x, y) - _MIDDLE for x, y in UPRIGHT)
@@ -35,14 +60,24 @@ def similarity(source: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
         raise InputError(f"similarity: source must be (N, 2), N ≥ 2, got {from_points.shape}")
     if to_points.shape != from_points.shape:
         raise InputError(f"similarity: target must be {from_points.shape}, got {to_points.shape}")
-    # In the complex plane a similarity is w ↦ a·w + b. The best a is a ratio of two sums.
-    w = from_points @ (1, 1j)
-    z = to_points @ (1, 1j)
-    centred = w - w.mean()
-    spread = float((abs(centred) ** 2).sum())
-    a = (centred.conj() * (z - z.mean())).sum() / spread if spread > 0 else 0j
-    b = z.mean() - a * w.mean()
+    (a,), (b,) = _similarities(from_points, to_points[None])
     return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+
+
+def _similarities(
+    source: NDArray[np.float64], targets: NDArray[np.float64]
+) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
+    """Similarities from (N, 2) to each of (F, N, 2), as a and b, (F,) each: w ↦ a·w + b.
+
+    The closed form in the complex plane; ops.landmark_crop has it, too.
+    """
+    w, z = source @ (1, 1j), targets @ (1, 1j)
+    middle, middles = w.mean(), z.mean(1)
+    centred = w - middle
+    spread = float((abs(centred) ** 2).sum())
+    shares = centred.conj() / spread if spread > 0 else 0 * centred
+    a = (shares * (z - middles[:, None])).sum(1)
+    return a, middles - a * middle
 
 
 def misfit(landmarks: ArrayLike) -> float:
@@ -76,25 +111,46 @@ def face_transforms(
     template: (5, 2), their places in the face square, as fractions of its side.
     size: the side of the face view in pixels. layout: the places of the regions.
     Returns (F, 6, 2, 3) in the order of regions.VIEWS; (0, 6, 2, 3) without faces.
+    Raises InputError: landmarks of another shape.
     """
-    places = np.asarray(template, np.float64) * size
-    faces = [_views(similarity(places, points), size, layout) for points in landmarks]
-    return np.array(faces, np.float32).reshape(-1, 6, 2, 3)
+    places = np.asarray(template, np.float64)
+    points = _points("face_transforms", landmarks, places)
+    a, b = (each[:, None] for each in _similarities(places * size, points))  # (F, 1)
+    middle_of_pixel = 0.5 + 0.5j
+    corners = np.array([complex(box.left, box.top) for box in layout.boxes(size).values()])
+    shift = a * (corners + middle_of_pixel) + b - middle_of_pixel  # (F, 6)
+    transforms = np.empty((*shift.shape, 2, 3), np.float32)
+    transforms[..., 0, 0] = transforms[..., 1, 1] = a.real
+    transforms[..., 0, 1], transforms[..., 1, 0] = -a.imag, a.imag
+    transforms[..., 0, 2], transforms[..., 1, 2] = shift.real, shift.imag
+    return transforms
+
+
+def transforms_of(faces: FacePlaces, size: int, layout: RegionLayout) -> NDArray[np.float32]:
+    """The transforms (F, 6, 2, 3) of faces, whichever way their places are given."""
+    if isinstance(faces, AlignedFaces):
+        return face_transforms(list(faces.landmarks), faces.template, size, layout)
+    return faces
+
+
+def _points(
+    function: str, landmarks: Sequence[ArrayLike], template: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Landmarks of F faces as one array (F, 5, 2), checked."""
+    points = [np.asarray(own, np.float64) for own in landmarks]
+    for own in points:
+        if own.shape != template.shape:
+            raise InputError(f"{function}: landmarks must be {template.shape}, got {own.shape}")
+    return np.array(points).reshape(-1, *template.shape)
 
 
 def picture_transforms(
     width: int, height: int, size: int, layout: RegionLayout
 ) -> NDArray[np.float32]:
     """The transforms (1, 6, 2, 3) of a cut-out face, which is resized to the face view."""
-    whole = np.array([[width / size, 0, 0], [0, height / size, 0]])
-    return _views(whole, size, layout)[None].astype(np.float32)
-
-
-def _views(face: NDArray[np.float64], size: int, layout: RegionLayout) -> NDArray[np.float64]:
-    """Transforms (6, 2, 3) of the views in pixel coordinates, from `face` (2, 3) in continuous."""
-    linear, shift = face[:, :2], face[:, 2]
-    views = []
-    for box in layout.boxes(size).values():
-        corner = np.array([box.left, box.top])
-        views.append(np.column_stack((linear, linear @ (corner + 0.5) + shift - 0.5)))
-    return np.array(views)
+    scale = np.array([width, height]) / size
+    boxes = layout.boxes(size).values()
+    corners = np.array([(box.left, box.top) for box in boxes])  # (6, 2)
+    shift = scale * (corners + 0.5) - 0.5
+    linear = np.broadcast_to(np.diag(scale), (len(corners), 2, 2))
+    return np.concatenate((linear, shift[..., None]), 2)[None].astype(np.float32)

@@ -10,63 +10,103 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pcnn.devices import own_settings, upload
-from pcnn.faces.geometry import face_transforms, picture_transforms
+from pcnn.faces.geometry import AlignedFaces, FacePlaces, picture_transforms, transforms_of
 from pcnn.faces.light import even_light, readable
 from pcnn.faces.resampling import pixels_tensor, resample, to_planes
 from pcnn.faces.shrinking import Source, shrink_face
 from pcnn.networks.ensemble import ExpressionNetwork
 from pcnn.networks.pcnn import ModelConfig, normalise
-from pcnn.networks.regions import VIEWS
+from pcnn.networks.regions import VIEWS, Box
 from pcnn.networks.saliency import weigh
-from pcnn.ops import crop_regions
+from pcnn.ops import crop_regions, landmark_crop
 
 
 @own_settings()
 def cut_views(  # noqa: PLR0913
     pictures: Sequence[NDArray[np.uint8]],
-    transforms: Sequence[NDArray[np.float32]],
+    places: Sequence[FacePlaces],
     config: ModelConfig,
     *,
     native_size: int,
     device: torch.device,
     names: Sequence[str] = VIEWS,
+    mirror: bool = False,
 ) -> list[Tensor]:
     """Cut the views of all faces, normalised and, if the network needs it, weighed by saliency.
 
     The light of poorly lit faces is corrected (see light).
 
-    pictures: (H, W, 3) each. transforms: for each picture (faces, 6, 2, 3), see geometry.
+    pictures: (H, W, 3) each. places: of the faces of each picture, see geometry.FacePlaces.
     native_size: the side in pixels of the network's training faces.
     names: the first names of VIEWS, at least "face".
+    mirror: True adds the mirror image of each view.
     Returns the views in the order of VIEWS, each (faces, C, h, w), for all faces of all pictures;
-    `faces` may be 0.
+    then their mirror images in the same order. `faces` may be 0.
     """
-    boxes = config.layout.boxes(config.size)
-    sizes = [boxes[name].size for name in names]
+    boxes = [config.layout.boxes(config.size)[name] for name in names]
     # If the training faces were coarser than the view, the network expects views of equal detail.
     footprint = config.size / native_size
+    weighed = config.saliency is not None  # then mirror images are those of weighed views
     crops: list[list[Tensor]] = []
-    for pixels, maps in zip(pictures, transforms, strict=True):
+    for pixels, faces in zip(pictures, places, strict=True):
+        maps = transforms_of(faces, config.size, config.layout)
         image = pixels_tensor(readable(pixels, maps, config.size))
         wanted = maps[:, : len(names)]
         sources = [shrink_face(Source(image, one, footprint), config.size) for one in wanted]
-        if sources and all(source.pixels is image for source in sources):
-            sources = [Source(image, wanted, footprint)]  # all faces at once
-        crops += [
-            crop_regions(
-                upload(source.pixels, device),
-                upload(torch.from_numpy(source.transforms.reshape(-1, len(names), 2, 3)), device),
-                sizes,
-                mean=config.mean,
-                std=config.std,
-                footprint=source.footprint,
-            )
-            for source in sources
-        ]
+        shrunk = any(source.pixels is not image for source in sources)
+        if sources and not shrunk:  # all faces at once
+            sources = [Source(image, wanted, footprint)]
+        # What is left of a large picture has another shape, so that landmarks do not fit to it.
+        aligned = faces if isinstance(faces, AlignedFaces) and not shrunk else None
+        both = mirror and not weighed
+        crops += [_cut(source, aligned, config, boxes, device, both) for source in sources]
     if not crops:
+        sizes = [box.size for box in boxes] * (2 if mirror else 1)
         return [torch.empty(0, config.channels, *size, device=device) for size in sizes]
-    views = [torch.cat(parts) for parts in zip(*crops, strict=True)]
-    return weigh(even_light(views, config), config)
+    views = (
+        crops[0] if len(crops) == 1 else [torch.cat(parts) for parts in zip(*crops, strict=True)]
+    )
+    views = even_light(views, config)
+    if not weighed:
+        return views
+    views = weigh(views, config)
+    return [*views, *(view.flip(3) for view in views)] if mirror else views
+
+
+def _cut(  # noqa: PLR0913, PLR0917
+    source: Source,
+    aligned: AlignedFaces | None,
+    config: ModelConfig,
+    boxes: Sequence[Box],
+    device: torch.device,
+    mirror: bool,
+) -> list[Tensor]:
+    """The views of a source's faces, and then their mirror images, as in cut_views.
+
+    aligned: the same faces by their landmarks; None takes the source's transforms.
+    """
+    image = upload(source.pixels, device)
+    if aligned is not None:
+        return landmark_crop(
+            image,
+            upload(torch.from_numpy(aligned.landmarks), device),
+            (aligned.template * config.size).tolist(),
+            boxes,
+            mean=config.mean,
+            std=config.std,
+            footprint=source.footprint,
+            mirror=mirror,
+        )
+    transforms = torch.from_numpy(source.transforms.reshape(-1, len(boxes), 2, 3))
+    views = crop_regions(
+        image,
+        upload(transforms, device),
+        [box.size for box in boxes],
+        mean=config.mean,
+        std=config.std,
+        footprint=source.footprint,
+    )
+    return [*views, *(view.flip(3) for view in views)] if mirror else views
 
 
 def cut_faces(
@@ -79,12 +119,12 @@ def cut_faces(
     """The whole view of each face alone, aligned by its landmarks, as fine as the picture is.
 
     pictures: (H, W, 3) each. landmarks: (5, 2) of each face of each picture.
-    template: see geometry.face_transforms. config: size and normalisation of the views.
+    template: see geometry.AlignedFaces. config: size and normalisation of the views.
     Returns (F, C, S, S) of all faces of all pictures; F may be 0.
     """
     (views,) = cut_views(
         pictures,
-        [face_transforms(own, template, config.size, config.layout) for own in landmarks],
+        [AlignedFaces.of(own, template) for own in landmarks],
         config,
         native_size=config.size,
         device=device,

@@ -26,18 +26,25 @@ def mirrored(views: Sequence[Tensor]) -> list[Tensor]:
     views: in the order of VIEWS, each (B, C, h, w), or only the face's view. Left and right views
         of a pair have the same size.
     """
-    places = [VIEWS.index(TWINS[name]) for name in VIEWS[: len(views)]]
-    return [views[place].flip(3) for place in places]
+    return exchanged([view.flip(3) for view in views])
 
 
-def read_both(forward: Forward, views: Sequence[Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
+def exchanged(images: Sequence[Tensor]) -> list[Tensor]:
+    """The mirror images of views in the order of VIEWS, with left and right exchanged."""
+    return [images[VIEWS.index(TWINS[name])] for name in VIEWS[: len(images)]]
+
+
+def read_both(
+    forward: Forward, views: Sequence[Tensor], images: Sequence[Tensor] | None = None
+) -> tuple[Tensor, Mapping[str, Tensor]]:
     """The mean logits of faces and of their mirror images, in one pass.
 
-    views: as for `mirrored`.
+    views: as for `mirrored`. images: the mirror image of each view; None makes them.
     Returns logits (B, classes), and region name → that region's logits (B, classes). These are
     the mean of the region and its counterpart in the mirror image.
     """
-    both = [torch.cat(pair) for pair in zip(views, mirrored(views), strict=True)]
+    twins = mirrored(views) if images is None else exchanged(images)
+    both = [torch.cat(pair) for pair in zip(views, twins, strict=True)]
     logits, own = forward(both)
     faces = views[0].shape[0]  # len() would make it a constant in exported graphs
     means = {name: (own[name][:faces] + own[TWINS[name]][faces:]) / 2 for name in own}

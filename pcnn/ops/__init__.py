@@ -3,13 +3,15 @@
 The environment variable PCNN_OPS chooses the implementation when pcnn is imported. `auto` uses the
 compiled code if it is available for the device and element type, and plain PyTorch otherwise.
 `native` raises NativeError instead of this fallback. `reference` always uses plain PyTorch.
-Image coordinates refer to pixel centres: (0, 0) is the centre of the upper left pixel.
+Pixel coordinates refer to pixel centres: (0, 0) is the centre of the upper left pixel. Continuous
+coordinates, those of landmarks, refer to the image's corner: the same centre is at (½, ½).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +19,7 @@ from torch import Tensor
 from pcnn.errors import InputError, check_shape
 from pcnn.ops import native, reference
 
-__all__ = ["crop_regions", "describe", "stitch_regions", "warp_add"]
+__all__ = ["crop_regions", "describe", "landmark_crop", "stitch_regions", "warp_add"]
 
 _implementation = reference if native.choice == "reference" else native
 _FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -53,33 +55,75 @@ def crop_regions(  # noqa: PLR0913
     >>> view.shape, round(view.mean().item(), 4)
     (torch.Size([1, 1, 4, 4]), 1.0)
     """
-    check_shape("crop_regions", "image", image, (None, None, 3))
+    _check_crop("crop_regions", image, mean, std, footprint, dtype)
     check_shape("crop_regions", "transforms", transforms, (None, len(sizes), 2, 3))
-    _check_dtype("crop_regions", "image", image, torch.uint8)
     _check_dtype("crop_regions", "transforms", transforms, torch.float32)
     _check_device("crop_regions", "transforms", transforms, image)
-    if image.numel() == 0:
-        raise InputError(f"crop_regions: image must have pixels, got {tuple(image.shape)}")
     if any(len(size) != 2 or min(size) < 1 for size in sizes):
         raise InputError(
             f"crop_regions: sizes must be (height, width) of at least 1 × 1, got {list(sizes)}"
         )
-    if len(mean) not in (1, 3) or len(std) != len(mean) or min(std) <= 0:
-        raise InputError(
-            "crop_regions: mean and std must be one (grey) or three (RGB) numbers, std above 0, "
-            f"got {tuple(mean)} and {tuple(std)}"
-        )
-    if not all(map(math.isfinite, (*mean, *std))):
-        raise InputError(
-            f"crop_regions: mean and std must be finite, got {tuple(mean)} and {tuple(std)}"
-        )
-    if not 0 < footprint < math.inf:
-        raise InputError(f"crop_regions: footprint must be finite and above 0, got {footprint}")
-    if dtype not in _FLOATING:
-        raise InputError(f"crop_regions: dtype must be floating, got {dtype}")
     # The pixels are integers, so there is no gradient for the transforms.
     views: list[Tensor] = _implementation.crop_regions(
         image, transforms.detach(), sizes, mean=mean, std=std, footprint=footprint, dtype=dtype
+    )
+    return views
+
+
+def landmark_crop(  # noqa: PLR0913
+    image: Tensor,
+    landmarks: Tensor,
+    template: Sequence[Sequence[float]],
+    boxes: Sequence[tuple[int, int, int, int]],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    footprint: float = 1.0,
+    mirror: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> list[Tensor]:
+    """Cut the views of all faces from an image, each face aligned by its landmarks.
+
+    image, mean, std, footprint, dtype: as for crop_regions.
+    landmarks: (F, 5, 2) float32, same device; x, y in continuous coordinates of the image.
+    template: five pairs x, y, the landmarks' places in the face view, in its pixels (continuous).
+    boxes: V boxes (top, left, bottom, right) of the views in the face view, half-open, in pixels;
+        they may lie outside of it.
+    mirror: True adds the mirror image of each view.
+    Returns V tensors (F, C, bottom - top, right - left), or 2 · V, the mirror images last; of
+    `dtype`, channels-last. F = 0 gives empty ones.
+    A face's similarity (rotation, scale and shift) is the least-squares solution from template to
+    landmarks (Umeyama 1991). Coincident landmarks give views of one colour, and landmarks that are
+    not finite the colour of the first pixel. For the rest see crop_regions.
+    Raises InputError: wrong shape, dtype, device or value.
+
+    >>> image = torch.zeros(8, 8, 3, dtype=torch.uint8)
+    >>> image[:, 4:] = 255
+    >>> template = [(1, 1), (3, 1), (2, 2), (1, 3), (3, 3)]
+    >>> landmarks = torch.tensor([template]) + torch.tensor([2.0, 0.0])  # two pixels to the right
+    >>> boxes = [(0, 0, 4, 4), (0, 0, 2, 2)]  # the face, and a region of it
+    >>> [face, region] = landmark_crop(image, landmarks, template, boxes, mean=[0.0], std=[1.0])
+    >>> face[0, 0, 0].tolist(), region[0, 0, 0].tolist()
+    ([0.0, 0.0, 1.0, 1.0], [0.0, 0.0])
+    """
+    _check_crop("landmark_crop", image, mean, std, footprint, dtype)
+    check_shape("landmark_crop", "landmarks", landmarks, (None, 5, 2))
+    _check_dtype("landmark_crop", "landmarks", landmarks, torch.float32)
+    _check_device("landmark_crop", "landmarks", landmarks, image)
+    if [len(place) for place in template] != [2] * 5 or not all(
+        math.isfinite(value) for place in template for value in place
+    ):
+        raise InputError(
+            f"landmark_crop: template must be five pairs of finite numbers, got {list(template)}"
+        )
+    if any(len(box) != 4 or box[0] >= box[2] or box[1] >= box[3] for box in boxes):
+        raise InputError(
+            "landmark_crop: boxes must be (top, left, bottom, right) of at least 1 × 1 pixel, got "
+            f"{[tuple(box) for box in boxes]}"
+        )
+    options: dict[str, Any] = {"mean": mean, "std": std, "footprint": footprint, "dtype": dtype}
+    views: list[Tensor] = _implementation.landmark_crop(
+        image, landmarks.detach(), template, boxes, mirror=mirror, **options
     )
     return views
 
@@ -134,7 +178,7 @@ def describe() -> list[tuple[str, str]]:
     """The implementation of each op and its reason: (op, text) pairs for `pcnn-predict --info`.
 
     >>> [op for op, text in describe()]
-    ['crop_regions', 'stitch_regions', 'warp_add']
+    ['crop_regions', 'landmark_crop', 'stitch_regions', 'warp_add']
     """
     text = native.describe()
     return [(name, text) for name in __all__ if name != "describe"]
@@ -212,6 +256,34 @@ def _refuse_maps(stitched: Tensor, theta: Tensor, face: Tensor) -> None:
     _check_dtype("warp_add", "face", face, stitched.dtype)
     _check_device("warp_add", "face", face, stitched)
     _check_device("warp_add", "theta", theta, stitched)
+
+
+def _check_crop(  # noqa: PLR0913, PLR0917
+    function: str,
+    image: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    footprint: float,
+    dtype: torch.dtype,
+) -> None:
+    """The checks that crop_regions and landmark_crop share."""
+    check_shape(function, "image", image, (None, None, 3))
+    _check_dtype(function, "image", image, torch.uint8)
+    if image.numel() == 0:
+        raise InputError(f"{function}: image must have pixels, got {tuple(image.shape)}")
+    if len(mean) not in (1, 3) or len(std) != len(mean) or min(std) <= 0:
+        raise InputError(
+            f"{function}: mean and std must be one (grey) or three (RGB) numbers, std above 0, "
+            f"got {tuple(mean)} and {tuple(std)}"
+        )
+    if not all(map(math.isfinite, (*mean, *std))):
+        raise InputError(
+            f"{function}: mean and std must be finite, got {tuple(mean)} and {tuple(std)}"
+        )
+    if not 0 < footprint < math.inf:
+        raise InputError(f"{function}: footprint must be finite and above 0, got {footprint}")
+    if dtype not in _FLOATING:
+        raise InputError(f"{function}: dtype must be floating, got {dtype}")
 
 
 def _check_dtype(function: str, name: str, tensor: Tensor, dtype: torch.dtype) -> None:

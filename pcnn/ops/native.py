@@ -1,9 +1,8 @@
-"""The compiled ops as PyTorch operators: schemas, implementations, output shapes, gradients.
+"""The compiled ops as PyTorch operators: schemas and implementations.
 
-`pcnn::crop_regions`, `pcnn::stitch_regions` and `pcnn::warp_add` are registered with
-torch.library, so torch.compile, torch.export and CUDA graphs see ordinary operators. Without
-compiled code an operator uses pcnn.ops.reference. So an exported program also runs on a machine
-without the compiled code.
+The ops are registered with torch.library as `pcnn::crop_regions` and so on, so torch.compile,
+torch.export and CUDA graphs see ordinary operators. Without compiled code an operator uses
+pcnn.ops.reference. So an exported program also runs on a machine without the compiled code.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import chain
 from types import ModuleType
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pcnn.errors import InputError, NativeError
-from pcnn.ops import modules, reference
+from pcnn.ops import gradients, modules, outputs, reference
 from pcnn.ops.dispatch import can_skip_dispatcher
 from pcnn.ops.modules import DTYPES, call, numbers
 
@@ -27,6 +27,8 @@ CHOICES = ("auto", "native", "reference")
 _SCHEMAS = (
     "crop_regions(Tensor image, Tensor transforms, SymInt[] heights, SymInt[] widths, "
     "float[] mean, float[] std, float footprint, ScalarType dtype) -> Tensor[]",
+    "landmark_crop(Tensor image, Tensor landmarks, float[] template, SymInt[] boxes, "
+    "float[] mean, float[] std, float footprint, bool mirror, ScalarType dtype) -> Tensor[]",
     "stitch_regions(Tensor left_eye, Tensor right_eye, Tensor left_cheek, Tensor right_cheek, "
     "Tensor mouth, SymInt height, SymInt width) -> Tensor",
     "warp_add(Tensor stitched, Tensor theta, Tensor face) -> Tensor",
@@ -60,6 +62,26 @@ def crop_regions(  # noqa: PLR0913
     heights, widths = [size[0] for size in sizes], [size[1] for size in sizes]
     views: list[Tensor] = torch.ops.pcnn.crop_regions.default(
         image, transforms, heights, widths, list(mean), list(std), footprint, dtype
+    )
+    return views
+
+
+def landmark_crop(  # noqa: PLR0913
+    image: Tensor,
+    landmarks: Tensor,
+    template: Sequence[Sequence[float]],
+    boxes: Sequence[tuple[int, int, int, int]],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    footprint: float,
+    mirror: bool,
+    dtype: torch.dtype,
+) -> list[Tensor]:
+    """See pcnn.ops.landmark_crop."""
+    places, edges = list(map(float, chain(*template))), list(chain(*boxes))
+    views: list[Tensor] = torch.ops.pcnn.landmark_crop.default(
+        image, landmarks, places, edges, list(mean), list(std), footprint, mirror, dtype
     )
     return views
 
@@ -143,24 +165,7 @@ def _warn(text: str) -> None:
         warnings.warn(text, RuntimeWarning, stacklevel=5)
 
 
-# crop_regions. It has no gradient, because an image's pixels are integers.
-
-
-def _empty_views(  # noqa: PLR0913, PLR0917
-    image: Tensor,
-    transforms: Tensor,
-    heights: Sequence[int],
-    widths: Sequence[int],
-    mean: Sequence[float],
-    std: Sequence[float],
-    footprint: float,
-    dtype: torch.dtype,
-) -> list[Tensor]:
-    faces, channels = transforms.shape[0], len(mean)
-    return [
-        image.new_empty((faces, height, width, channels), dtype=dtype).permute(0, 3, 1, 2)
-        for height, width in zip(heights, widths, strict=True)
-    ]
+# The crops. They have no gradient, because an image's pixels are integers.
 
 
 def _crop_regions(  # noqa: PLR0913, PLR0917
@@ -179,7 +184,7 @@ def _crop_regions(  # noqa: PLR0913, PLR0917
         return reference.crop_regions(
             image, transforms, sizes, mean=mean, std=std, footprint=footprint, dtype=dtype
         )
-    views = _empty_views(image, transforms, heights, widths, mean, std, footprint, dtype)
+    views = outputs.empty_views(image, transforms, heights, widths, mean, std, footprint, dtype)
     transforms = transforms.contiguous()
     outs = tuple(
         (view.data_ptr(), height, width)
@@ -195,26 +200,43 @@ def _crop_regions(  # noqa: PLR0913, PLR0917
     return views
 
 
+def _landmark_crop(  # noqa: PLR0913, PLR0917
+    image: Tensor,
+    landmarks: Tensor,
+    template: Sequence[float],
+    boxes: Sequence[int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    footprint: float,
+    mirror: bool,
+    dtype: torch.dtype,
+) -> list[Tensor]:
+    module = _serving("landmark_crop", image, dtype)
+    options: dict[str, Any] = {"mean": mean, "std": std, "footprint": footprint, "dtype": dtype}
+    if module is None:
+        places = list(zip(template[::2], template[1::2], strict=True))
+        edges = list(zip(*(boxes[at::4] for at in range(4)), strict=True))
+        return reference.landmark_crop(image, landmarks, places, edges, mirror=mirror, **options)
+    views = outputs.empty_crops(image, landmarks, template, boxes, mirror=mirror, **options)
+    landmarks = landmarks.contiguous()
+    opposites = [view.data_ptr() for view in views[len(boxes) // 4 :]] or [0] * len(views)
+    outs = tuple(
+        (view.data_ptr(), opposite, *view.shape[2:], top, left)
+        for view, opposite, top, left in zip(
+            views, opposites, boxes[::4], boxes[1::4], strict=False
+        )
+    )
+    call(
+        module.landmark_crop,
+        image,
+        numbers(image),
+        *(landmarks.data_ptr(), landmarks.shape[0], tuple(template), outs),
+        *(tuple(mean), tuple(std), footprint, DTYPES[dtype]),
+    )
+    return views
+
+
 # stitch_regions
-
-
-def _empty_stitched(  # noqa: PLR0913, PLR0917
-    left_eye: Tensor,
-    right_eye: Tensor,
-    left_cheek: Tensor,
-    right_cheek: Tensor,
-    mouth: Tensor,
-    height: int,
-    width: int,
-) -> Tensor:
-    """Memory for the stitched map, in the memory layout of the mouth's map."""
-    batch, channels, _, _ = mouth.shape
-    if mouth.is_contiguous() or not mouth.is_contiguous(memory_format=torch.channels_last):
-        strides = (channels * height * width, height * width, width, 1)
-    else:
-        strides = (height * width * channels, 1, width * channels, channels)
-    # torch's quickest allocation, which matters for a single face.
-    return mouth.new_empty_strided((batch, channels, height, width), strides)
 
 
 def _stitch_regions(  # noqa: PLR0913, PLR0917
@@ -228,7 +250,7 @@ def _stitch_regions(  # noqa: PLR0913, PLR0917
 ) -> Tensor:
     regions = (left_eye, right_eye, left_cheek, right_cheek, mouth)
     module = _serving("stitch_regions", mouth, mouth.dtype)
-    out = _empty_stitched(*regions, height, width)
+    out = outputs.empty_stitched(*regions, height, width)
     if module is None:
         return out.copy_(reference.stitch_regions(regions, (height, width)))
     maps = tuple(map(numbers, regions))
@@ -236,24 +258,7 @@ def _stitch_regions(  # noqa: PLR0913, PLR0917
     return out
 
 
-def _save_regions(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *regions, height, width = inputs
-    ctx.size = (height, width)
-    ctx.save_for_backward(*regions)
-
-
-def _stitch_regions_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    def stitch(*regions: Tensor) -> Tensor:
-        return reference.stitch_regions(regions, ctx.size)
-
-    return *_gradients(stitch, ctx, grad), None, None
-
-
 # warp_add
-
-
-def _empty_fused(stitched: Tensor, theta: Tensor, face: Tensor) -> Tensor:
-    return torch.empty_like(face)
 
 
 def _warp_add(stitched: Tensor, theta: Tensor, face: Tensor) -> Tensor:
@@ -268,37 +273,28 @@ def _warp_add(stitched: Tensor, theta: Tensor, face: Tensor) -> Tensor:
     return out
 
 
-def _save_all(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _warp_add_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    return _gradients(reference.warp_add, ctx, grad)
-
-
-def _gradients(function: Callable[..., Tensor], ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-    """The reference's gradients at the saved inputs, after a new forward pass."""
-    with torch.enable_grad():
-        inputs = [tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
-        output = function(*inputs)
-    return torch.autograd.grad(output, inputs, grad)
-
-
 def _register() -> torch.library.Library:
     library = torch.library.Library("pcnn", "FRAGMENT")
-    implementations: tuple[Callable[..., Any], ...] = (_crop_regions, _stitch_regions, _warp_add)
-    fakes: tuple[Callable[..., Any], ...] = (_empty_views, _empty_stitched, _empty_fused)
-    for schema, implementation, fake in zip(_SCHEMAS, implementations, fakes, strict=True):
+    implementations: dict[Callable[..., Any], Callable[..., Any]] = {
+        _crop_regions: outputs.empty_views,
+        _landmark_crop: outputs.empty_crops,
+        _stitch_regions: outputs.empty_stitched,
+        _warp_add: outputs.empty_fused,
+    }
+    for schema, (implementation, fake) in zip(_SCHEMAS, implementations.items(), strict=True):
         name = schema.partition("(")[0]
         library.define(schema, tags=torch.Tag.pt2_compliant_tag)
         for device in ("CPU", "CUDA", "MPS", "XPU"):
             library.impl(name, implementation, device)
         torch.library.register_fake(f"pcnn::{name}", fake, lib=library)
     torch.library.register_autograd(
-        "pcnn::stitch_regions", _stitch_regions_backward, setup_context=_save_regions, lib=library
+        "pcnn::stitch_regions",
+        gradients.stitch_regions_backward,
+        setup_context=gradients.save_regions,
+        lib=library,
     )
     torch.library.register_autograd(
-        "pcnn::warp_add", _warp_add_backward, setup_context=_save_all, lib=library
+        "pcnn::warp_add", gradients.warp_add_backward, setup_context=gradients.save_all, lib=library
     )
     return library
 

@@ -41,6 +41,67 @@ def crop_regions(  # noqa: PLR0913
     return views
 
 
+def landmark_crop(  # noqa: PLR0913
+    image: Tensor,
+    landmarks: Tensor,
+    template: Sequence[Sequence[float]],
+    boxes: Sequence[tuple[int, int, int, int]],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    footprint: float,
+    mirror: bool,
+    dtype: torch.dtype,
+) -> list[Tensor]:
+    """See pcnn.ops.landmark_crop."""
+    # On the CPU, because some devices have no float64.
+    points, places = landmarks.cpu().double(), torch.tensor(template, dtype=torch.float64)
+    corners = torch.tensor([(left, top) for top, left, _, _ in boxes], dtype=torch.float64)
+    transforms = view_transforms(similarities(places, points), corners.view(-1, 2))
+    views = crop_regions(
+        image,
+        transforms.float().to(image.device),
+        [(bottom - top, right - left) for top, left, bottom, right in boxes],
+        mean=mean,
+        std=std,
+        footprint=footprint,
+        dtype=dtype,
+    )
+    if not mirror:
+        return views
+    images = [view.flip(3).contiguous(memory_format=torch.channels_last) for view in views]
+    return [*views, *images]
+
+
+def similarities(source: Tensor, targets: Tensor) -> Tensor:
+    """The best similarities (rotation, scale and shift, without reflection) from one set of points.
+
+    source: (N, 2) float64, x and y. targets: (F, N, 2) float64.
+    Returns (F, 2, 3), the least-squares solutions (Umeyama 1991). Coincident source points give
+    scale 0 and only the shift. Targets that are not finite give NaN.
+    """
+    # In the complex plane a similarity is w ↦ a·w + b. The best a is a ratio of two sums.
+    middle, middles = source.mean(0), targets.mean(1)
+    x, y = (source - middle).unbind(1)  # (N,)
+    u, v = (targets - middles[:, None]).unbind(2)  # (F, N)
+    spread = (x * x + y * y).sum()
+    spread = torch.where(spread > 0, spread, math.inf)
+    cosine, sine = (x * u + y * v).sum(1) / spread, (x * v - y * u).sum(1) / spread  # a
+    linear = torch.stack((cosine, -sine, sine, cosine), 1).view(-1, 2, 2)
+    return torch.cat((linear, (middles - linear @ middle)[..., None]), 2)
+
+
+def view_transforms(faces: Tensor, corners: Tensor) -> Tensor:
+    """Transforms of views between pixels, from those of faces between continuous coordinates.
+
+    faces: (F, 2, 3), face view → image. corners: (V, 2), x and y of each view's corner in the face
+    view, in pixels. Returns (F, V, 2, 3).
+    """
+    linear, shift = faces[:, None, :, :2], faces[:, None, :, 2:]  # (F, 1, 2, ·)
+    shifts = linear @ (corners + 0.5)[..., None] + shift - 0.5  # (F, V, 2, 1)
+    return torch.cat((linear.expand(-1, len(corners), -1, -1), shifts), 3)
+
+
 def taps(transform: Tensor, footprint: float) -> int:
     """The number of samples that a view pixel averages along each axis.
 

@@ -1,4 +1,4 @@
-"""Search for faces in pictures and frames, and the transforms for cutting them out."""
+"""Search for faces in pictures and frames, and their places for cutting them out."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from pcnn.faces.alignment import crop_transforms, detector_digest
 from pcnn.faces.cutouts import Box, is_worth_cutting, search_near
 from pcnn.faces.detector import Detector
-from pcnn.faces.geometry import face_transforms
+from pcnn.faces.geometry import AlignedFaces, FacePlaces
 from pcnn.faces.interface import OneAtATime
 from pcnn.recognition.batches import Picture
-from pcnn.recognition.reader import Transforms
 from pcnn.results.values import Detection
 from pcnn.weights.expression import ExpressionWeights
 
@@ -23,7 +22,7 @@ FRAME_SHARE = 24
 
 
 class FaceFinder:
-    """A detector with the transforms for the views of an expression network.
+    """A detector with the places that an expression network needs.
 
     detector: finds faces. loaded: gives the template and the sizes of views.
     align_crops: True aligns cut-out faces by their landmarks.
@@ -61,8 +60,8 @@ class FaceFinder:
 
     def find(
         self, pictures: Sequence[Picture], min_score: float | None = None
-    ) -> tuple[Sequence[Sequence[Detection]], list[Transforms]]:
-        """The faces of each picture, and the transforms of their views for a FaceReader.
+    ) -> tuple[Sequence[Sequence[Detection]], list[FacePlaces]]:
+        """The faces of each picture, and their places for a FaceReader.
 
         min_score: the least detection score, 0…1; None means the detector's own.
         """
@@ -73,7 +72,7 @@ class FaceFinder:
             )
         else:
             found = self._detector.detect(pixels, min_score=min_score)
-        return found, self.transforms(found)
+        return found, self.places(found)
 
     def find_in_frame(self, pixels: NDArray[np.uint8], min_score: float) -> Sequence[Detection]:
         """The faces of a film's frame (H, W, 3), without the smallest, see FRAME_SHARE."""
@@ -100,18 +99,13 @@ class FaceFinder:
     def _least_in_frame(self, pixels: NDArray[np.uint8]) -> float:
         return self._min_face or max(1.0, min(pixels.shape[:2]) / FRAME_SHARE)
 
-    def transforms(self, found: Sequence[Sequence[Detection]]) -> list[Transforms]:
-        """The transforms of the views of each picture's faces, for a FaceReader."""
-        config, template = self._loaded.network.config, self._loaded.template
-        return [
-            face_transforms(
-                [face.landmarks for face in faces], template, config.size, config.layout
-            )
-            for faces in found
-        ]
+    def places(self, found: Sequence[Sequence[Detection]]) -> list[FacePlaces]:
+        """The places of each picture's faces, for a FaceReader."""
+        template = self._loaded.template
+        return [AlignedFaces.of([face.landmarks for face in faces], template) for faces in found]
 
-    def whole(self, pictures: Sequence[Picture]) -> list[Transforms]:
-        """The transforms of the views of cut-out faces."""
+    def whole(self, pictures: Sequence[Picture]) -> Sequence[FacePlaces]:
+        """The places of cut-out faces, for a FaceReader."""
         template, config = self._loaded.template, self._loaded.network.config
         detector = self._detector if self.align_crops else None
         return crop_transforms([p.pixels for p in pictures], template, config, detector)

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from pcnn.faces.geometry import FacePlaces
 from pcnn.faces.quality import face_qualities
 from pcnn.recognition.batches import Picture
 from pcnn.recognition.finder import FaceFinder
 from pcnn.recognition.movements import MovementReader, motions
-from pcnn.recognition.reader import FaceReader, Transforms
+from pcnn.recognition.reader import FaceReader
 from pcnn.results.values import UNCERTAIN, Detection, Explanation, Face, Prediction, face_of
 
 
@@ -45,35 +46,35 @@ class PhotographReader:
         self, pictures: Sequence[Picture], found: Sequence[Sequence[Detection]]
     ) -> list[list[Face]]:
         """The faces at known places of each picture, as in `predictions`."""
-        return self._read(pictures, found, self._finder.transforms(found))
+        return self._read(pictures, found, self._finder.places(found))
 
     def embeddings(
         self, pictures: Sequence[Picture], min_score: float | None, *, boxes: bool
     ) -> list[Any]:
         """The vectors (faces, D) of each picture. boxes: True gives pairs with boxes (faces, 4)."""
-        found, transforms = self._finder.find(pictures, min_score)
-        rows = self._reader.vectors(pictures, transforms)
+        found, places = self._finder.find(pictures, min_score)
+        rows = self._reader.vectors(pictures, places)
         vectors = np.split(rows, np.cumsum([len(faces) for faces in found])[:-1])
         if not boxes:
             return vectors
-        places = [np.array([f.box for f in faces], np.float32).reshape(-1, 4) for faces in found]
-        return list(zip(vectors, places, strict=True))
+        edges = [np.array([f.box for f in faces], np.float32).reshape(-1, 4) for faces in found]
+        return list(zip(vectors, edges, strict=True))
 
     def explanations(
         self, pictures: Sequence[Picture], min_score: float | None
     ) -> list[list[Explanation]]:
         """The explanations of each picture's faces."""
-        found, transforms = self._finder.find(pictures, min_score)
-        explained = iter(self._reader.explanations(pictures, transforms))
+        found, places = self._finder.find(pictures, min_score)
+        explained = iter(self._reader.explanations(pictures, places))
         return [[next(explained).placed(face) for face in faces] for faces in found]
 
     def _read(
         self,
         pictures: Sequence[Picture],
         found: Sequence[Sequence[Detection]],
-        transforms: Sequence[Transforms],
+        places: Sequence[FacePlaces],
     ) -> list[list[Face]]:
-        expressions = self._reader.expressions(pictures, transforms)
+        expressions = self._reader.expressions(pictures, places)
         moved = list(islice(motions(self._moving, pictures, found), len(expressions)))
         poses = [None if motion is None else motion.pose for motion in moved]
         qualities = face_qualities([picture.pixels for picture in pictures], found, poses)

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pcnn.embeddings.heads import Head, Vectors, unit_norm
 from pcnn.embeddings.values import ValueHead
 from pcnn.engines.classifier import PreparedClassifier
 from pcnn.errors import InputError
+from pcnn.faces.geometry import FacePlaces, transforms_of
 from pcnn.faces.views import cut_views
 from pcnn.recognition.batches import Picture
 from pcnn.recognition.explanations import explain_faces
 from pcnn.results.values import Explanation, Expression, expression_of
 from pcnn.weights.expression import ExpressionWeights
-
-Transforms: TypeAlias = NDArray[np.float32]  # (faces, 6, 2, 3), view pixel → image pixel
 
 _FACES_AT_ONCE = 64  # bounds the memory of one forward pass
 _Result = TypeVar("_Result")
@@ -76,21 +74,22 @@ class FaceReader:
         return self._loaded.network.embedding_size
 
     def expressions(
-        self, pictures: Sequence[Picture], transforms: Sequence[Transforms]
+        self, pictures: Sequence[Picture], places: Sequence[FacePlaces]
     ) -> list[Expression]:
         """The expressions of all faces of all pictures, in order.
 
-        transforms: for each picture those of its faces.
+        places: of the faces of each picture.
         """
-        return self._read(pictures, transforms, self._read_views)
+        mirror = self._loaded.mirror and self._head is None  # embeddings are of the face alone
+        return self._read(pictures, places, self._read_views, mirror=mirror)
 
-    def vectors(self, pictures: Sequence[Picture], transforms: Sequence[Transforms]) -> Vectors:
+    def vectors(self, pictures: Sequence[Picture], places: Sequence[FacePlaces]) -> Vectors:
         """The embeddings of all faces of all pictures, (faces, D) float32 of unit norm."""
-        rows = self._read(pictures, transforms, lambda views: list(self._embed_views(views)))
+        rows = self._read(pictures, places, lambda views: list(self._embed_views(views)))
         return np.array(rows, np.float32).reshape(-1, self.embedding_size)
 
     def explanations(
-        self, pictures: Sequence[Picture], transforms: Sequence[Transforms]
+        self, pictures: Sequence[Picture], places: Sequence[FacePlaces]
     ) -> list[Explanation]:
         """The explanations of all faces of all pictures, in order, for their likeliest classes.
 
@@ -99,24 +98,32 @@ class FaceReader:
         if self._head is not None:
             raise InputError("Recognizer.explain: cannot explain a head's answers: omit head=")
         pixels = [picture.pixels for picture in pictures]
+        config = self._loaded.network.config
+        transforms = [transforms_of(own, config.size, config.layout) for own in places]
         return explain_faces(self._loaded, pixels, transforms, self._device)
 
     @torch.inference_mode()
     def _read(
         self,
         pictures: Sequence[Picture],
-        transforms: Sequence[Transforms],
+        places: Sequence[FacePlaces],
         read: Callable[[Sequence[Tensor]], list[_Result]],
+        *,
+        mirror: bool = False,
     ) -> list[_Result]:
-        """The results of `read` for the views of all faces, computed in chunks."""
+        """The results of `read` for the views of all faces, computed in chunks.
+
+        mirror: True gives it their mirror images, too.
+        """
         loaded = self._loaded
         views = cut_views(
             [picture.pixels for picture in pictures],
-            transforms,
+            places,
             loaded.network.config,
             native_size=loaded.native_size,
             device=self._device,
             names=loaded.network.views,
+            mirror=mirror,
         )
         results: list[_Result] = []
         if not len(views[0]):
@@ -126,7 +133,9 @@ class FaceReader:
         return results
 
     def _embed_views(self, views: Sequence[Tensor]) -> Vectors:
-        return unit_norm(self._prepared.embed_views(views).cpu().numpy())
+        """The vectors of faces, from their views; mirror images after them are ignored."""
+        own = views[: len(self._loaded.network.views)]
+        return unit_norm(self._prepared.embed_views(own).cpu().numpy())
 
     def _read_views(self, views: Sequence[Tensor]) -> list[Expression]:
         expressions = self._classify(views)
@@ -142,8 +151,10 @@ class FaceReader:
         if self._head is not None:
             own = torch.from_numpy(self._head.predict_proba(self._embed_views(views)))
             return [expression_of(self.classes, row, {}, self.min_confidence) for row in own]
-        loaded = self._loaded
-        logits, region_logits = loaded.answer(self._prepared.forward_views, views)
+        loaded, count = self._loaded, len(self._loaded.network.views)
+        logits, region_logits = loaded.answer(
+            self._prepared.forward_views, views[:count], views[count:] or None
+        )
         answers = [loaded.probabilities(logits)]
         answers += [loaded.probabilities(own, name) for name, own in region_logits.items()]
         scores, *every = torch.stack(answers).cpu()  # one transfer for all

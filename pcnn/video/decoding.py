@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pcnn.errors import InputError
+from pcnn.video.interrupts import interruptible
 from pcnn.video.sources import FilmSource, import_av, is_live, open_container, source_name
 from pcnn.video.sources import video_stream as find_stream
 
@@ -184,8 +186,10 @@ class FilmReader:
         """The packets with data; unreadable places are skipped."""
         failures = 0
         while failures < _MOST_BROKEN:
+            packets = self._container.demux(self._stream)
+            following = partial(next, packets, None)
             try:
-                for packet in self._container.demux(self._stream):
+                while (packet := interruptible(following)) is not None:
                     failures = 0
                     if packet.size:
                         yield packet

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import sys
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pcnn.errors import InputError
 from pcnn.images.files import file_error, shown, what_instead
+from pcnn.video.interrupts import interruptible, struck
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -27,6 +29,7 @@ _CAMERAS = {
 _LIVE = ("rtsp://", "rtmp://", "udp://", "rtp://", "srt://")
 _ADDRESSES = (*_LIVE, "http://", "https://")
 _TIMEOUT_S = 10.0  # for an address that does not answer
+_DEAF_S = 0.5  # longest time that a Ctrl-C waits for
 _HEAD = 512  # bytes for the reason why a file is no film
 
 
@@ -68,7 +71,7 @@ def open_container(source: FilmSource) -> InputContainer:
     name = source_name(source)
     file, options = _opened(source, name)
     try:
-        container: InputContainer = av.open(file, **options)
+        container: InputContainer = interruptible(lambda: av.open(file, **options))
     except av.FFmpegError as error:
         raise InputError(f"{name}: {_reason(source, error)}") from error
     return container
@@ -99,7 +102,30 @@ class _Pipe:
     """
 
     def __init__(self, file: Any) -> None:
-        self.read = getattr(file, "read1", file.read)
+        self._read = getattr(file, "read1", file.read)
+
+    def read(self, size: int) -> Any:
+        # A function of Python, unlike `read1`: it hears of a Ctrl-C from before it waits.
+        return b"" if struck() else self._read(size)
+
+
+class _StandardInput(_Pipe):
+    """Standard input without its buffer; `select` knows its descriptor alone."""
+
+    def read(self, size: int) -> Any:
+        # A Ctrl-C just before a wait is heard after it: so no wait is long.
+        while not struck() and not select.select([sys.stdin], [], [], _DEAF_S)[0]:
+            pass
+        return super().read(size)
+
+
+def _standard_input(name: str) -> _Pipe:
+    """The pipe at standard input. Raises InputError: it is closed."""
+    if sys.stdin is None:
+        raise InputError(f"{name}: it is closed")
+    if os.name == "nt":  # whose `select` knows sockets alone
+        return _Pipe(sys.stdin.buffer)
+    return _StandardInput(getattr(sys.stdin.buffer, "raw", sys.stdin.buffer))
 
 
 def _opened(source: FilmSource, name: str) -> tuple[Any, dict[str, Any]]:
@@ -117,7 +143,7 @@ def _opened(source: FilmSource, name: str) -> tuple[Any, dict[str, Any]]:
         )
     path = os.fspath(source)
     if path == "-":
-        return _Pipe(sys.stdin.buffer), {}
+        return _standard_input(name), {}
     if path.startswith(_CAMERA):
         return _camera(path.removeprefix(_CAMERA), name)
     if path.startswith(_ADDRESSES):

@@ -66,15 +66,16 @@ class ExpressionWeights:
         return self.network.config.saliency
 
     def answer(
-        self, forward: Forward, views: Sequence[Tensor]
+        self, forward: Forward, views: Sequence[Tensor], images: Sequence[Tensor] | None = None
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Logits of views, with mirror images if the file requires them.
 
         forward: forward_views of the network or of its prepared form.
         views: see PCNN.forward_views; already weighed, if `saliency` names a model.
+        images: their mirror images, if they are at hand.
         Returns logits (B, classes), and region name → that region's logits.
         """
-        return read_both(forward, views) if self.mirror else forward(views)
+        return read_both(forward, views, images) if self.mirror else forward(views)
 
     def probabilities(self, logits: Tensor, region: str | None = None) -> Tensor:
         """Calibrated probabilities (…, classes) of logits.

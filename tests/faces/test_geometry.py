@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcnn.errors import InputError
-from pcnn.faces.geometry import face_transforms, picture_transforms, similarity
+from pcnn.faces.geometry import (
+    AlignedFaces,
+    face_transforms,
+    picture_transforms,
+    similarity,
+    transforms_of,
+)
 from pcnn.networks.regions import RegionLayout
 
 SQUARE = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.5, 0.5]])
@@ -96,3 +102,30 @@ def test_a_picture_is_stretched_to_the_view() -> None:
     # Both outer corners (continuous) agree: pixel −0.5 ↦ −0.5, pixel 95.5 ↦ 47.5 and 23.5.
     np.testing.assert_allclose(face @ (-0.5, -0.5, 1), (-0.5, -0.5), atol=1e-6)
     np.testing.assert_allclose(face @ (95.5, 95.5, 1), (47.5, 23.5), atol=1e-5)
+
+
+def test_places_by_landmarks_or_by_transforms() -> None:
+    rng = np.random.default_rng(7)
+    landmarks = [np.array(TEMPLATE) * scale + rng.normal(size=(5, 2)) for scale in (40, 90, 0)]
+    layout = RegionLayout()
+    faces = AlignedFaces.of(landmarks, TEMPLATE)
+    assert faces.landmarks.dtype == np.float32 and faces.landmarks.shape == (3, 5, 2)
+    transforms = transforms_of(faces, 96, layout)
+    assert transforms_of(transforms, 96, layout) is transforms
+    for points, own in zip(faces.landmarks, transforms, strict=True):
+        alone = similarity(np.array(TEMPLATE) * 96, points)  # of continuous coordinates
+        shift = alone[:, :2] @ (0.5, 0.5) + alone[:, 2] - 0.5
+        np.testing.assert_allclose(own[0], np.column_stack((alone[:, :2], shift)), rtol=1e-6)
+    assert transforms_of(AlignedFaces.of([], TEMPLATE), 96, layout).shape == (0, 6, 2, 3)
+
+
+def test_landmarks_of_another_shape() -> None:
+    points = [np.ones((5, 2)), np.ones((4, 2))]
+    with pytest.raises(
+        InputError, match=r"^face_transforms: landmarks must be \(5, 2\), got \(4, 2\)$"
+    ):
+        face_transforms(points, TEMPLATE, 96, RegionLayout())
+    with pytest.raises(
+        InputError, match=r"^AlignedFaces.of: landmarks must be \(5, 2\), got \(4, 2\)$"
+    ):
+        AlignedFaces.of(points, TEMPLATE)

@@ -33,6 +33,18 @@ def test_the_mean_of_both_by_the_long_way() -> None:
         torch.testing.assert_close(regions[name], (own[name] + twins[TWINS[name]]) / 2)
 
 
+def test_mirror_images_at_hand_are_not_made_again() -> None:
+    torch.manual_seed(0)
+    network = PCNN(CONFIG).eval()
+    views = network.cut(torch.randn(2, 1, 64, 64))
+    made, own = read_both(network.forward_views, views)
+    logits, regions = read_both(network.forward_views, views, [view.flip(3) for view in views])
+    assert torch.equal(made, logits)
+    assert all(torch.equal(own[name], regions[name]) for name in REGIONS)
+    other, _ = read_both(network.forward_views, views, [view.flip(2) for view in views])
+    assert not torch.allclose(other, logits, atol=1e-3)
+
+
 def test_a_mirrored_face_gets_the_same_answer() -> None:
     torch.manual_seed(0)
     network = PCNN(CONFIG).eval()

@@ -16,6 +16,8 @@ from pcnn.ops import native
 
 IMAGE = torch.ones(4, 5, 3, dtype=torch.uint8)
 TRANSFORMS = torch.ones(2, 1, 2, 3)
+LANDMARKS = torch.ones(2, 5, 2)
+TEMPLATE = [(1.0, 1.0), (3.0, 1.0), (2.0, 2.0), (1.0, 3.0), (3.0, 3.0)]
 
 
 def crop(**changes: Any) -> object:
@@ -29,6 +31,18 @@ def crop(**changes: Any) -> object:
     arguments |= changes
     image, transforms, sizes = (arguments.pop(name) for name in ("image", "transforms", "sizes"))
     return ops.crop_regions(image, transforms, sizes, **arguments)
+
+
+def landmark_crop(**changes: Any) -> object:
+    arguments: dict[str, Any] = {
+        "image": IMAGE,
+        "landmarks": LANDMARKS,
+        "template": TEMPLATE,
+        "boxes": [(0, 0, 2, 3)],
+        "mean": (0.5,),
+        "std": (0.2,),
+    }
+    return ops.landmark_crop(**(arguments | changes))
 
 
 def stitch(index: int = 0, size: tuple[int, int] = (6, 6), **changes: Any) -> object:
@@ -102,6 +116,77 @@ CASES: list[tuple[Callable[[], object], str]] = [
     (
         lambda: crop(dtype=torch.int32),
         "crop_regions: dtype must be floating, got torch.int32",
+    ),
+    (
+        lambda: landmark_crop(image=IMAGE[..., :2]),
+        "landmark_crop: image must be (any, any, 3), got (4, 5, 2)",
+    ),
+    (
+        lambda: landmark_crop(image=IMAGE.float()),
+        "landmark_crop: image must be torch.uint8, got torch.float32",
+    ),
+    (
+        lambda: landmark_crop(image=IMAGE[:, :0]),
+        "landmark_crop: image must have pixels, got (4, 0, 3)",
+    ),
+    (
+        lambda: landmark_crop(landmarks=LANDMARKS[:, :4]),
+        "landmark_crop: landmarks must be (any, 5, 2), got (2, 4, 2)",
+    ),
+    (
+        lambda: landmark_crop(landmarks=LANDMARKS.double()),
+        "landmark_crop: landmarks must be torch.float32, got torch.float64",
+    ),
+    (
+        lambda: landmark_crop(landmarks=LANDMARKS.to("meta")),
+        "landmark_crop: landmarks must be on cpu, got meta",
+    ),
+    (
+        lambda: landmark_crop(template=TEMPLATE[:4]),
+        "landmark_crop: template must be five pairs of finite numbers, "
+        "got [(1.0, 1.0), (3.0, 1.0), (2.0, 2.0), (1.0, 3.0)]",
+    ),
+    (
+        lambda: landmark_crop(template=[*TEMPLATE[:4], (3.0, math.inf)]),
+        "landmark_crop: template must be five pairs of finite numbers, "
+        "got [(1.0, 1.0), (3.0, 1.0), (2.0, 2.0), (1.0, 3.0), (3.0, inf)]",
+    ),
+    (
+        lambda: landmark_crop(template=[*TEMPLATE[:4], (3.0,)]),
+        "landmark_crop: template must be five pairs of finite numbers, "
+        "got [(1.0, 1.0), (3.0, 1.0), (2.0, 2.0), (1.0, 3.0), (3.0,)]",
+    ),
+    (
+        lambda: landmark_crop(boxes=[(0, 0, 2, 3), (2, 0, 2, 3)]),
+        "landmark_crop: boxes must be (top, left, bottom, right) of at least 1 × 1 pixel, "
+        "got [(0, 0, 2, 3), (2, 0, 2, 3)]",
+    ),
+    (
+        lambda: landmark_crop(boxes=[(0, 4, 2, 3)]),
+        "landmark_crop: boxes must be (top, left, bottom, right) of at least 1 × 1 pixel, "
+        "got [(0, 4, 2, 3)]",
+    ),
+    (
+        lambda: landmark_crop(boxes=[(0, 4, 2)]),
+        "landmark_crop: boxes must be (top, left, bottom, right) of at least 1 × 1 pixel, "
+        "got [(0, 4, 2)]",
+    ),
+    (
+        lambda: landmark_crop(std=(0.2, 0.2, 0.2)),
+        "landmark_crop: mean and std must be one (grey) or three (RGB) numbers, std above 0, "
+        "got (0.5,) and (0.2, 0.2, 0.2)",
+    ),
+    (
+        lambda: landmark_crop(std=(math.inf,)),
+        "landmark_crop: mean and std must be finite, got (0.5,) and (inf,)",
+    ),
+    (
+        lambda: landmark_crop(footprint=-1.0),
+        "landmark_crop: footprint must be finite and above 0, got -1.0",
+    ),
+    (
+        lambda: landmark_crop(dtype=torch.uint8),
+        "landmark_crop: dtype must be floating, got torch.uint8",
     ),
     (lambda: stitch(count=4), "stitch_regions: regions must be 5 maps, got 4"),
     (
@@ -202,6 +287,9 @@ def test_refused_with_the_arguments_name(call: Callable[[], object], message: st
 
 MAP = (4096, 1, 1, 2, 2, 4, 4, 2, 1)  # address, sizes, strides: refused before it is read
 OUT = (4096, 2, 3)
+PHOTOGRAPH = (8, 4, 5, 3, 15, 3, 1)
+PLACES = (1.0, 1.0, 3.0, 1.0, 2.0, 2.0, 1.0, 3.0, 3.0, 3.0)
+CROP = (4096, 0, 2, 3, 0, 0)  # address, mirror image, height, width, top, left
 NATIVE_CASES: list[tuple[str, tuple[Any, ...], str]] = [
     ("warp_add", ((0, *MAP[1:]), 8, MAP, MAP, 0, 1, 0), "warp_add: stitched has no memory"),
     ("warp_add", (MAP, 0, MAP, MAP, 0, 1, 0), "warp_add: theta has no memory"),
@@ -263,6 +351,36 @@ NATIVE_CASES: list[tuple[str, tuple[Any, ...], str]] = [
         "crop_regions",
         ((8, 4, 5, 3, 15, 3, 1), 8, 1, ((8, 0, 3),), (0.5,), (0.2,), 1.0, 0, 1, 0),
         "crop_regions: sizes must be at least 1 × 1",
+    ),
+    (
+        "landmark_crop",
+        ((8, 4, 5, 4, 15, 3, 1), 8, 1, PLACES, (CROP,), (0.5,), (0.2,), 1.0, 0, 1, 0),
+        "landmark_crop: image must be (height, width, 3)",
+    ),
+    (
+        "landmark_crop",
+        (PHOTOGRAPH, 0, 1, PLACES, (CROP,), (0.5,), (0.2,), 1.0, 0, 1, 0),
+        "landmark_crop: landmarks has no memory",
+    ),
+    (
+        "landmark_crop",
+        (PHOTOGRAPH, 8, 1, PLACES[:9], (CROP,), (0.5,), (0.2,), 1.0, 0, 1, 0),
+        "landmark_crop: template must be 5 pairs of numbers",
+    ),
+    (
+        "landmark_crop",
+        (PHOTOGRAPH, 8, 1, PLACES, ((0, *CROP[1:]),), (0.5,), (0.2,), 1.0, 0, 1, 0),
+        "landmark_crop: out has no memory",
+    ),
+    (
+        "landmark_crop",
+        (PHOTOGRAPH, 8, 1, PLACES, (CROP[:4],), (0.5,), (0.2,), 1.0, 0, 1, 0),
+        "expected a tuple of 6 integers",
+    ),
+    (
+        "landmark_crop",
+        (PHOTOGRAPH, 8, 1, PLACES, (CROP, (8, 8, *CROP[2:])), (0.5,), (0.2,), 1.0, 0, 1, 0),
+        "landmark_crop: all views must have a mirror image, or none",
     ),
 ]
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from tolerances import CROP, SIZE, STITCH, assert_near, warp
+from tolerances import CROP, LANDMARKS, SIZE, STITCH, assert_near, warp
 from torch import Tensor
 
 from pcnn import ops
@@ -95,6 +95,27 @@ def test_kernels_of_crop_regions(scale: float, grey: bool, dtype: torch.dtype) -
     )
     for view, other in zip(views, expected, strict=True):
         assert_near(view.cpu(), other, CROP)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("scale", [1 / 40, 0.9, 3.3, 10.0, math.nan])
+def test_kernels_of_landmark_crop(scale: float, grey: bool, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(6)
+    image = torch.randint(0, 256, (211, 307, 3), dtype=torch.uint8, generator=generator)
+    template = [(13.0, 15.0), (27.0, 15.0), (20.0, 24.0), (14.0, 30.0), (26.0, 30.0)]
+    boxes = [(i % 5, i % 7 - 3, i % 5 + 1 + 7 * i % 40, i % 7 + 5 * i % 33) for i in range(20)]
+    landmarks = scale * (torch.tensor(template) + torch.randn(5, 5, 2, generator=generator))
+    channels = 1 if grey else 3
+    options = {"mean": (0.4, 0.5, 0.6)[:channels], "std": (0.2, 0.3, 0.25)[:channels]}
+    options |= {"footprint": 1.5, "mirror": True}
+    given = image.cuda(), landmarks.cuda(), template, boxes
+    views = ops.landmark_crop(*given, **options, dtype=dtype)
+    expected = reference.landmark_crop(
+        image, landmarks, template, boxes, **options, dtype=torch.float32
+    )
+    for view, other in zip(views, expected, strict=True):
+        assert_near(view.cpu(), other, LANDMARKS)
 
 
 def test_captured_in_a_graph() -> None:

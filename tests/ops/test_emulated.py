@@ -16,7 +16,7 @@ from types import ModuleType
 import emulated_cuda
 import pytest
 import torch
-from ops import test_crop, test_interaction
+from ops import test_crop, test_interaction, test_landmark_crop
 from ops.test_interaction import DTYPES, LAYOUTS, random_map, region_maps
 
 from pcnn import ops
@@ -32,9 +32,11 @@ def _tests(module: ModuleType) -> dict[str, Callable[..., None]]:
     return {name: value for name, value in vars(module).items() if name.startswith("test_")}
 
 
-globals().update(_tests(test_crop), **_tests(test_interaction))
+for _module in (test_crop, test_landmark_crop, test_interaction):
+    globals().update(_tests(_module))
 # Of the CPU code alone: the kernels copy no view out of another.
 del test_a_face_s_regions_are_its_own_pixels  # noqa: F821
+del test_regions_and_their_mirror_images_are_copies  # noqa: F821
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +86,26 @@ def test_equal_to_the_cpu_code_to_the_last_bit(
         assert torch.equal(results[0][1], results[1][1])
 
 
+@pytest.mark.skipif(CPU is None, reason="needs the compiled CPU ops")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_landmark_crop_equal_to_the_cpu_code(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, emulated: ModuleType
+) -> None:
+    """A box outside of the first is no copy of its pixels, so each is computed by both."""
+    generator = torch.Generator().manual_seed(4)
+    image = torch.randint(0, 256, (60, 70, 3), dtype=torch.uint8, generator=generator)
+    template = test_landmark_crop.template_of(30)
+    landmarks = torch.tensor(template) + 3 * torch.randn(4, 5, 2, generator=generator)
+    landmarks[3, 2, 1] = math.nan
+    results = []
+    for module in (emulated, CPU):
+        monkeypatch.setattr(native, "_C", module)
+        options = {"mean": (0.4,), "std": (0.2,), "footprint": 1.6, "mirror": True, "dtype": dtype}
+        boxes = [(0, 0, 30, 30), (-4, 3, 20, 31)]
+        results.append(ops.landmark_crop(image, landmarks, template, boxes, **options))
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
 def test_more_rows_than_a_grid_has() -> None:
     """65535 blocks are the limit of a grid's second side; the kernels walk on from there."""
     batch = 70_000
@@ -98,6 +120,14 @@ def test_more_rows_than_a_grid_has() -> None:
     transforms[:, 0, 0, 2] = torch.arange(batch) % 256
     (view,) = ops.crop_regions(image, transforms, [(1, 1)], mean=(0.0,), std=(1 / 255,))
     torch.testing.assert_close(view.flatten(), torch.arange(batch) % 256.0, atol=1e-4, rtol=0)
+    square = torch.tensor(test_landmark_crop.SQUARE)
+    landmarks = square.repeat(batch, 1, 1)
+    landmarks[:, :, 0] += torch.arange(batch)[:, None] % 200
+    boxes = [(0, 1, 1, 2)]
+    (view,) = ops.landmark_crop(
+        image, landmarks, square.tolist(), boxes, mean=(0.0,), std=(1 / 255,)
+    )
+    torch.testing.assert_close(view.flatten(), torch.arange(batch) % 200 + 1.0, atol=1e-3, rtol=0)
 
 
 def test_every_way_to_lie_off_a_16_byte_address() -> None:

@@ -24,6 +24,8 @@ pytestmark = [
 ]
 
 IMAGE = torch.randint(0, 256, (20, 30, 3), dtype=torch.uint8)
+TEMPLATE = [(1.0, 1.0), (5.0, 1.0), (3.0, 3.0), (1.0, 5.0), (5.0, 5.0)]
+LANDMARKS = torch.tensor(TEMPLATE) * 2 + torch.tensor([[[3.0, 1.0]], [[4.5, 2.0]]])
 TRANSFORMS = torch.tensor([[1.3, 0.2, 4.0], [-0.3, 1.6, 2.0]]).repeat(2, 2, 1, 1)
 
 
@@ -52,6 +54,13 @@ class Fuse(nn.Module):
 class Crop(nn.Module):
     def forward(self, image: Tensor, transforms: Tensor) -> list[Tensor]:
         return ops.crop_regions(image, transforms, [(5, 7), (3, 3)], mean=(0.5,), std=(0.2,))
+
+
+class LandmarkCrop(nn.Module):
+    def forward(self, image: Tensor, landmarks: Tensor) -> list[Tensor]:
+        boxes = [(0, 0, 6, 6), (1, 0, 3, 5)]
+        options = {"mean": (0.5,), "std": (0.2,), "mirror": True}
+        return ops.landmark_crop(image, landmarks, TEMPLATE, boxes, **options)
 
 
 def test_whoever_follows_a_computation_sees_the_ops() -> None:
@@ -86,6 +95,16 @@ def test_opcheck_crop_regions() -> None:
     for mean, dtype in (([0.5], torch.float32), ([0.4, 0.5, 0.6], torch.bfloat16)):
         arguments = (IMAGE, TRANSFORMS, [5, 3], [7, 3], mean, mean, 1.0, dtype)
         torch.library.opcheck(torch.ops.pcnn.crop_regions.default, arguments)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_opcheck_landmark_crop(dtype: torch.dtype, mirror: bool) -> None:
+    template = [value for place in TEMPLATE for value in place]
+    given = (IMAGE, LANDMARKS, template, [0, 0, 6, 6, 1, 0, 3, 5])
+    for mean in ([0.5], [0.4, 0.5, 0.6]):
+        arguments = (*given, mean, mean, 1.0, mirror, dtype)
+        torch.library.opcheck(torch.ops.pcnn.landmark_crop.default, arguments)
 
 
 @pytest.mark.parametrize("grad", [False, True])
@@ -145,6 +164,20 @@ def test_compile_crop_regions() -> None:
     )
     for view, other in zip(function(IMAGE, TRANSFORMS), expected, strict=True):
         torch.testing.assert_close(view, other, atol=1e-5, rtol=0)
+
+
+def test_compile_and_export_landmark_crop() -> None:
+    expected = LandmarkCrop()(IMAGE, LANDMARKS)
+    faces = torch.export.Dim("faces", min=2, max=64)
+    program = torch.export.export(
+        LandmarkCrop(), (IMAGE, LANDMARKS), dynamic_shapes=({}, {0: faces})
+    )
+    assert any("landmark_crop" in str(node.target) for node in program.graph.nodes)
+    for call in (compiled(LandmarkCrop()), program.module()):
+        for view, other in zip(call(IMAGE, LANDMARKS), expected, strict=True):  # type: ignore[arg-type]
+            assert torch.equal(view, other)
+    views = program.module()(IMAGE, LANDMARKS.repeat(2, 1, 1))
+    assert torch.equal(views[3], torch.cat((expected[3], expected[3])))
 
 
 def test_export_with_a_batch_of_any_size() -> None:

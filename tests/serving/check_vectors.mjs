@@ -7,11 +7,13 @@ import { pathToFileURL } from "node:url";
 const page = pathToFileURL(`${process.argv[2]}/`);
 const load = (name) => import(new URL(name, page));
 const { cutView, resize, roundEven, shrinkFace } = await load("pixels.js");
-const { faceTransform, similarity } = await load("geometry.js");
+const { faceTransform, misfit, similarity } = await load("geometry.js");
 const { anchorGrid, canvasOf, decode, findFaces, levelSides, merged, suppress } =
   await load("detection.js");
 const { faceView, hide, occlusion, readFaces, refineFaces, regionBoxes, withoutRegions } =
   await load("recognition.js");
+const { lookAgain } = await load("orientation.js");
+const { stretched } = await load("light.js");
 const { faceQuality } = await load("quality.js");
 const { csv, entry } = await load("tables.js");
 
@@ -47,6 +49,20 @@ const TASKS = {
     };
     return { faces: await findFaces(image(own), settings, run), seen };
   },
+  again: async ({ image: own, found, answers, turned }) => {
+    const seen = [];
+    const look = async ({ data, width, height }) => {
+      seen.push({ data: Buffer.from(data).toString("base64"), width, height });
+      return answers[seen.length - 1];
+    };
+    return { faces: await lookAgain(image(own), found, look, turned), seen };
+  },
+  stretched: ({ image: own }) => {
+    const given = image(own);
+    const lit = stretched(given);
+    return lit === given ? null : numbers(lit.data);
+  },
+  misfit: ({ faces }) => faces.map(misfit),
   read: ({ views, model, answer }) =>
     readFaces(views.map((view) => Uint8Array.from(view)), model, async () => answer),
   refine: async ({ image: own, faces, model, points }) => {

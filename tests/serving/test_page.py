@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
 from served import PAGE, Server
 
 from pcnn import Recognizer
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.browser
 
 PHOTOGRAPHS = 12
 MOST_LOADED = 15_000_000  # bytes of the first visit: networks, runtime and page
+TURNED = ("Aaron_Eckhart_0001.jpg", "Aaron_Peirsol_0001.jpg", "AJ_Cook_0001.jpg")
 READ = 25  # pictures of a camera
 
 
@@ -170,6 +172,41 @@ def test_photographs_are_read_as_python_reads_them(
             assert one["scores"] == pytest.approx(other["scores"], abs=0.01), path
             assert one["box"] == pytest.approx(other["box"], abs=1), path
     assert faces >= PHOTOGRAPHS
+
+
+def test_turned_photographs_are_read_as_python_reads_them(
+    page_server: Server, browser: Browser, shared_data: Path, tmp_path: Path
+) -> None:
+    paths: list[Path] = []
+    with tarfile.open(shared_data / "lfw" / "lfw_faces.tar") as archive:
+        for name in TURNED:
+            content = archive.extractfile(name)
+            assert content is not None
+            with Image.open(content) as picture:
+                for degrees in (45, 90, 180, 270):
+                    paths.append(tmp_path / f"{degrees}-{name}".replace(".jpg", ".png"))
+                    filled = (picture.resize((1, 1)).getpixel((0, 0))) or 0
+                    picture.rotate(-degrees, Image.Resampling.BICUBIC, True, fillcolor=filled).save(
+                        paths[-1]
+                    )
+    browser.open(page_server)
+    browser.find("#files").send_keys("\n".join(map(str, paths)))
+    for count in range(1, len(paths) + 1):  # each within the time that one may take
+        browser.until(lambda count=count: browser.count(".picture") >= count)
+    found = json.loads(browser.downloaded("#json", "faces.json"))
+    expected = [each.to_dict() for each in Recognizer("small").predict(paths)]
+    for ours, theirs, path in zip(found, expected, paths, strict=True):
+        assert len(ours["faces"]) == len(theirs["faces"]), path
+        for one, other in zip(ours["faces"], theirs["faces"], strict=True):
+            assert one["label"] == other["label"], path
+            assert one["scores"] == pytest.approx(other["scores"], abs=0.03), path
+            assert abs(180 - (180 - one["angle"] + other["angle"]) % 360) < 1, path
+            assert one["box"] == pytest.approx(other["box"], abs=2), path
+        # And it lies as the photograph does.
+        degrees = int(path.name.split("-")[0])
+        assert any(
+            abs(180 - (180 - face["angle"] + degrees) % 360) < 20 for face in ours["faces"]
+        ), path
 
 
 def test_uncertain_faces_are_called_so(page_server: Server, browser: Browser) -> None:

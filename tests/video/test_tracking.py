@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcnn.video.assignment import assign
 from pcnn.video.motion import BoxMotion
-from pcnn.video.tracking import HELD_FRAMES, Tracker
+from pcnn.video.tracking import HELD_FRAMES, Tracker, assign
 
 
 def box(x: float, y: float = 100.0, side: float = 50.0) -> tuple[float, float, float, float]:

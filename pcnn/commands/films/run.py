@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pcnn.commands.films.interruption import Interruption
 from pcnn.commands.films.outputs import FilmOutputs
 from pcnn.errors import InputError, counted
 from pcnn.images.files import annotated_names, shown
@@ -78,18 +79,16 @@ class FilmRun:
             known=resumed.known() if resumed is not None and going_on else (),
         )
         begin, rate = arguments.start or 0.0, frames.info.rate
-        with frames:
+        with Interruption() as interruption, frames:
             outputs = FilmOutputs(film, targets, self.recognizer.classes, start=begin, rate=rate)
-            try:
-                with contextlib.closing(outputs):
-                    for frame in _watched(frames, shown(film), arguments, bar):
-                        outputs.add(frame)
-                        if frame.index > done:
-                            self.report.add_frame(frame)
-            except KeyboardInterrupt:  # the only end of an endless film
-                self.report.add_tracks(film, outputs.summary.tracks())
-                raise
+            watched = _watched(frames, shown(film), arguments, bar)
+            with contextlib.closing(outputs):
+                for frame in interruption.until_asked(watched):
+                    outputs.add(frame)
+                    if frame.index > done:
+                        self.report.add_frame(frame)
             self.report.add_tracks(film, outputs.summary.tracks())
+            interruption.raise_if_asked()
         if frames.broken:
             packets = counted(frames.broken, "broken packet")
             self.tell(arguments, f"{shown(film)}: {packets} left out", bar)

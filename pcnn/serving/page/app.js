@@ -6,9 +6,15 @@ import {
   UNCERTAIN, addHeat, bars, boxes, heatSentence, make, percent, regionTable, sentence, square,
 } from "./views.js";
 
+const MOST_PIXELS = 50_000_000;
+// Kinds of files that may move: what is read is their first picture, so that is what is shown.
+const MOVING = ["image/gif", "image/webp", "image/avif", "image/apng"];
+const STILL = 1600; // pixels of the longer side of such a picture
+
 const $ = (selector) => document.querySelector(selector);
 const pictures = [];
 let classes = [];
+let cleared = 0; // how often
 
 const worker = new Worker("worker.js", { type: "module" });
 const waiting = new Map();
@@ -31,11 +37,14 @@ function ask(task, rest, { progress, transfer = [] } = {}) {
 }
 
 const say = (text) => { $("#status").textContent = text; };
-const fail = (text) => { $("#failure").textContent = text; };
+const fail = (text) => { $("#failure").append(make("p", {}, text)); };
+const forgetFailures = () => { $("#failure").replaceChildren(); };
 
-const loaded = load().catch((error) => {
+// Whether the networks are there.
+const loaded = load().then(() => true, (error) => {
+  $("#loading").hidden = true;
   fail(`The networks cannot be loaded: ${error.message}`);
-  throw error;
+  return false;
 });
 
 async function load() {
@@ -64,18 +73,66 @@ function keep() {
 }
 
 async function add(files) {
-  fail("");
-  await loaded;
+  if (!(await loaded)) return;
+  forgetFailures();
+  const before = cleared;
   for (const [i, file] of files.entries()) {
     const name = file.name || "pasted picture";
     say(files.length > 1 ? `Reading ${i + 1} of ${files.length}` : `Reading ${name}`);
     try {
+      await check(file);
       const found = await ask("predict", { picture: file });
+      if (cleared !== before) return;
       show({ source: name, ...found }, file);
     } catch (error) {
+      if (cleared !== before) return;
       fail(`${name}: ${error.message}`);
+      say("");
     }
   }
+}
+
+/** Refuse a file that is no picture or too large, before all of its pixels are in memory. */
+async function check(file) {
+  if (!file.size) throw new Error("is empty");
+  const image = new Image();
+  image.src = URL.createObjectURL(file);
+  try {
+    await new Promise((resolve, reject) => {
+      image.addEventListener("load", resolve);
+      image.addEventListener("error", () => reject(new Error(unreadable(file))));
+    });
+    const { naturalWidth: width, naturalHeight: height } = image;
+    if (width * height > MOST_PIXELS) {
+      throw new Error(`${width} × ${height} pixels are more than this page takes`);
+    }
+  } finally {
+    URL.revokeObjectURL(image.src);
+  }
+}
+
+function unreadable({ name, type }) {
+  const kind = /\b(hei[cf]|tiff?|jp2|jxl)$/i.exec(name || type)?.[1].toUpperCase();
+  return kind
+    ? `this browser cannot read ${kind} files: save it as JPEG or PNG`
+    : "this browser cannot read it as a picture";
+}
+
+/** The picture on the page; the first one of those that may move. */
+function shown(file, { source, width, height }) {
+  if (!MOVING.includes(file.type)) {
+    const image = make("img", { alt: source });
+    image.src = URL.createObjectURL(file);
+    return image;
+  }
+  const scale = Math.min(1, STILL / Math.max(width, height));
+  const size = { width: Math.ceil(width * scale), height: Math.ceil(height * scale) };
+  const canvas = make("canvas", { ...size, role: "img", "aria-label": source });
+  createImageBitmap(file).then((bitmap) => {
+    canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+    bitmap.close();
+  });
+  return canvas;
 }
 
 function show(picture, file) {
@@ -83,8 +140,6 @@ function show(picture, file) {
   $("#none").hidden = true;
   $("#actions").hidden = false;
   const { source, faces } = picture;
-  const image = make("img", { alt: source });
-  image.src = URL.createObjectURL(file);
   const list = faces.length
     ? make("ul", { class: "faces" }, ...faces.map((face, i) => card(face, i + 1, faces.length)))
     : make("p", { class: "hint" }, "No face found.");
@@ -93,7 +148,7 @@ function show(picture, file) {
     make(
       "article", { class: "picture" },
       make("h3", {}, `${source}: ${count}`),
-      make("div", { class: "stage" }, image, boxes(picture)),
+      make("div", { class: "stage" }, shown(file, picture), boxes(picture)),
       list,
     ),
   );
@@ -144,29 +199,32 @@ $("#files").addEventListener("change", ({ target }) => {
   add([...target.files]);
   target.value = ""; // so that the same one can be chosen again
 });
-const pictured = (items) => [...items].filter((file) => file.type.startsWith("image/"));
 addEventListener("paste", ({ clipboardData }) => {
-  const found = pictured(clipboardData.files);
-  if (found.length) add(found);
+  if (clipboardData.files.length) add([...clipboardData.files]);
 });
 for (const kind of ["dragover", "dragleave", "drop"]) {
   addEventListener(kind, (event) => {
     event.preventDefault(); // else the browser would open what is dropped
     $("#drop").classList.toggle("over", kind === "dragover");
     if (kind !== "drop") return;
-    const found = pictured(event.dataTransfer.files);
-    if (found.length) add(found);
+    forgetFailures();
+    if (event.dataTransfer.files.length) add([...event.dataTransfer.files]);
     else fail("That is no picture.");
   });
 }
 
-const camera = new Camera(ask, fail);
+const camera = new Camera(ask, fail, (on) => {
+  $("#camera").setAttribute("aria-pressed", on);
+  $("#camera").textContent = on ? "Switch the camera off" : "Switch the camera on";
+});
 $("#camera").addEventListener("click", async ({ currentTarget: button }) => {
-  fail("");
-  await loaded;
-  const on = camera.stream ? (camera.stop(), false) : await camera.start();
-  button.setAttribute("aria-pressed", on);
-  button.textContent = on ? "Switch the camera off" : "Switch the camera on";
+  if (!(await loaded)) return;
+  forgetFailures();
+  if (camera.stream) return camera.stop();
+  button.disabled = true;
+  await camera.start();
+  button.disabled = false;
+  button.focus();
 });
 
 $("#json").addEventListener("click", () => {
@@ -178,6 +236,8 @@ $("#csv").addEventListener("click", () => {
 $("#clear").addEventListener("click", () => {
   for (const image of document.querySelectorAll("#pictures img")) URL.revokeObjectURL(image.src);
   pictures.length = 0;
+  cleared += 1;
+  forgetFailures();
   $("#pictures").replaceChildren();
   $("#none").hidden = false;
   $("#actions").hidden = true;

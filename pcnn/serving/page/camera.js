@@ -7,34 +7,45 @@ const SIDE = 320;
 const MOST_FACES = 4;
 const SHOWN = 4;
 
-/** Switches the camera on and off. ask: the worker; fail: told of what goes wrong. */
+/** Switches the camera on and off. ask: the worker; fail: told of what goes wrong; switched: told
+ * whether it is on. */
 export class Camera {
-  constructor(ask, fail) {
+  constructor(ask, fail, switched) {
     this.ask = ask;
     this.fail = fail;
+    this.switched = switched;
     this.stream = null;
     this.video = document.querySelector("#video");
   }
 
   async start() {
     try {
+      if (!navigator.mediaDevices) throw new Error("that takes https, or a page of this machine");
       const wanted = { video: { width: 640, facingMode: "user" }, audio: false };
       this.stream = await navigator.mediaDevices.getUserMedia(wanted);
+      this.video.srcObject = this.stream;
+      await this.video.play();
     } catch (error) {
       this.fail(`The camera cannot be used: ${error.message}`);
-      return false;
+      this.stop();
+      return;
     }
-    this.video.srcObject = this.stream;
-    await this.video.play();
+    for (const track of this.stream.getTracks()) {
+      track.addEventListener("ended", () => {
+        this.fail("The camera has been taken away.");
+        this.stop();
+      });
+    }
     document.querySelector("#live").hidden = false;
+    this.switched(true);
     this.read(this.stream);
-    return true;
   }
 
   stop() {
     for (const track of this.stream?.getTracks() ?? []) track.stop();
     this.stream = this.video.srcObject = null;
     document.querySelector("#live").hidden = true;
+    this.switched(false);
   }
 
   async read(stream) {
@@ -44,7 +55,9 @@ export class Camera {
     const ends = [];
     while (this.stream === stream) {
       const picture = await createImageBitmap(this.video);
-      const task = { picture, maxSide: SIDE, most: MOST_FACES, squares: false };
+      const task = {
+        picture, maxSide: SIDE, most: MOST_FACES, squares: false, turned: false,
+      };
       const found = await this.ask("predict", task, { transfer: [picture] }).catch((error) => {
         this.fail(error.message);
         this.stop();

@@ -1,5 +1,7 @@
 // From landmarks to the map along which a face is cut out: what faces/geometry.py does.
 
+import { UPRIGHT } from "./tables.js";
+
 /** The rotation, scale and shift that best takes source points to target points: [[…3], […3]]. */
 export function similarity(source, target) {
   const mean = (points, axis) => points.reduce((sum, p) => sum + p[axis], 0) / points.length;
@@ -27,4 +29,17 @@ export function faceTransform(landmarks, template, size) {
   return similarity(places, landmarks).map(([along, down, shift]) => [
     along, down, 0.5 * (along + down) + shift - 0.5,
   ]);
+}
+
+/** The mean distance of landmarks from those of a frontal face in any rotation, in distances
+ * between its eyes; infinite where they say nothing. */
+export function misfit(landmarks) {
+  const [[along, across, right], [below, down, low]] = similarity(UPRIGHT, landmarks);
+  const eyes = Math.hypot(along, below);
+  if (!(eyes > 0 && eyes < Infinity)) return Infinity;
+  const off = UPRIGHT.map(([x, y], i) => Math.hypot(
+    along * x + across * y + right - landmarks[i][0],
+    below * x + down * y + low - landmarks[i][1],
+  ));
+  return off.reduce((sum, length) => sum + length, 0) / off.length / eyes;
 }

@@ -2,8 +2,9 @@
 
 const CACHE = "pcnn";
 const PAGE = [
-  "./", "app.js", "camera.js", "detection.js", "geometry.js", "icon.svg", "pixels.js",
-  "quality.js", "recognition.js", "style.css", "tables.js", "views.js", "worker.js", "built/manifest.json",
+  "./", "app.js", "camera.js", "detection.js", "geometry.js", "icon.svg", "light.js",
+  "orientation.js", "pixels.js", "quality.js", "recognition.js", "style.css", "tables.js",
+  "views.js", "worker.js", "built/manifest.json",
 ];
 
 /** The manifest's files, whose names change with their content. */

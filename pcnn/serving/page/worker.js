@@ -1,12 +1,12 @@
 // The networks, in a thread of their own so that the page stays quick. One message, one answer.
 
 import { findFaces } from "./detection.js";
+import { lookAgain } from "./orientation.js";
 import { faceQuality } from "./quality.js";
 import {
   faceSquare, faceView, occlusion, readFaces, refineFaces, withoutRegions,
 } from "./recognition.js";
 
-const MOST_PIXELS = 50_000_000;
 const SQUARE = 200; // pixels of a face that is drawn
 const MOST_THREADS = 4;
 let ready;
@@ -85,9 +85,6 @@ async function pixelsOf(picture) {
     }
   }
   const { width, height } = bitmap;
-  if (width * height > MOST_PIXELS) {
-    throw new Error(`${width} × ${height} pixels are more than this page takes`);
-  }
   const canvas = new OffscreenCanvas(width, height);
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.fillStyle = "white";
@@ -97,11 +94,14 @@ async function pixelsOf(picture) {
   return context.getImageData(0, 0, width, height);
 }
 
-/** squares: whether each face's view, square and quality are wanted, too. */
-async function predict({ picture, maxSide, most = 100, squares = true }) {
+/** squares: whether each face's view, square and quality are wanted, too. turned: whether faces
+ * may lie on their side or upside down, see lookAgain. */
+async function predict({ picture, maxSide, most = 100, squares = true, turned = true }) {
   const { classifier, detector, landmarks, find, point, read } = ready;
   const image = await pixelsOf(picture);
-  const rough = (await findFaces(image, detector, find, maxSide)).slice(0, most);
+  const look = (seen, confidence = detector.confidence) =>
+    findFaces(seen, { ...detector, confidence }, find, maxSide);
+  const rough = (await lookAgain(image, await look(image), look, turned)).slice(0, most);
   const found = await refineFaces(image, rough, landmarks, point);
   const views = found.map((face) => faceView(image, face.landmarks, classifier));
   const answers = await readFaces(views, classifier, read);
