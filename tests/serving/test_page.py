@@ -22,7 +22,7 @@ pytestmark = pytest.mark.browser
 
 PHOTOGRAPHS = 12
 MOST_LOADED = 15_000_000  # bytes of the first visit: networks, runtime and page
-TURNED = ("Aaron_Eckhart_0001.jpg", "Aaron_Peirsol_0001.jpg", "AJ_Cook_0001.jpg")
+TURNED = ("Aaron_Eckhart_0001.jpg", "AJ_Cook_0001.jpg")
 READ = 25  # pictures of a camera
 
 
@@ -185,10 +185,10 @@ def test_turned_photographs_are_read_as_python_reads_them(
             with Image.open(content) as picture:
                 for degrees in (45, 90, 180, 270):
                     paths.append(tmp_path / f"{degrees}-{name}".replace(".jpg", ".png"))
-                    filled = (picture.resize((1, 1)).getpixel((0, 0))) or 0
-                    picture.rotate(-degrees, Image.Resampling.BICUBIC, True, fillcolor=filled).save(
-                        paths[-1]
+                    turned = picture.rotate(
+                        -degrees, Image.Resampling.BICUBIC, True, fillcolor=(90, 90, 90)
                     )
+                    turned.save(paths[-1])
     browser.open(page_server)
     browser.find("#files").send_keys("\n".join(map(str, paths)))
     for count in range(1, len(paths) + 1):  # each within the time that one may take
@@ -199,9 +199,9 @@ def test_turned_photographs_are_read_as_python_reads_them(
         assert len(ours["faces"]) == len(theirs["faces"]), path
         for one, other in zip(ours["faces"], theirs["faces"], strict=True):
             assert one["label"] == other["label"], path
-            assert one["scores"] == pytest.approx(other["scores"], abs=0.03), path
+            assert one["scores"] == pytest.approx(other["scores"], abs=0.01), path
             assert abs(180 - (180 - one["angle"] + other["angle"]) % 360) < 1, path
-            assert one["box"] == pytest.approx(other["box"], abs=2), path
+            assert one["box"] == pytest.approx(other["box"], abs=1), path
         # And it lies as the photograph does.
         degrees = int(path.name.split("-")[0])
         assert any(
