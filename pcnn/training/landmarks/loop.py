@@ -15,7 +15,6 @@ from pcnn.networks.movements import MovementConfig
 from pcnn.networks.trunk import initialise
 from pcnn.ops.reference import LUMA
 from pcnn.training.averaged import AveragedTraining
-from pcnn.training.exposure import over_expose
 from pcnn.training.landmarks.options import LandmarkOptions, fingerprint
 from pcnn.training.movements.augmentation import Placing, random_views
 from pcnn.training.movements.faces import TEMPLATE, TaughtFaces
@@ -27,7 +26,6 @@ _EYES = TEMPLATE[1][0] - TEMPLATE[0][0]  # distances are measured in it
 _SQUARE_BELOW = 0.03  # of distances
 # The chance that a part of the view is covered, and the sides of that part, as shares.
 _COVERED, _COVER = 0.3, (0.1, 0.6)
-_EXPOSURE = 4.0  # the largest factor of over-exposed faces
 
 
 class LandmarkTraining(AveragedTraining[LandmarkNet]):
@@ -75,8 +73,7 @@ class LandmarkTraining(AveragedTraining[LandmarkNet]):
         for group, count in self._groups:
             chosen = torch.randint(len(group), (count,), generator=generator)
             views, seen = random_views(group[chosen], placed, twins, generator, _PLACING)
-            views = over_expose(_covered(views, generator), _EXPOSURE, generator)
-            parts.append((views, seen.points))
+            parts.append((_covered(views, generator), seen.points))
         views, points = (torch.cat(own) for own in zip(*parts, strict=True))
         grey = (views * views.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
         return (grey - config.mean[0]) / config.std[0], points
