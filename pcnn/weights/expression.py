@@ -45,7 +45,7 @@ class ExpressionWeights:
 
     >>> small = load_expression("small")
     >>> small.native_size, small.aligned, small.mirror
-    (48, True, True)
+    (48, True, False)
     """
 
     network: ExpressionNetwork
@@ -172,7 +172,7 @@ def load_network(weights: str | Path) -> PCNN | FaceNet:
     Raises WeightsError: no such file or name, or a file of another kind, such as an ensemble.
 
     >>> load_network("small").config.size
-    64
+    96
     """
     return load_learner(weights).network
 
