@@ -104,7 +104,7 @@ def test_weights_without_a_card_get_a_plain_one(tmp_path: Path) -> None:
     [
         ({"sha256": "0" * 64}, r"sha256 of pcnn-small\.safetensors is .*, expected 0{64}"),
         ({"classes": ["a", "b"]}, r"config\.json says classes \['a', 'b'\], but"),
-        ({"size": 64}, r"config\.json says size 96, but pcnn-small\.safetensors has 64"),
+        ({"size": 64}, r"config\.json says size 64, but pcnn-small\.safetensors has 96"),
         ({"file": "../pcnn-small.safetensors"}, "which is not beside it"),
         ({"file": "gone.safetensors"}, "names the file 'gone.safetensors'"),
     ],
