@@ -225,6 +225,22 @@ def test_uncertain_faces_are_called_so(page_server: Server, browser: Browser) ->
     assert dashed == ["below", "doubtful", "below", "sure"]
 
 
+def test_labels_that_would_cover_each_other_are_numbers(
+    page_server: Server, browser: Browser
+) -> None:
+    browser.open(page_server)
+    texts = browser.driver.execute_async_script(
+        """const [done] = arguments;
+        const at = (left, top) => (
+          { label: "anger", confidence: 0.9, box: [left, top, left + 40, top + 40] });
+        const faces = [at(10, 100), at(60, 104), at(300, 102), at(10, 300)];
+        import("./views.js").then(({ boxes }) => done(
+          [...boxes({ width: 520, height: 400, faces }).querySelectorAll("text")]
+            .map((text) => text.textContent)));"""
+    )
+    assert texts == ["1", "2", "3: anger 90 %", "4: anger 90 %"]
+
+
 def test_a_camera_is_read_until_it_is_switched_off(
     page_server: Server, astronaut: Path, tmp_path: Path
 ) -> None:

@@ -49,6 +49,21 @@ export function bars(scores, label, most = Infinity) {
   );
 }
 
+/** Where each face's label lies, and what it says: its number alone where others would cover it. */
+function labels(faces, width, letters) {
+  const placed = (text, { box: [left, top, , bottom] }) => {
+    const wide = 0.55 * letters * text.length;
+    const x = Math.max(0, Math.min(left, width - wide));
+    return { text, wide, x, y: top > 1.3 * letters ? top - 0.35 * letters : bottom + letters };
+  };
+  const meet = (one, other) => Math.abs(one.y - other.y) < letters
+    && one.x < other.x + other.wide && other.x < one.x + one.wide;
+  const whole = faces.map((face, i) => placed(sentence(face, i + 1, faces.length), face));
+  return whole.map((own, i) => (
+    whole.some((other) => other !== own && meet(own, other)) ? placed(`${i + 1}`, faces[i]) : own
+  ));
+}
+
 /** Boxes with labels over a picture of width × height. */
 export function boxes({ width, height, faces }) {
   const svg = document.createElementNS(SVG, "svg");
@@ -64,14 +79,15 @@ export function boxes({ width, height, faces }) {
       for (const [name, value] of Object.entries(place)) rect.setAttribute(name, value);
       svg.append(rect);
     }
-    const text = document.createElementNS(SVG, "text");
-    text.textContent = sentence(face, i + 1, faces.length);
-    text.setAttribute("font-size", letters);
-    const wide = 0.55 * letters * text.textContent.length;
-    text.setAttribute("x", Math.max(0, Math.min(left, width - wide)));
-    text.setAttribute("y", top > 1.3 * letters ? top - 0.35 * letters : bottom + letters);
-    svg.append(text);
   });
+  for (const { text, x, y } of labels(faces, width, letters)) {
+    const label = document.createElementNS(SVG, "text");
+    label.textContent = text;
+    for (const [name, value] of Object.entries({ "font-size": letters, x, y })) {
+      label.setAttribute(name, value);
+    }
+    svg.append(label);
+  }
   return svg;
 }
 
