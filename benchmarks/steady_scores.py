@@ -27,6 +27,7 @@ from rich.progress import track
 from pcnn import Recognizer
 from pcnn.datasets.loading import load_ferplus
 from pcnn.evaluation.metrics import calibration_error, fit_temperature
+from pcnn.faces.geometry import transforms_of
 from pcnn.recognition.batches import Picture
 from pcnn.video.smoothing import SMOOTHING_S, ScoreFilter
 
@@ -64,9 +65,11 @@ def read(recognizer: Recognizer, faces: Array, seed: int) -> Array:
     """(N, frames, classes) probabilities of faces (N, S, S) uint8 as a film would have them."""
     steps = round(RATE * SECONDS) + 1
     rows: list[Array] = []
+    config = recognizer._weights.network.config
     for start in track(range(0, len(faces), BATCH), "reading"):
         own = np.repeat(faces[start : start + BATCH, :, :, None], 3, 3)
-        transforms = recognizer._whole([Picture(face, False, "face") for face in own])
+        whole = recognizer.finder.whole([Picture(face, False, "face") for face in own])
+        transforms = [transforms_of(places, config.size, config.layout) for places in whole]
         times = []
         for step in range(steps):
             generators = [
@@ -80,7 +83,7 @@ def read(recognizer: Recognizer, faces: Array, seed: int) -> Array:
                 jittered(each, face.shape[0], rng)
                 for each, face, rng in zip(transforms, own, generators, strict=True)
             ]
-            answers = recognizer._reader.expressions(pictures, maps)
+            answers = recognizer.reader.expressions(pictures, maps)
             times.append([list(answer.scores.values()) for answer in answers])
         rows.append(np.array(times, np.float32).transpose(1, 0, 2))
     return np.concatenate(rows)

@@ -11,7 +11,7 @@ from pcnn.errors import InputError
 
 SMOOTHING_S = 0.5  # time constant of a face that does not change
 # Means of several frames are surer than calibrated scores say: benchmarks/steady_scores.py fits it.
-STEADY_TEMPERATURE = 0.94
+STEADY_TEMPERATURE = 0.99
 _QUICKER = 0.05  # Hz that the filter's cutoff gains for each unit of log-odds a second
 _SPEED_S = 0.2  # time constant of that speed's own filter
 _LEAST = 1e-4  # smaller probabilities are treated as this
