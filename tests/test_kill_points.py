@@ -195,10 +195,11 @@ def test_a_file_written_by_pieces_killed_before_each_of_its_changes(tmp_path: Pa
         with whole_file(path) as temporary:
             write_pieces(None, temporary)
 
-    for change in range(1, PIECES + 2):
+    last = PIECES + 3  # opened, written, opened for the disk, renamed
+    for change in range(1, last):
         assert run_killed(write, tmp_path, change=change) is None
         assert path.read_bytes() == b"before"
-    assert run_killed(write, tmp_path, change=PIECES + 2) is None  # when it is renamed already
+    assert run_killed(write, tmp_path, change=last) is None  # when it is renamed already
     assert path.read_bytes() == WHOLE
 
 

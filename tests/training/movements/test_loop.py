@@ -135,7 +135,7 @@ def test_what_cannot_start(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="init must have the width"):
         MovementTraining(_options(tmp_path, init="mobile"), GROUPS)
     with pytest.raises(InputError, match="init must be a MobileNet without regions"):
-        MovementTraining(_options(tmp_path, init="small"), GROUPS)
+        MovementTraining(_options(tmp_path, init="pcnn-ferplus-only"), GROUPS)
 
 
 @pytest.mark.parametrize(
