@@ -17,7 +17,9 @@ def counted(count: int, noun: str) -> str:
 
 def in_words(error: Exception) -> str:
     """The words of an error of Python's, for a message of ours: a missing key by its name."""
-    return f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
+    if isinstance(error, KeyError) and error.args:
+        return f"{error.args[0]} is missing"
+    return str(error) or type(error).__name__
 
 
 class InputError(ValueError):

@@ -132,7 +132,8 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(
 
     def flush(descriptor: int) -> None:
         assert path.read_bytes() == b"before"
-        flushed.append(os.pread(descriptor, 10, 0))
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        flushed.append(os.read(descriptor, 10))
 
     monkeypatch.setattr(os, "fsync", flush)
     with whole_file(path) as temporary:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from pcnn.engines.folding import fold_batch_norms
 from pcnn.engines.inductor import Compiled, machine, write_compiled
 from pcnn.engines.portable import Graph, LevelsGraph, ViewsGraph, patterns, rows
 from pcnn.engines.sessions import PACKAGES, Session, installed, open_session, require
-from pcnn.errors import InputError, counted
+from pcnn.errors import InputError, WeightsError, counted
 from pcnn.networks.regions import REGIONS
 from pcnn.networks.retinaface import RetinaFace, load_state
 from pcnn.weights.detector import DetectorSettings, read_detector
@@ -88,13 +89,17 @@ def _quickest_engine(engines: Sequence[str]) -> str:
         picture = (255 * patterns(1, 3, height, width)[0]).permute(1, 2, 0).contiguous()
         calls = {}
         for engine in engines:
-            prepared = prepare_detector(network, settings, engine)
+            try:
+                prepared = prepare_detector(network, settings, engine)
+            except (WeightsError, ImportError) as error:
+                warnings.warn(f"{engine} is left out, it cannot start: {error}", stacklevel=3)
+                continue
             calls[engine] = partial(prepared, prepared.canvas([picture], height, width))
         with torch.inference_mode():
             return quickest(calls)
 
-    versions = [importlib.metadata.version(engine) for engine in engines]
-    return remembered("engine", engines, [machine(torch.device("cpu")), *versions], measure)
+    where = [machine(torch.device("cpu")), *map(_version, engines)]
+    return remembered("engine", engines, where, measure)
 
 
 def prepare_classifier(
@@ -168,9 +173,10 @@ def _quicker_precision(
         with torch.inference_mode():
             return quickest({name: partial(read, each) for name, each in both.items()})
 
-    network = [type(loaded.network).__name__, repr(loaded.network.config), engine]
-    where = machine(torch.device("cpu"))
-    return remembered("precision", ("float32", quick), [*network, where], measure)
+    members = getattr(loaded.network, "networks", [loaded.network])
+    shapes = [f"{type(own).__name__} {own.config}" for own in members]
+    where = [machine(torch.device("cpu")), engine, _version(engine)]
+    return remembered("precision", ("float32", quick), [*shapes, *where], measure)
 
 
 def prepare_detector(
@@ -215,11 +221,18 @@ def movement(loaded: ExpressionWeights, prepared: PreparedClassifier) -> float:
     return float((found - expected).abs().max())
 
 
+def _version(engine: str) -> str:
+    """The version of an engine's package, "" if nobody knows it."""
+    try:
+        return importlib.metadata.version(engine if engine in PACKAGES else "torch")
+    except importlib.metadata.PackageNotFoundError:  # another package may have its module
+        return ""
+
+
 def _described(engine: str, precision: str, device: torch.device) -> str:
     threads = f", {counted(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else ""
-    package = engine if engine in PACKAGES else "torch"
     name = "compiled by torch" if engine == "compile" else engine
-    return f"{name} {importlib.metadata.version(package)}, {precision}{threads}"
+    return f"{name} {_version(engine)}, {precision}{threads}"
 
 
 def _prepare_classifier(

@@ -210,10 +210,13 @@ def _look_closer(cases: Sequence[_Case], look: Look, look_for_faint: Look) -> No
         for picture in case.lights
     ]
     near = look([square.pixels for _, square in faint]) if faint else []
+    found: dict[int, list[_Find]] = {id(case): [] for case in cases}
     for (case, square), faces in zip(faint, near, strict=True):
         find = square.find(faces)
         if find is not None and find.plausible and find.face.score >= _CLEAR_NEARBY:
-            case.add([find])
+            found[id(case)].append(find)
+    for case in cases:
+        case.add(found[id(case)])
 
 
 def _turn(cases: Sequence[_Case], look: Look) -> None:

@@ -57,9 +57,12 @@ def interruptible(call: Callable[[], _Result]) -> _Result:
     try:
         try:
             signal.signal(signal.SIGINT, stand_in)
-            return call()
+            result = call()
         finally:
             signal.signal(signal.SIGINT, usual)
+        if _thread.struck:  # the file's own `read` has caught the stand-in
+            raise _StandIn
+        return result
     except _StandIn:
         signal.signal(signal.SIGINT, usual)  # it may have struck just before that
         raise KeyboardInterrupt from None

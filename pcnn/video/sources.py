@@ -112,9 +112,13 @@ class _Pipe:
 class _StandardInput(_Pipe):
     """Standard input without its buffer; `select` knows its descriptor alone."""
 
+    def __init__(self, file: Any) -> None:
+        super().__init__(file)
+        self._descriptor = file.fileno()
+
     def read(self, size: int) -> Any:
         # A Ctrl-C just before a wait is heard after it: so no wait is long.
-        while not struck() and not select.select([sys.stdin], [], [], _DEAF_S)[0]:
+        while not struck() and not select.select([self._descriptor], [], [], _DEAF_S)[0]:
             pass
         return super().read(size)
 
@@ -123,9 +127,13 @@ def _standard_input(name: str) -> _Pipe:
     """The pipe at standard input. Raises InputError: it is closed."""
     if sys.stdin is None:
         raise InputError(f"{name}: it is closed")
-    if os.name == "nt":  # whose `select` knows sockets alone
-        return _Pipe(sys.stdin.buffer)
-    return _StandardInput(getattr(sys.stdin.buffer, "raw", sys.stdin.buffer))
+    file = sys.stdin.buffer
+    raw = getattr(file, "raw", None)
+    if os.name == "nt" or not isinstance(raw, io.FileIO):
+        return _Pipe(
+            file
+        )  # Windows' `select` knows sockets alone, and a stand-in has no descriptor
+    return _StandardInput(raw)
 
 
 def _opened(source: FilmSource, name: str) -> tuple[Any, dict[str, Any]]:

@@ -224,7 +224,8 @@ def test_commands_align_data_sets(command: str, asked: Seer, tmp_path: Path) -> 
         for number in range(count):
             face = Image.fromarray(picture(48, 48, number))
             face.save(tmp_path / "faces" / name / f"{number}.png")
-    words = ["--data", str(tmp_path / "faces"), "--weights", "small"]
+    weights = "pcnn-ferplus-only" if command == "deconvnet" else "small"
+    words = ["--data", str(tmp_path / "faces"), "--weights", weights]
     if command == "deconvnet":
         words += ["--map", "face/layer1/0", "-o", str(tmp_path / "drawn.png")]
         assert cli.deconvnet([*words, "--as-they-are"]) == 0

@@ -19,8 +19,10 @@ export function stretched(image) {
   const ranges = channels.map(limits);
   if (ranges.every(([low, high]) => high - low >= FULL_RANGE)) return image;
   const tables = ranges.map(tableOf);
-  const data = Uint8ClampedArray.from(image.data, (value, at) =>
-    at % 4 === 3 ? 255 : tables[at % 4][value]);
+  const data = new Uint8ClampedArray(image.data.length).fill(255);
+  for (let at = 0; at < data.length; at += 4) {
+    for (let c = 0; c < 3; c++) data[at + c] = tables[c][image.data[at + c]];
+  }
   return { ...imageSize(image), data };
 }
 

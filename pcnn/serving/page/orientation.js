@@ -1,6 +1,6 @@
 // The second search, for faces that lie turned in the picture or are faint: what
-// faces/orientation.py does, which says where numbers come from. A find is {face, turn}: a face in the picture's own pixels,
-// and the rotation of the picture in which it was seen.
+// faces/orientation.py does, which says where numbers come from. A find is {face, turn}: a face in
+// the picture's own pixels, and the rotation of the picture in which it was seen.
 
 import { misfit } from "./geometry.js";
 import { stretched } from "./light.js";
@@ -36,7 +36,8 @@ const doubtful = ({ finds }, leastScore = 0) =>
 
 /** A picture's faces, corrected if a first search left them in doubt, best first.
  * found: of that search. look: finds upright faces in an image, best first; it takes the least
- * score, if that is not the usual one. turned: false leaves out further searches of the whole picture; tilted faces that were found are still set upright. */
+ * score, if that is not the usual one. turned: false leaves out further searches of the whole
+ * picture; tilted faces that were found are still set upright. */
 export async function lookAgain(image, found, look, turned = true) {
   const seen = { image, finds: found.map((face) => makeFind(face)) };
   if (turned) {

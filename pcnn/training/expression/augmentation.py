@@ -10,7 +10,6 @@ from torch import Tensor
 
 from pcnn.errors import InputError
 from pcnn.faces.resampling import resample
-from pcnn.training.exposure import over_expose
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Augmentation:
         `coarsest` and the face's own, uniform in the logarithm.
     noise: largest standard deviation, as a fraction of the full range; drawn for each face.
     gamma: values are raised to a power between 1 / gamma and gamma.
-    exposure: the largest factor of over-exposed faces, see exposure.over_expose. 1 for none.
+    exposure: the largest factor of over-exposed faces, see over_expose. 1 for none.
     """
 
     rotation_deg: float = 20
@@ -120,6 +119,24 @@ class Augmenter:
             level = options.noise * torch.rand(each, device=device)
             faces = faces + level * torch.randn_like(faces)
         return faces.clamp(0, 1)
+
+
+_EXPOSED = 0.15  # share of over-exposed faces, each by chance
+
+
+def over_expose(faces: Tensor, most: float) -> Tensor:
+    """Over-expose some of the faces at random.
+
+    faces: (B, C, H, W) float, 0…1. most: the largest factor; factors are uniform in the logarithm.
+        Values above 1 become 1. The darkest level left is moved towards 0 by a random share, as
+        the correction of poor light does (see faces.light).
+    Returns a new tensor of the same shape, 0…1.
+    """
+    each = (len(faces), 1, 1, 1)
+    chance, power, moved = (torch.rand(each, device=faces.device) for _ in range(3))
+    bright = (faces * most**power).clamp(0, 1)
+    low = moved * bright.amin((1, 2, 3), keepdim=True).clamp(max=0.9)
+    return torch.where(chance < _EXPOSED, (bright - low) / (1 - low), faces)
 
 
 # Number of groups in which faces of a batch are made coarser; each group is one call.

@@ -22,7 +22,7 @@ from pcnn.networks.pcnn import (
     pull,
 )
 from pcnn.networks.saliency import weigh
-from pcnn.training.expression.augmentation import Augmenter
+from pcnn.training.expression.augmentation import Augmentation, Augmenter
 from pcnn.training.expression.losses import two_phase_loss
 from pcnn.training.expression.options import ExpressionOptions
 from pcnn.training.expression.start import new_learner
@@ -195,6 +195,11 @@ class ExpressionTraining:
         ours = dataclasses.asdict(self.options)
         defaults = {option.name: option.default for option in dataclasses.fields(self.options)}
         begun = {**defaults, **state["options"]}  # an older version may have fewer options
+        if isinstance(begun["augmentation"], dict):
+            begun["augmentation"] = {
+                **dataclasses.asdict(Augmentation()),
+                **begun["augmentation"],
+            }
         free = set(_NO_PART_IN_STEPS) - ({"detector"} if self.options.aligned else set())
         changed = [name for name in ours if name not in free and ours[name] != begun[name]]
         if changed:

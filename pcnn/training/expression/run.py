@@ -99,8 +99,7 @@ def train_expression(
     else:
         training.teach()
         if training.rank == 0:
-            log.unlink(missing_ok=True)  # of an earlier training
-            training.save(checkpoint)  # the teachers' answers take minutes
+            _begin(training, checkpoint, log)
     _run(training, valid, checkpoint, log)
     if training.rank == 0:
         training.save(checkpoint)
@@ -108,6 +107,13 @@ def train_expression(
         draw_curves(log, output.with_name(output.name + ".png"))
         checkpoint.unlink(missing_ok=True)
     return output
+
+
+def _begin(training: ExpressionTraining, checkpoint: Path, log: Path) -> None:
+    """Forget the log of an earlier training; keep the teachers' answers, which take minutes."""
+    log.unlink(missing_ok=True)
+    if training.options.teachers:
+        training.save(checkpoint)
 
 
 def _run(training: ExpressionTraining, valid: FaceSet, checkpoint: Path, log: Path) -> None:
