@@ -12,32 +12,28 @@ _Result = TypeVar("_Result")
 
 
 class _Thread(threading.local):
-    """State of a thread. struck: an interrupt is on its way through PyAV."""
+    """State of a thread. held: what the handler of SIGINT raised while PyAV was at work."""
 
-    struck = False
+    held: BaseException | None = None
 
 
 _thread = _Thread()
 
 
-class _StandIn(Exception):  # noqa: N818  (no error: it stands for a KeyboardInterrupt)
-    """Stands for a KeyboardInterrupt, where only an Exception gets through."""
-
-
 def struck() -> bool:
-    """Whether Ctrl-C has ended the current call of `interruptible`, in this thread.
+    """Whether Ctrl-C shall end the current call of `interruptible`, in this thread.
 
     FFmpeg may ask for more bytes all the same: a file that waits for them must then give none.
     """
-    return _thread.struck
+    return _thread.held is not None
 
 
 def interruptible(call: Callable[[], _Result]) -> _Result:
     """The result of a call of PyAV that may read from a Python file.
 
-    PyAV carries an Exception of the file's `read` to its own caller, but prints and forgets a
-    KeyboardInterrupt: the film would go on, or wait for ever. Here another exception takes its
-    place until PyAV has returned. Only the main thread hears of signals; in others, and where
+    PyAV prints and forgets a KeyboardInterrupt in the file's `read`: the film would go on, or wait
+    for ever. Other exceptions there have ended the process. So what the handler of SIGINT raises
+    is held until PyAV has returned. Only the main thread hears of signals; in others, and where
     SIGINT has no handler of Python, this is a plain call.
     Raises KeyboardInterrupt: the handler of SIGINT did.
     """
@@ -45,26 +41,19 @@ def interruptible(call: Callable[[], _Result]) -> _Result:
     if not callable(usual) or threading.current_thread() is not threading.main_thread():
         return call()
 
-    def stand_in(number: int, frame: FrameType | None) -> None:
-        if _thread.struck:
-            return
-        try:
-            usual(number, frame)
-        except KeyboardInterrupt:
-            _thread.struck = True
-            raise _StandIn from None
+    def hold(number: int, frame: FrameType | None) -> None:
+        if _thread.held is None:
+            try:
+                usual(number, frame)
+            except BaseException as error:
+                _thread.held = error
 
+    _thread.held = None
     try:
-        try:
-            signal.signal(signal.SIGINT, stand_in)
-            result = call()
-        finally:
-            signal.signal(signal.SIGINT, usual)
-        if _thread.struck:  # the file's own `read` has caught the stand-in
-            raise _StandIn
-        return result
-    except _StandIn:
-        signal.signal(signal.SIGINT, usual)  # it may have struck just before that
-        raise KeyboardInterrupt from None
+        signal.signal(signal.SIGINT, hold)
+        return call()
     finally:
-        _thread.struck = False
+        signal.signal(signal.SIGINT, usual)
+        held, _thread.held = _thread.held, None
+        if held is not None:
+            raise held

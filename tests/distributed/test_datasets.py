@@ -92,7 +92,9 @@ def assert_same_rows(found: list[dict[str, Any]], expected: list[dict[str, Any]]
         assert list(one) == list(other)
         for name, value in other.items():
             if isinstance(value, float):
-                assert one[name] == pytest.approx(value, rel=1e-4, abs=1e-3), (name, one)
+                # An angle in degrees moves more than pixels do: landmarks lie near each other.
+                few = 1e-2 if name == "angle" else 1e-3
+                assert one[name] == pytest.approx(value, rel=1e-4, abs=few), (name, one)
             else:
                 assert one[name] == value, (name, one)
 
