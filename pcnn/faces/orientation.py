@@ -210,13 +210,11 @@ def _look_closer(cases: Sequence[_Case], look: Look, look_for_faint: Look) -> No
         for picture in case.lights
     ]
     near = look([square.pixels for _, square in faint]) if faint else []
-    found: dict[int, list[_Find]] = {id(case): [] for case in cases}
-    for (case, square), faces in zip(faint, near, strict=True):
-        find = square.find(faces)
-        if find is not None and find.plausible and find.face.score >= _CLEAR_NEARBY:
-            found[id(case)].append(find)
+    pairs = zip(faint, near, strict=True)
+    finds = [(case, square.find(faces)) for (case, square), faces in pairs]
     for case in cases:
-        case.add(found[id(case)])
+        own = [find for other, find in finds if other is case and find is not None]
+        case.add([find for find in own if find.plausible and find.face.score >= _CLEAR_NEARBY])
 
 
 def _turn(cases: Sequence[_Case], look: Look) -> None:
@@ -328,7 +326,8 @@ class _Square:
         face_side = min(max(side, _LEAST_FACE), _MOST_FACE)
         angle = face.angle + turn
         scale = side / face_side
-        along, across = (scale * part for part in _direction(angle))
+        turned = math.radians(angle)
+        along, across = scale * math.cos(turned), scale * math.sin(turned)
         linear = np.array([[along, -across], [across, along]])
         middle = np.array([(left + right) / 2, (top + bottom) / 2])
         shift = middle - linear @ (_SIDE / 2, _SIDE / 2)
@@ -357,7 +356,3 @@ class _Square:
             if off <= _OFF_CENTRE * self.face_side:
                 return _Find(_moved(face, self.back), self.turn)
         return None
-
-
-def _direction(angle: float) -> tuple[float, float]:
-    return math.cos(math.radians(angle)), math.sin(math.radians(angle))
