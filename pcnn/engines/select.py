@@ -146,19 +146,17 @@ def _chosen_precision(loaded: ExpressionWeights, engine: str) -> str:
         return "float32"
     # Compiled code rounds like plain PyTorch, which saves a minute of compilation here.
     engine = "torch" if engine == "compile" else engine
-    prepared = _prepare_classifier(loaded, engine, quick)
-    if not movement(loaded, prepared) <= MOST_MOVED:  # also for NaN
+    if device.type == "cpu" and _quicker_precision(loaded, engine, quick) != quick:
         return "float32"
-    return quick if device.type == "cuda" else _quicker_precision(loaded, engine, quick, prepared)
+    prepared = _prepare_classifier(loaded, engine, quick)
+    return quick if movement(loaded, prepared) <= MOST_MOVED else "float32"  # also for NaN
 
 
-def _quicker_precision(
-    loaded: ExpressionWeights, engine: str, quick: str, prepared: PreparedClassifier
-) -> str:
+def _quicker_precision(loaded: ExpressionWeights, engine: str, quick: str) -> str:
     """float32 or the quick precision, by what one face alone and one of many cost together."""
 
     def measure() -> str:
-        both = {"float32": _prepare_classifier(loaded, engine, "float32"), quick: prepared}
+        both = {name: _prepare_classifier(loaded, engine, name) for name in ("float32", quick)}
         config = loaded.network.config
         few, many = (
             loaded.network.cut(patterns(count, config.channels, config.size, config.size))

@@ -20,13 +20,7 @@ from pcnn.ops import native, reference
 IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}  # leaves levels as they are
 
-
-@pytest.fixture(params=["native", "reference"], autouse=True)
-def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test here runs with both."""
-    monkeypatch.setattr(
-        ops, "_implementation", {"native": native, "reference": reference}[request.param]
-    )
+pytestmark = pytest.mark.usefixtures("implementation")  # every test here runs with both
 
 
 def picture(height: int, width: int, seed: int = 1) -> Tensor:

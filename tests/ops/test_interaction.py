@@ -12,17 +12,10 @@ from tolerances import GRADIENT, SIZE, STITCH, assert_near, warp
 from torch import Tensor
 
 from pcnn import ops
-from pcnn.ops import native, reference
+from pcnn.ops import reference
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 LAYOUTS = ["contiguous", "channels_last", "sliced", "offset", "mixed"]
-
-
-@pytest.fixture(params=["native", "reference"])
-def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        ops, "_implementation", {"native": native, "reference": reference}[request.param]
-    )
 
 
 def random_map(

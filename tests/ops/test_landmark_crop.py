@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from ops.test_crop import PLAIN, picture
 from tolerances import CROP, LANDMARKS, assert_near
 from torch import Tensor
 
@@ -17,22 +18,10 @@ from pcnn.faces.geometry import face_transforms
 from pcnn.networks.regions import RegionLayout
 from pcnn.ops import native, reference
 
-PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}  # leaves levels as they are
 SHARES = ((0.33, 0.38), (0.67, 0.38), (0.5, 0.59), (0.36, 0.76), (0.64, 0.75))
 SQUARE = ((1.0, 1.0), (3.0, 1.0), (2.0, 2.0), (1.0, 3.0), (3.0, 3.0))  # its middle is (2, 2)
 
-
-@pytest.fixture(params=["native", "reference"], autouse=True)
-def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test here runs with both."""
-    monkeypatch.setattr(
-        ops, "_implementation", {"native": native, "reference": reference}[request.param]
-    )
-
-
-def picture(height: int, width: int, seed: int = 1) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(1, 256, (height, width, 3), dtype=torch.uint8, generator=generator)
+pytestmark = pytest.mark.usefixtures("implementation")  # every test here runs with both
 
 
 def template_of(size: int) -> list[tuple[float, float]]:
