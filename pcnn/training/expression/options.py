@@ -43,8 +43,9 @@ class ExpressionOptions:
     alpha, beta: weights of the two-phase loss, as in the paper. With AdamW only their ratio
         matters.
     calm: the share of the steps, at the end, with reduced augmentation (Augmentation.calmer).
-    teachers: weights files. Their mean probabilities are mixed into the labels by `teaching`,
-        0…1. Teachers see each face, aligned as here, and its mirror image, without augmentation.
+    teachers: weights files; of an ensemble, each network is a teacher. Their mean probabilities
+        are mixed into the labels by `teaching`, 0…1. Teachers see each face, aligned as here, and
+        its mirror image, without augmentation.
     ema: decay of the weight average. The average is written.
     init_share: share of `init`, a network of the same kind, in the written weights: 0…1. Both
         weights are averaged (Wortsman et al., Robust Fine-Tuning of Zero-Shot Models, CVPR 2022).
@@ -52,6 +53,9 @@ class ExpressionOptions:
     detector: its landmarks align the faces and give the template.
     landmarks: a teacher's answers for the training faces, see landmarks.mixed_landmarks. They
         align half of the faces. None for the detector's alone.
+    movements: a teacher's answers for the training faces, see movements.movement_targets. The
+        network learns the movements beside the expressions, by a head that is not written. None
+        for no movements. moving: their weight in the loss.
     aligned: True aligns faces, see alignment. Predictions for cut-out faces then align, too.
     mirror: True if predictions shall use mirror images, see mirror.read_both.
     second: weight of FER2013's own seven labels in the loss. They have their own heads. 0 for
@@ -95,6 +99,8 @@ class ExpressionOptions:
     precision: str = "float32"
     detector: str = "mobilenet"
     landmarks: str | None = None
+    movements: str | None = None
+    moving: float = 1.0
     aligned: bool = False
     mirror: bool = False
     saliency: str | None = None

@@ -57,7 +57,7 @@ def test_hard_labels_and_the_papers_optimizer() -> None:
     doubtful = FaceSet(faces.faces, 0.9 * faces.votes + 0.1 / 8, faces.names)
     options = dataclasses.replace(TRUNK, labels="majority", optimizer="sgd", epochs=16)
     training = ExpressionTraining(options, doubtful)
-    _, (targets,) = training._batch()
+    _, (targets,), _ = training._batch()
     assert set(targets.flatten().tolist()) == {0.0, 1.0}
     assert isinstance(training.optimizer, torch.optim.SGD)
     training.advance()
@@ -93,7 +93,7 @@ def test_teachers_are_mixed_into_the_labels(tmp_path: Path) -> None:
     options = dataclasses.replace(TRUNK, teachers=(str(path),), teaching=0.25, size=40)
     pupil = ExpressionTraining(options, faces)
     logits, _ = predict_logits(teacher.learner.network, faces.faces, mirror=True)
-    _, (targets,) = pupil._batch()
+    _, (targets,), _ = pupil._batch()
     chosen = pupil._order(_generator(0, 1, 0))[:8]
     expected = 0.75 * faces.votes[chosen] + 0.25 * logits.softmax(1)[chosen]
     torch.testing.assert_close(targets, expected)
@@ -138,7 +138,7 @@ def test_photographs_are_learnt_as_teachers_label_them(colour: bool, tmp_path: P
         coarse = photographs.view(5, 48, 2, 48, 2).float().mean((2, 4))
     logits, _ = predict_logits(teacher, coarse.round().byte(), mirror=True)
     torch.testing.assert_close(targets[16:], logits.softmax(1), atol=0.02, rtol=0)
-    seen, (wanted,) = pupil._batch()
+    seen, (wanted,), _ = pupil._batch()
     assert seen.shape == (8 + 4, 3 if colour else 1, 96, 96) and wanted.shape == (12, 8)
     assert all(any(torch.equal(row, other) for other in targets[16:]) for row in wanted[8:])
     pupil.advance()
