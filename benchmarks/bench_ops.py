@@ -188,10 +188,10 @@ def landmark_crops(device: torch.device, rate: float, quick: bool) -> Iterator[C
 
 
 def detections(device: torch.device, rate: float, quick: bool) -> Iterator[Case]:
-    """Predictions of a picture of 640 × 480, of which 60 or 2,000 are candidates."""
+    """Predictions of a picture of 640 × 480, of which 60 or 300 are candidates."""
     sizes, steps = ((16, 32), (64, 128), (256, 512)), (8, 16, 32)
     anchors = anchor_grid(480, 640, min_sizes=sizes, steps=steps, device=device)
-    for batch, candidates in ((1, 60), (1, 2000), (8, 60)):
+    for batch, candidates in ((1, 60), (1, 300), (8, 60)):
         generator = torch.Generator().manual_seed(5)
         predictions = torch.randn((batch, len(anchors), 15), generator=generator)
         chosen = torch.randperm(len(anchors), generator=generator)[:candidates]
@@ -206,7 +206,7 @@ def detections(device: torch.device, rate: float, quick: bool) -> Iterator[Case]
         # A logit of each anchor is read, in lines of 64 bytes, and the result is written.
         floor = batch * (64 * len(anchors) + 4 * 2001 * 15) / rate
         pictures = "a picture" if batch == 1 else f"{batch} pictures"
-        name = f"faces of {pictures}, {candidates:,} candidates"
+        name = f"faces of {pictures}, {candidates} candidates"
         yield measured(name, decode, device, floor, quick, compilable=False)
 
 

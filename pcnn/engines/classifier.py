@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pcnn.engines.convolutions import rows_of
 from pcnn.engines.cuda_graphs import parallel_branches, with_cuda_graphs
 from pcnn.engines.folding import split_head
+from pcnn.engines.residual import fuse_residuals
 from pcnn.engines.separable import fuse_blocks
 from pcnn.engines.trunks import Scratch, Size, Stage, Step, Trunks, empty, empty_rows
 from pcnn.errors import InputError
@@ -88,7 +89,7 @@ class _Folded:
             fuse_blocks(body)
         body.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._names = REGIONS if isinstance(network, PCNN) else ()
-        compute = partial(_folded_pass, body, head.to(dtype), dtype)
+        compute = partial(_folded_pass, fuse_residuals(body), head.to(dtype), dtype)
         self._answer = with_cuda_graphs(compute, next(head.parameters()).device)
 
     def forward_views(self, views: _Views) -> tuple[Tensor, Mapping[str, Tensor]]:
