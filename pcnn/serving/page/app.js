@@ -200,7 +200,7 @@ function card(face, number, count) {
         progress: (share) => { shown.textContent = `Hiding parts of the face … ${percent(share)}`; },
       });
       addHeat(canvas, face, heat);
-      shown.textContent = heatSentence(heat, face.label);
+      shown.textContent = heatSentence(heat, face);
       why.append(regionTable(face.regions, heat.without));
     } catch (error) {
       shown.textContent = error.message;
