@@ -117,10 +117,7 @@ def one_for_none(views: _Views) -> list[Tensor]:
 def _folded_pass(
     body: PCNN | FaceNet, head: nn.Module, dtype: torch.dtype, views: _Views
 ) -> list[Tensor]:
-    """The embeddings, the logits, and each region's logits, in the views' dtype.
-
-    body, head: see `split_head`; both have the type `dtype`.
-    """
+    """The embeddings, the logits, each region's logits; body, head: of `dtype`, see `split_head`."""
     views, given = [view.to(dtype) for view in views], views[0].dtype
     if isinstance(body, PCNN):
         trunks = zip(body.trunks.values(), views, strict=True)
