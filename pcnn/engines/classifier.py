@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from pcnn.engines.convolutions import rows_of
 from pcnn.engines.cuda_graphs import parallel_branches, with_cuda_graphs
-from pcnn.engines.folding import split_head
-from pcnn.engines.residual import fuse_residuals
+from pcnn.engines.folding import fuse_residuals, split_head
 from pcnn.engines.separable import fuse_blocks
 from pcnn.engines.trunks import Linear, Scratch, Size, Stage, Step, Trunks, empty_rows
 from pcnn.errors import InputError
@@ -117,7 +116,7 @@ def one_for_none(views: _Views) -> list[Tensor]:
 def _folded_pass(
     body: PCNN | FaceNet, head: nn.Module, dtype: torch.dtype, views: _Views
 ) -> list[Tensor]:
-    """The embeddings, the logits, each region's logits; body, head: of `dtype`, see `split_head`."""
+    """The embeddings, the logits, each region's logits. body, head: in `dtype`, of `split_head`."""
     views, given = [view.to(dtype) for view in views], views[0].dtype
     if isinstance(body, PCNN):
         trunks = zip(body.trunks.values(), views, strict=True)

@@ -43,7 +43,7 @@ part() {
 failed=0
 marks=(-m cuda)
 files=(tests)
-if [[ $device == cpu ]]; then marks=(-k "not gpu" -m "not train and not engines"); files=(tests/engines/test_cuda_graphs.py tests/engines/test_residual.py tests/ops/test_decode_faces.py); fi
+if [[ $device == cpu ]]; then marks=(-k "not gpu" -m "not train and not engines"); files=(tests/engines/test_cuda_graphs.py tests/engines/test_folding.py tests/ops/test_decode_faces.py); fi
 if wanted build; then
     arch=${PCNN_CUDA_ARCHS:-$("$python" -c 'import torch; print("%d%d" % torch.cuda.get_device_capability())' 2>/dev/null || echo 90)}
     part build 240 env PCNN_CUDA=1 PCNN_CUDA_ARCHS="$arch" "$python" setup.py -q build_ext --inplace

@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pcnn.engines import residual
+from pcnn.engines import folding
 from pcnn.engines.classifier import prepare
-from pcnn.engines.folding import split_head
-from pcnn.engines.residual import fuse_residuals, gives_the_same, with_fused_blocks
+from pcnn.engines.folding import fuse_residuals, gives_the_same, split_head, with_fused_blocks
 from pcnn.networks.pcnn import PCNN, FaceNet, ModelConfig
 
 # Sums of some hundred products of order 1 in another order, through twenty layers.
@@ -144,7 +143,7 @@ def test_only_resnets_on_gpus_are_fused(monkeypatch: pytest.MonkeyPatch) -> None
     def refuse(body: PCNN | FaceNet) -> PCNN | FaceNet:
         raise AssertionError("not asked for")
 
-    monkeypatch.setattr(residual, "with_fused_blocks", refuse)
+    monkeypatch.setattr(folding, "with_fused_blocks", refuse)
     body = body_of(FaceNet)
     assert fuse_residuals(body) is body
 
