@@ -272,7 +272,7 @@ class Detector:
                     pixels = [looks[index].pixels for index in chosen]
                     canvas = self._prepared.canvas(pixels, height, width)
                     predictions = self._prepared(canvas, fine=fine)
-                    found = self._decoded(predictions, (height, width), fine, least).cpu()
+                    found = self._decoded(predictions, (height, width), fine, least)
                 for index, rows in zip(chosen, found.numpy(), strict=True):
                     results[index] = _faces_of(rows, looks[index].scale)
         return results
@@ -280,7 +280,7 @@ class Detector:
     def _decoded(
         self, predictions: Tensor, size: tuple[int, int], fine: bool, least: float
     ) -> Tensor:
-        """The faces in predictions (B, N, 15), as `ops.decode_faces` returns them."""
+        """The faces in predictions (B, N, 15), as `ops.decode_faces` returns them, on the CPU."""
         settings, skipped = self.settings, 0 if fine else 1
         anchors = anchor_grid(
             *size,
@@ -288,7 +288,7 @@ class Detector:
             steps=settings.steps[skipped:],
             device=predictions.device,
         )
-        return decode_faces(
+        found = decode_faces(
             predictions,
             anchors,
             variances=settings.variances,
@@ -298,6 +298,7 @@ class Detector:
             hint_score=_HINT_SCORE,
             hint_side=HINT_SIDE * (settings.trusted_side or np.inf),
         )
+        return found.cpu()
 
     def on_device(self, image: NDArray[np.uint8]) -> Tensor:
         """An image (H, W, 3) uint8 RGB on the device; float32 on a GPU, for faster resampling."""
