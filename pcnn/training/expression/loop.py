@@ -89,6 +89,7 @@ class ExpressionTraining:
         self._second, self._photographs = second, photographs
         self._movements = None if movements is None else movements.to(self.device)
         self.learner = self._begun()
+        self.learner.network.requires_grad_(not options.frozen)
         self._model = DistributedDataParallel(self.learner) if spread else self.learner
         self.average = copy.deepcopy(self.learner).requires_grad_(False)
         self.optimizer = _optimizer(self.learner, options)
@@ -157,6 +158,7 @@ class ExpressionTraining:
     def advance(self) -> float:
         """Run one step of the optimiser and return its loss."""
         self.learner.train()
+        self.learner.network.train(not self.options.frozen)  # norms keep their statistics
         faces, targets, movements = self._batch()
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.lr * self._schedule()

@@ -60,6 +60,7 @@ class ExpressionOptions:
     mirror: True if predictions shall use mirror images, see mirror.read_both.
     second: weight of FER2013's own seven labels in the loss. They have their own heads. 0 for
         none.
+    frozen: True learns the heads of the second labels alone; the network stays that of `init`.
     photographs: an archive of photographs. Their faces are also learnt, with the teachers'
         answers at the size of the training faces as labels. None for no photographs.
     photographs_share: number of photographs in a batch, as a share of `batch`.
@@ -106,6 +107,7 @@ class ExpressionOptions:
     saliency: str | None = None
     backbone: str = "resnet18"
     second: float = 0.0
+    frozen: bool = False
     photographs: str | None = None
     photographs_share: float = 0.25
     photographs_confidence: float = 0.0
@@ -131,6 +133,8 @@ class ExpressionOptions:
         for name, needed in (("landmarks", "aligned"), ("photographs", "teachers")):
             if getattr(self, name) and not getattr(self, needed):
                 raise InputError(f"ExpressionOptions: {name}= needs {needed}=")
+        if self.frozen and not (self.init and self.second):
+            raise InputError("ExpressionOptions: frozen= needs init= and second=")
         find_backbone(self.backbone)
         if self.saliency is not None:
             find_model(self.saliency)

@@ -163,6 +163,29 @@ def test_second_labels_have_heads_of_their_own(tmp_path: Path) -> None:
         ExpressionTraining(options, faces, second=seven.subset(list(range(15))))
 
 
+def test_a_frozen_network_learns_second_heads_alone(tmp_path: Path) -> None:
+    faces = _faces(16)
+    seven = FaceSet(faces.faces, torch.eye(7)[torch.arange(16) % 2], faces.names, faces.classes[:7])
+    begun = ExpressionTraining(TRUNK, faces).learner.network
+    path = tmp_path / "start.safetensors"
+    metadata = {"architecture": "trunk", "config": dataclasses.asdict(begun.config)}
+    weights.write(path, begun.state_dict(), metadata)
+    options = dataclasses.replace(
+        TRUNK, second=1.0, frozen=True, init=str(path), epochs=20, lr=1e-2
+    )
+    training = ExpressionTraining(options, faces, second=seven)
+    losses = [training.advance() for _ in range(training.steps)]
+    assert losses[-1] < losses[0] - 0.1
+    result = training.result()
+    for name, value in result.network.state_dict().items():
+        assert torch.equal(value, begun.state_dict()[name]), name
+    right = predict_logits(result.relabelled(), faces.faces)[0].argmax(1) == seven.votes.argmax(1)
+    assert right.float().mean() > 0.7
+    for missing in ({"init": None}, {"second": 0.0}):
+        with pytest.raises(InputError, match="frozen= needs init= and second="):
+            dataclasses.replace(options, **missing)
+
+
 def test_a_teacher_without_second_labels_teaches_the_first_alone(tmp_path: Path) -> None:
     faces = _faces(16)
     seven = FaceSet(faces.faces, torch.eye(7)[torch.arange(16) % 2], faces.names, faces.classes[:7])
