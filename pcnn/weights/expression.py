@@ -109,7 +109,6 @@ class ExpressionWeights:
         return replace(self, uniform=True)
 
 
-@own_settings(gradients=True)
 @lru_cache(maxsize=16)
 def _log_shares(shares: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
     """The logarithms of shares, (classes,); uploaded once, since a CUDA graph uploads nothing."""
@@ -118,6 +117,7 @@ def _log_shares(shares: tuple[float, ...], device: torch.device, dtype: torch.dt
         return torch.tensor(shares, dtype=dtype, device=device).log()
 
 
+@own_settings(gradients=True)
 def load_expression(weights: str | Path, labels: str | None = None) -> ExpressionWeights:
     """Load an expression network by name or path.
 
