@@ -71,6 +71,11 @@ class FaceReader:
         return self._value_head.names if self._value_head else ()
 
     @property
+    def regions(self) -> tuple[str, ...]:
+        """The regions that the weights read by themselves; empty if they explain nothing."""
+        return self._loaded.network.regions
+
+    @property
     def embedding_size(self) -> int:
         """D, the number of values of a face's embedding."""
         return self._loaded.network.embedding_size
