@@ -40,7 +40,7 @@ SPECS: Mapping[str, WeightSpec] = {
     "pcnn-ferplus": WeightSpec(
         "expression",
         "pcnn-ferplus.safetensors",
-        "e1a866124c06f63a02a1dc4794528a1582ef1e1599ebeb091269f591a4940dd8",
+        "f89283db78a35aed5b7382821dd33995766426a23f60913b38534dc66412e37f",
     ),
     # The PCNN alone, trained on nothing but FER+.
     "pcnn-ferplus-only": WeightSpec(
@@ -60,7 +60,7 @@ SPECS: Mapping[str, WeightSpec] = {
     "mobile": WeightSpec(
         "expression",
         "pcnn-mobile.safetensors",
-        "35ee04b37555fdc145bcea3e144b963e2f56379432f430d71522029ee64b5557",
+        "fd7121d5fa48433bf94a7ad5fc26fd170c0d805dbacf28bd78753cdce86b130b",
     ),
     "mobilenet": WeightSpec(
         "detector",
