@@ -32,9 +32,9 @@ class MovementOptions:
     output: Path
     work: Path | None = None
     init: str = "mobile"
-    steps: int = 4000
-    batch: int = 64
-    photographs_share: float = 0.4
+    steps: int = 6000
+    batch: int = 48
+    photographs_share: float = 0.75
     learning_rate: float = 8e-4
     weight_decay: float = 0.02
     average: float = 0.998
