@@ -44,7 +44,7 @@ def main() -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     teacher = Detector.load(arguments.teacher)
-    detector = Detector.load(arguments.weights)
+    detector = Detector.load(arguments.weights, precision=arguments.precision)
     photographs = read_photographs(arguments.photographs, teacher, cache=arguments.cache)
     held_out = [photo for photo in photographs if is_held_out(photo.name)]
     report: dict[str, Any] = {
@@ -63,6 +63,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--photographs", type=Path, required=True)
     parser.add_argument("--teacher", type=Path, required=True)
     parser.add_argument("--weights", type=Path, default=DEFAULT_WEIGHTS)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--cache", type=Path, help=".npz that keeps the teacher's faces")
     parser.add_argument("--threads", type=int, help="of the CPU (PyTorch's choice)")
     parser.add_argument("--json", action="store_true", help="print JSON")

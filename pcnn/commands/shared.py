@@ -135,7 +135,7 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--engine", choices=ENGINES, default="torch", help="software for inference [%(default)s]")
     add(
-        "--precision", choices=PRECISIONS, default="float32", help="of classification [%(default)s]"
+        "--precision", choices=PRECISIONS, default="float32", help="of the arithmetic [%(default)s]"
     )
 
 

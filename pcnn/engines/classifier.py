@@ -20,7 +20,7 @@ from pcnn.engines.convolutions import rows_of
 from pcnn.engines.cuda_graphs import parallel_branches, with_cuda_graphs
 from pcnn.engines.folding import split_head
 from pcnn.engines.separable import fuse_blocks
-from pcnn.engines.trunks import Scratch, Size, Stage, Step, Trunks, empty, empty_rows
+from pcnn.engines.trunks import Linear, Scratch, Size, Stage, Step, Trunks, empty_rows
 from pcnn.errors import InputError
 from pcnn.networks.ensemble import (
     Ensemble,
@@ -38,6 +38,8 @@ from pcnn.ops import stitch_regions, warp_add
 _FACES_AT_ONCE = 64
 # Each thread keeps its buffers for passes of at most this many faces.
 _FACES_KEPT = 4
+# Types of the arithmetic for which a CPU has products and convolutions with packed weights.
+_QUICK_TYPES = (torch.float32, torch.bfloat16)
 _Views: TypeAlias = Sequence[Tensor]  # each (B, C, height, width)
 _local = threading.local()
 
@@ -73,30 +75,42 @@ def prepare(network: ExpressionNetwork, dtype: torch.dtype | None = None) -> Pre
     with torch.no_grad():
         weight = next(network.parameters())
         dtype = dtype or weight.dtype
-        plain_cpu = weight.device.type == "cpu" and dtype == torch.float32
-        if not plain_cpu or network.config.backbone != "resnet18":
-            return _Folded(network, dtype, fused=plain_cpu)
-        return _PreparedPCNN(network) if isinstance(network, PCNN) else _PreparedFaceNet(network)
+        quick = weight.device.type == "cpu" and dtype in _QUICK_TYPES
+        if not quick or network.config.backbone != "resnet18":
+            return _Folded(network, dtype, fused=quick)
+        if isinstance(network, PCNN):
+            return _PreparedPCNN(network, dtype)
+        return _PreparedFaceNet(network, dtype)
 
 
 class _Folded:
-    """A network's own modules with folded norms; used for all but ResNets in float32 on a CPU."""
+    """A network's own modules with folded norms; for all but ResNets in a quick type on a CPU."""
 
     def __init__(self, network: PCNN | FaceNet, dtype: torch.dtype, *, fused: bool) -> None:
         body, head = split_head(network)
         if fused:
-            fuse_blocks(body)
+            fuse_blocks(body, dtype)
         body.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._names = REGIONS if isinstance(network, PCNN) else ()
         compute = partial(_folded_pass, body, head.to(dtype), dtype)
         self._answer = with_cuda_graphs(compute, next(head.parameters()).device)
 
     def forward_views(self, views: _Views) -> tuple[Tensor, Mapping[str, Tensor]]:
-        _, logits, *regions = self._answer(views)
+        _, logits, *regions = self._read(views)
         return logits, dict(zip(self._names, regions, strict=True))
 
     def embed_views(self, views: _Views) -> Tensor:
-        return self._answer(views)[0]
+        return self._read(views)[0]
+
+    def _read(self, views: _Views) -> Sequence[Tensor]:
+        if len(views[0]):
+            return self._answer(views)
+        return [own[:0] for own in self._answer(one_for_none(views))]
+
+
+def one_for_none(views: _Views) -> list[Tensor]:
+    """Views of one black face instead of none: not all convolutions take an empty batch."""
+    return [view.new_zeros(1, *view.shape[1:]) for view in views]
 
 
 def _folded_pass(
@@ -139,14 +153,14 @@ class _PreparedEnsemble:
 
 
 class _Program:
-    """The steps of one pass over a number of faces, on their own buffers.
+    """The steps of one pass over a number of faces, on their own buffers of one type.
 
     views: a buffer for the views of each group of trunks. results: buffers of the results, with
     one row for each face.
     """
 
-    def __init__(self, groups: Sequence[Trunks], faces: int) -> None:
-        self._scratch, self._faces = Scratch(), faces
+    def __init__(self, groups: Sequence[Trunks], faces: int, dtype: torch.dtype) -> None:
+        self._scratch, self._faces = Scratch(dtype), faces
         self._steps: list[Step] = []
         self.views: list[Tensor] = []
         self.maps: list[Tensor] = []  # rows, for each group
@@ -169,10 +183,12 @@ class _Program:
     def run(self, groups: Sequence[_Views]) -> tuple[Tensor, ...]:
         """Copies of the results for the views of each group."""
         for place, views in zip(self.views, groups, strict=True):
-            torch.cat([rows_of(view) for view in views], out=place)
+            for own, view in zip(place.chunk(len(views)), views, strict=True):
+                own.copy_(rows_of(view))
         for step in self._steps:
             step()
-        return tuple(result.clone() for result in self.results)
+        given = groups[0][0].dtype
+        return tuple(result.to(given, copy=True) for result in self.results)
 
 
 class _Runner:
@@ -189,7 +205,7 @@ class _Runner:
         """The program's results for all faces, (B, …) each."""
         count = len(views[0])
         if not count:
-            views = [view.new_zeros(1, *view.shape[1:]) for view in views]
+            views = one_for_none(views)
         found: list[tuple[Tensor, ...]] = []
         for some in zip(*(view.split(_FACES_AT_ONCE) for view in views), strict=True):
             groups = [[some[place] for place in places] for places in self._groups]
@@ -211,12 +227,12 @@ class _Runner:
 
 
 class _PreparedFaceNet:
-    def __init__(self, network: FaceNet) -> None:
+    def __init__(self, network: FaceNet, dtype: torch.dtype) -> None:
         size = network.config.size
-        trunks = Trunks([cast("Trunk", network.trunk)], (size, size))
-        stage4 = Stage([network.layer4], trunks.out)
-        self._run = _Runner(partial(_face_program, trunks, stage4), [[0]])
-        self._head = _Linear(network.head)
+        trunks = Trunks([cast("Trunk", network.trunk)], (size, size), dtype)
+        stage4 = Stage([network.layer4], trunks.out, dtype)
+        self._run = _Runner(partial(_face_program, trunks, stage4, dtype), [[0]])
+        self._head = Linear(network.head)
 
     def forward_views(self, views: _Views) -> tuple[Tensor, Mapping[str, Tensor]]:
         return self._head(self.embed_views(views)), {}
@@ -225,18 +241,18 @@ class _PreparedFaceNet:
         return self._run(views[:1])[0]
 
 
-def _face_program(trunks: Trunks, stage4: Stage, faces: int) -> _Program:
-    program = _Program([trunks], faces)
+def _face_program(trunks: Trunks, stage4: Stage, dtype: torch.dtype, faces: int) -> _Program:
+    program = _Program([trunks], faces, dtype)
     program.results = (_pooled(program, program.add_stage(stage4, program.maps[0]), faces),)
     return program
 
 
 class _PreparedPCNN:
-    def __init__(self, network: PCNN) -> None:
-        parts = _Parts(network)
+    def __init__(self, network: PCNN, dtype: torch.dtype) -> None:
+        parts = _Parts(network, dtype)
         self._run = _Runner(partial(_program, parts), parts.groups)
-        self._head = _Linear(network.expression_head)
-        heads = [_Linear(network.region_heads[name]) for name in REGIONS]
+        self._head = Linear(network.expression_head)
+        heads = [Linear(network.region_heads[name]) for name in REGIONS]
         self._weight = torch.stack([head.weight for head in heads])
         self._bias = torch.stack([head.bias[None] for head in heads])
 
@@ -252,11 +268,13 @@ class _PreparedPCNN:
 class _Parts:
     """The parts of a PCNN's program.
 
+    dtype: of the arithmetic.
     groups: indices in VIEWS of the views that share a size: the face, eyes, cheeks, mouth.
     mixing: see `_mixing`. face: the size of the face map.
     """
 
-    def __init__(self, network: PCNN) -> None:
+    def __init__(self, network: PCNN, dtype: torch.dtype) -> None:
+        self.dtype = dtype
         boxes = network.config.layout.boxes(network.config.size)
         sizes = [boxes[name].size for name in VIEWS]
         trunks = [network.trunks[name] for name in VIEWS]
@@ -264,33 +282,33 @@ class _Parts:
             [i for i, own in enumerate(sizes) if own == size] for size in dict.fromkeys(sizes)
         ]
         self.trunks = [
-            Trunks([trunks[i] for i in places], sizes[places[0]])  # type: ignore[misc]
+            Trunks([trunks[i] for i in places], sizes[places[0]], dtype)  # type: ignore[misc]
             for places in self.groups
         ]
         out = {
             i: one.out for places, one in zip(self.groups, self.trunks, strict=True) for i in places
         }
         self.face: Size = out[0]
-        self.mixing = _mixing([out[i] for i in range(len(VIEWS))])
-        self.stage4 = Stage([network.layer4], self.face)
+        self.mixing = _mixing([out[i] for i in range(len(VIEWS))]).to(dtype)
+        self.stage4 = Stage([network.layer4], self.face, dtype)
         first, _, second = network.interaction.localisation
         pixels = self.stage4.out[0] * self.stage4.out[1]
         # The layer expects its input channel by channel; here the input is pixel by pixel.
         order = torch.arange(pixels * self.stage4.width).view(-1, pixels).t().flatten()
-        self.localisation = _Linear(first, order), _Linear(second)
+        self.localisation = Linear(first, order, dtype), Linear(second, dtype=dtype)
 
 
 def _program(parts: _Parts, faces: int) -> _Program:
-    program = _Program(parts.trunks, faces)
+    program, dtype = _Program(parts.trunks, faces, parts.dtype), parts.dtype
     maps: dict[int, Tensor] = {}  # index in VIEWS → (faces, pixels, C)
     for places, rows in zip(parts.groups, program.maps, strict=True):
         maps |= zip(places, rows[1:].view(len(places), faces, -1, rows.shape[1]), strict=True)
     face, *others = (maps[i] for i in range(len(VIEWS)))
     pixels, channels = face.shape[1:]
-    regions = empty(faces, parts.mixing.shape[1], channels)
-    mixed = empty(faces, len(parts.mixing), channels)
+    regions = torch.empty(faces, parts.mixing.shape[1], channels, dtype=dtype)
+    mixed = torch.empty(faces, len(parts.mixing), channels, dtype=dtype)
     stitched, pooled_regions = mixed.split((pixels, len(REGIONS)), 1)
-    rows = empty_rows(faces * pixels, channels)
+    rows = empty_rows(faces * pixels, channels, dtype)
     program.add(
         partial(torch.cat, others, 1, out=regions),
         partial(torch.matmul, parts.mixing, regions, out=mixed),
@@ -298,7 +316,7 @@ def _program(parts: _Parts, faces: int) -> _Program:
     )
     deep = program.add_stage(parts.stage4, rows)
     first, second = parts.localisation
-    hidden, theta = empty(faces, len(first.bias)), empty(faces, 6)
+    hidden, theta = deep.new_empty(faces, len(first.bias)), deep.new_empty(faces, 6)
     program.add(
         first.step(deep[1:].view(faces, -1), hidden),
         hidden.relu_,
@@ -318,26 +336,9 @@ def _fuse(rows: Tensor, theta: Tensor, face: Tensor) -> None:
 
 def _pooled(program: _Program, rows: Tensor, faces: int) -> Tensor:
     """The buffer (faces, C) for the mean of each face's map; adds the step that fills it."""
-    pooled = empty(faces, rows.shape[1])
+    pooled = rows.new_empty(faces, rows.shape[1])
     program.add(partial(torch.mean, rows[1:].view(faces, -1, rows.shape[1]), 1, out=pooled))
     return pooled
-
-
-class _Linear:
-    """A linear layer. order: the order of the input features, if it differs from the layer's."""
-
-    def __init__(self, linear: nn.Module, order: Tensor | None = None) -> None:
-        weight, bias = linear.weight.detach().t(), linear.bias.detach()  # type: ignore[operator]
-        self.weight = (weight if order is None else weight[order]).contiguous()  # (in, out)
-        self.bias = bias.clone()
-
-    def __call__(self, features: Tensor) -> Tensor:
-        """(B, in) → (B, out)."""
-        return torch.addmm(self.bias, features, self.weight)
-
-    def step(self, features: Tensor, out: Tensor) -> Step:
-        """The step that applies the layer from one buffer to another."""
-        return partial(torch.addmm, self.bias, features, self.weight, out=out)
 
 
 def _mixing(sizes: Sequence[Size]) -> Tensor:

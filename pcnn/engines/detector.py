@@ -45,15 +45,22 @@ class PreparedRetinaFace:
 
     channels: "rgb" or "bgr", the channel order of its training.
     mean, std: of its training images in that order, for values of 0…255.
+    dtype: of the arithmetic between the first convolution and the heads; both are in float32.
     Threads may share it.
     """
 
     @torch.no_grad()
     def __init__(
-        self, network: RetinaFace, *, channels: str, mean: Sequence[float], std: Sequence[float]
+        self,
+        network: RetinaFace,
+        *,
+        channels: str,
+        mean: Sequence[float],
+        std: Sequence[float],
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         keep_freed_memory()
-        parts = _Parts(network, channels, mean, std)
+        parts = _Parts(network, channels, mean, std, dtype)
         self._kernel, self._colour = parts.kernel, parts.colour
         self._compute = {fine: partial(parts.predict, fine) for fine in (True, False)}
         device = parts.colour.device
@@ -93,11 +100,20 @@ class _Parts:
     """The network's layers. kernel: size of the first one; colour: fill around an image."""
 
     def __init__(
-        self, network: RetinaFace, channels: str, mean: Sequence[float], std: Sequence[float]
+        self,
+        network: RetinaFace,
+        channels: str,
+        mean: Sequence[float],
+        std: Sequence[float],
+        dtype: torch.dtype,
     ) -> None:
         body, pyramid = network.body, network.fpn
+        self._dtype = dtype
         self._body: _MobileNet | _ResNet50
-        self._body = _MobileNet(body) if isinstance(body, MobileNet) else _ResNet50(body)  # type: ignore[arg-type]
+        if isinstance(body, MobileNet):
+            self._body = _MobileNet(body, dtype)
+        else:
+            self._body = _ResNet50(body, dtype)  # type: ignore[arg-type]
         weight, bias = self._body.stem
         colour, deviation = weight.new_tensor(mean), weight.new_tensor(std)
         weight = weight / deviation[:, None, None]
@@ -107,16 +123,17 @@ class _Parts:
         self._stem = DirectConvolution(weight, bias, stride=2, padding=0, leak=self._body.leak)
         self.kernel, self.colour = weight.shape[2], colour
         outputs = pyramid.output1, pyramid.output2, pyramid.output3
-        self._outputs = [_sequence(output) for output in outputs]
-        self._merges = [_sequence(pyramid.merge1), _sequence(pyramid.merge2)]
-        self._contexts = [_Context(own) for own in (network.ssh1, network.ssh2, network.ssh3)]
+        self._outputs = [_sequence(output, dtype) for output in outputs]
+        self._merges = [_sequence(own, dtype) for own in (pyramid.merge1, pyramid.merge2)]
+        contexts = network.ssh1, network.ssh2, network.ssh3
+        self._contexts = [_Context(own, dtype) for own in contexts]
         heads = zip(network.ClassHead, network.BboxHead, network.LandmarkHead, strict=True)
         self._heads = [merge_heads([head.conv1x1 for head in level]) for level in heads]  # type: ignore[misc]
 
     def predict(self, fine: bool, canvases: Sequence[Tensor]) -> list[Tensor]:
         """The predictions for the only canvas (B, 3, ·, ·), channels-last."""
         images = len(canvases[0])
-        maps = self._body(self._stem(canvases[0]))  # strides 8, 16, 32
+        maps = self._body(self._stem(canvases[0]).to(self._dtype))  # strides 8, 16, 32
         coarse = self._outputs[2](maps[2])
         middle = self._merges[1](_add_enlarged(self._outputs[1](maps[1]), coarse))
         levels = [middle, coarse]
@@ -127,7 +144,7 @@ class _Parts:
         for level, context, (bias, matrix) in zip(
             levels, self._contexts[-len(levels) :], self._heads[-len(levels) :], strict=True
         ):
-            rows = torch.addmm(bias, rows_of(context(level)), matrix)
+            rows = torch.addmm(bias, rows_of(context(level)).to(bias.dtype), matrix)
             found.append(rows.view(images, -1, _VALUES))
         return [torch.cat(found, 1)]
 
@@ -135,12 +152,14 @@ class _Parts:
 class _MobileNet:
     """The body after its first convolution. stem, leak: that convolution, for the caller to run."""
 
-    def __init__(self, body: MobileNet) -> None:
+    def __init__(self, body: MobileNet, dtype: torch.dtype) -> None:
         first, *blocks = body.stage1
         stem = list(first.children())
-        self.stem, self.leak = _fold_layers(stem), _leak(stem[2])
+        self.stem, self.leak = _fold_layers(stem, torch.float32), _leak(stem[2])
         stages = blocks, list(body.stage2), list(body.stage3)
-        self._stages = [[_separable(list(block.children())) for block in stage] for stage in stages]
+        self._stages = [
+            [_separable(list(block.children()), dtype) for block in stage] for stage in stages
+        ]
 
     def __call__(self, maps: Tensor) -> list[Tensor]:
         found: list[Tensor] = []
@@ -154,10 +173,10 @@ class _MobileNet:
 class _ResNet50:
     """The body after its first convolution. stem, leak: as in `_MobileNet`."""
 
-    def __init__(self, body: ResNet50) -> None:
+    def __init__(self, body: ResNet50, dtype: torch.dtype) -> None:
         self.stem, self.leak = fold_norm(body.conv1, body.bn1), 0.0
         stages = body.layer1, body.layer2, body.layer3, body.layer4
-        self._stages = [[_Bottleneck(block) for block in stage] for stage in stages]  # type: ignore[arg-type]
+        self._stages = [[_Bottleneck(block, dtype) for block in stage] for stage in stages]  # type: ignore[arg-type]
 
     def __call__(self, maps: Tensor) -> list[Tensor]:
         maps = F.max_pool2d(maps, 3, stride=2, padding=1)
@@ -170,14 +189,14 @@ class _ResNet50:
 
 
 class _Bottleneck:
-    def __init__(self, block: Bottleneck) -> None:
+    def __init__(self, block: Bottleneck, dtype: torch.dtype) -> None:
         stride = block.conv2.stride[0]
-        self._first = Convolution(*fold_norm(block.conv1, block.bn1))
-        self._second = Convolution(*fold_norm(block.conv2, block.bn2), stride=stride)
-        self._third = Convolution(*fold_norm(block.conv3, block.bn3), leak=None)
+        self._first = Convolution(*fold_norm(block.conv1, block.bn1, dtype))
+        self._second = Convolution(*fold_norm(block.conv2, block.bn2, dtype), stride=stride)
+        self._third = Convolution(*fold_norm(block.conv3, block.bn3, dtype), leak=None)
         self._shortcut: Convolution | None = None
         if block.downsample is not None:
-            short = _fold_layers(list(block.downsample))
+            short = _fold_layers(list(block.downsample), dtype)
             self._shortcut = Convolution(*short, stride=stride, leak=None)
 
     def __call__(self, maps: Tensor) -> Tensor:
@@ -188,10 +207,10 @@ class _Bottleneck:
 class _Context:
     """SSH's context module. Convolutions of the same maps are merged into one."""
 
-    def __init__(self, context: Context) -> None:
-        self._first = _Pair(context.conv3X3, context.conv5X5_1)
-        self._second = _Pair(context.conv5X5_2, context.conv7X7_2)
-        self._third = _sequence(context.conv7x7_3, rectified=True)
+    def __init__(self, context: Context, dtype: torch.dtype) -> None:
+        self._first = _Pair(context.conv3X3, context.conv5X5_1, dtype)
+        self._second = _Pair(context.conv5X5_2, context.conv7X7_2, dtype)
+        self._third = _sequence(context.conv7x7_3, dtype, rectified=True)
 
     def __call__(self, level: Tensor) -> Tensor:
         near, shared = self._first(level)
@@ -202,8 +221,8 @@ class _Context:
 class _Pair:
     """Two convolutions of the same maps: one is final, the other is convolved again."""
 
-    def __init__(self, final: nn.Sequential, shared: nn.Sequential) -> None:
-        parts = [_fold_layers(list(final)), _fold_layers(list(shared))]
+    def __init__(self, final: nn.Sequential, shared: nn.Sequential, dtype: torch.dtype) -> None:
+        parts = [_fold_layers(list(layers), dtype) for layers in (final, shared)]
         weight, bias = (torch.cat(both) for both in zip(*parts, strict=True))
         self._widths = [len(bias) for _, bias in parts]
         # Both are rectified; the shared one may have a leak.
@@ -217,28 +236,32 @@ class _Pair:
         return final, shared
 
 
-def _separable(layers: list[nn.Module]) -> tuple[DirectConvolution, Convolution]:
+def _separable(
+    layers: list[nn.Module], dtype: torch.dtype
+) -> tuple[DirectConvolution, Convolution]:
     """The depthwise and the pointwise half of MobileNet's block, three layers each."""
     depthwise = cast("nn.Conv2d", layers[0])
     first = DirectConvolution(
-        *_fold_layers(layers),
+        *_fold_layers(layers, dtype),
         stride=depthwise.stride[0],
         groups=depthwise.groups,
         leak=_leak(layers[2]),
     )
-    return first, _sequence(layers[3:])
+    return first, _sequence(layers[3:], dtype)
 
 
-def _sequence(layers: nn.Sequential | list[nn.Module], *, rectified: bool = False) -> Convolution:
+def _sequence(
+    layers: nn.Sequential | list[nn.Module], dtype: torch.dtype, *, rectified: bool = False
+) -> Convolution:
     """A convolution with its norm and optional rectifier. rectified: always add a rectifier."""
     layers = list(layers)
     leak = _leak(layers[2]) if len(layers) > 2 else 0.0 if rectified else None
-    return Convolution(*_fold_layers(layers), leak=leak)
+    return Convolution(*_fold_layers(layers, dtype), leak=leak)
 
 
-def _fold_layers(layers: list[nn.Module]) -> tuple[Tensor, Tensor]:
+def _fold_layers(layers: list[nn.Module], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Weight and bias of the first layer, a convolution, with the second layer, a norm, folded."""
-    return fold_norm(cast("nn.Conv2d", layers[0]), layers[1])
+    return fold_norm(cast("nn.Conv2d", layers[0]), layers[1], dtype)
 
 
 def _leak(rectifier: nn.Module) -> float:

@@ -15,19 +15,24 @@ from pcnn.networks.retinaface import RetinaFace
 from pcnn.networks.trunk import BasicBlock
 
 
-def fold_norm(convolution: nn.Conv2d, norm: nn.Module | None = None) -> tuple[Tensor, Tensor]:
+def fold_norm(
+    convolution: nn.Conv2d, norm: nn.Module | None = None, dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor]:
     """Weight (N, C, k, k) and bias (N,) of a convolution that includes the norm after it.
 
     norm: a BatchNorm2d in eval mode, with running statistics; any other module is ignored.
+    dtype: of the result; None means that of the weights.
     """
     weight = convolution.weight.detach()
     bias = weight.new_zeros(len(weight)) if convolution.bias is None else convolution.bias.detach()
     if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
-        return weight, bias
+        return weight.to(dtype or weight.dtype), bias.to(dtype or weight.dtype)
     mean, variance = norm.running_mean, cast("Tensor", norm.running_var)
     scale = norm.weight.detach() * torch.rsqrt(variance + norm.eps)
     shift = norm.bias.detach() + (bias - mean) * scale
-    return weight * scale[:, None, None, None], shift
+    return (weight * scale[:, None, None, None]).to(dtype or weight.dtype), shift.to(
+        dtype or weight.dtype
+    )
 
 
 def split_head(network: PCNN | FaceNet) -> tuple[PCNN | FaceNet, nn.Module]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pcnn.devices import instructions
 from pcnn.engines.cache import cached_file, load_cached, quickest, remembered, write_onnx
-from pcnn.engines.classifier import PreparedClassifier, prepare
+from pcnn.engines.classifier import PreparedClassifier, one_for_none, prepare
 from pcnn.engines.cuda_graphs import Compute, with_cuda_graphs
 from pcnn.engines.detector import PreparedRetinaFace
 from pcnn.engines.folding import fold_batch_norms
@@ -109,17 +109,26 @@ def prepare_classifier(
 
     loaded: its network is on the CPU or, for PyTorch, on a GPU.
     engine: one of ENGINES; "compile" compiles ahead of time with torch.compile's compiler.
-    precision: "float32"; "bfloat16"; "float16", only on a GPU; or "auto". "auto" means
-        `quick_precision` if no probability of the samples changes by more than MOST_MOVED and, on
-        a CPU, it is measured to be quicker. That measurement is remembered in the user's cache.
+    precision: see choose_precision, also for the errors.
+    """
+    precision = choose_precision(loaded, engine, precision)
+    prepared = _prepare_classifier(loaded, engine, precision)
+    return prepared, _described(engine, precision, next(loaded.network.parameters()).device)
+
+
+def choose_precision(loaded: ExpressionWeights, engine: str, precision: str) -> str:
+    """The requested precision of the arithmetic, or for "auto" the better one.
+
+    loaded, engine: see prepare_classifier. precision: "float32"; "bfloat16"; "float16", only on a
+        GPU; or "auto". "auto" means `quick_precision` if no probability of the samples changes by
+        more than MOST_MOVED and, on a CPU, it is measured to be quicker. That measurement is
+        remembered in the user's cache.
     Raises InputError: the precision is unknown, or the engine does not support it.
     """
-    device = next(loaded.network.parameters()).device
-    check_precision(precision, engine, device)
-    if precision == "auto":
-        precision = "float32" if engine == "onnxruntime" else _chosen_precision(loaded, engine)
-    prepared = _prepare_classifier(loaded, engine, precision)
-    return prepared, _described(engine, precision, device)
+    check_precision(precision, engine, next(loaded.network.parameters()).device)
+    if precision != "auto":
+        return precision
+    return "float32" if engine == "onnxruntime" else _chosen_precision(loaded, engine)
 
 
 def check_precision(precision: str, engine: str, device: torch.device) -> None:
@@ -178,15 +187,25 @@ def _quicker_precision(loaded: ExpressionWeights, engine: str, quick: str) -> st
 
 
 def prepare_detector(
-    network: RetinaFace, settings: DetectorSettings, engine: str = "torch"
+    network: RetinaFace,
+    settings: DetectorSettings,
+    engine: str = "torch",
+    precision: str = "float32",
 ) -> PreparedDetector:
-    """Prepare a detector's network for inference in float32.
+    """Prepare a detector's network for inference.
 
     engine: one of ENGINES. "compile" uses plain PyTorch, because photographs have many sizes.
+    precision: one of PRECISIONS. The detector uses float32 except with "bfloat16" in PyTorch on a
+        CPU.
     """
     if engine not in PACKAGES:
+        narrow = precision == "bfloat16" and next(network.parameters()).device.type == "cpu"
         return PreparedRetinaFace(
-            network, channels=settings.channels, mean=settings.mean, std=settings.std
+            network,
+            channels=settings.channels,
+            mean=settings.mean,
+            std=settings.std,
+            dtype=torch.bfloat16 if narrow else torch.float32,
         )
     return _Detector(LevelsGraph(network, settings), settings, engine)
 
@@ -291,7 +310,7 @@ class _Classifier:
     def _run(self, views: Sequence[Tensor]) -> Mapping[str, Tensor]:
         count = len(views[0])
         if not count:  # OpenVINO treats a batch of 0 as 1
-            views = [view.new_zeros(1, *view.shape[1:]) for view in views]
+            views = one_for_none(views)
         found = self._answer(views[: len(self._inputs)])
         return {name: own[:count] for name, own in zip(self._outputs, found, strict=True)}
 

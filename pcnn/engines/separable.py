@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from pcnn.engines.convolutions import Convolution, DirectConvolution
@@ -21,17 +22,18 @@ from pcnn.networks.pcnn import PCNN, FaceNet
 _MOST = 6.0  # the upper bound of ReLU6
 
 
-def fuse_blocks(body: PCNN | FaceNet) -> None:
+def fuse_blocks(body: PCNN | FaceNet, dtype: torch.dtype = torch.float32) -> None:
     """Replace a network's trunks and stage 4 by fused blocks, in place.
 
     body: a network with the backbone "mobilenet", in eval mode; float32 on a CPU.
+    dtype: of the arithmetic.
     """
     if isinstance(body, PCNN):
         for name, trunk in body.trunks.items():
-            body.trunks[name] = _FusedTrunk(trunk)  # type: ignore[arg-type]
+            body.trunks[name] = _FusedTrunk(trunk, dtype)  # type: ignore[arg-type]
     else:
-        body.trunk = _FusedTrunk(body.trunk)  # type: ignore[arg-type]
-    body.layer4 = _fused(body.layer4)
+        body.trunk = _FusedTrunk(body.trunk, dtype)  # type: ignore[arg-type]
+    body.layer4 = _fused(body.layer4, dtype)
 
 
 def prepare_movements(network: MovementNet) -> Callable[[Tensor], Motion]:
@@ -43,7 +45,7 @@ def prepare_movements(network: MovementNet) -> Callable[[Tensor], Motion]:
     if next(network.parameters()).device.type != "cpu":
         return network
     twin = copy.deepcopy(network)
-    twin.trunk = _FusedTrunk(network.trunk)  # type: ignore[assignment]
+    twin.trunk = _FusedTrunk(network.trunk, torch.float32)  # type: ignore[assignment]
     return twin
 
 
@@ -60,22 +62,22 @@ def prepare_landmarks(network: LandmarkNet) -> Callable[[Tensor], Tensor]:
     return twin
 
 
-def _fused(blocks: nn.Sequential) -> nn.Sequential:
-    return nn.Sequential(*(_FusedBlock(cast("SeparableBlock", block)) for block in blocks))
+def _fused(blocks: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
+    return nn.Sequential(*(_FusedBlock(cast("SeparableBlock", block), dtype) for block in blocks))
 
 
 class _FusedBlock(nn.Module):
-    def __init__(self, block: SeparableBlock) -> None:
+    def __init__(self, block: SeparableBlock, dtype: torch.dtype) -> None:
         super().__init__()
         self._stride = block.stride
         self._depthwise = DirectConvolution(
-            *fold_norm(block.depthwise, block.bn1),
+            *fold_norm(block.depthwise, block.bn1, dtype),
             stride=block.stride,
             groups=block.depthwise.groups,
             padding=1 if block.stride == 1 else 0,
             most=_MOST,
         )
-        self._pointwise = Convolution(*fold_norm(block.pointwise, block.bn2), most=_MOST)
+        self._pointwise = Convolution(*fold_norm(block.pointwise, block.bn2, dtype), most=_MOST)
 
     def forward(self, maps: Tensor) -> Tensor:
         padded = maps if self._stride == 1 else pad_same(maps, self._stride)
@@ -83,11 +85,11 @@ class _FusedBlock(nn.Module):
 
 
 class _FusedTrunk(nn.Module):
-    def __init__(self, trunk: MobileTrunk) -> None:
+    def __init__(self, trunk: MobileTrunk, dtype: torch.dtype) -> None:
         super().__init__()
-        stem = fold_norm(trunk.conv1, trunk.bn1)
+        stem = fold_norm(trunk.conv1, trunk.bn1, dtype)
         self._stem = DirectConvolution(*stem, stride=2, padding=0, most=_MOST)
-        self._blocks = _fused(trunk.blocks)
+        self._blocks = _fused(trunk.blocks, dtype)
 
     def forward(self, view: Tensor) -> Tensor:
         return self.both(view)[1]

@@ -49,14 +49,9 @@ _Folded: TypeAlias = "tuple[Tensor, Tensor]"  # weight (N, C, k, k), bias (N,)
 _STRIP = 128
 
 
-def empty(*shape: int) -> Tensor:
-    """A float32 buffer, whatever PyTorch's default type."""
-    return torch.empty(shape, dtype=torch.float32)
-
-
-def empty_rows(count: int, channels: int) -> Tensor:
+def empty_rows(count: int, channels: int, dtype: torch.dtype) -> Tensor:
     """(1 + count, channels): a row of zeros and uninitialised rows."""
-    rows = empty(1 + count, channels)
+    rows = torch.empty(1 + count, channels, dtype=dtype)
     rows[0].zero_()
     return rows
 
@@ -64,21 +59,49 @@ def empty_rows(count: int, channels: int) -> Tensor:
 class Scratch:
     """Memory for patches. Convolutions use it one after another."""
 
-    def __init__(self) -> None:
-        self._memory = empty(0)
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._memory = torch.empty(0, dtype=dtype)
 
     def take(self, count: int) -> Tensor:
         """The first `count` numbers of the memory, (count,)."""
         if count > len(self._memory):
-            self._memory = empty(count)
+            self._memory = self._memory.new_empty(count)
         return self._memory[:count]
 
 
-class Trunks:
-    """Trunks whose views share a size, computed together. out: the size of their last maps."""
+class Linear:
+    """A linear layer.
 
-    def __init__(self, trunks: Sequence[Trunk], size: Size) -> None:
-        stems = [fold_norm(trunk.conv1, trunk.bn1) for trunk in trunks]
+    order: the order of the input features, if it differs from the layer's. dtype: of the
+    arithmetic; None for that of the weights.
+    """
+
+    def __init__(
+        self, linear: nn.Module, order: Tensor | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        weight, bias = linear.weight.detach().t(), linear.bias.detach()  # type: ignore[operator]
+        weight = (weight if order is None else weight[order]).contiguous()  # (in, out)
+        self.weight = weight.to(dtype or weight.dtype)
+        self.bias = bias.to(dtype or bias.dtype, copy=True)
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """(B, in) → (B, out)."""
+        return torch.addmm(self.bias, features, self.weight)
+
+    def step(self, features: Tensor, out: Tensor) -> Step:
+        """The step that applies the layer from one buffer to another."""
+        return partial(torch.addmm, self.bias, features, self.weight, out=out)
+
+
+class Trunks:
+    """Trunks whose views share a size, computed together in one type of numbers.
+
+    out: the size of their last maps.
+    """
+
+    def __init__(self, trunks: Sequence[Trunk], size: Size, dtype: torch.dtype) -> None:
+        stems = [fold_norm(trunk.conv1, trunk.bn1, dtype) for trunk in trunks]
+        self._dtype = dtype
         self._count, self._size, self._channels = len(trunks), size, stems[0][0].shape[1]
         self._stem = _Product(stems, size, 2)
         self._direct = [DirectConvolution(*stem, stride=2, leak=None) for stem in stems]
@@ -86,7 +109,8 @@ class Trunks:
         self.out: Size = self._pooled
         self._stages: list[Stage] = []
         for name, direct in (("layer1", True), ("layer2", True), ("layer3", False)):
-            stage = Stage([getattr(trunk, name) for trunk in trunks], self.out, direct=direct)
+            parts = [getattr(trunk, name) for trunk in trunks]
+            stage = Stage(parts, self.out, dtype, direct=direct)
             self._stages.append(stage)
             self.out = stage.out
 
@@ -96,15 +120,17 @@ class Trunks:
         Views: (trunks · images · height · width, channels), in the order of rows. Maps: rows.
         """
         count = self._count * images
-        views = empty_rows(count * self._size[0] * self._size[1], self._channels)
-        rows = empty_rows(count * self._pooled[0] * self._pooled[1], self._stem.width)
+        size, pooled = self._size, self._pooled
+        views = empty_rows(count * size[0] * size[1], self._channels, self._dtype)
+        rows = empty_rows(count * pooled[0] * pooled[1], self._stem.width, self._dtype)
         if images * self._stem.numbers > MOST_GATHERED:
-            maps = views[1:].view(self._count, images, *self._size, -1).permute(0, 1, 4, 2, 3)
+            maps = views[1:].view(self._count, images, *size, -1).permute(0, 1, 4, 2, 3)
             steps: list[Step] = [partial(_pool, list(maps), self._direct, rows[1:])]
         else:
-            stem = empty_rows(count * self._stem.out[0] * self._stem.out[1], self._stem.width)
+            out = self._stem.out
+            stem = empty_rows(count * out[0] * out[1], self._stem.width, self._dtype)
             patches, gather = self._stem.gather(views, images, scratch)
-            maps = stem[1:].view(count, *self._stem.out, -1).permute(0, 3, 1, 2)
+            maps = stem[1:].view(count, *out, -1).permute(0, 3, 1, 2)
             multiply = self._stem.multiply(patches, stem)
             steps = [gather, *multiply, partial(_pool, [maps], [], rows[1:])]
         for stage in self._stages:
@@ -116,17 +142,23 @@ class Trunks:
 class Stage:
     """The same stage of several trunks, two blocks each. out, width: size and channels of its maps.
 
-    direct: also hold oneDNN's form of the weights, for large maps and many faces.
+    dtype: of the arithmetic. direct: also hold oneDNN's form of the weights, for large maps and
+    many faces.
     """
 
     def __init__(
-        self, stages: Sequence[nn.Sequential], size: Size, *, direct: bool = False
+        self,
+        stages: Sequence[nn.Sequential],
+        size: Size,
+        dtype: torch.dtype,
+        *,
+        direct: bool = False,
     ) -> None:
         self._size = size
         self._blocks: list[_Block] = []
         self._direct: list[list[_DirectBlock]] = [[] for _ in stages] if direct else []
         for blocks in zip(*stages, strict=True):
-            parts = [_Parts(block) for block in blocks]
+            parts = [_Parts(block, dtype) for block in blocks]
             self._blocks.append(_Block(parts, self._blocks[-1].out if self._blocks else size))
             for own, part in zip(self._direct, parts, strict=False):
                 own.append(_DirectBlock(part))
@@ -138,13 +170,13 @@ class Stage:
         trunks = (len(rows) - 1) // (images * self._size[0] * self._size[1])
         count = trunks * images * self.out[0] * self.out[1]
         if self._direct and images * self._blocks[0].numbers > MOST_GATHERED:
-            found = empty_rows(count, self.width)
+            found = empty_rows(count, self.width, rows.dtype)
             maps = rows[1:].view(trunks, images, *self._size, -1).permute(0, 1, 4, 2, 3)
             return found, [partial(_run_blocks, list(maps), self._direct, found[1:])]
-        hidden = empty_rows(count, self.width)
+        hidden = empty_rows(count, self.width, rows.dtype)
         steps: list[Step] = []
         for block in self._blocks:
-            found = empty_rows(count, self.width)
+            found = empty_rows(count, self.width, rows.dtype)
             steps += block.steps(rows, hidden, found, images, scratch)
             rows = found
         return rows, steps
@@ -153,14 +185,14 @@ class Stage:
 class _Parts:
     """A residual block's convolutions with folded norms."""
 
-    def __init__(self, block: BasicBlock) -> None:
+    def __init__(self, block: BasicBlock, dtype: torch.dtype) -> None:
         self.stride = block.conv1.stride[0]
-        self.first = fold_norm(block.conv1, block.bn1)
-        self.second = fold_norm(block.conv2, block.bn2)
+        self.first = fold_norm(block.conv1, block.bn1, dtype)
+        self.second = fold_norm(block.conv2, block.bn2, dtype)
         self.shortcut: _Folded | None = None
         if block.downsample is not None:
             convolution, norm = block.downsample
-            self.shortcut = fold_norm(cast("nn.Conv2d", convolution), norm)
+            self.shortcut = fold_norm(cast("nn.Conv2d", convolution), norm, dtype)
 
 
 class _Block:
@@ -255,7 +287,7 @@ class _Product:
                 return [partial(maps.baddbmm_, patches, self._weight)]
             return [partial(torch.baddbmm, self._bias, patches, self._weight, out=maps)]
         pixels = maps.shape[1]
-        strips = empty(self._strips, pixels, _STRIP)
+        strips = maps.new_empty(self._strips, pixels, _STRIP)
         parts = patches.expand(self._strips, pixels, self._count)
         columns = maps.view(pixels, self._strips, _STRIP).transpose(0, 1)
         product = partial(torch.bmm, parts, self._weight, out=strips)

@@ -63,7 +63,8 @@ class Detector:
     """A RetinaFace with its settings, for finding faces in images.
 
     network: float32; it is set to eval mode and moved to `device`.
-    description: a text about the network. engine: one of engines.ENGINES.
+    description: a text about the network. engine: one of engines.ENGINES. precision: see
+        select.prepare_detector.
     landmarks: the network that refines the landmarks; None leaves those of `network`. The
         attribute `refines` says whether there is one.
     It has no state between calls, so several threads may use it.
@@ -78,6 +79,7 @@ class Detector:
         device: str | torch.device = "cpu",
         description: str = "RetinaFace",
         engine: str = "torch",
+        precision: str = "float32",
         landmarks: LandmarkWeights | None = None,
     ) -> None:
         self.settings = settings
@@ -87,7 +89,7 @@ class Detector:
             device=self.device,
             memory_format=torch.channels_last,  # type: ignore[call-overload]
         )
-        self._prepared = prepare_detector(self.network, settings, engine)
+        self._prepared = prepare_detector(self.network, settings, engine, precision)
         self._refiner = None if landmarks is None else LandmarkRefiner(landmarks, self.device)
         self.refines = landmarks is not None
         # Halved images are searched only for faces larger than the smallest anchors.
@@ -96,18 +98,20 @@ class Detector:
 
     @classmethod
     @own_settings(gradients=True)
-    def load(
+    def load(  # noqa: PLR0913
         cls,
         path: str | Path,
         *,
         device: str | torch.device = "cpu",
         settings: DetectorSettings | None = None,
         engine: str = "torch",
+        precision: str = "float32",
         landmarks: str | Path | None = DEFAULT_LANDMARKS,
     ) -> Detector:
         """Load a detector from this project's safetensors or a published RetinaFace checkpoint.
 
-        path: a name or file, as in `weights.detector.read_detector`. engine: as in `Detector`.
+        path: a name or file, as in `weights.detector.read_detector`. engine, precision: as in
+            `Detector`.
         settings: replaces the settings of the file or its family, for example for a checkpoint
             trained with other anchors.
         landmarks: a name or file of the network that refines the landmarks; None for none.
@@ -128,6 +132,7 @@ class Detector:
             device=device,
             description=description,
             engine=engine,
+            precision=precision,
             landmarks=None if landmarks is None else load_landmarks(landmarks),
         )
 

@@ -87,6 +87,7 @@ def chosen_detector(
     detector: str | Path | FaceDetector | None,
     device: torch.device,
     engine: str,
+    precision: str,
     min_face: float | None,
 ) -> Detector | OneAtATime:
     """The detector, loaded if it is a name, a path or None; an own object in its wrapper.
@@ -94,7 +95,8 @@ def chosen_detector(
     Raises WeightsError: as Detector.load. Raises InputError: `min_face` with an own object.
     """
     if detector is None or isinstance(detector, (str, Path)):
-        return Detector.load(detector or DEFAULT_DETECTOR, device=device, engine=engine)
+        name = detector or DEFAULT_DETECTOR
+        return Detector.load(name, device=device, engine=engine, precision=precision)
     if isinstance(detector, Detector):
         return detector
     if min_face is not None:

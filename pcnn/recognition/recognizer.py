@@ -14,7 +14,7 @@ import torch
 from pcnn.devices import check_process, choose_device, own_settings
 from pcnn.embeddings.heads import Head, Vectors
 from pcnn.embeddings.values import ValueHead
-from pcnn.engines.select import check_precision, choose_engine, prepare_classifier
+from pcnn.engines.select import check_precision, choose_engine, choose_precision, prepare_classifier
 from pcnn.errors import InputError
 from pcnn.faces.interface import FaceDetector
 from pcnn.ops import describe
@@ -49,8 +49,8 @@ class Recognizer:
     engine: the software for inference: "torch"; on a CPU also "openvino" or "onnxruntime";
         "auto" means the quickest installed one. "compile" compiles ahead of time with
         torch.compile's compiler. See docs/export.md.
-    precision: of the expression network's arithmetic: "float32", "bfloat16", on a GPU "float16",
-        or "auto", see select.prepare_classifier.
+    precision: of the expression network's arithmetic, and on a CPU of the detector's: "float32",
+        "bfloat16", on a GPU "float16", or "auto", see select.choose_precision.
     batch_size: pictures in one pass when there are many; a few more are in memory.
     align_crops: True aligns the faces for `predict_crops`, `embed_crops` and `explain_crops` by
         their landmarks. None does so if the weights were trained on aligned faces.
@@ -109,7 +109,8 @@ class Recognizer:
         choices.check_head(own_head, head, self.weights_sha256)
         engine = choose_engine(engine, self.device)
         check_precision(precision, engine, self.device)
-        found_by = choices.chosen_detector(detector, self.device, engine, min_face)
+        precision = choose_precision(self._weights, engine, precision)
+        found_by = choices.chosen_detector(detector, self.device, engine, precision, min_face)
         prepared, self._engine = prepare_classifier(self._weights, engine, precision)
         self.reader = FaceReader(
             self._weights, prepared, own_head, self.device, min_confidence=min_confidence

@@ -115,10 +115,43 @@ def test_a_face_net_has_the_same_answers_and_no_regions(size: int) -> None:
         _assert_same(network, _views(network, faces))
 
 
+# Rounding to eight bits over the layers of a trunk, relative to the largest answer.
+ROUNDED = 0.06
+
+
+@pytest.mark.parametrize(
+    ("kind", "backbone", "most"),
+    [
+        (PCNN, "resnet18", None),
+        (PCNN, "resnet18", 0),
+        (FaceNet, "resnet18", None),
+        (FaceNet, "mobilenet", None),
+    ],
+)
+def test_bfloat16_has_nearly_the_same_answers(
+    kind: type[PCNN | FaceNet], backbone: str, most: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By products, and, where `most` lets none be gathered, by convolutions."""
+    if most is not None:
+        monkeypatch.setattr(products, "MOST_GATHERED", most)
+    torch.manual_seed(0)
+    network = _settled(kind(_config(64, 8, 3, backbone)))
+    prepared = prepare(network, torch.bfloat16)
+    for faces in (1, 5, 0):
+        views = _views(network, faces)
+        expected, own = network.forward_views(views)
+        logits, regions = prepared.forward_views(views)
+        found = [logits, *(regions[name] for name in own)]
+        for answer, plain in zip(found, [expected, *own.values()], strict=True):
+            assert answer.dtype == torch.float32 and answer.shape == plain.shape
+            if faces:
+                assert 0 < (answer - plain).abs().max() < ROUNDED * plain.abs().max()
+
+
 def test_wide_layers_are_read_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "_STRIP", 16)
     network = _pcnn(48)
-    stage = products.Stage([network.layer4], (3, 3))
+    stage = products.Stage([network.layer4], (3, 3), torch.float32)
     assert [product._strips for product in (stage._blocks[0]._first, stage._blocks[1]._second)] == [
         4,
         4,

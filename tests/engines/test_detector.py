@@ -64,6 +64,35 @@ def test_predictions_are_the_plain_network_s(
     torch.testing.assert_close(coarse, found[:, skipped:], **SAME)
 
 
+@pytest.mark.parametrize("architecture", [MOBILENET, RESNET])
+def test_bfloat16_predicts_nearly_the_same(architecture: str) -> None:
+    network = load_state(random_state(architecture), leak=0.1)
+    images = [torch.randint(0, 256, (96, 64, 3), dtype=torch.uint8)]
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        prepared = PreparedRetinaFace(
+            network, channels="bgr", mean=(104, 117, 123), std=(1, 1, 1), dtype=dtype
+        )
+        with torch.inference_mode():
+            found.append(prepared(prepared.canvas(images, 96, 64)))
+    plain, rounded = found
+    assert rounded.dtype == torch.float32
+    # Eight bits over some forty layers, relative to the largest output.
+    assert 0 < (rounded - plain).abs().max() < 0.1 * plain.abs().max()
+
+
+def test_bfloat16_finds_the_same_face(astronaut: Path) -> None:
+    picture = load_image(astronaut)
+    (plain,), (rounded,) = (
+        Detector.load("mobilenet", precision=precision).detect([picture])[0]
+        for precision in ("float32", "bfloat16")
+    )
+    assert plain.box != rounded.box
+    assert np.abs(np.array(plain.box) - rounded.box).max() < 1  # pixels, of a face of 100
+    assert np.abs(plain.landmarks - rounded.landmarks).max() < 1
+    assert abs(plain.score - rounded.score) < 0.01
+
+
 @pytest.fixture(scope="module")
 def packaged() -> Detector:
     return Detector.load("mobilenet")

@@ -215,6 +215,14 @@ def test_info_names_what_is_used(recognizer: Recognizer, small: Path) -> None:
     assert any(name.startswith("op ") for name in info)
 
 
+def test_the_precision_is_that_of_the_detector_too(small: Path, astronaut: Path) -> None:
+    plain, rounded = (
+        Recognizer(small, precision=precision).predict(astronaut).faces[0].box
+        for precision in ("float32", "bfloat16")
+    )
+    assert plain != rounded and plain == pytest.approx(rounded, abs=1)  # pixels
+
+
 def test_public_names() -> None:
     assert sorted(pcnn.__all__) == sorted(
         [
