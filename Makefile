@@ -41,7 +41,7 @@ bench:  ## the figures of docs/performance.md
 	pcnn-evaluate --data ../shared/data/ferplus --split valid
 	python benchmarks/explanations.py
 	python benchmarks/score_detector.py
-	python benchmarks/bench_networks.py --weights small --faces 1 8 --rounds 12 --json benchmarks/networks.json
+	python benchmarks/bench_networks.py --weights small --faces 1 8 --rounds 9 --threads 1 --clock cpu --json benchmarks/networks.json
 	python benchmarks/bench_scaling.py
 	python benchmarks/bench_engines.py files times --files build/engines --json benchmarks/bench_engines.json
 	python benchmarks/bench_stream.py --photographs ../shared/data/lfw/lfw_faces.tar --count 1000 --timed 48 --json benchmarks/stream.json

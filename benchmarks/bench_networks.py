@@ -35,7 +35,6 @@ from pcnn.faces.geometry import AlignedFaces
 from pcnn.faces.resampling import resized
 from pcnn.faces.views import cut_views
 from pcnn.networks.retinaface import RetinaFace, load_state
-from pcnn.recognition import batches as pictures
 from pcnn.weights.detector import DetectorSettings, normalise_images, read_detector
 from pcnn.weights.expression import load_expression
 from pcnn.weights.known import DEFAULT_WEIGHTS
@@ -107,7 +106,7 @@ def _classifier(weights: str, faces: int) -> Stages:
     views = [view.contiguous() for view in network.cut(squares)]
     # The memory layout in which faces are cut out.
     last = [view.contiguous(memory_format=torch.channels_last) for view in views]
-    folded, prepared = _Folded(network, torch.float32), prepare(network)
+    folded, prepared = _Folded(network, torch.float32, fused=False), prepare(network)
     return {
         "plain": lambda: network.forward_views(views),
         "norms folded, channels-last": lambda: folded.forward_views(last),
@@ -188,7 +187,7 @@ def _large_photograph(path: Path) -> Stages:
     }
 
     def cut_whole() -> list[Tensor]:
-        with mock.patch.object(pictures, "shrink_face", lambda source, _: source):
+        with mock.patch("pcnn.faces.views.shrink_face", lambda source, _: source):
             return cut_views([image], [placed], config, **options)
 
     return {

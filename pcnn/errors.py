@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_PACKAGE = __name__.partition(".")[0]
+# What may be the name of a function or class before a message: "load_faces: ", "Head.fit: ".
+_NAME = re.compile(r"(?:^|(?<=: ))(?P<name>[A-Za-z_]\w*(?:\.\w+)?): ")
+# What only a caller in Python can do: " (in Python: pcnn.saliency.register adds more)".
+_FOR_PYTHON = re.compile(r" \(in Python: [^()]*(?:\(\)[^()]*)?\)")
 
 
 def counted(count: int, noun: str) -> str:
@@ -20,6 +28,37 @@ def in_words(error: Exception) -> str:
     if isinstance(error, KeyError) and error.args:
         return f"{error.args[0]} is missing"
     return str(error) or type(error).__name__
+
+
+def without_names(message: str, *, is_file: Callable[[str], bool] = lambda name: False) -> str:
+    """A message of the package for people who do not call it from Python.
+
+    is_file: whether a name is a file's, which stays.
+    Returns the message without names of the package's functions and classes, at its beginning and
+    after a colon, and without what it says "(in Python: …)".
+    """
+
+    def unnamed(match: re.Match[str]) -> str:
+        name = match["name"]
+        return "" if not is_file(name) and _is_ours(name) else match[0]
+
+    return _FOR_PYTHON.sub("", _NAME.sub(unnamed, message))
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a loaded function, class or method of the package has this name.
+
+    What raised an error is loaded.
+    """
+    first, _, method = name.partition(".")
+    for key, module in list(sys.modules.items()):
+        if key.partition(".")[0] != _PACKAGE:
+            continue
+        found = getattr(module, "__dict__", {}).get(first)
+        home = str(getattr(found, "__module__", ""))
+        if callable(found) and home.partition(".")[0] == _PACKAGE:
+            return not method or hasattr(found, method)
+    return False
 
 
 class InputError(ValueError):

@@ -53,9 +53,8 @@ examples:
   pcnn-predict photo.jpg                              a table of the faces in it
   pcnn-predict photos --annotate drawn                a folder, with annotated copies
   pcnn-predict photo.jpg --explain why                each region's answer and a heat map
-  pcnn-predict 'photos/**/*.jpg' --format csv --output faces.csv
+  pcnn-predict 'photos/**/*.jpg' --output faces.csv   also .json, .jsonl, .parquet; or --format
   pcnn-predict photos --format jsonl | jq .faces[].label
-  pcnn-predict photos --format parquet --output faces.parquet
   pcnn-predict --ray photos --output faces.parquet    many processes, or a cluster; resumable
   pcnn-predict --faces fer/*.png                      pictures of cut-out faces
   pcnn-predict --head mine.safetensors photo.jpg      labels of your own, from pcnn-train head
@@ -67,12 +66,14 @@ examples:
 exit status: 0 all predicted, 1 some pictures failed (each named on stderr), 2 nothing done.
 """
 
+_FORMATS = ("table", "json", "jsonl", "csv", "parquet")  # all but the first name files, too
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add = parser.add_argument
     add("paths", nargs="*", metavar="PATH", help="picture, film, folder or glob pattern")
-    add("--format", choices=("table", "json", "jsonl", "csv", "parquet"), default="table")
+    add("--format", choices=_FORMATS, help="[by the name of --output, else table]")
     add("--output", type=Path, metavar="FILE", help="write there instead of to stdout")
     add("--all-rows", action="store_true", help="CSV: a row also for a picture without a face")
     add("--annotate", type=Path, metavar="DIR", help="save an annotated copy of each input")
@@ -117,6 +118,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check(arguments: argparse.Namespace) -> str:
     settle_address(arguments)
+    if arguments.format is None:
+        suffix = arguments.output.suffix.lower()[1:] if arguments.output else ""
+        arguments.format = suffix if suffix in _FORMATS else "table"
     if not arguments.paths and not arguments.info:
         return "give at least one picture, folder or pattern (or --info)"
     wrong = _wrong_faces(arguments) if arguments.faces else ""

@@ -15,13 +15,11 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from pcnn.errors import InputError, NativeError, WeightsError, without_names
+
 _PACKAGE = "pcnn"
 _NOTHING_DONE = 2
 _INTERRUPTED, _PIPE_CLOSED = 130, 141  # 128 + SIGINT, 128 + SIGPIPE, as shells report them
-# What may be the name of a function or class before a message: "load_faces: ", "Head.fit: ".
-_NAME = re.compile(r"(?:^|(?<=: ))(?P<name>[A-Za-z_]\w*(?:\.\w+)?): ")
-# What only a caller in Python can do: " (in Python: pcnn.saliency.register adds more)".
-_FOR_PYTHON = re.compile(r" \(in Python: [^()]*(?:\(\)[^()]*)?\)")
 # The beginning of a message about arguments: "size and width must be …", "batch 64 is larger …",
 # "prior 'uniform': …".
 _SUBJECT = re.compile(
@@ -124,12 +122,6 @@ def with_options(message: str, options: Mapping[str, object]) -> str:
     a colon; names of files never are. What is said "(in Python: …)" is left out, too. Arguments
     that are no option of the command stay as they are.
     """
-    files = _file_names(options)
-
-    def unnamed(match: re.Match[str]) -> str:
-        name = match["name"]
-        ours = name not in files and not os.path.lexists(name) and _is_ours(name)
-        return "" if ours else match[0]
 
     def known(name: str) -> str:
         name = _OTHER_NAMES.get(name, name) if name not in options else name
@@ -150,7 +142,8 @@ def with_options(message: str, options: Mapping[str, object]) -> str:
             return known(switch)
         return f"{known(name)} {value}".rstrip() if known(name) else match[0]
 
-    bare = _FOR_PYTHON.sub("", _NAME.sub(unnamed, message))
+    files = _file_names(options)
+    bare = without_names(message, is_file=lambda name: name in files or os.path.lexists(name))
     return _ARGUMENT.sub(option, _SUBJECT.sub(subject, bare))
 
 
@@ -161,22 +154,6 @@ def _file_names(options: Mapping[str, object]) -> set[str]:
         each = value if isinstance(value, (list, tuple)) else (value,)
         found.update(str(Path(one)) for one in each if isinstance(one, (str, Path)))
     return found
-
-
-def _is_ours(name: str) -> bool:
-    """Whether a loaded function, class or method of the package has this name.
-
-    What raised an error is loaded.
-    """
-    first, _, method = name.partition(".")
-    for key, module in list(sys.modules.items()):
-        if key.partition(".")[0] != _PACKAGE:
-            continue
-        found = getattr(module, "__dict__", {}).get(first)
-        home = str(getattr(found, "__module__", ""))
-        if callable(found) and home.partition(".")[0] == _PACKAGE:
-            return not method or hasattr(found, method)
-    return False
 
 
 @contextlib.contextmanager
@@ -205,8 +182,6 @@ def _plain_warnings(program: str, options: Mapping[str, object]) -> Iterator[Non
 
 def _expected(error: Exception, options: Collection[str]) -> str:
     """The message of an error that the user can correct; "" for any other."""
-    from pcnn.errors import InputError, NativeError, WeightsError
-
     if isinstance(error, (InputError, WeightsError, NativeError)):
         return str(error)
     if type(error).__name__ == "OutOfMemoryError":  # torch's own, known without importing torch

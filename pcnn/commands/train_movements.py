@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pcnn.training.movements.options import MovementOptions
-
-if TYPE_CHECKING:
-    from pcnn.training.landmarks.options import LandmarkOptions
+from pcnn.training.movements.options import MovementOptions, TaughtOptions
 
 _COUNTS = (
     ("steps", "updates"),
@@ -17,12 +14,11 @@ _COUNTS = (
     ("seed", "seed of all random choices"),
     ("save-every", "steps between checkpoints"),
 )
-_TAUGHT = ("data", "photographs", "output", "work", "photographs_share", "learning_rate")
+_RATES = (("photographs-share", "share of a batch"), ("learning-rate", "at its peak"))
+_PATHS = ("data", "photographs", "output", "work")
 
 
-def add_taught_arguments(
-    parser: argparse.ArgumentParser, options: type[MovementOptions] | type[LandmarkOptions]
-) -> None:
+def add_taught_arguments(parser: argparse.ArgumentParser, options: type[TaughtOptions]) -> None:
     """Add the options of a training on a teacher's answers to FER+ and photographs."""
     add = parser.add_argument
     add("data", type=Path, metavar="DATA", help="folder of contact sheets of faces (FER+)")
@@ -30,17 +26,15 @@ def add_taught_arguments(
     add("--teacher-labels", type=Path, required=True, help="folder of the teacher's answers")
     add("--output", type=Path, required=True, help="safetensors file to write")
     add("--work", type=Path, help="folder for checkpoint and log")
-    for name, text in _COUNTS:
-        value = getattr(options, name.replace("-", "_"))
-        add(f"--{name}", type=int, default=value, help=f"{text} ({value})")
-    share, rate = options.photographs_share, options.learning_rate
-    add("--photographs-share", type=float, default=share, help=f"share of a batch ({share})")
-    add("--learning-rate", type=float, default=rate, help=f"at its peak ({rate})")
+    for kind, numbers in ((int, _COUNTS), (float, _RATES)):
+        for name, text in numbers:
+            value = getattr(options, name.replace("-", "_"))
+            add(f"--{name}", type=kind, default=value, help=f"{text} ({value})")
 
 
 def taught_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The options of add_taught_arguments, by the names of MovementOptions."""
-    names = [*_TAUGHT, *(name.replace("-", "_") for name, _ in _COUNTS)]
+    """The options of add_taught_arguments, by the names of TaughtOptions."""
+    names = [*_PATHS, *(name.replace("-", "_") for name, _ in _COUNTS + _RATES)]
     return {name: getattr(arguments, name) for name in names} | {"labels": arguments.teacher_labels}
 
 

@@ -26,7 +26,7 @@ from pcnn.serving.limits import Limits, Refusal
 from pcnn.serving.metrics import CONTENT_TYPE, Metrics
 from pcnn.serving.pages import add_page
 from pcnn.serving.records import Records
-from pcnn.serving.uploads import Arrivals, Upload, read_uploads, without_number
+from pcnn.serving.uploads import Arrivals, Upload, in_request, read_uploads
 from pcnn.version import __version__
 
 _OF_PICTURES = (400, 401, 408, 413, 422, 429, 500, 503)
@@ -217,9 +217,7 @@ def _answers(uploads: list[Upload], results: Results) -> list[dict[str, Any]]:
         if isinstance(result, Prediction):
             answers.append({**result.to_dict(), "source": upload.source})
         else:
-            answers.append(
-                {"source": upload.source, "error": without_number(result, upload.source)}
-            )
+            answers.append({"source": upload.source, "error": in_request(result, upload.source)})
     if all("error" in answer for answer in answers):
         raise Refusal(422, "; ".join(answer["error"] for answer in answers))
     return answers

@@ -12,12 +12,12 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from pcnn.errors import InputError, counted
+from pcnn.errors import InputError, counted, without_names
 from pcnn.images.loading import stored_size
 from pcnn.serving.limits import Limits, Refusal
 
 # How Recognizer.predict calls pictures without a name.
-_NUMBER = re.compile(r"^images\[\d+\]: ")
+_NUMBER = re.compile(r"^images\[\d+\]")
 # Once the server stops, for a body that is on its way.
 STOP_SECONDS = 5.0
 
@@ -152,6 +152,11 @@ def _check_pixels(upload: Upload, limits: Limits) -> None:
         )
 
 
-def without_number(error: InputError, source: str | None) -> str:
-    """A picture's error under its own name, not its number in a batch it knows nothing of."""
-    return f"{source or 'the picture'}: {_NUMBER.sub('', str(error))}"
+def in_request(error: InputError, source: str | None) -> str:
+    """A picture's error for its sender.
+
+    It has the picture's own name, not its number in a batch, and no names of Python.
+    """
+    name = source or "the picture"
+    text, numbers = _NUMBER.subn(lambda _: name, without_names(str(error)))
+    return text if numbers else f"{name}: {text}"

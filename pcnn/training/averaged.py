@@ -25,7 +25,6 @@ from pcnn.weights.schema import text
 
 LOG_EVERY = 50  # steps
 _WARM_UP = 0.05  # share of the steps in which the learning rate rises
-_GRADIENT_NORM = 5.0
 
 
 class UpdateOptions(Protocol):
@@ -53,6 +52,8 @@ class AveragedTraining(Generic[Network]):
     checkpoint with another one is refused. command: named in that message.
     """
 
+    gradient_norm = 5.0  # gradients are shortened to it
+
     def __init__(
         self, network: Network, options: UpdateOptions, path: Path, fingerprint: str, command: str
     ) -> None:
@@ -69,18 +70,21 @@ class AveragedTraining(Generic[Network]):
         """The random numbers of this step. purpose: 0…3; each has its own."""
         return step_generator(self._options.seed, purpose, self.step)
 
+    def learning_rate(self) -> float:
+        """That of this step."""
+        done = max(self.step / self._options.steps, 1e-3)  # the first step moves, too
+        return self._options.learning_rate * one_cycle(done, _WARM_UP)
+
     def update(self, loss: Tensor) -> None:
         """Finish a step: change the network, then draw its average after it."""
-        options = self._options
-        done = max(self.step / options.steps, 1e-3)  # the first step moves, too
         for group in self.optimizer.param_groups:
-            group["lr"] = options.learning_rate * one_cycle(done, _WARM_UP)
+            group["lr"] = self.learning_rate()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), _GRADIENT_NORM)
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.gradient_norm)
         self.optimizer.step()
         self.step += 1
-        pull(self.average, self.network, 1 - average_decay(self.step, options.average))
+        pull(self.average, self.network, 1 - average_decay(self.step, self._options.average))
 
     def mean_losses(self, losses: Mapping[str, float]) -> dict[str, float] | None:
         """Add the losses of a step; after every LOG_EVERY steps return their means.
@@ -121,7 +125,8 @@ class AveragedTraining(Generic[Network]):
         fill(self.path, "network", self.network, stored.get("network"))
         fill(self.path, "average", self.average, stored.get("average"))
         fill_optimizer(self.path, self.optimizer, stored.get("optimizer"))
-        self.step, self._sums = stored["step"], _sums(self.path, stored.get("sums"))
+        # Checkpoints of older detector trainings have no sums.
+        self.step, self._sums = stored["step"], _sums(self.path, stored.get("sums", {}))
 
 
 def _sums(path: Path, found: object) -> dict[str, float]:

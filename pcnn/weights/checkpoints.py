@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,12 +69,24 @@ def write_training(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def check_options(path: Path, stored: str, ours: str, function: str) -> None:
-    """Raise InputError if a checkpoint was made with other options. function: for the message."""
-    if stored != ours:
+    """Raise InputError if a checkpoint was made with other options.
+
+    stored, ours: JSON objects, whose order does not matter. function: for the message.
+    """
+    if stored != ours and _object(stored) != _object(ours):
         raise InputError(
             f"{function}: {path} was made with other options "
             f"({stored}); use those options, or remove the file to start again"
         )
+
+
+def _object(text: str) -> dict[str, Any] | str:
+    """The object of a JSON text; the text itself if it is none."""
+    with contextlib.suppress(ValueError, RecursionError):
+        found = json.loads(text)
+        if isinstance(found, dict):
+            return found
+    return text
 
 
 def check_targets(path: str | Path, targets: object, kinds: int, classes: int) -> None:

@@ -34,6 +34,7 @@ from pcnn.serving.limits import Limits, Refusal  # noqa: E402
 from pcnn.serving.records import JsonLines  # noqa: E402
 
 SCORES = {"neutral": 0.25, "happiness": 0.75}
+OF_PYTHON = r"[A-Z]\w*\.\w|[a-z]_[a-z]|images\[|in Python|=['\"\d]|Error\b"
 MESH = np.random.default_rng(0).uniform(0, 9, (478, 2)).astype(np.float32)
 
 
@@ -100,7 +101,15 @@ def recognizer() -> FakeRecognizer:
 def client(recognizer: FakeRecognizer) -> Iterator[TestClient]:
     limits = Limits(body_bytes=200_000, pixels=1_000_000, pictures=3, seconds=2, waiting=2)
     with TestClient(create_app(recognizer, limits=limits)) as ready:
+        ready.event_hooks["response"] = [check_error]
         yield ready
+
+
+def check_error(answer: Any) -> None:
+    """Fail if an answer is an error that speaks of Python."""
+    if answer.status_code >= 400:
+        answer.read()
+        assert not re.search(OF_PYTHON, answer.json()["error"]), answer.json()
 
 
 def test_a_raw_picture(client: TestClient) -> None:
@@ -151,6 +160,45 @@ def test_what_is_refused(
         assert answer.status_code == status, answer.text
         assert reason in answer.json()["error"]
         assert list(answer.json()) == ["error"]
+
+
+def of_floats(*values: float) -> bytes:
+    """A TIFF with one row of floats."""
+    stream = io.BytesIO()
+    Image.fromarray(np.array([values], np.float32)).save(stream, "TIFF")
+    return stream.getvalue()
+
+
+NOT_READ = {
+    "text, not a picture": b"hello, I am text",
+    "HEIC pictures must be converted to JPEG": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64),
+    "a video, not a picture: pcnn-predict reads it": b"\0\0\0\x18ftypisom\0\0\2\0isomiso2avc1mp41",
+    "the PNG data are damaged or cut short": picture()[:60],
+    "20000 × 20000 pixels are more than the 200,000,000 allowed": bomb(20_000, 20_000),
+    "must hold finite values, got NaN or infinity in 1 of 2": of_floats(0.5, np.nan),
+    "of float32 must lie in 0…255, got -3…700: convert the picture to mode L": of_floats(-3, 700),
+}
+
+
+@pytest.mark.parametrize("name", ["a.png", "load_image: b.png", "images[0]", "back\\g<0>slash"])
+def test_errors_of_pictures_speak_of_files_not_of_python(
+    recognizer: FakeRecognizer, name: str
+) -> None:
+    shown = name.rpartition("\\")[2]
+    with TestClient(create_app(recognizer, limits=Limits(pixels=500_000_000))) as client:
+        for reason, content in NOT_READ.items():
+            joint = " " if reason.startswith(("must", "of ")) else ": "
+            alone = client.post("/predict", content=content)
+            assert (alone.status_code, alone.json()) == (
+                422,
+                {"error": f"the picture{joint}{reason}"},
+            )
+            expected = f"{shown}{joint}{reason}"
+            files = [("p", ("good.png", picture())), ("p", (name, content))]
+            among = client.post("/predict", files=files)
+            assert among.json()[1] == {"source": shown, "error": expected}
+            drawn = client.post("/predict/annotated", files=files[1:])
+            assert (drawn.status_code, drawn.json()) == (422, {"error": expected})
 
 
 def test_a_body_without_a_length_is_cut_off_too(client: TestClient) -> None:

@@ -225,6 +225,22 @@ def test_uncertain_faces_are_called_so(page_server: Server, browser: Browser) ->
     assert dashed == ["below", "doubtful", "below", "sure"]
 
 
+def test_what_hiding_a_part_changes_is_said_in_digits_that_differ(
+    page_server: Server, browser: Browser
+) -> None:
+    browser.open(page_server)
+    sentences = browser.driver.execute_async_script(
+        """const [done] = arguments;
+        const heat = { heat: [0, 0, 0, 0, 0, 0, 0, 1, 0], cells: 3, most: 2 };
+        import("./views.js").then(({ heatSentence }) => done([0.994, 0.9991].map((least) =>
+          heatSentence({ ...heat, least }, { label: "anger", confidence: 0.9998 }))));"""
+    )
+    assert sentences == [
+        "Hiding the lower middle of the face weakens anger most, to 99.4 %.",
+        "Hiding the lower middle of the face weakens anger most, but leaves 99.9 %.",
+    ]
+
+
 def test_labels_that_would_cover_each_other_are_numbers(
     page_server: Server, browser: Browser
 ) -> None:

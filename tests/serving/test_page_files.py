@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 MANY = 30
+MOVING = ("moving.gif", "moving.png", "moving.webp", "really_gif.jpg")
 ORIENTATION = 0x112  # EXIF
 
 
@@ -36,7 +37,9 @@ def readable(portrait: Path, folder: Path) -> list[Path]:
     picture.convert("CMYK").save(folder / "cmyk.jpg", quality=95)
     Image.fromarray(grey).save(folder / "deep.png")
     picture.convert("RGBA").save(folder / "alpha.webp", lossless=True)
-    moving[0].save(folder / "moving.gif", save_all=True, append_images=moving[1:], loop=0)
+    for name in MOVING:
+        kind = "GIF" if name.endswith("jpg") else None  # a wrong name; else by its name
+        moving[0].save(folder / name, kind, save_all=True, append_images=moving[1:], loop=0)
     return sorted(folder.iterdir())
 
 
@@ -86,14 +89,19 @@ def test_odd_files_are_read_as_by_python_or_named(
         least = 0.1 if path.name == "cmyk.jpg" else 0.02
         assert one["scores"] == pytest.approx(other["scores"], abs=least), path
     # What moves stands still, so that its boxes lie on what was read.
-    assert browser.count(".stage canvas") == 2
-    browser.until(
-        lambda: browser.js(
-            """const canvas = document.querySelector(".stage canvas[aria-label='moving.gif']");
-            return canvas.getContext("2d").getImageData(128, 60, 1, 1).data[3] === 255;"""
-        )
+    drawn = browser.js(
+        """const drawn = [...document.querySelectorAll(".stage canvas")];
+        return Object.fromEntries(drawn.map((canvas) => {
+          const pixel = canvas.getContext("2d").getImageData(128, 60, 1, 1).data;
+          return [canvas.getAttribute("aria-label"), [...pixel]];
+        }));"""
     )
-    assert browser.count(".stage img") == len(good) - 2
+    assert set(drawn) == {*MOVING, "alpha.webp"}  # a WebP may always move
+    with Image.open(astronaut) as first:
+        expected_pixel = first.convert("RGB").resize((256, 256)).getpixel((128, 60))
+    for name, pixel in drawn.items():  # the second picture is navy
+        assert pixel == pytest.approx([*expected_pixel, 255], abs=40), name
+    assert browser.count(".stage img") == len(good) - len(drawn)
 
 
 def test_many_files_at_once_and_clearing_in_their_midst(
@@ -123,12 +131,52 @@ def test_many_files_at_once_and_clearing_in_their_midst(
     assert browser.find("#failure").text == ""
 
 
+def test_failures_stay_until_their_file_is_read_or_all_are_cleared(
+    page_server: Server, browser: Browser, tmp_path: Path
+) -> None:
+    one, two, good = (tmp_path / name for name in ("one.png", "two.png", "good.png"))
+    one.write_text("no picture")
+    two.write_bytes(b"")
+    Image.new("RGB", (64, 48), "olive").save(good)
+    cannot, empty = "one.png: this browser cannot read it as a picture", "two.png: is empty"
+
+    def lines() -> list[str]:
+        return str(browser.find("#failure").text).split("\n")
+
+    browser.open(page_server)
+    browser.find("#files").send_keys(f"{one}\n{two}")
+    browser.until(lambda: lines() == [cannot, empty])
+    assert not browser.find("#json").is_enabled()  # there is nothing to download, only to clear
+    browser.find("#files").send_keys(str(good))
+    browser.until(lambda: browser.count(".picture") == 1)
+    assert lines() == [cannot, empty]
+    assert browser.find("#json").is_enabled()
+    browser.find("#files").send_keys(str(one))  # it fails again: one line, the last
+    browser.until(lambda: lines() == [empty, cannot])
+    good.rename(two)
+    browser.find("#files").send_keys(str(two))
+    browser.until(lambda: browser.count(".picture") == 2)
+    assert lines() == [cannot]
+    browser.find("#clear").click()
+    assert lines() == [""]
+    assert not browser.find("#clear").is_displayed()
+
+
 def test_a_camera_that_is_not_there_leaves_the_button_as_it_was(
     page_server: Server, browser: Browser
 ) -> None:
     browser.open(page_server)
-    browser.find("#camera").click()
-    browser.until(lambda: browser.find("#failure").text)
-    assert browser.find("#failure").text.startswith("The camera cannot be used: ")
-    assert browser.find("#camera").get_attribute("aria-pressed") == "false"
-    assert browser.find("#camera").text == "Switch the camera on"
+    browser.js(
+        """window.asked = 0;
+        navigator.mediaDevices.getUserMedia = () => {
+          window.asked += 1;
+          return Promise.reject(new DOMException("no such device", "NotFoundError"));
+        };"""
+    )
+    for times in (1, 2):  # the second time the line is not there twice
+        browser.find("#camera").click()
+        browser.until(lambda times=times: browser.js("return window.asked") == times)
+        browser.until(lambda: browser.find("#failure").text)
+        assert browser.find("#failure").text == "The camera cannot be used: no such device"
+        assert browser.find("#camera").get_attribute("aria-pressed") == "false"
+        assert browser.find("#camera").text == "Switch the camera on"

@@ -7,8 +7,11 @@ import {
 } from "./views.js";
 
 const MOST_PIXELS = 50_000_000;
-// Kinds of files that may move: what is read is their first picture, so that is what is shown.
-const MOVING = ["image/gif", "image/webp", "image/avif", "image/apng"];
+// Files that may move, by how they begin, for names are often wrong: GIF, WebP, AVIF, and PNG with
+// the chunk acTL, which comes before the pixels (IDAT). What is read is their first picture, so
+// that is what is shown.
+const MOVING = /^(GIF8|RIFF....WEBP|....ftypavi)/s;
+const BEGINNING = 1 << 20; // bytes, in which colour profiles have room
 const STILL = 1600; // pixels of the longer side of such a picture
 
 const $ = (selector) => document.querySelector(selector);
@@ -25,7 +28,7 @@ worker.addEventListener("message", ({ data }) => {
   if ("error" in data) reject(new Error(data.error));
   else resolve(data.answer);
 });
-worker.addEventListener("error", (event) => fail(event.message || "The worker cannot start."));
+worker.addEventListener("error", (event) => complain(event.message || "The worker cannot start."));
 
 let last = 0;
 function ask(task, rest, { progress, transfer = [] } = {}) {
@@ -37,13 +40,38 @@ function ask(task, rest, { progress, transfer = [] } = {}) {
 }
 
 const say = (text) => { $("#status").textContent = text; };
-const fail = (text) => { $("#failure").append(make("p", {}, text)); };
-const forgetFailures = () => { $("#failure").replaceChildren(); };
+
+function complain(text) {
+  const line = make("p", {}, text);
+  $("#failure").append(line);
+  return line;
+}
+
+// The lines of what failed, each until it succeeds, or all are cleared.
+// what: a file's name; with a slash, which those do not have, something else.
+const failures = new Map();
+function fail(what, text) {
+  forget(what);
+  failures.set(what, complain(text));
+  offer();
+}
+function forget(what) {
+  failures.get(what)?.remove();
+  failures.delete(what);
+  offer();
+}
+
+/** Show the buttons for which there is something. */
+function offer() {
+  $("#none").hidden = pictures.length > 0;
+  $("#json").disabled = $("#csv").disabled = !pictures.length;
+  $("#actions").hidden = !pictures.length && !failures.size;
+}
 
 // Whether the networks are there.
 const loaded = load().then(() => true, (error) => {
   $("#loading").hidden = true;
-  fail(`The networks cannot be loaded: ${error.message}`);
+  complain(`The networks cannot be loaded: ${error.message}`);
   return false;
 });
 
@@ -73,20 +101,21 @@ function keep() {
 }
 
 async function add(files) {
-  if (!(await loaded)) return;
-  forgetFailures();
   const before = cleared;
+  if (!(await loaded)) return;
   for (const [i, file] of files.entries()) {
     const name = file.name || "pasted picture";
     say(files.length > 1 ? `Reading ${i + 1} of ${files.length}` : `Reading ${name}`);
     try {
       await check(file);
       const found = await ask("predict", { picture: file });
+      const image = await still(file, name, found);
       if (cleared !== before) return;
-      show({ source: name, ...found }, file);
+      show({ source: name, ...found }, image);
+      forget(name);
     } catch (error) {
       if (cleared !== before) return;
-      fail(`${name}: ${error.message}`);
+      fail(name, `${name}: ${error.message}`);
       say("");
     }
   }
@@ -119,26 +148,26 @@ function unreadable({ name, type }) {
 }
 
 /** The picture on the page; the first one of those that may move. */
-function shown(file, { source, width, height }) {
-  if (!MOVING.includes(file.type)) {
-    const image = make("img", { alt: source });
+async function still(file, name, { width, height }) {
+  const beginning = await file.slice(0, BEGINNING).arrayBuffer();
+  const text = new TextDecoder("latin1").decode(beginning);
+  if (!MOVING.test(text) && !text.split("IDAT", 1)[0].includes("acTL")) {
+    const image = make("img", { alt: name });
     image.src = URL.createObjectURL(file);
     return image;
   }
   const scale = Math.min(1, STILL / Math.max(width, height));
   const size = { width: Math.ceil(width * scale), height: Math.ceil(height * scale) };
-  const canvas = make("canvas", { ...size, role: "img", "aria-label": source });
-  createImageBitmap(file).then((bitmap) => {
-    canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-    bitmap.close();
-  });
+  const canvas = make("canvas", { ...size, role: "img", "aria-label": name });
+  const bitmap = await createImageBitmap(file);
+  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  bitmap.close();
   return canvas;
 }
 
-function show(picture, file) {
+function show(picture, image) {
   pictures.push(picture);
-  $("#none").hidden = true;
-  $("#actions").hidden = false;
+  offer();
   const { source, faces } = picture;
   const list = faces.length
     ? make("ul", { class: "faces" }, ...faces.map((face, i) => card(face, i + 1, faces.length)))
@@ -148,7 +177,7 @@ function show(picture, file) {
     make(
       "article", { class: "picture" },
       make("h3", {}, `${source}: ${count}`),
-      make("div", { class: "stage" }, shown(file, picture), boxes(picture)),
+      make("div", { class: "stage" }, image, boxes(picture)),
       list,
     ),
   );
@@ -171,7 +200,7 @@ function card(face, number, count) {
         progress: (share) => { shown.textContent = `Hiding parts of the face … ${percent(share)}`; },
       });
       addHeat(canvas, face, heat);
-      shown.textContent = heatSentence(heat, face.label);
+      shown.textContent = heatSentence(heat, face);
       why.append(regionTable(face.regions, heat.without));
     } catch (error) {
       shown.textContent = error.message;
@@ -207,19 +236,19 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
     event.preventDefault(); // else the browser would open what is dropped
     $("#drop").classList.toggle("over", kind === "dragover");
     if (kind !== "drop") return;
-    forgetFailures();
+    forget("/drop");
     if (event.dataTransfer.files.length) add([...event.dataTransfer.files]);
-    else fail("That is no picture.");
+    else fail("/drop", "That is no picture.");
   });
 }
 
-const camera = new Camera(ask, fail, (on) => {
+const camera = new Camera(ask, (text) => fail("/camera", text), (on) => {
   $("#camera").setAttribute("aria-pressed", on);
   $("#camera").textContent = on ? "Switch the camera off" : "Switch the camera on";
 });
 $("#camera").addEventListener("click", async ({ currentTarget: button }) => {
   if (!(await loaded)) return;
-  forgetFailures();
+  forget("/camera");
   if (camera.stream) return camera.stop();
   button.disabled = true;
   await camera.start();
@@ -237,10 +266,9 @@ $("#clear").addEventListener("click", () => {
   for (const image of document.querySelectorAll("#pictures img")) URL.revokeObjectURL(image.src);
   pictures.length = 0;
   cleared += 1;
-  forgetFailures();
+  for (const what of failures.keys()) forget(what);
   $("#pictures").replaceChildren();
-  $("#none").hidden = false;
-  $("#actions").hidden = true;
+  offer();
   say("Cleared.");
   $("#files").focus();
 });

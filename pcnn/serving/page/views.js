@@ -136,11 +136,13 @@ export function regionTable(alone, without) {
 }
 
 /** What the heat says in words: where the strongest loss lies, and what it leaves. */
-export function heatSentence({ heat, cells, most, least }, label) {
+export function heatSentence({ heat, cells, most, least }, { label, confidence }) {
   if (most < DECISIVE) return `Hiding any part of the face leaves ${label} as it is.`;
   const at = heat.indexOf(Math.max(...heat));
   const row = ["upper", "middle", "lower"][Math.floor((3 * Math.floor(at / cells)) / cells)];
   const column = ["left", "middle", "right"][Math.floor((3 * (at % cells)) / cells)];
   const place = row === column ? "middle" : `${row} ${column}`;
-  return `Hiding the ${place} of the face weakens ${label} most, to ${percent(least)}.`;
+  const same = percent(least) === percent(confidence);
+  const left = same ? `but leaves ${percent(least)}` : `to ${percent(least)}`;
+  return `Hiding the ${place} of the face weakens ${label} most, ${left}.`;
 }

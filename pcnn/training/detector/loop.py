@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,21 +16,12 @@ from pcnn.devices import own_settings
 from pcnn.faces.detector import Detector
 from pcnn.networks.anchors import anchor_grid
 from pcnn.networks.retinaface import RetinaFace, load_state
+from pcnn.training.averaged import AveragedTraining
 from pcnn.training.detector.mosaics import Mosaic, degrade, mosaic
 from pcnn.training.detector.options import DetectorOptions, fingerprint
 from pcnn.training.detector.photographs import Photograph
 from pcnn.training.detector.targets import Targets, distillation_loss, targets_of
-from pcnn.training.optimiser import average_decay, parameter_groups
-from pcnn.weights.checkpoints import (
-    check_options,
-    check_state,
-    fill,
-    fill_optimizer,
-    read_training,
-    write_training,
-)
 from pcnn.weights.detector import DetectorSettings, normalise_images, read_detector
-from pcnn.weights.schema import text
 
 ARCHITECTURE = "retinaface-mobilenet0.25"
 # The learning rate rises during this share of the steps. Then it falls along a cosine and reaches
@@ -41,19 +31,20 @@ _WARM_UP, _FALL = 1 / 15, 14 / 19
 _PRIOR = 0.01
 # Pictures of this many times the side, for large faces, in one of four steps.
 _LARGE, _LARGE_CHANCE = 1.75, 0.25
-_GRADIENT_NORM = 10.0
 # Shares of large cells with an unchanged photograph, and of degraded pictures.
 _LEARN, _POLISH = (0.35, 0.6), (0.75, 0.25)
 
 _Step: TypeAlias = tuple[list[Mosaic], list[np.ndarray], int]
 
 
-class DetectorTraining:
+class DetectorTraining(AveragedTraining[RetinaFace]):
     """A resumable training: the networks, the optimiser and the number of steps done."""
+
+    gradient_norm = 10.0
 
     @own_settings(gradients=True)
     def __init__(self, options: DetectorOptions, teacher: Detector) -> None:
-        self.options, self.teacher, self.step = options, teacher, 0
+        self.options, self.teacher = options, teacher
         torch.manual_seed(options.seed)
         if options.init is not None or options.start == "teacher":
             state, settings = read_detector(options.init or options.teacher)
@@ -62,7 +53,7 @@ class DetectorTraining:
                 trusted_side=DetectorSettings.trusted_side,
                 least_side=DetectorSettings.least_side,
             )
-            self.network = _trainable(load_state(state, leak=settings.leak))
+            network = load_state(state, leak=settings.leak)
         else:
             self.settings = replace(
                 DetectorSettings(),
@@ -70,18 +61,10 @@ class DetectorTraining:
                 steps=teacher.settings.steps,
                 variances=teacher.settings.variances,
             )
-            self.network = _trainable(_new_network())
-        self.network.to(options.device)
-        self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.network, options.weight_decay),
-            lr=options.learning_rate,
-            fused=True,
-        )
-
-    @property
-    def path(self) -> Path:
-        return self.options.folder / "detector.checkpoint.pt"
+            network = _new_network()
+        network.train().requires_grad_(True).to(options.device)
+        path = options.folder / "detector.checkpoint.pt"
+        super().__init__(network, options, path, fingerprint(options), "train_detector")
 
     def run(self, photographs: list[Photograph]) -> Iterator[float]:
         """Run the remaining steps and yield the loss of each."""
@@ -93,9 +76,7 @@ class DetectorTraining:
             collate_fn=_as_it_is,
         )
         for pictures, seen, side in steps:
-            loss = self._update(pictures, seen, side)
-            self.step += 1
-            yield loss
+            yield self._update(pictures, seen, side)
 
     @own_settings(gradients=True)
     def _update(self, pictures: list[Mosaic], seen: list[np.ndarray], side: int) -> float:
@@ -110,51 +91,20 @@ class DetectorTraining:
             found = targets_of((logits, boxes, landmarks), pictures, anchors, kind)
             parts = (found.faces, found.boxes, found.landmarks)
             targets = Targets(*(part.to(device) for part in parts))
-        for group in self.optimizer.param_groups:
-            group["lr"] = _learning_rate(self.options, self.step)
         answers = self.network(normalise_images(_batch(seen).to(device), self.settings))
         loss = distillation_loss(answers, targets)
-        self.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), _GRADIENT_NORM)
-        self.optimizer.step()
-        decay = average_decay(self.step, self.options.average)
-        for name, value in self.network.state_dict().items():
-            if value.is_floating_point():
-                self.average[name].lerp_(value, 1 - decay)
+        self.update(loss)
         return loss.item()
+
+    def learning_rate(self) -> float:
+        """That of this step."""
+        return _learning_rate(self.options, self.step)
 
     @own_settings(gradients=True)
     def detector(self) -> Detector:
         """A detector with the averaged weights."""
-        state = {name: value.cpu() for name, value in self.average.items()}
+        state = {name: value.cpu() for name, value in self.average.state_dict().items()}
         return Detector(load_state(state, leak=self.settings.leak), self.settings)
-
-    def save(self) -> None:
-        """Write the checkpoint atomically."""
-        state = {
-            "options": fingerprint(self.options),
-            "step": self.step,
-            "network": self.network.state_dict(),
-            "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
-        }
-        write_training(self.path, state)
-
-    @own_settings(gradients=True)
-    def resume(self) -> None:
-        """Continue from the checkpoint, if it exists.
-
-        Raises InputError: it was made with other options. WeightsError: it is damaged.
-        """
-        if not self.path.exists():
-            return
-        stored = read_training(self.path, self.options.device, text)
-        check_options(self.path, stored["options"], fingerprint(self.options), "train_detector")
-        fill(self.path, "network", self.network, stored.get("network"))
-        average = check_state(self.path, "average", self.average, stored.get("average"))
-        fill_optimizer(self.path, self.optimizer, stored.get("optimizer"))
-        self.average, self.step = average, stored["step"]
 
 
 class _Steps(Dataset[_Step]):
@@ -204,11 +154,6 @@ def _new_network() -> RetinaFace:
             if name.startswith("ClassHead"):  # background, face, background, face
                 module.bias.data[1::2] = math.log(_PRIOR / (1 - _PRIOR))
     return network
-
-
-def _trainable(network: RetinaFace) -> RetinaFace:
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network.train().requires_grad_(True)
 
 
 def _learning_rate(options: DetectorOptions, step: int) -> float:

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pcnn.devices import own_settings
-from pcnn.errors import InputError
 from pcnn.networks.landmarks import LandmarkConfig, LandmarkNet
 from pcnn.networks.movements import MovementConfig
 from pcnn.networks.trunk import initialise
@@ -17,7 +16,7 @@ from pcnn.ops.reference import LUMA
 from pcnn.training.averaged import AveragedTraining
 from pcnn.training.landmarks.options import LandmarkOptions, fingerprint
 from pcnn.training.movements.augmentation import Placing, random_views
-from pcnn.training.movements.faces import TEMPLATE, TaughtFaces
+from pcnn.training.movements.faces import TEMPLATE, TaughtFaces, shares_of_batch
 
 # The detector's landmarks are wrong by 6 to 11 % of the eye distance, and a tilted face by 45°.
 _PLACING = Placing(noise=0.06, turn=45.0, scale=0.14, shift=0.05)
@@ -37,12 +36,7 @@ class LandmarkTraining(AveragedTraining[LandmarkNet]):
 
     @own_settings(gradients=True)
     def __init__(self, options: LandmarkOptions, groups: Sequence[TaughtFaces]) -> None:
-        sheets, photographs = groups
-        share = round(options.batch * options.photographs_share)
-        wanted = ((sheets, options.batch - share), (photographs, share))
-        self._groups = [(group, count) for group, count in wanted if count]
-        if not all(len(group) for group, _ in self._groups):
-            raise InputError("LandmarkTraining: both sheets and photographs must have faces")
+        self._groups = shares_of_batch(options, groups)
         torch.manual_seed(options.seed)
         network = LandmarkNet(LandmarkConfig())
         initialise(network)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,22 +14,11 @@ from pcnn.errors import InputError
 from pcnn.faces.alignment import dataset_landmarks
 from pcnn.faces.detector import Detector
 from pcnn.faces.geometry import similarity
-from pcnn.terminal import training_progress
-from pcnn.training.expression.curves import trim_log
 from pcnn.training.landmarks.loop import LandmarkTraining
 from pcnn.training.landmarks.options import LandmarkOptions, fingerprint
-from pcnn.training.movements.faces import (
-    TEMPLATE,
-    TaughtFaces,
-    mesh_landmarks,
-    read_faces,
-    read_photographs,
-    read_table,
-)
-from pcnn.training.movements.run import PHOTOGRAPHS, SHEETS, learning_photographs
+from pcnn.training.movements.faces import TEMPLATE, TaughtFaces, mesh_landmarks
+from pcnn.training.movements.run import finish, read_groups
 from pcnn.weights.landmarks import write_landmarks
-
-_LOG = "landmarks.log.jsonl"
 
 
 @own_settings(gradients=True)
@@ -43,29 +30,12 @@ def train_landmarks(options: LandmarkOptions) -> Path:
     Returns the path of the weights file.
     Raises InputError: unusable data or answers, or a checkpoint of other options.
     """
-    sheets = read_faces(options.data, read_table(options.labels / SHEETS))
-    photographs = read_photographs(
-        options.photographs, learning_photographs(read_table(options.labels / PHOTOGRAPHS))
-    )
+    sheets, photographs = read_groups(options)
     offset = _mean_difference(sheets, Detector.load(options.detector, landmarks=None))
     groups = [_with_landmarks(group, offset) for group in (sheets, photographs)]
     training = LandmarkTraining(options, groups)
     training.resume()
-    options.folder.mkdir(parents=True, exist_ok=True)
-    trim_log(options.folder / _LOG, training.step)
-    begun = time.time()
-    with training_progress("landmarks", total=options.steps, done=training.step) as progress:
-        (task,) = progress.task_ids
-        for distance in training.run():
-            means = training.mean_losses({"distance": distance})
-            if means is not None:
-                note = f"distance {means['distance']:.3f}"
-                progress.update(task, completed=training.step, note=note)
-                entry = {"step": training.step, **means, "seconds": time.time() - begun}
-                with (options.folder / _LOG).open("a", encoding="utf-8") as log:
-                    log.write(json.dumps(entry) + "\n")
-            if training.step % options.save_every == 0 or training.step == options.steps:
-                training.save()
+    finish(training, ({"distance": own} for own in training.run()), options, "landmarks")
     options.output.parent.mkdir(parents=True, exist_ok=True)
     provenance = (
         f"Trained from random numbers by pcnn-train landmarks on a teacher's landmarks of "

@@ -21,6 +21,7 @@ from pcnn.faces.geometry import similarity
 from pcnn.networks.movements import mirror_names
 from pcnn.ops import crop_regions
 from pcnn.terminal import track
+from pcnn.training.movements.options import TaughtOptions
 
 # The five landmarks' places in the view: the means of FER+, made symmetric, in a square that is
 # wider by a sixth than the faces of FER+, so that chin and forehead are inside.
@@ -61,6 +62,22 @@ class TaughtFaces:
     def __getitem__(self, chosen: Tensor) -> TaughtFaces:
         parts = ("pictures", "landmarks", "points", "movements", "pose")
         return replace(self, **{name: getattr(self, name)[chosen] for name in parts})
+
+
+def shares_of_batch(
+    options: TaughtOptions, groups: Sequence[TaughtFaces]
+) -> list[tuple[TaughtFaces, int]]:
+    """The groups that a batch has faces of, and how many.
+
+    groups: faces of sheets and of photographs. Raises InputError: a group that it needs is empty.
+    """
+    sheets, photographs = groups
+    share = round(options.batch * options.photographs_share)
+    wanted = ((sheets, options.batch - share), (photographs, share))
+    shares = [(group, count) for group, count in wanted if count]
+    if not all(len(group) for group, _ in shares):
+        raise InputError("shares_of_batch: both sheets and photographs must have faces")
+    return shares
 
 
 def read_table(path: Path) -> Table:

@@ -15,7 +15,7 @@ from pcnn.networks.pcnn import FaceNet
 from pcnn.networks.trunk import initialise
 from pcnn.training.averaged import AveragedTraining, step_generator
 from pcnn.training.movements.augmentation import random_views
-from pcnn.training.movements.faces import TEMPLATE, TaughtFaces, twins_of
+from pcnn.training.movements.faces import TEMPLATE, TaughtFaces, shares_of_batch, twins_of
 from pcnn.training.movements.options import MovementOptions, fingerprint
 from pcnn.weights.expression import load_expression
 
@@ -40,12 +40,8 @@ class MovementTraining(AveragedTraining[MovementNet]):
 
     @own_settings(gradients=True)
     def __init__(self, options: MovementOptions, groups: Sequence[TaughtFaces]) -> None:
+        self._groups = shares_of_batch(options, groups)
         sheets, photographs = groups
-        share = round(options.batch * options.photographs_share)
-        wanted = ((sheets, options.batch - share), (photographs, share))
-        self._groups = [(group, count) for group, count in wanted if count]
-        if not all(len(group) for group, _ in self._groups):
-            raise InputError("MovementTraining: both sheets and photographs must have faces")
         if len({(group.names, group.points.shape[1]) for group, _ in self._groups}) > 1:
             raise InputError(
                 "MovementTraining: the teacher's answers for sheets and for photographs must have "

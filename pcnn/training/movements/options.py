@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pcnn.training.limits import check_at_least, check_choices, check_decays, check_shares
 
 
 @dataclass(frozen=True)
-class MovementOptions:
-    """Options of `train_movements`.
+class TaughtOptions:
+    """Options of a training on a teacher's answers for faces of FER+ and of photographs.
 
     data: folder of contact sheets, see datasets.ferplus. labels: folder of the teacher's answers,
         see faces.read_faces. photographs: tar of the photographs that they belong to.
     output: the safetensors file to write. work: folder of checkpoint and log; None for that of
         `output`.
-    init: expression weights with the backbone "mobilenet", whose trunk is the start; "none" for
-        random numbers.
     steps, batch: number of updates, and faces in each. photographs_share: of a batch, 0…1; the
         rest are faces of the sheets.
     learning_rate: its peak; weight_decay: of AdamW. average: decay of the running average.
-    precision: of the trunk's arithmetic, "float32" or "bfloat16".
     save_every: steps between checkpoints. seed: of all random choices.
     """
 
@@ -31,14 +28,12 @@ class MovementOptions:
     photographs: Path
     output: Path
     work: Path | None = None
-    init: str = "mobile"
-    steps: int = 6000
-    batch: int = 48
-    photographs_share: float = 0.75
-    learning_rate: float = 8e-4
+    steps: int = field(kw_only=True)
+    batch: int = field(kw_only=True)
+    photographs_share: float = field(kw_only=True)
+    learning_rate: float = field(kw_only=True)
     weight_decay: float = 0.02
     average: float = 0.998
-    precision: str = "bfloat16"
     save_every: int = 200
     seed: int = 0
 
@@ -46,7 +41,6 @@ class MovementOptions:
         check_at_least(self, 1, "steps", "batch", "save_every")
         check_shares(self, "photographs_share")
         check_decays(self, "average")
-        check_choices(self, precision=("float32", "bfloat16"))
 
     @property
     def folder(self) -> Path:
@@ -54,8 +48,29 @@ class MovementOptions:
         return self.output.parent if self.work is None else self.work
 
 
-def fingerprint(options: MovementOptions) -> str:
-    """The options that affect the weights, as JSON. Paths are left out."""
+@dataclass(frozen=True)
+class MovementOptions(TaughtOptions):
+    """Options of `train_movements`, beside those of TaughtOptions.
+
+    init: expression weights with the backbone "mobilenet", whose trunk is the start; "none" for
+        random numbers.
+    precision: of the trunk's arithmetic, "float32" or "bfloat16".
+    """
+
+    init: str = "mobile"
+    steps: int = 6000
+    batch: int = 48
+    photographs_share: float = 0.75
+    learning_rate: float = 8e-4
+    precision: str = "bfloat16"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choices(self, precision=("float32", "bfloat16"))
+
+
+def fingerprint(options: TaughtOptions) -> str:
+    """The options that affect the weights, as JSON. Paths of data and outputs are left out."""
     elsewhere = ("data", "labels", "photographs", "output", "work", "save_every")
     decisive = {key: value for key, value in asdict(options).items() if key not in elsewhere}
     return json.dumps(decisive, default=str)

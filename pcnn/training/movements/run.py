@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,23 @@ import numpy as np
 from pcnn.devices import own_settings
 from pcnn.errors import InputError
 from pcnn.terminal import training_progress
+from pcnn.training.averaged import AveragedTraining
 from pcnn.training.detector.photographs import is_held_out
 from pcnn.training.expression.curves import trim_log
-from pcnn.training.movements.faces import TEMPLATE, Table, read_faces, read_photographs, read_table
+from pcnn.training.movements.faces import (
+    TEMPLATE,
+    Table,
+    TaughtFaces,
+    read_faces,
+    read_photographs,
+    read_table,
+)
 from pcnn.training.movements.loop import MovementTraining
-from pcnn.training.movements.options import MovementOptions, fingerprint
+from pcnn.training.movements.options import MovementOptions, TaughtOptions, fingerprint
 from pcnn.weights.files import locate, sha256
 from pcnn.weights.movements import write_movements
 
-SHEETS, PHOTOGRAPHS = "fer_train.npz", "photographs.npz"  # the teacher's answers
-_LOG = "movements.log.jsonl"
+_SHEETS, _PHOTOGRAPHS = "fer_train.npz", "photographs.npz"  # the teacher's answers
 _LOSSES = ("points", "movements", "pose")
 
 
@@ -35,42 +43,60 @@ def train_movements(options: MovementOptions) -> Path:
     Raises InputError: unusable data or answers, or a checkpoint of other options.
     Raises WeightsError: the start cannot be loaded.
     """
-    sheets = read_faces(options.data, read_table(options.labels / SHEETS))
-    photographs = read_photographs(
-        options.photographs, learning_photographs(read_table(options.labels / PHOTOGRAPHS))
-    )
-    groups = sheets, photographs
+    groups = read_groups(options)
     training = MovementTraining(options, groups)
     training.resume()
-    options.folder.mkdir(parents=True, exist_ok=True)
-    trim_log(options.folder / _LOG, training.step)
-    begun = time.time()
-    with training_progress("movements", total=options.steps, done=training.step) as progress:
-        (task,) = progress.task_ids
-        for losses in training.run():
-            means = training.mean_losses(dict(zip(_LOSSES, losses, strict=True)))
-            if means is not None:
-                note = " ".join(f"{name} {mean:.3f}" for name, mean in means.items())
-                progress.update(task, completed=training.step, note=note)
-                _log(options, {"step": training.step, **means, "seconds": time.time() - begun})
-            if training.step % options.save_every == 0 or training.step == options.steps:
-                training.save()
-    _write_output(options, training, len(sheets), len(photographs))
+    losses = (dict(zip(_LOSSES, own, strict=True)) for own in training.run())
+    finish(training, losses, options, "movements")
+    _write_output(options, training, *map(len, groups))
     return options.output
 
 
-def learning_photographs(table: Table) -> Table:
+def read_groups(options: TaughtOptions) -> tuple[TaughtFaces, TaughtFaces]:
+    """The faces of the sheets and of the photographs to learn from.
+
+    Raises InputError: unusable data or answers.
+    """
+    sheets = read_faces(options.data, read_table(options.labels / _SHEETS))
+    table = _learning_photographs(read_table(options.labels / _PHOTOGRAPHS))
+    return sheets, read_photographs(options.photographs, table)
+
+
+def finish(
+    training: AveragedTraining[Any],
+    losses: Iterable[Mapping[str, float]],
+    options: TaughtOptions,
+    kind: str,
+) -> None:
+    """Run the remaining steps of a training, with progress, log and checkpoints.
+
+    losses: those of each step, which is done when they are asked for. kind: of the training, for
+        progress and the name of the log.
+    """
+    path = options.folder / f"{kind}.log.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    trim_log(path, training.step)
+    begun = time.time()
+    with training_progress(kind, total=options.steps, done=training.step) as progress:
+        (task,) = progress.task_ids
+        for own in losses:
+            means = training.mean_losses(own)
+            if means is not None:
+                note = " ".join(f"{name} {mean:.3f}" for name, mean in means.items())
+                progress.update(task, completed=training.step, note=note)
+                entry = {"step": training.step, **means, "seconds": time.time() - begun}
+                with path.open("a", encoding="utf-8") as log:
+                    log.write(json.dumps(entry) + "\n")
+            if training.step % options.save_every == 0 or training.step == options.steps:
+                training.save()
+
+
+def _learning_photographs(table: Table) -> Table:
     """A table without the photographs that are held out. Raises InputError: none is left."""
     learning = np.array([not is_held_out(name) for name in table["image"].tolist()], bool)
     if not learning.any():
-        raise InputError("learning_photographs: every photograph is held out")
+        raise InputError("read_groups: every photograph is held out")
     return {name: own if name == "names" else own[learning] for name, own in table.items()}
-
-
-def _log(options: MovementOptions, entry: dict[str, Any]) -> None:
-    """Append one line of JSON to the log."""
-    with (options.folder / _LOG).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
 
 
 def _write_output(

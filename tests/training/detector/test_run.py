@@ -464,6 +464,28 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_a_checkpoint_without_sums_is_continued(options: DetectorOptions) -> None:
+    """Such as older trainings wrote; they had their options in another order, too."""
+    teacher = Detector.load(options.teacher)
+    begun = DetectorTraining(options, teacher)
+    run = begun.run([_photograph()])
+    next(run)
+    begun.save()
+    state = torch.load(begun.path, weights_only=True)
+    del state["sums"]
+    described = json.loads(state["options"])
+    state["options"] = json.dumps(dict(reversed(described.items())))
+    torch.save(state, begun.path)
+    resumed = DetectorTraining(options, teacher)
+    resumed.resume()
+    assert resumed.step == 1
+    assert next(resumed.run([_photograph()])) == next(run)
+    state["options"] = json.dumps({**described, "seed": options.seed + 1})
+    torch.save(state, begun.path)
+    with pytest.raises(InputError, match="was made with other options"):
+        DetectorTraining(options, teacher).resume()
+
+
 def test_a_checkpoint_of_other_options_is_refused(options: DetectorOptions) -> None:
     train_detector(replace(options, steps=1, polish=0))
     with pytest.raises(InputError, match=r"was made with other options .*the file to start again"):

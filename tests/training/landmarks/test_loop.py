@@ -111,6 +111,22 @@ def test_wrong_options(tmp_path: Path, changes: dict[str, object], message: str)
         _options(tmp_path, **changes)
 
 
+def test_a_checkpoint_with_options_in_their_former_order_is_continued(tmp_path: Path) -> None:
+    begun = LandmarkTraining(_options(tmp_path), GROUPS)
+    next(begun.run())
+    begun.save()
+    state = torch.load(begun.path, weights_only=True)
+    found = json.loads(state["options"])
+    former = ["detector", "steps", "batch", "photographs_share", "learning_rate", "weight_decay"]
+    former += ["average", "seed"]
+    assert set(former) == set(found) and former != list(found)
+    state["options"] = json.dumps({name: found[name] for name in former})
+    torch.save(state, begun.path)
+    resumed = LandmarkTraining(_options(tmp_path), GROUPS)
+    resumed.resume()
+    assert resumed.step == 1
+
+
 def test_paths_are_no_part_of_the_fingerprint(tmp_path: Path) -> None:
     assert fingerprint(_options(tmp_path)) == fingerprint(_options(tmp_path / "other"))
     assert fingerprint(_options(tmp_path)) != fingerprint(_options(tmp_path, seed=1))
