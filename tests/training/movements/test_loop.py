@@ -16,7 +16,7 @@ from pcnn.commands.train import main
 from pcnn.errors import InputError
 from pcnn.networks.movements import MovementConfig
 from pcnn.training.movements import augmentation
-from pcnn.training.movements.augmentation import degraded, random_views
+from pcnn.training.movements.augmentation import Placing, degraded, random_views
 from pcnn.training.movements.loop import MovementTraining
 from pcnn.training.movements.options import MovementOptions, fingerprint
 from pcnn.weights.movements import load_movements
@@ -51,7 +51,8 @@ def test_turned_views_have_other_rolls() -> None:
     faces = taught_faces(64)
     faces = replace(faces, pose=torch.zeros(64, 3))
     generator = torch.Generator().manual_seed(1)
-    views = random_views(faces, CONFIG, torch.tensor(TWINS), generator)[1]
+    placing = Placing(turn=15.0)
+    views = random_views(faces, CONFIG, torch.tensor(TWINS), generator, placing)[1]
     # The eyes show the roll: in the view the line between them has its angle.
     eyes = views.points[:, 1] - views.points[:, 0]
     angles = torch.rad2deg(torch.atan2(eyes[:, 1], eyes[:, 0]))
