@@ -12,7 +12,8 @@ images of the held-out faces.
 The teacher is MediaPipe's Face Landmarker (Apache-2.0): `pip install mediapipe` for this script
 alone. It sees a cut-out face enlarged to 192 pixels on grey, and a photograph's face in a square of
 twice its box. A face of a photograph counts as found if the teacher's five landmarks are near the
-detector's.
+detector's. `--mirrored` writes movements that are the mean of those of a face and those of its
+mirror image. They have less noise.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import json
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -60,7 +62,8 @@ def main() -> None:
         if arguments.kind == "faces":
             table = _faces(arguments.path, arguments.split, look)
         else:
-            table = _photographs(arguments.path, look)
+            both = partial(_both, look, names) if arguments.mirrored else look
+            table = _photographs(arguments.path, both)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(arguments.output, names=np.array(names), **table)
 
@@ -71,6 +74,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("path", type=Path, help="folder of contact sheets, or tar of photographs")
     parser.add_argument("--split", default="train", help="of the contact sheets [train]")
     parser.add_argument("--task", type=Path, required=True, help="face_landmarker.task")
+    parser.add_argument("--mirrored", action="store_true", help="of photographs; see above")
     parser.add_argument("--output", type=Path, help=".npz file to write")
     arguments = parser.parse_args()
     if arguments.output is None and arguments.kind != "agreement":
@@ -153,6 +157,14 @@ def _photographs(archive: Path, look: Look) -> dict[str, Any]:
         "landmarks": np.array([face.landmarks for face in found], np.float32),
         "scores": np.array([face.score for face in found], np.float32),
     }
+
+
+def _both(look: Look, names: Sequence[str], pixels: Pixels) -> Answer | None:
+    """The teacher's answer; its movements are the mean of the picture's and the mirror image's."""
+    one, two = look(pixels), look(pixels[:, ::-1])
+    if one is None or two is None:
+        return one
+    return one[0], (one[1] + two[1][mirror_names(tuple(names))]) / 2, one[2]
 
 
 def _agreement(archive: Path, look: Look, names: Sequence[str]) -> dict[str, Any]:

@@ -52,8 +52,8 @@ class TaughtOptions:
 class MovementOptions(TaughtOptions):
     """Options of `train_movements`, beside those of TaughtOptions.
 
-    init: expression weights with the backbone "mobilenet", whose trunk is the start; "none" for
-        random numbers.
+    init: expression weights with the backbone "mobilenet", whose trunk is the start; movement
+        weights, which are trained further; "none" for random numbers.
     precision: of the trunk's arithmetic, "float32" or "bfloat16".
     """
 
