@@ -169,7 +169,7 @@ def _stem(name: str, seed: int, arguments: argparse.Namespace) -> str:
 def _read(training: ExpressionTraining, valid: FaceSet, name: str) -> Array:
     """The answers (N,) of a trained network, in the reading of that name."""
     averaged, mirror = READINGS.get(name, READINGS[BASE])
-    network = training.average if averaged else training.network
+    network = (training.average if averaged else training.learner).network
     logits, _ = predict_logits(network, valid.faces, mirror=mirror)
     return logits.argmax(1).numpy()
 

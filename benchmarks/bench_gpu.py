@@ -114,6 +114,8 @@ def _ways(
                 found[f"prepared, {name}, call by call"] = prepare(network, dtype)
             found[f"prepared, {name}, CUDA graphs"] = prepare(network, dtype)
             found[f"prepared, {name}, graphs{_UNBRANCHED}"] = prepare(network, dtype)
+            with patch.object(inference, "fuse_residuals", lambda body: body):
+                found[f"prepared, {name}, graphs, plain blocks"] = prepare(network, dtype)
         if loaded:
             try:
                 found[f"compiled, {name}"] = prepare_classifier(loaded, "compile", name)[0]

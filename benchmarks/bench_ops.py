@@ -27,6 +27,7 @@ from torch import Tensor
 
 from pcnn import ops
 from pcnn.faces.geometry import face_transforms
+from pcnn.networks.anchors import anchor_grid
 from pcnn.networks.regions import RegionLayout
 from pcnn.ops import native, reference
 
@@ -87,7 +88,7 @@ def main() -> None:
     cases: list[Case] = []
     print(_line(HEADINGS))
     with torch.inference_mode():
-        for kind in (crops, landmark_crops, interactions):
+        for kind in (crops, landmark_crops, detections, interactions):
             for case in kind(device, rate, options.quick):
                 print(_line(case.cells()), flush=True)
                 cases.append(case)
@@ -184,6 +185,29 @@ def landmark_crops(device: torch.device, rate: float, quick: bool) -> Iterator[C
         name = f"{face} of {pixels} px to {side} by landmarks"
         floor = (written + 3 * faces * pixels * pixels) / rate
         yield measured(name, crop, device, floor, quick, compilable=False)
+
+
+def detections(device: torch.device, rate: float, quick: bool) -> Iterator[Case]:
+    """Predictions of a picture of 640 × 480, of which 60 or 300 are candidates."""
+    sizes, steps = ((16, 32), (64, 128), (256, 512)), (8, 16, 32)
+    anchors = anchor_grid(480, 640, min_sizes=sizes, steps=steps, device=device)
+    for batch, candidates in ((1, 60), (1, 300), (8, 60)):
+        generator = torch.Generator().manual_seed(5)
+        predictions = torch.randn((batch, len(anchors), 15), generator=generator)
+        chosen = torch.randperm(len(anchors), generator=generator)[:candidates]
+        predictions[..., 0] -= 20
+        predictions[:, chosen, 0] += 20
+        predictions = predictions.to(device)
+
+        def decode(predictions: Tensor = predictions) -> object:
+            options = {"variances": (0.1, 0.2), "iou": 0.4, "most": 2000}
+            return ops.decode_faces(predictions, anchors, min_score=0.1, **options)
+
+        # A logit of each anchor is read, in lines of 64 bytes, and the result is written.
+        floor = batch * (64 * len(anchors) + 4 * 2001 * 15) / rate
+        pictures = "a picture" if batch == 1 else f"{batch} pictures"
+        name = f"faces of {pictures}, {candidates} candidates"
+        yield measured(name, decode, device, floor, quick, compilable=False)
 
 
 def by_transforms(device: torch.device, faces: int) -> float:

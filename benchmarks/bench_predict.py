@@ -24,6 +24,7 @@ from shared import Stages, medians, processor, require_native
 
 import pcnn
 from pcnn import Recognizer, load_image
+from pcnn.engines.select import quick_precision
 from pcnn.faces.detector import Detector
 
 ROOT = Path(__file__).parent.parent
@@ -78,6 +79,9 @@ def main() -> int:
             "predict a file, all of it (ms)": lambda: recognizer.predict(path),
             "16 files in one list, each (ms)": lambda: recognizer.predict([path] * 16),
         }
+        if quick_precision(torch.device("cpu")):
+            quick = Recognizer(device="cpu", precision="bfloat16")
+            stages["predict an array, in bfloat16 (ms)"] = lambda: quick.predict(image)
         figures = medians(stages, ROUNDS)
     figures["16 files in one list, each (ms)"] /= 16
     figures["command, start to result (s)"] = statistics.median(s for s, _ in starts)

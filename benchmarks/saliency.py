@@ -163,7 +163,7 @@ def _train(
     """The answers (N,) of a network trained as the options say."""
     training = ExpressionTraining(options, faces)
     finish(training, progress, name)
-    logits, _ = predict_logits(training.average, valid.faces)
+    logits, _ = predict_logits(training.average.network, valid.faces)
     return logits.argmax(1).numpy()
 
 

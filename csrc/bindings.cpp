@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "checks.h"
+#include "decode_faces.h"
 #include "landmark_crop.h"
 #include "stitch_regions.h"
 #include "warp_add.h"
@@ -33,6 +34,9 @@ void run(const StitchRegions& op, Place at) {
 void run(const WarpAdd& op, Place at) {
   warp_add_cuda(op, at.device, reinterpret_cast<void*>(at.stream));
 }
+void run(const DecodeFaces& op, const FacesWork& work, Place at) {
+  decode_faces_cuda(op, work, at.device, reinterpret_cast<void*>(at.stream));
+}
 Place place_of(std::int64_t device, std::uintptr_t stream) {
   return {static_cast<int>(device), stream};
 }
@@ -49,6 +53,7 @@ void run(const LandmarkCrop& op, const View* views, Place at) {
 }
 void run(const StitchRegions& op, Place at) { stitch_regions_cpu(op, at.threads); }
 void run(const WarpAdd& op, Place at) { warp_add_cpu(op, at.threads); }
+void run(const DecodeFaces& op, const FacesWork&, Place at) { decode_faces_cpu(op, at.threads); }
 Place place_of(std::int64_t threads, std::uintptr_t) { return {static_cast<int>(threads)}; }
 #endif
 
@@ -199,10 +204,57 @@ void warp_add(const py::tuple& stitched, std::int64_t theta, const py::tuple& fa
   run(op, place_of(place, stream));
 }
 
+// The addresses of the workspace, in FacesWork's order; the CPU code needs none.
+FacesWork work_of(const char* op, const py::tuple& addresses, std::int64_t elements) {
+#ifndef PCNN_WITH_CUDA
+  elements = 0;
+#endif
+  const auto [counts, keys, ranked, rivals] = integers<4>(addresses);
+  return {static_cast<int*>(pointer_of(op, "counts", counts, elements)),
+          static_cast<std::uint64_t*>(pointer_of(op, "keys", keys, elements)),
+          static_cast<float*>(pointer_of(op, "ranked", ranked, elements)),
+          static_cast<std::uint64_t*>(pointer_of(op, "rivals", rivals, elements))};
+}
+
+// predictions: address, 3 sizes, 3 strides. limits: least logit, least score, overlap, large side.
+void decode_faces(const py::tuple& predictions, std::int64_t anchors, const py::tuple& variances,
+                  const py::tuple& limits, std::int64_t most, std::int64_t out,
+                  const py::tuple& work, std::int64_t place, std::uintptr_t stream) {
+  constexpr const char* kOp = "decode_faces";
+  constexpr std::int64_t kLimit = std::numeric_limits<std::int32_t>::max();
+  const auto [address, batch, count, values, batch_stride, anchor_stride, value_stride] =
+      integers<7>(predictions);
+  require(batch >= 0 && count >= 0 && count <= kLimit && values == kFaceValues,
+          "decode_faces: predictions must be (batch, anchors, 15)");
+  require(variances.size() == 2 && limits.size() == 4,
+          "decode_faces: variances must be 2 numbers, and limits 4");
+  require(most >= 1 && most <= kMostFaces, "decode_faces: most must be 1 to 2048");
+  const std::int64_t all = batch * count;
+  DecodeFaces op = {};
+  op.predictions = static_cast<const float*>(pointer_of(kOp, "predictions", address, all));
+  op.batch = batch;
+  op.count = count;
+  op.batch_stride = batch_stride;
+  op.anchor_stride = anchor_stride;
+  op.value_stride = value_stride;
+  op.anchors = static_cast<const float*>(pointer_of(kOp, "anchors", anchors, all));
+  for (int index : {0, 1}) op.variances[index] = variances[index].cast<float>();
+  op.least_logit = limits[0].cast<float>();
+  op.min_score = limits[1].cast<float>();
+  op.iou = limits[2].cast<float>();
+  op.large = limits[3].cast<float>();
+  op.most = most;
+  op.out = static_cast<float*>(pointer_of(kOp, "out", out, batch));
+  const FacesWork own = work_of(kOp, work, all);
+  const py::gil_scoped_release release;
+  run(op, own, place_of(place, stream));
+}
+
 }  // namespace
 }  // namespace pcnn
 
 PYBIND11_MODULE(PCNN_MODULE, module) {
+  module.def("decode_faces", &pcnn::decode_faces);
   module.def("crop_regions", &pcnn::crop_regions);
   module.def("landmark_crop", &pcnn::landmark_crop);
   module.def("stitch_regions", &pcnn::stitch_regions);

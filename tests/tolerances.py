@@ -31,6 +31,11 @@ LANDMARKS = CROP + 2 * 3 * 1500 * 2.0**-23 / 0.2
 STITCH = 8 * 2.0**-24 * SIZE + 300 * 2.0**-22 * 2 * SIZE
 
 
+# decode_faces: exponentials are rounded from float64, where two libraries may differ in the last
+# place. So a float32 number differs in its own last place once in 2²⁸ times, and else not at all.
+FACES = 2.0**-22
+
+
 def warp(theta: torch.Tensor, side: int) -> float:
     """warp_add: what θ's rounding may move a position by, times what the map may change there.
 

@@ -159,14 +159,17 @@ def predict_files(arguments: argparse.Namespace) -> int:
         _complain(arguments, error)
     if not pictures and not films:
         return NOTHING_DONE
-    for folder in (arguments.annotate, arguments.explain):
-        if folder is not None:
-            _make_folder(folder)
     from pcnn.commands.reports import Names
+    from pcnn.weights.known import DEFAULT_WEIGHTS
 
     recognizer = load_recognizer(arguments)
     if arguments.explain and arguments.head and not recognizer.value_names:
         raise InputError("--explain explains the weights' own labels: omit --head")
+    if arguments.explain and not recognizer.reader.regions:
+        raise InputError(f"--explain needs weights with regions: --weights {DEFAULT_WEIGHTS}")
+    for folder in (arguments.annotate, arguments.explain):
+        if folder is not None:
+            _make_folder(folder)
     if arguments.faces and (hint := photograph_hint(pictures)):
         _complain(arguments, hint)
     resumed = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 from collections.abc import Sequence
@@ -87,6 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     recognizer = load_recognizer(arguments)
     app = create_app(recognizer, limits=limits, token=token, page=arguments.page or PAGE)
+    _check_address(arguments.host, arguments.port)
     log_to_stderr()
     server = Server(
         app,
@@ -112,6 +114,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command `pcnn-serve`; argv, exit status, SystemExit: see shared.run_command."""
     description = "Serve expressions over HTTP, and a page that reads them in the browser."
     return run_command(*("pcnn-serve", description, add_arguments, run, argv), epilog=_EXAMPLES)
+
+
+def _check_address(host: str, port: int) -> None:
+    """Raise InputError if nothing can listen there; the server itself would only log it."""
+    import socket
+
+    from pcnn.errors import InputError
+
+    free, refused = 0, None
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            try:
+                with socket.socket(family, kind, protocol) as tried:
+                    tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    if family == socket.AF_INET6:
+                        tried.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                    tried.bind(address)
+                    free += 1
+            except OSError as error:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                refused = error  # a host may have addresses of a kind that the machine lacks
+        if refused and not free:
+            raise refused
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"--host {host} --port {port}: {reason}: choose another") from error
 
 
 def _port(text: str) -> int:

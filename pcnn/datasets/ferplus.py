@@ -166,7 +166,7 @@ def read_fer2013(path: Path, split: str | None, *, protocol: str, labels: str | 
     """
     table = path / "fer2013.csv" if path.is_dir() else path
     if not table.is_file():
-        raise InputError(f"load_faces: no {table}; expected\n{FER2013_TREE}")
+        raise InputError(f"{table}: no such file; expected\n{FER2013_TREE}")
     if split not in _USAGES:
         splits = ", ".join(_USAGES)
         raise InputError(f"load_faces: {table} has splits: choose one with split=: {splits}")

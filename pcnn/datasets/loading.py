@@ -131,7 +131,7 @@ def load_faces(  # noqa: PLR0913 - the one entry to all layouts, each of which h
     if layout not in ("auto", *_TREES):
         raise InputError(f"load_faces: layout must be auto, {', '.join(_TREES)}, got {layout!r}")
     if not path.exists():
-        raise InputError(f"load_faces: no {path}; expected\n{_expected(layout)}")
+        raise InputError(f"{path}: no such file or folder; expected\n{_expected(layout)}")
     layout = _recognise(path) if layout == "auto" else layout
     _check(options, layout)
     if layout == "sheets":

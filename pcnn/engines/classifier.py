@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pcnn.engines.convolutions import rows_of
 from pcnn.engines.cuda_graphs import parallel_branches, with_cuda_graphs
-from pcnn.engines.folding import split_head
+from pcnn.engines.folding import fuse_residuals, split_head
 from pcnn.engines.separable import fuse_blocks
 from pcnn.engines.trunks import Linear, Scratch, Size, Stage, Step, Trunks, empty_rows
 from pcnn.errors import InputError
@@ -92,7 +92,7 @@ class _Folded:
             fuse_blocks(body, dtype)
         body.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._names = REGIONS if isinstance(network, PCNN) else ()
-        compute = partial(_folded_pass, body, head.to(dtype), dtype)
+        compute = partial(_folded_pass, fuse_residuals(body), head.to(dtype), dtype)
         self._answer = with_cuda_graphs(compute, next(head.parameters()).device)
 
     def forward_views(self, views: _Views) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -116,10 +116,7 @@ def one_for_none(views: _Views) -> list[Tensor]:
 def _folded_pass(
     body: PCNN | FaceNet, head: nn.Module, dtype: torch.dtype, views: _Views
 ) -> list[Tensor]:
-    """The embeddings, the logits, and each region's logits, in the views' dtype.
-
-    body, head: see `split_head`; both have the type `dtype`.
-    """
+    """The embeddings, the logits, each region's logits. body, head: in `dtype`, of `split_head`."""
     views, given = [view.to(dtype) for view in views], views[0].dtype
     if isinstance(body, PCNN):
         trunks = zip(body.trunks.values(), views, strict=True)

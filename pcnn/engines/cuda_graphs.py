@@ -33,6 +33,8 @@ _NEAR = 0.03
 Compute: TypeAlias = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 _Key: TypeAlias = tuple[int, torch.dtype, tuple[torch.Size, ...]]
 
+# Whether a thread computes for a graph. Graphs inside that work become part of it.
+_thread = threading.local()
 # A process may record one graph at a time.
 _recording = threading.Lock()
 # PyTorch before 2.12 does not recover from a failed capture: each later capture fails, or its
@@ -169,15 +171,21 @@ class CudaGraphs:
     def __call__(self, views: Sequence[Tensor]) -> list[Tensor]:
         """The answers to views (B, …), of any B, as new tensors.
 
+        Within the work of another graph, or while the caller records one, this work is computed
+        plainly and becomes part of that graph.
         The caller's autocast is ignored: its cached casts would not live as long as the graph.
         """
         chunks = zip(*(view.split(self._sizes[-1]) for view in views), strict=True)
-        if views[0].is_cuda and torch.cuda.is_current_stream_capturing():
-            # The caller is recording a graph, so this work becomes part of it.
-            with torch.autocast("cuda", enabled=False):
-                return list(self._compute(views))
         with torch.autocast(views[0].device.type, enabled=False):
-            found = [self._answer(chunk) for chunk in chunks]
+            if getattr(_thread, "computes", False) or _caller_records(views[0]):
+                return list(self._compute(views))
+            _thread.computes = True
+            try:
+                found = [self._answer(chunk) for chunk in chunks]
+            finally:
+                _thread.computes = False
+        if len(found) == 1:
+            return list(found[0])
         return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
     def _answer(self, views: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -226,6 +234,10 @@ class CudaGraphs:
                     stacklevel=6,
                 )
                 return None
+
+
+def _caller_records(view: Tensor) -> bool:
+    return view.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 class _Pass:

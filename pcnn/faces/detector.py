@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,9 +22,9 @@ from pcnn.faces.landmarks import LandmarkRefiner
 from pcnn.faces.levels import check_min_face, level_sides, network_size, padded_size
 from pcnn.faces.orientation import FAINT, look_again
 from pcnn.faces.resampling import pixels_tensor, resized
-from pcnn.networks.anchors import anchor_grid, decode_boxes, decode_landmarks
-from pcnn.networks.boxes import nms
+from pcnn.networks.anchors import anchor_grid
 from pcnn.networks.retinaface import RetinaFace, architecture_of, load_state
+from pcnn.ops import decode_faces
 from pcnn.results.values import Detection
 from pcnn.weights.detector import DetectorSettings, read_detector
 from pcnn.weights.known import DEFAULT_LANDMARKS
@@ -267,74 +266,57 @@ class Detector:
         most = _PIXELS_PER_PASS if self.device.type == "cpu" else _PIXELS_PER_GPU_PASS
         for (height, width, fine), indices in groups.items():
             share = max(1, most // (height * width))
-            skipped = 0 if fine else 1
-            anchors = anchor_grid(
-                height,
-                width,
-                min_sizes=self.settings.min_sizes[skipped:],
-                steps=self.settings.steps[skipped:],
-            )
             for start in range(0, len(indices), share):
                 chosen = indices[start : start + share]
                 with torch.inference_mode():
                     pixels = [looks[index].pixels for index in chosen]
                     canvas = self._prepared.canvas(pixels, height, width)
                     predictions = self._prepared(canvas, fine=fine)
-                    candidates = (
-                        ((own, anchors) for own in predictions)
-                        if self.device.type == "cpu"
-                        else _fetched(predictions, anchors)
-                    )
-                    for index, own in zip(chosen, candidates, strict=True):
-                        results[index] = self._faces(*own, looks[index].scale, least)
+                    found = self._decoded(predictions, (height, width), fine, least)
+                for index, rows in zip(chosen, found.numpy(), strict=True):
+                    results[index] = _faces_of(rows, looks[index].scale)
         return results
+
+    def _decoded(
+        self, predictions: Tensor, size: tuple[int, int], fine: bool, least: float
+    ) -> Tensor:
+        """The faces in predictions (B, N, 15), as `ops.decode_faces` returns them, on the CPU."""
+        settings, skipped = self.settings, 0 if fine else 1
+        anchors = anchor_grid(
+            *size,
+            min_sizes=settings.min_sizes[skipped:],
+            steps=settings.steps[skipped:],
+            device=predictions.device,
+        )
+        found = decode_faces(
+            predictions,
+            anchors,
+            variances=settings.variances,
+            min_score=least,
+            iou=settings.nms_iou,
+            most=_MOST_CANDIDATES,
+            hint_score=_HINT_SCORE,
+            hint_side=HINT_SIDE * (settings.trusted_side or np.inf),
+        )
+        return found.cpu()
 
     def on_device(self, image: NDArray[np.uint8]) -> Tensor:
         """An image (H, W, 3) uint8 RGB on the device; float32 on a GPU, for faster resampling."""
         pixels = upload(pixels_tensor(image), self.device)
         return pixels if self.device.type == "cpu" else pixels.float()
 
-    def _faces(
-        self, predictions: Tensor, anchors: Tensor, scale: tuple[float, float], least: float
-    ) -> tuple[tuple[Detection, ...], bool]:
-        """One image's faces from its predictions (N, 15), and whether it may have larger ones."""
-        logits, floor = predictions[:, 0], min(least, _HINT_SCORE)
-        best = torch.nonzero(logits >= (math.log(floor / (1 - floor)) if floor else -math.inf))[
-            :, 0
-        ]
-        if len(best) > _MOST_CANDIDATES:
-            best = best[logits[best].topk(_MOST_CANDIDATES).indices]
-        scores, predictions, anchors = logits[best].sigmoid(), predictions[best], anchors[best]
-        corners = decode_boxes(predictions[:, 1:5], anchors, self.settings.variances)
-        sides = (corners[:, 2:] - corners[:, :2]).amin(1)
-        trusted = self.settings.trusted_side
-        hint = trusted is not None and bool((sides >= HINT_SIDE * trusted).any())
-        sure = scores >= least
-        scores, corners = scores[sure], corners[sure]
-        points = decode_landmarks(predictions[sure, 5:], anchors[sure], self.settings.variances)
-        kept = nms(corners, scores, iou=self.settings.nms_iou)
-        factor = corners.new_tensor(scale)
-        corners, points = corners[kept] * factor.repeat(2), points[kept] * factor.repeat(5)
-        faces = tuple(
-            Detection(box=tuple(box), score=score, landmarks=point.reshape(5, 2))
-            for box, score, point in zip(
-                corners.tolist(), scores[kept].tolist(), points.numpy(), strict=True
-            )
-        )
-        return faces, hint
 
-
-def _fetched(predictions: Tensor, anchors: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Each image's likeliest predictions, copied from a GPU together, with their anchors.
-
-    predictions: (B, N, 15). anchors: (N, 4), on the CPU. The remaining steps are quick on the CPU,
-    so the program waits for the GPU only once per pass.
-    """
-    best = predictions[:, :, 0].topk(min(_MOST_CANDIDATES, len(anchors))).indices.sort().values
-    places = best[:, :, None]  # float32 is exact up to 2²⁴, more than the anchors
-    rows = predictions.gather(1, places.expand(-1, -1, predictions.shape[2]))
-    fetched = torch.cat((rows, places.to(rows)), 2).cpu()
-    return [(own[:, :-1], anchors[own[:, -1].long()]) for own in fetched]
+def _faces_of(
+    rows: NDArray[np.float32], scale: tuple[float, float]
+) -> tuple[tuple[Detection, ...], bool]:
+    """An image's faces, and whether it may have larger ones, from rows of `ops.decode_faces`."""
+    faces = rows[1 : 1 + int(rows[0, 0])]
+    places = faces[:, 1:] * np.tile(np.array(scale, np.float32), 7)  # box and landmarks
+    found = tuple(
+        Detection(box=tuple(own[:4].tolist()), score=score, landmarks=own[4:].reshape(5, 2))
+        for own, score in zip(places, faces[:, 0].tolist(), strict=True)
+    )
+    return found, bool(rows[0, 1])
 
 
 def shorter_side(face: Detection) -> float:

@@ -15,13 +15,16 @@ import torch
 from torch import Tensor
 
 from pcnn.errors import InputError, check_shape
-
-# Limits exponents to avoid overflow. Here a box has 9 million times the side of its anchor.
-_LARGEST_EXPONENT = 16.0
+from pcnn.ops.reference import LARGEST_EXPONENT
 
 
 def anchor_grid(
-    height: int, width: int, *, min_sizes: Sequence[Sequence[float]], steps: Sequence[int]
+    height: int,
+    width: int,
+    *,
+    min_sizes: Sequence[Sequence[float]],
+    steps: Sequence[int],
+    device: str | torch.device = "cpu",
 ) -> Tensor:
     """All anchors of an input of `height` × `width` pixels.
 
@@ -46,12 +49,16 @@ def anchor_grid(
         raise InputError(
             f"anchor_grid: min_sizes and steps must be positive, got {levels}, {steps}"
         )
-    return _anchor_grid(height, width, levels, tuple(steps))
+    return _anchor_grid(height, width, levels, tuple(steps), torch.device(device))
 
 
 @lru_cache(maxsize=32)
 def _anchor_grid(
-    height: int, width: int, levels: tuple[tuple[float, ...], ...], steps: tuple[int, ...]
+    height: int,
+    width: int,
+    levels: tuple[tuple[float, ...], ...],
+    steps: tuple[int, ...],
+    device: torch.device,
 ) -> Tensor:
     grids = []
     # Later calls use this tensor too, so it must not be an inference tensor.
@@ -61,7 +68,7 @@ def _anchor_grid(
             centre_x = (torch.arange(ceil(width / step)) + 0.5) * step
             y, x, side = torch.meshgrid(centre_y, centre_x, torch.tensor(sizes), indexing="ij")
             grids.append(torch.stack([x, y, side, side], dim=-1).reshape(-1, 4))
-        return torch.cat(grids)
+        return torch.cat(grids).to(device)
 
 
 def encode_boxes(boxes: Tensor, anchors: Tensor, variances: tuple[float, float]) -> Tensor:
@@ -90,7 +97,7 @@ def decode_boxes(offsets: Tensor, anchors: Tensor, variances: tuple[float, float
     """
     _check_coding("decode_boxes", "offsets", offsets, anchors, variances, 4)
     centres = anchors[:, :2] + offsets[..., :2] * variances[0] * anchors[:, 2:]
-    exponents = (offsets[..., 2:] * variances[1]).clamp(max=_LARGEST_EXPONENT)
+    exponents = (offsets[..., 2:] * variances[1]).clamp(max=LARGEST_EXPONENT)
     halves = anchors[:, 2:] * exponents.exp() / 2
     return torch.cat([centres - halves, centres + halves], dim=-1)
 

@@ -17,13 +17,18 @@ import torch
 from torch import Tensor
 
 from pcnn.errors import InputError, check_shape
-from pcnn.ops import native, reference
+from pcnn.ops import arguments, native, reference
 
-__all__ = ["crop_regions", "describe", "landmark_crop", "stitch_regions", "warp_add"]
+__all__ = [
+    "crop_regions",
+    "decode_faces",
+    "describe",
+    "landmark_crop",
+    "stitch_regions",
+    "warp_add",
+]
 
 _implementation = reference if native.choice == "reference" else native
-_FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-_REGIONS = ("left eye", "right eye", "left cheek", "right cheek", "mouth")
 
 
 def crop_regions(  # noqa: PLR0913
@@ -55,10 +60,10 @@ def crop_regions(  # noqa: PLR0913
     >>> view.shape, round(view.mean().item(), 4)
     (torch.Size([1, 1, 4, 4]), 1.0)
     """
-    _check_crop("crop_regions", image, mean, std, footprint, dtype)
+    arguments.check_crop("crop_regions", image, mean, std, footprint, dtype)
     check_shape("crop_regions", "transforms", transforms, (None, len(sizes), 2, 3))
-    _check_dtype("crop_regions", "transforms", transforms, torch.float32)
-    _check_device("crop_regions", "transforms", transforms, image)
+    arguments.check_dtype("crop_regions", "transforms", transforms, torch.float32)
+    arguments.check_device("crop_regions", "transforms", transforms, image)
     if any(len(size) != 2 or min(size) < 1 for size in sizes):
         raise InputError(
             f"crop_regions: sizes must be (height, width) of at least 1 × 1, got {list(sizes)}"
@@ -106,10 +111,10 @@ def landmark_crop(  # noqa: PLR0913
     >>> face[0, 0, 0].tolist(), region[0, 0, 0].tolist()
     ([0.0, 0.0, 1.0, 1.0], [0.0, 0.0])
     """
-    _check_crop("landmark_crop", image, mean, std, footprint, dtype)
+    arguments.check_crop("landmark_crop", image, mean, std, footprint, dtype)
     check_shape("landmark_crop", "landmarks", landmarks, (None, 5, 2))
-    _check_dtype("landmark_crop", "landmarks", landmarks, torch.float32)
-    _check_device("landmark_crop", "landmarks", landmarks, image)
+    arguments.check_dtype("landmark_crop", "landmarks", landmarks, torch.float32)
+    arguments.check_device("landmark_crop", "landmarks", landmarks, image)
     if [len(place) for place in template] != [2] * 5 or not all(
         math.isfinite(value) for place in template for value in place
     ):
@@ -126,6 +131,58 @@ def landmark_crop(  # noqa: PLR0913
         image, landmarks.detach(), template, boxes, mirror=mirror, **options
     )
     return views
+
+
+def decode_faces(  # noqa: PLR0913
+    predictions: Tensor,
+    anchors: Tensor,
+    *,
+    variances: tuple[float, float],
+    min_score: float,
+    iou: float,
+    most: int,
+    hint_score: float = 1.0,
+    hint_side: float = math.inf,
+) -> Tensor:
+    """The faces in a detector's predictions: decoded, ranked, without those that others overlap.
+
+    predictions: (B, N, 15) float32, the logit of a face, and the offsets of its box (4) and its
+        landmarks (10) as `networks.anchors` decodes them.
+    anchors: (N, 4) float32, same device; cx cy w h. variances: the scales of both offsets.
+    min_score: 0…1, of a face. iou: 0…1; overlap with a better face strictly above it is suppressed.
+    most: 1…2048, the number of candidates of an image that are compared, the best ones.
+    hint_score, hint_side: a candidate from min(hint_score, min_score) on counts as large if its
+        shorter side has hint_side pixels. It need not become a face.
+    Returns (B, 1 + most, 15). An image's first row has the number of its faces, 1 if a candidate is
+        large or else 0, and zeros. Its faces follow, best first, ties in the order of anchors:
+        score, box (x1 y1 x2 y2), landmarks (x and y of each), pixels. The other rows are zeros.
+    A logit or box that is NaN is no face, or overlaps with none.
+    Raises InputError: wrong shape, dtype, device or value.
+
+    >>> anchors = torch.tensor([[10.0, 10.0, 8.0, 8.0], [11.0, 10.0, 8.0, 8.0]])
+    >>> predictions = torch.zeros(1, 2, 15)
+    >>> predictions[0, :, 0] = torch.tensor([2.0, 3.0])  # the second is likelier
+    >>> [found] = decode_faces(
+    ...     predictions, anchors, variances=(0.1, 0.2), min_score=0.5, iou=0.4, most=5
+    ... )
+    >>> int(found[0, 0]), found[1, 1:5].tolist()
+    (1, [7.0, 6.0, 15.0, 14.0])
+    """
+    arguments.check_predictions(predictions, anchors, variances)
+    arguments.check_limits(min_score, iou, most, hint_score, hint_side)
+    least = min(hint_score, min_score)
+    limits = _logit(least), min_score, iou, hint_side
+    found: Tensor = _implementation.decode_faces(
+        predictions.detach(), anchors.detach(), variances, limits, most
+    )
+    return found
+
+
+def _logit(score: float) -> float:
+    """The logit whose sigmoid is a score of 0…1."""
+    if score in (0, 1):
+        return math.inf if score else -math.inf
+    return math.log(score / (1 - score))
 
 
 def stitch_regions(regions: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
@@ -146,8 +203,8 @@ def stitch_regions(regions: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     >>> stitch_regions(regions, (6, 6)).shape
     torch.Size([1, 8, 6, 6])
     """
-    if not _stitchable(regions, size):
-        _refuse_regions(regions, size)
+    if not arguments.stitchable(regions, size):
+        arguments.refuse_regions(regions, size)
     stitched: Tensor = _implementation.stitch_regions(regions, size)
     return stitched
 
@@ -168,8 +225,8 @@ def warp_add(stitched: Tensor, theta: Tensor, face: Tensor) -> Tensor:
     >>> warp_add(stitched, torch.eye(2, 3)[None], face).mean()
     tensor(3.)
     """
-    if not _warpable(stitched, theta, face):
-        _refuse_maps(stitched, theta, face)
+    if not arguments.warpable(stitched, theta, face):
+        arguments.refuse_maps(stitched, theta, face)
     fused: Tensor = _implementation.warp_add(stitched, theta, face)
     return fused
 
@@ -178,131 +235,7 @@ def describe() -> list[tuple[str, str]]:
     """The implementation of each op and its reason: (op, text) pairs for `pcnn-predict --info`.
 
     >>> [op for op, text in describe()]
-    ['crop_regions', 'landmark_crop', 'stitch_regions', 'warp_add']
+    ['crop_regions', 'decode_faces', 'landmark_crop', 'stitch_regions', 'warp_add']
     """
     text = native.describe()
     return [(name, text) for name in __all__ if name != "describe"]
-
-
-# For one face detailed checks would cost more than the ops. So a single expression accepts valid
-# arguments, and only invalid ones are examined for the message.
-
-
-def _stitchable(regions: Sequence[Tensor], size: tuple[int, int]) -> bool:
-    try:
-        left_eye, right_eye, left_cheek, right_cheek, mouth = regions
-        shapes = [region.shape for region in regions]
-        (b1, c1, h1, w1), (b2, c2, h2, w2), (b3, c3, h3, w3), (b4, c4, h4, w4), last = shapes
-        batch, channels, height, width = last
-    except ValueError:  # not five, or not of four dimensions
-        return False
-    dtype, device = mouth.dtype, mouth.device
-    return (
-        b1 == b2 == b3 == b4 == batch
-        and c1 == c2 == c3 == c4 == channels > 0
-        and h1 == h2 > 0 < h3 == h4
-        and height > 0
-        and w1 > 0 < w2
-        and w3 > 0 < w4
-        and size[0] > 0 < size[1] == width
-        and dtype in _FLOATING
-        and left_eye.dtype == right_eye.dtype == left_cheek.dtype == right_cheek.dtype == dtype
-        and left_eye.device == right_eye.device == left_cheek.device == right_cheek.device == device
-    )
-
-
-def _refuse_regions(regions: Sequence[Tensor], size: tuple[int, int]) -> None:
-    if len(regions) != 5:
-        raise InputError(f"stitch_regions: regions must be 5 maps, got {len(regions)}")
-    first = regions[0]
-    check_shape("stitch_regions", "left eye", first, (None, None, None, None))
-    _check_floating("stitch_regions", "left eye", first)
-    if min(size) < 1:
-        raise InputError(f"stitch_regions: size must be at least 1 × 1, got {tuple(size)}")
-    batch, channels = first.shape[:2]
-    for name, region in zip(_REGIONS, regions, strict=True):
-        check_shape("stitch_regions", name, region, (batch, channels, None, None))
-        _check_dtype("stitch_regions", name, region, first.dtype)
-        _check_device("stitch_regions", name, region, first)
-        _check_pixels("stitch_regions", name, region)
-    for left in (0, 2):
-        same_height = (batch, channels, regions[left].shape[2], None)
-        check_shape("stitch_regions", _REGIONS[left + 1], regions[left + 1], same_height)
-    check_shape("stitch_regions", "mouth", regions[4], (batch, channels, None, size[1]))
-
-
-def _warpable(stitched: Tensor, theta: Tensor, face: Tensor) -> bool:
-    shape = face.shape
-    return (
-        len(shape) == 4
-        and stitched.shape == shape
-        and theta.shape == (shape[0], 2, 3)
-        and shape[1] > 0 < shape[2]
-        and shape[3] > 0
-        and stitched.dtype == face.dtype
-        and face.dtype in _FLOATING
-        and theta.dtype in _FLOATING
-        and stitched.device == theta.device == face.device
-    )
-
-
-def _refuse_maps(stitched: Tensor, theta: Tensor, face: Tensor) -> None:
-    check_shape("warp_add", "stitched", stitched, (None, None, None, None))
-    _check_floating("warp_add", "stitched", stitched)
-    _check_pixels("warp_add", "stitched", stitched)
-    check_shape("warp_add", "face", face, stitched.shape)
-    check_shape("warp_add", "theta", theta, (stitched.shape[0], 2, 3))
-    _check_floating("warp_add", "theta", theta)
-    _check_dtype("warp_add", "face", face, stitched.dtype)
-    _check_device("warp_add", "face", face, stitched)
-    _check_device("warp_add", "theta", theta, stitched)
-
-
-def _check_crop(  # noqa: PLR0913, PLR0917
-    function: str,
-    image: Tensor,
-    mean: Sequence[float],
-    std: Sequence[float],
-    footprint: float,
-    dtype: torch.dtype,
-) -> None:
-    """The checks that crop_regions and landmark_crop share."""
-    check_shape(function, "image", image, (None, None, 3))
-    _check_dtype(function, "image", image, torch.uint8)
-    if image.numel() == 0:
-        raise InputError(f"{function}: image must have pixels, got {tuple(image.shape)}")
-    if len(mean) not in (1, 3) or len(std) != len(mean) or min(std) <= 0:
-        raise InputError(
-            f"{function}: mean and std must be one (grey) or three (RGB) numbers, std above 0, "
-            f"got {tuple(mean)} and {tuple(std)}"
-        )
-    if not all(map(math.isfinite, (*mean, *std))):
-        raise InputError(
-            f"{function}: mean and std must be finite, got {tuple(mean)} and {tuple(std)}"
-        )
-    if not 0 < footprint < math.inf:
-        raise InputError(f"{function}: footprint must be finite and above 0, got {footprint}")
-    if dtype not in _FLOATING:
-        raise InputError(f"{function}: dtype must be floating, got {dtype}")
-
-
-def _check_dtype(function: str, name: str, tensor: Tensor, dtype: torch.dtype) -> None:
-    if tensor.dtype != dtype:
-        raise InputError(f"{function}: {name} must be {dtype}, got {tensor.dtype}")
-
-
-def _check_floating(function: str, name: str, tensor: Tensor) -> None:
-    if tensor.dtype not in _FLOATING:
-        raise InputError(f"{function}: {name} must be of a floating dtype, got {tensor.dtype}")
-
-
-def _check_pixels(function: str, name: str, tensor: Tensor) -> None:
-    if 0 in tensor.shape[1:]:
-        raise InputError(
-            f"{function}: {name} must have channels and pixels, got {tuple(tensor.shape)}"
-        )
-
-
-def _check_device(function: str, name: str, tensor: Tensor, other: Tensor) -> None:
-    if tensor.device != other.device:
-        raise InputError(f"{function}: {name} must be on {other.device}, got {tensor.device}")

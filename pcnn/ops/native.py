@@ -29,6 +29,8 @@ _SCHEMAS = (
     "float[] mean, float[] std, float footprint, ScalarType dtype) -> Tensor[]",
     "landmark_crop(Tensor image, Tensor landmarks, float[] template, SymInt[] boxes, "
     "float[] mean, float[] std, float footprint, bool mirror, ScalarType dtype) -> Tensor[]",
+    "decode_faces(Tensor predictions, Tensor anchors, float[] variances, float[] limits, "
+    "SymInt most) -> Tensor",
     "stitch_regions(Tensor left_eye, Tensor right_eye, Tensor left_cheek, Tensor right_cheek, "
     "Tensor mouth, SymInt height, SymInt width) -> Tensor",
     "warp_add(Tensor stitched, Tensor theta, Tensor face) -> Tensor",
@@ -84,6 +86,20 @@ def landmark_crop(  # noqa: PLR0913
         image, landmarks, places, edges, list(mean), list(std), footprint, mirror, dtype
     )
     return views
+
+
+def decode_faces(
+    predictions: Tensor,
+    anchors: Tensor,
+    variances: Sequence[float],
+    limits: Sequence[float],
+    most: int,
+) -> Tensor:
+    """See pcnn.ops.decode_faces and reference.decode_faces."""
+    found: Tensor = torch.ops.pcnn.decode_faces.default(
+        predictions, anchors, list(variances), list(limits), most
+    )
+    return found
 
 
 def stitch_regions(regions: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
@@ -236,6 +252,32 @@ def _landmark_crop(  # noqa: PLR0913, PLR0917
     return views
 
 
+# decode_faces. It has no gradient, because a choice has none.
+
+
+def _decode_faces(
+    predictions: Tensor,
+    anchors: Tensor,
+    variances: Sequence[float],
+    limits: Sequence[float],
+    most: int,
+) -> Tensor:
+    module = _serving("decode_faces", predictions, predictions.dtype)
+    if module is None:
+        return reference.decode_faces(predictions, anchors, variances, limits, most)
+    found = outputs.empty_faces(predictions, anchors, variances, limits, most).zero_()
+    anchors = anchors.contiguous()
+    work = outputs.faces_work(predictions, most)
+    call(
+        module.decode_faces,
+        predictions,
+        numbers(predictions),
+        *(anchors.data_ptr(), tuple(variances), tuple(limits), most, found.data_ptr()),
+        tuple(part.data_ptr() for part in work),
+    )
+    return found
+
+
 # stitch_regions
 
 
@@ -278,6 +320,7 @@ def _register() -> torch.library.Library:
     implementations: dict[Callable[..., Any], Callable[..., Any]] = {
         _crop_regions: outputs.empty_views,
         _landmark_crop: outputs.empty_crops,
+        _decode_faces: outputs.empty_faces,
         _stitch_regions: outputs.empty_stitched,
         _warp_add: outputs.empty_fused,
     }

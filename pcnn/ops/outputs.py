@@ -44,6 +44,28 @@ def empty_crops(  # noqa: PLR0913, PLR0917
     )
 
 
+def empty_faces(
+    predictions: Tensor,
+    anchors: Tensor,
+    variances: Sequence[float],
+    limits: Sequence[float],
+    most: int,
+) -> Tensor:
+    return predictions.new_empty((predictions.shape[0], 1 + most, predictions.shape[2]))
+
+
+def faces_work(predictions: Tensor, most: int) -> tuple[Tensor, ...]:
+    """The workspace of the CUDA kernels of decode_faces (FacesWork in csrc/decode_faces.h)."""
+    batch, count, values = predictions.shape
+    like = predictions.new_empty
+    return (
+        predictions.new_zeros((batch, 2), dtype=torch.int32),
+        like((batch, count), dtype=torch.int64),
+        like((batch, most, values)),
+        like((batch, most, -(-most // 64)), dtype=torch.int64),
+    )
+
+
 def empty_stitched(  # noqa: PLR0913, PLR0917
     left_eye: Tensor,
     right_eye: Tensor,

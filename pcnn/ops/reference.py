@@ -11,6 +11,9 @@ from torch import Tensor
 
 # Rec. 601 luma: Pillow and OpenCV convert RGB to grey with these weights.
 LUMA = (0.299, 0.587, 0.114)
+# Limits the exponents of boxes' sizes, to avoid overflow. Here a box has 9 million times the side
+# of its anchor.
+LARGEST_EXPONENT = 16.0
 
 
 def crop_regions(  # noqa: PLR0913
@@ -140,6 +143,69 @@ def _bilinear(pixels: Tensor, x: Tensor, y: Tensor) -> Tensor:
     upper = torch.lerp(pixels[top, left], pixels[top, right], along)
     lower = torch.lerp(pixels[bottom, left], pixels[bottom, right], along)
     return torch.lerp(upper, lower, down)
+
+
+def decode_faces(
+    predictions: Tensor,
+    anchors: Tensor,
+    variances: Sequence[float],
+    limits: Sequence[float],
+    most: int,
+) -> Tensor:
+    """See pcnn.ops.decode_faces.
+
+    limits: the least logit of a candidate, the least score of a face, the overlap above which a
+        face is suppressed, the shorter side of a large candidate.
+    """
+    # On the CPU, because the number of candidates is not known before.
+    images = [
+        _image_faces(own, anchors.cpu(), variances, limits, most) for own in predictions.cpu()
+    ]
+    found = predictions.new_zeros(len(images), 1 + most, predictions.shape[2])
+    for out, (faces, large) in zip(found, images, strict=True):
+        out[1 : 1 + len(faces)] = faces
+        out[0, :2] = torch.tensor([len(faces), large])
+    return found
+
+
+def _image_faces(
+    predictions: Tensor,
+    anchors: Tensor,
+    variances: Sequence[float],
+    limits: Sequence[float],
+    most: int,
+) -> tuple[Tensor, bool]:
+    """The faces (K, 15) of one image, and whether it has a large candidate; see decode_faces."""
+    least_logit, min_score, iou, large = limits
+    chosen = torch.nonzero(predictions[:, 0] >= least_logit)[:, 0]
+    # Exponentials are rounded from float64, so that every implementation has the same.
+    scores = predictions[chosen, 0].double().sigmoid().float()
+    order = scores.sort(descending=True, stable=True).indices[:most]
+    own, squares = predictions[chosen[order]], anchors[chosen[order]]
+    centres, sides = squares[:, :2], squares[:, 2:]
+    middles = centres + own[:, 1:3] * variances[0] * sides
+    exponents = (own[:, 3:5] * variances[1]).clamp(max=LARGEST_EXPONENT)
+    halves = sides * exponents.double().exp().float() / 2
+    boxes = torch.cat((middles - halves, middles + halves), 1)
+    points = centres.repeat(1, 5) + own[:, 5:] * (sides.repeat(1, 5) * variances[0])
+    faces = torch.cat((scores[order, None], boxes, points), 1)
+    hint = bool(((boxes[:, 2:] - boxes[:, :2]).amin(1) >= large).any())
+    rivals = (_overlaps(boxes) > iou).triu(1)  # [better, worse]
+    kept, free = [], torch.ones(len(faces), dtype=torch.bool)
+    for index in range(int((faces[:, 0] >= min_score).sum())):
+        if free[index]:
+            kept.append(index)
+            free &= ~rivals[index]
+    return faces[kept], hint
+
+
+def _overlaps(boxes: Tensor) -> Tensor:
+    """Intersection over union of boxes (N, 4) with each other, (N, N); 0 without area."""
+    corners = torch.maximum(boxes[:, None, :2], boxes[:, :2])  # (N, N, 2)
+    shared = (torch.minimum(boxes[:, None, 2:], boxes[:, 2:]) - corners).clamp(min=0).prod(2)
+    areas = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1)
+    union = areas[:, None] + areas - shared
+    return torch.where(union > 0, shared / union.clamp(min=1e-12), 0.0)
 
 
 def stitch_regions(regions: Sequence[Tensor], size: tuple[int, int]) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from pcnn.embeddings.heads import Head, Vectors, unit_norm
 from pcnn.embeddings.values import ValueHead
 from pcnn.engines.classifier import PreparedClassifier
+from pcnn.engines.cuda_graphs import with_cuda_graphs
 from pcnn.errors import InputError
 from pcnn.faces.geometry import FacePlaces, transforms_of
 from pcnn.faces.views import cut_views
@@ -46,6 +47,7 @@ class FaceReader:
         min_confidence: float = 0.0,
     ) -> None:
         self._loaded, self._prepared = loaded, prepared
+        self._answers = with_cuda_graphs(_Answers(loaded, prepared), device)
         self._head = head if isinstance(head, Head) else None
         self._value_head = head if isinstance(head, ValueHead) else None
         self._device, self.min_confidence = device, min_confidence
@@ -67,6 +69,11 @@ class FaceReader:
     def value_names(self) -> tuple[str, ...]:
         """The names of a ValueHead's numbers; empty without one."""
         return self._value_head.names if self._value_head else ()
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """The regions that the weights read by themselves; empty if they explain nothing."""
+        return self._loaded.network.regions
 
     @property
     def embedding_size(self) -> int:
@@ -151,20 +158,32 @@ class FaceReader:
         if self._head is not None:
             own = torch.from_numpy(self._head.predict_proba(self._embed_views(views)))
             return [expression_of(self.classes, row, {}, self.min_confidence) for row in own]
-        loaded, count = self._loaded, len(self._loaded.network.views)
-        logits, region_logits = loaded.answer(
-            self._prepared.forward_views, views[:count], views[count:] or None
-        )
-        answers = [loaded.probabilities(logits)]
-        answers += [loaded.probabilities(own, name) for name, own in region_logits.items()]
-        scores, *every = torch.stack(answers).cpu()  # one transfer for all
-        regions = dict(zip(region_logits, every, strict=True))
+        names = self._loaded.network.regions
+        (answers,) = self._answers(views)
         return [
             expression_of(
-                self.classes,
-                row,
-                {name: own[i] for name, own in regions.items()},
-                self.min_confidence,
+                self.classes, row[0], dict(zip(names, row[1:], strict=True)), self.min_confidence
             )
-            for i, row in enumerate(scores)
+            for row in answers.cpu()
         ]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Answers:
+    """All that follows the views, as one function: on a GPU it becomes one CUDA graph."""
+
+    loaded: ExpressionWeights
+    prepared: PreparedClassifier
+
+    def __call__(self, views: Sequence[Tensor]) -> list[Tensor]:
+        """One tensor (B, 1 + regions, classes): the face's probabilities, then each region's.
+
+        views: each (B, C, h, w); their mirror images follow if the weights need them.
+        """
+        loaded, count = self.loaded, len(self.loaded.network.views)
+        logits, regions = loaded.answer(
+            self.prepared.forward_views, views[:count], views[count:] or None
+        )
+        answers = [loaded.probabilities(logits)]
+        answers += [loaded.probabilities(regions[name], name) for name in loaded.network.regions]
+        return [torch.stack(answers, 1)]

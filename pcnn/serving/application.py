@@ -15,6 +15,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
 from pcnn.errors import InputError
@@ -237,7 +238,13 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 async def _no_such(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+    reason = str(error.detail)
+    if error.status_code == 404:
+        reason = "no such address"
+    elif error.status_code == 405:
+        allowed = Headers(error.headers).get("allow", "").split(", ")
+        reason = f"this address takes {', '.join(sorted(allowed))}"  # they come in any order
+    return JSONResponse({"error": reason}, error.status_code, error.headers)
 
 
 def is_local(host: str) -> bool:

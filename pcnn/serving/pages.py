@@ -63,10 +63,10 @@ def add_page(app: FastAPI, folder: Path) -> None:
     @app.api_route("/{path:path}", methods=["GET", "HEAD"], include_in_schema=False)
     async def page(path: str, request: Request) -> Response:
         if allowed := methods.get(f"/{path}"):
-            raise HTTPException(405, f"this address takes {allowed}", {"allow": allowed})
+            raise HTTPException(405, headers={"allow": allowed})
         name = path or "index.html"
         if name not in files:
-            raise HTTPException(404, "no such address")
+            raise HTTPException(404)
         return _answer(name, files[name], request)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ class ExpressionWeights:
         temperature = self.temperature if region is None else self.region_temperatures[region]
         scaled = logits / temperature
         if self.uniform and self.class_shares is not None:
-            scaled = scaled - scaled.new_tensor(self.class_shares).log()
+            scaled = scaled - _log_shares(self.class_shares, scaled.device, scaled.dtype)
         return scaled.softmax(-1)
 
     def facts(self) -> list[tuple[str, str]]:
@@ -106,6 +107,14 @@ class ExpressionWeights:
         if self.class_shares is None:
             raise InputError(f"prior 'uniform': {self.path} does not record its class shares")
         return replace(self, uniform=True)
+
+
+@lru_cache(maxsize=16)
+def _log_shares(shares: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The logarithms of shares, (classes,); uploaded once, since a CUDA graph uploads nothing."""
+    # Later calls use this tensor too, so it must not be an inference tensor.
+    with torch.inference_mode(False):
+        return torch.tensor(shares, dtype=dtype, device=device).log()
 
 
 @own_settings(gradients=True)

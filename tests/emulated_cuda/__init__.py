@@ -15,7 +15,7 @@ from pcnn.ops import build, compiler, modules
 
 HERE = Path(__file__).parent
 # A launch becomes a call; where device code has a line of machine code, the host's C++ is taken.
-LAUNCH = re.compile(r"(\w+<[\w, ]+>)<<<(.+?)>>>\((.*?)\);", re.DOTALL)
+LAUNCH = re.compile(r"(\w+(?:<[\w, ]+>)?)<<<(.+?)>>>\((.*?)\);", re.DOTALL)
 MACHINE_CODE = re.compile(r"#ifdef __CUDA_ARCH__(?=[^#]*\basm\b)")
 COMPILER = os.environ.get("CXX", "g++")
 FLAGS = (

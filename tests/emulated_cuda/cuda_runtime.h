@@ -42,6 +42,12 @@ inline const char* cudaGetErrorString(cudaError_t error) {
   return error == cudaSuccess ? "no error" : "invalid configuration argument";
 }
 
+inline int atomicAdd(int* address, int value) {
+  const int before = *address;
+  *address += value;
+  return before;
+}
+
 // kernel<<<grid, threads, shared, stream>>>(…): the same limits as a GPU has, and the last blocks
 // first, because no order is promised.
 template <typename Kernel>

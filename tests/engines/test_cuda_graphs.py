@@ -139,6 +139,33 @@ def test_what_is_too_large_for_the_memory_is_computed_call_by_call(largest: int)
     assert recorder.recorded == [1] and answer._recordable
 
 
+def test_graphs_within_a_graph_become_part_of_it() -> None:
+    """Also within the first, plain pass: what is not needed alone is never recorded."""
+    within, around = Recorder(), Recorder()
+    inner = CudaGraphs(compute, within)
+
+    def whole(views: Sequence[Tensor]) -> list[Tensor]:
+        both = [torch.cat((view, view.flip(3))) for view in views]
+        first, second = inner(both)
+        return [(first + second).softmax(1)[: len(views[0])]]
+
+    answer = CudaGraphs(whole, around)
+    for faces in (2, 2, 1, 2, 1):
+        assert_same(answer(views_of(faces, faces)), whole(views_of(faces, faces)))
+    # Outside, `whole` asked the inner ones for 4 and 2 faces, and again.
+    assert around.recorded == [2, 1] and within.recorded == [4, 2]
+    assert around.replays == 2 + 3
+
+    def failing(views: Sequence[Tensor]) -> list[Tensor]:
+        raise ValueError("a mistake")
+
+    with pytest.raises(ValueError, match="a mistake"):
+        CudaGraphs(failing, around)(views_of(1))
+    for _ in range(2):  # and after it a graph is a graph again
+        assert_same(inner(views_of(8)), compute(views_of(8)))
+    assert within.recorded == [4, 2, 8]
+
+
 def test_earlier_answers_stay() -> None:
     answer = CudaGraphs(compute, Recorder())
     answer(views_of(2))

@@ -23,8 +23,9 @@ from torch import Tensor
 
 from pcnn import load_image, weights
 from pcnn.errors import InputError, WeightsError
-from pcnn.faces.detector import Detector, _fetched, network_size
-from pcnn.networks.anchors import anchor_grid
+from pcnn.faces.detector import HINT_SIDE, Detector, Look, network_size
+from pcnn.networks.anchors import anchor_grid, decode_boxes, decode_landmarks
+from pcnn.networks.boxes import nms
 from pcnn.networks.retinaface import RetinaFace
 from pcnn.results.values import Detection
 from pcnn.weights.detector import DetectorSettings, normalise_images, read_detector
@@ -256,25 +257,29 @@ def test_the_most_likely_candidates_alone_are_weighed(
     assert [face.score for face in faces] == [best.score]
 
 
-def test_what_is_fetched_from_a_gpu_gives_the_same_faces(
-    packaged: Detector, astronaut: Path
-) -> None:
-    """There the likeliest candidates of a pass are fetched together; here, from the same memory."""
-    picture = torch.from_numpy(load_image(astronaut).copy())
-    images = [picture, picture[:, 64:], picture[64:]]
+def test_the_faces_are_those_of_the_parts(packaged: Detector, astronaut: Path) -> None:
+    """The op decodes and suppresses as networks.anchors and networks.boxes do."""
     settings = packaged.settings
-    anchors = anchor_grid(512, 512, min_sizes=settings.min_sizes, steps=settings.steps)
+    picture = torch.from_numpy(load_image(astronaut).copy())
+    looks = [Look(picture[top:, 64:], (0.5, 2.0), True) for top in (0, 8)]
+    anchors = anchor_grid(512, 448, min_sizes=settings.min_sizes, steps=settings.steps)
     with torch.inference_mode():
-        predictions = packaged._prepared(packaged._prepared.canvas(images, 512, 512))
-    assert len(anchors) > 5 * 2000
-    for own, fetched in zip(predictions, _fetched(predictions, anchors), strict=True):
-        assert len(fetched[0]) == len(fetched[1]) == 2000
-        expected, hint = packaged._faces(own, anchors, (1, 1), 0.5)
-        found, same = packaged._faces(*fetched, (1, 1), 0.5)
-        assert expected and hint == same
-        _assert_same(found, expected)
-    few = _fetched(predictions[:, :150], anchors[:150])
-    assert torch.equal(few[1][0], predictions[1, :150]) and torch.equal(few[1][1], anchors[:150])
+        pixels = [look.pixels for look in looks]
+        predictions = packaged._prepared(packaged._prepared.canvas(pixels, 512, 448))
+    for own, (faces, hint) in zip(predictions, packaged.search_once(looks, 0.05), strict=True):
+        scores = own[:, 0].sigmoid()
+        boxes = decode_boxes(own[:, 1:5], anchors, settings.variances)
+        points = decode_landmarks(own[:, 5:], anchors, settings.variances)
+        sure = torch.nonzero(scores >= 0.05)[:, 0]
+        kept = sure[nms(boxes[sure], scores[sure], iou=settings.nms_iou)]
+        assert 1 < len(faces) == len(kept) < len(sure)
+        scale = torch.tensor((0.5, 2.0)).repeat(7)
+        expected = torch.cat((boxes, points), 1)[kept] * scale
+        found = [[*face.box, *face.landmarks.flatten().tolist()] for face in faces]
+        torch.testing.assert_close(torch.tensor(found), expected, rtol=1e-5, atol=1e-4)
+        assert [face.score for face in faces] == pytest.approx(scores[kept].tolist(), rel=1e-6)
+        sides = (boxes[sure, 2:] - boxes[sure, :2]).amin(1)
+        assert hint == bool((sides >= HINT_SIDE * (settings.trusted_side or 0)).any())
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,18 @@ def landmark_crop(**changes: Any) -> object:
     return ops.landmark_crop(**(arguments | changes))
 
 
+def decode(**changes: Any) -> object:
+    arguments: dict[str, Any] = {
+        "predictions": torch.ones(2, 3, 15),
+        "anchors": torch.ones(3, 4),
+        "variances": (0.1, 0.2),
+        "min_score": 0.5,
+        "iou": 0.4,
+        "most": 5,
+    }
+    return ops.decode_faces(**(arguments | changes))
+
+
 def stitch(index: int = 0, size: tuple[int, int] = (6, 6), **changes: Any) -> object:
     """Five right maps, of which the one at `index` is another."""
     shapes = [(2, 4, 3, 3), (2, 4, 3, 3), (2, 4, 1, 3), (2, 4, 1, 3), (2, 4, 3, 6)]
@@ -64,6 +76,36 @@ def warp(**changes: Any) -> object:
 
 
 CASES: list[tuple[Callable[[], object], str]] = [
+    (
+        lambda: decode(predictions=torch.ones(2, 3, 14)),
+        "decode_faces: predictions must be (any, any, 15), got (2, 3, 14)",
+    ),
+    (lambda: decode(anchors=torch.ones(2, 4)), "decode_faces: anchors must be (3, 4), got (2, 4)"),
+    (
+        lambda: decode(predictions=torch.ones(2, 3, 15).half()),
+        "decode_faces: predictions must be torch.float32, got torch.float16",
+    ),
+    (
+        lambda: decode(anchors=torch.ones(3, 4).double()),
+        "decode_faces: anchors must be torch.float32, got torch.float64",
+    ),
+    (
+        lambda: decode(anchors=torch.ones(3, 4, device="meta")),
+        "decode_faces: anchors must be on cpu, got meta",
+    ),
+    *(
+        (
+            lambda variances=variances: decode(variances=variances),
+            f"decode_faces: variances must be two positive finite numbers, got {variances}",
+        )
+        for variances in ((0.1, 0.0), (0.1,), (math.nan, 0.2), (0.1, math.inf))
+    ),
+    (lambda: decode(min_score=1.1), "decode_faces: min_score must be 0…1, got 1.1"),
+    (lambda: decode(iou=-0.1), "decode_faces: iou must be 0…1, got -0.1"),
+    (lambda: decode(hint_score=math.nan), "decode_faces: hint_score must be 0…1, got nan"),
+    (lambda: decode(hint_side=-1.0), "decode_faces: hint_side must be at least 0, got -1.0"),
+    (lambda: decode(most=0), "decode_faces: most must be 1…2048, got 0"),
+    (lambda: decode(most=2049), "decode_faces: most must be 1…2048, got 2049"),
     (lambda: crop(image=IMAGE[0]), "crop_regions: image must be (any, any, 3), got (5, 3)"),
     (
         lambda: crop(image=IMAGE.float()),
@@ -290,7 +332,50 @@ OUT = (4096, 2, 3)
 PHOTOGRAPH = (8, 4, 5, 3, 15, 3, 1)
 PLACES = (1.0, 1.0, 3.0, 1.0, 2.0, 2.0, 1.0, 3.0, 3.0, 3.0)
 CROP = (4096, 0, 2, 3, 0, 0)  # address, mirror image, height, width, top, left
+PREDICTIONS = (8, 1, 3, 15, 45, 15, 1)
+LIMITS = (0.0, 0.5, 0.4, 90.0)  # least logit, least score, overlap, large side
+WORK = (8, 8, 8, 8)
 NATIVE_CASES: list[tuple[str, tuple[Any, ...], str]] = [
+    (
+        "decode_faces",
+        ((8, 1, 3, 14, 42, 14, 1), 8, (0.1, 0.2), LIMITS, 5, 8, WORK, 1, 0),
+        "decode_faces: predictions must be (batch, anchors, 15)",
+    ),
+    (
+        "decode_faces",
+        ((8, 1, 2**31, 15, 45, 15, 1), 8, (0.1, 0.2), LIMITS, 5, 8, WORK, 1, 0),
+        "decode_faces: predictions must be (batch, anchors, 15)",
+    ),
+    (
+        "decode_faces",
+        ((0, *PREDICTIONS[1:]), 8, (0.1, 0.2), LIMITS, 5, 8, WORK, 1, 0),
+        "decode_faces: predictions has no memory",
+    ),
+    (
+        "decode_faces",
+        (PREDICTIONS, 0, (0.1, 0.2), LIMITS, 5, 8, WORK, 1, 0),
+        "decode_faces: anchors has no memory",
+    ),
+    (
+        "decode_faces",
+        (PREDICTIONS, 8, (0.1,), LIMITS, 5, 8, WORK, 1, 0),
+        "decode_faces: variances must be 2 numbers, and limits 4",
+    ),
+    (
+        "decode_faces",
+        (PREDICTIONS, 8, (0.1, 0.2), LIMITS, 2049, 8, WORK, 1, 0),
+        "decode_faces: most must be 1 to 2048",
+    ),
+    (
+        "decode_faces",
+        (PREDICTIONS, 8, (0.1, 0.2), LIMITS, 5, 0, WORK, 1, 0),
+        "decode_faces: out has no memory",
+    ),
+    (
+        "decode_faces",
+        (PREDICTIONS, 8, (0.1, 0.2), LIMITS, 5, 8, WORK[:3], 1, 0),
+        "expected a tuple of 4 integers",
+    ),
     ("warp_add", ((0, *MAP[1:]), 8, MAP, MAP, 0, 1, 0), "warp_add: stitched has no memory"),
     ("warp_add", (MAP, 0, MAP, MAP, 0, 1, 0), "warp_add: theta has no memory"),
     ("warp_add", (MAP, 8, MAP, MAP, 3, 1, 0), "warp_add: dtype must be 0 (float32), 1"),

@@ -6,7 +6,8 @@ import math
 
 import pytest
 import torch
-from tolerances import CROP, LANDMARKS, SIZE, STITCH, assert_near, warp
+from ops import test_decode_faces
+from tolerances import CROP, FACES, LANDMARKS, SIZE, STITCH, assert_near, warp
 from torch import Tensor
 
 from pcnn import ops
@@ -116,6 +117,43 @@ def test_kernels_of_landmark_crop(scale: float, grey: bool, dtype: torch.dtype) 
     )
     for view, other in zip(views, expected, strict=True):
         assert_near(view.cpu(), other, LANDMARKS)
+
+
+@pytest.mark.parametrize(
+    ("batch", "count", "most", "spread"),
+    [
+        (0, 50, 9, 9.0),
+        (1, 0, 9, 9.0),
+        (1, 12600, 2000, 600.0),
+        (3, 12600, 100, 90.0),
+        (17, 65, 64, 9),
+    ],
+)
+def test_kernels_of_decode_faces(batch: int, count: int, most: int, spread: float) -> None:
+    predictions, anchors = test_decode_faces.random_case(batch, count, 7, spread)
+    predictions[..., 0] -= 3.0 if batch == 1 else 0.0
+    options = {"variances": (0.1, 0.2), "min_score": 0.4, "iou": 0.4, "most": most}
+    options |= {"hint_score": 0.3, "hint_side": 70.0}
+    for given in (predictions, predictions.transpose(0, 1).contiguous().transpose(0, 1)):
+        found = ops.decode_faces(given.cuda(), anchors.cuda(), **options).cpu()
+        expected = ops.decode_faces(predictions, anchors, **options)  # by the CPU code
+        assert torch.equal(found[:, 0], expected[:, 0])
+        torch.testing.assert_close(found, expected, rtol=FACES, atol=0)
+    assert not batch * count or expected[:, 0, 0].min() > 1
+
+
+def test_decode_faces_waits_for_nothing_and_can_be_captured() -> None:
+    predictions, anchors = (one.cuda() for one in test_decode_faces.random_case(2, 500, 3, 400.0))
+    options = {"variances": (0.1, 0.2), "min_score": 0.4, "iou": 0.4, "most": 300}
+    expected = ops.decode_faces(predictions, anchors, **options)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):  # a wait would break it off
+        found = ops.decode_faces(predictions, anchors, **options)
+    found.fill_(math.nan)
+    for _ in range(2):  # the counters begin at zero again
+        graph.replay()
+        assert torch.equal(found, expected)
 
 
 def test_captured_in_a_graph() -> None:

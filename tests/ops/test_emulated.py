@@ -16,7 +16,7 @@ from types import ModuleType
 import emulated_cuda
 import pytest
 import torch
-from ops import test_crop, test_interaction, test_landmark_crop
+from ops import test_crop, test_decode_faces, test_interaction, test_landmark_crop
 from ops.test_interaction import DTYPES, LAYOUTS, random_map, region_maps
 
 from pcnn import ops
@@ -32,7 +32,7 @@ def _tests(module: ModuleType) -> dict[str, Callable[..., None]]:
     return {name: value for name, value in vars(module).items() if name.startswith("test_")}
 
 
-for _module in (test_crop, test_landmark_crop, test_interaction):
+for _module in (test_crop, test_decode_faces, test_landmark_crop, test_interaction):
     globals().update(_tests(_module))
 # Of the CPU code alone: the kernels copy no view out of another.
 del test_a_face_s_regions_are_its_own_pixels  # noqa: F821
@@ -106,6 +106,19 @@ def test_landmark_crop_equal_to_the_cpu_code(
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
+@pytest.mark.skipif(CPU is None, reason="needs the compiled CPU ops")
+def test_decode_faces_equal_to_the_cpu_code(
+    monkeypatch: pytest.MonkeyPatch, emulated: ModuleType
+) -> None:
+    predictions, anchors = test_decode_faces.random_case(3, 900, 5, 400.0)
+    results = []
+    for module in (emulated, CPU):
+        monkeypatch.setattr(native, "_C", module)
+        options = {"variances": (0.1, 0.2), "min_score": 0.1, "iou": 0.3, "most": 500}
+        results.append(ops.decode_faces(predictions, anchors, hint_side=70.0, **options))
+    assert results[0][:, 0, 0].min() > 100 and torch.equal(*results)
+
+
 def test_more_rows_than_a_grid_has() -> None:
     """65535 blocks are the limit of a grid's second side; the kernels walk on from there."""
     batch = 70_000
@@ -120,6 +133,12 @@ def test_more_rows_than_a_grid_has() -> None:
     transforms[:, 0, 0, 2] = torch.arange(batch) % 256
     (view,) = ops.crop_regions(image, transforms, [(1, 1)], mean=(0.0,), std=(1 / 255,))
     torch.testing.assert_close(view.flatten(), torch.arange(batch) % 256.0, atol=1e-4, rtol=0)
+    one = test_decode_faces.predictions_of(0.9).repeat(batch, 1, 1)
+    one[::7, 0, 0] = -1
+    found = ops.decode_faces(
+        one, test_decode_faces.anchors_at(20), **(test_decode_faces.OPTIONS | {"most": 1})
+    )
+    assert torch.equal(found[:, 0, 0], (torch.arange(batch) % 7 > 0).float())
     square = torch.tensor(test_landmark_crop.SQUARE)
     landmarks = square.repeat(batch, 1, 1)
     landmarks[:, :, 0] += torch.arange(batch)[:, None] % 200

@@ -26,8 +26,13 @@ stitched = ops.stitch_regions(maps, (5, 4))
 fused = ops.warp_add(stitched, torch.eye(2, 3)[None], stitched)
 image = torch.arange(60, dtype=torch.uint8).view(4, 5, 3)
 views = ops.crop_regions(image, torch.eye(2, 3)[None, None], [(3, 3)], mean=(0.5,), std=(0.2,))
+anchors = torch.tensor([[9.0, 9, 8, 8], [10, 9, 8, 8]])
+found = ops.decode_faces(
+    torch.ones(1, 2, 15), anchors, variances=(0.1, 0.2), min_score=0.5, iou=0.4, most=3
+)
 print(ops.describe())
-print([round(value, 3) for value in (*fused.flatten().tolist(), *views[0].flatten().tolist())])
+results = torch.cat([one.flatten() for one in (fused, views[0], found)])
+print([round(value, 3) for value in results.tolist()])
 """
 
 

@@ -56,6 +56,12 @@ class Crop(nn.Module):
         return ops.crop_regions(image, transforms, [(5, 7), (3, 3)], mean=(0.5,), std=(0.2,))
 
 
+class Decode(nn.Module):
+    def forward(self, predictions: Tensor, anchors: Tensor) -> Tensor:
+        options = {"variances": (0.1, 0.2), "min_score": 0.5, "iou": 0.4, "most": 7}
+        return ops.decode_faces(predictions, anchors, **options)
+
+
 class LandmarkCrop(nn.Module):
     def forward(self, image: Tensor, landmarks: Tensor) -> list[Tensor]:
         boxes = [(0, 0, 6, 6), (1, 0, 3, 5)]
@@ -105,6 +111,12 @@ def test_opcheck_landmark_crop(dtype: torch.dtype, mirror: bool) -> None:
     for mean in ([0.5], [0.4, 0.5, 0.6]):
         arguments = (*given, mean, mean, 1.0, mirror, dtype)
         torch.library.opcheck(torch.ops.pcnn.landmark_crop.default, arguments)
+
+
+def test_opcheck_decode_faces() -> None:
+    predictions = torch.randn(2, 60, 15, generator=torch.Generator().manual_seed(1))
+    arguments = (predictions, 20 + torch.rand(60, 4), [0.1, 0.2], [0.0, 0.5, 0.4, 30.0], 7)
+    torch.library.opcheck(torch.ops.pcnn.decode_faces.default, arguments)
 
 
 @pytest.mark.parametrize("grad", [False, True])
@@ -195,6 +207,16 @@ def test_export_with_a_batch_of_any_size() -> None:
     loaded = torch.export.load(stored).module()
     larger = [torch.cat((tensor, 2 * tensor, tensor)) for tensor in arguments]
     torch.testing.assert_close(loaded(*larger), Fuse()(*larger))
+
+
+def test_compile_and_export_decode_faces() -> None:
+    predictions = torch.randn(2, 60, 15, generator=torch.Generator().manual_seed(1))
+    anchors = 20 + torch.rand(60, 4, generator=torch.Generator().manual_seed(2))
+    expected = Decode()(predictions, anchors)
+    program = torch.export.export(Decode(), (predictions, anchors))
+    assert any("decode_faces" in str(node.target) for node in program.graph.nodes)
+    for call in (compiled(Decode()), program.module()):
+        assert torch.equal(call(predictions, anchors), expected)  # type: ignore[arg-type]
 
 
 def test_export_crop_regions() -> None:

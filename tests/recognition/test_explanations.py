@@ -497,6 +497,20 @@ def test_a_folder_that_cannot_be_made(
     assert "two.png: cannot be written" in capsys.readouterr().err
 
 
+def test_weights_without_regions_are_refused_before_a_picture_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(picture()).save(tmp_path / "two.png")
+    words = [str(tmp_path / "two.png"), "--explain", str(tmp_path / "why")]
+    assert cli.predict([*words, "--weights", "small"]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert (
+        told.err == "pcnn-predict: --explain needs weights with regions: --weights pcnn-ferplus\n"
+    )
+    assert not (tmp_path / "why").exists()
+
+
 def test_answers_of_a_head_are_not_explained(recognizer: Recognizer) -> None:
     reader = copy.copy(recognizer.reader)
     reader._head = object()

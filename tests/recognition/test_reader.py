@@ -9,8 +9,10 @@ import cli
 import numpy as np
 import pytest
 import torch
+from engines.test_cuda_graphs import Recorder
 
 from pcnn import InputError, Recognizer, load_image, weights
+from pcnn.engines.cuda_graphs import CudaGraphs
 from pcnn.networks.pcnn import FaceNet, Learner, ModelConfig
 from pcnn.networks.trunk import initialise
 from pcnn.results.values import UNCERTAIN
@@ -37,6 +39,50 @@ def test_classes_that_are_equally_frequent_by_hand(shared: Path, astronaut: Path
     for name, own in plain.regions.items():
         odds = np.array(list(own.values())) / np.array(SHARES)
         np.testing.assert_allclose(list(equal.regions[name].values()), odds / odds.sum(), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "prior"), [("pcnn-ferplus", "uniform"), ("pcnn-ferplus-only", "data")]
+)
+def test_one_graph_answers_the_whole_question(name: str, prior: str, astronaut: Path) -> None:
+    """From the views to the probabilities, those of the regions and mirror images included.
+
+    On a GPU a CUDA graph is recorded of this; here a stand-in repeats the work on its memory.
+    """
+    recognizer, recorder = Recognizer(name, device="cpu", prior=prior), Recorder()
+    picture = load_image(astronaut)
+    pictures = [picture, picture // 32 * 32, picture // 2 + 60]
+    expected = [recognizer.predict(each).faces[0] for each in pictures]
+    reader = recognizer.reader
+    reader._answers = CudaGraphs(reader._answers, recorder)
+    for _ in range(2):
+        for each, face in zip(pictures, expected, strict=True):
+            found = recognizer.predict(each).faces[0]
+            assert found.scores == pytest.approx(dict(face.scores), abs=1e-6)
+            assert list(found.regions) == list(face.regions) and found.regions
+            for region, own in face.regions.items():
+                assert found.regions[region] == pytest.approx(dict(own), abs=1e-6)
+    assert recorder.recorded == [1] and recorder.replays == 1 + 5
+    assert len({round(face.scores["happiness"], 5) for face in expected}) > 1
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("prior", ["uniform", "data"])
+@pytest.mark.parametrize("name", ["pcnn-ferplus", "pcnn-ferplus-only"])
+def test_one_graph_answers_as_the_plain_road_on_a_gpu(
+    name: str, prior: str, astronaut: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recognizer = Recognizer(name, device="cuda", prior=prior)
+    monkeypatch.setenv("PCNN_GRAPHS", "0")
+    plain = Recognizer(name, device="cuda", prior=prior).predict(astronaut).faces[0]
+    for _ in range(3):
+        found = recognizer.predict(astronaut).faces[0]
+        assert found.scores == pytest.approx(dict(plain.scores), abs=5e-3)
+        for region, own in plain.regions.items():
+            assert found.regions[region] == pytest.approx(dict(own), abs=5e-3)
+    answers = recognizer.reader._answers
+    assert isinstance(answers, CudaGraphs) and answers._recordable and len(answers._passes) == 1
 
 
 @pytest.mark.parametrize("name", ["pcnn-ferplus", "pcnn-ferplus-only", "small", "mobile"])

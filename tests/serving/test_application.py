@@ -333,8 +333,10 @@ def test_a_page_does_not_hide_the_methods_of_other_addresses(
         answer = client.get("/predict")
         assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
         assert answer.json() == {"error": "this address takes POST"}
-        assert client.post("/healthz").status_code == 405
-        assert client.get("/predictions").status_code == 404
+        assert client.put("/predict").json() == answer.json()
+        assert client.post("/healthz").json() == {"error": "this address takes GET"}
+        assert client.post("/").json() == {"error": "this address takes GET, HEAD"}
+        assert client.get("/predictions").json() == {"error": "no such address"}
         page = client.get("/")
         assert page.text == "<p>here"
         assert "connect-src 'self'" in page.headers["content-security-policy"]
@@ -343,6 +345,15 @@ def test_a_page_does_not_hide_the_methods_of_other_addresses(
         told = client.get("/openapi.json").json()
         assert told["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
         assert told["paths"]["/predict"]["post"]["security"] == [{"token": []}]
+
+
+def test_without_a_page_wrong_addresses_and_methods_are_told_alike(client: TestClient) -> None:
+    for path in ("/", "/predictions", "/docs"):
+        answer = client.get(path)
+        assert (answer.status_code, answer.json()) == (404, {"error": "no such address"})
+    answer = client.get("/predict")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert answer.json() == {"error": "this address takes POST"}
 
 
 def test_whose_addresses_are_local() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -173,6 +174,20 @@ def test_it_starts_again_after_it_was_killed_amid_a_request(astronaut: Path) -> 
     again = Server("--port", str(server.port))
     assert again.ask("POST", "/predict", body)[0] == 200
     assert again.stop(signal.SIGINT) in (0, 130)
+
+
+def test_an_address_that_is_taken_or_not_its_own_is_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert cli.serve(["--weights", "small", "--port", str(port)]) == 2
+    told = f"pcnn-serve: --host 127.0.0.1 --port {port}: address already in use: choose another\n"
+    assert capsys.readouterr().err == told
+    # An address of documentation (RFC 5737), which no machine has.
+    elsewhere = ["--host", "192.0.2.1", "--no-token", "--port", "0"]
+    assert cli.serve(["--weights", "small", *elsewhere]) == 2
+    assert "--host 192.0.2.1 --port 0: can" in capsys.readouterr().err
 
 
 def test_others_are_let_in_by_a_token_alone(capsys: pytest.CaptureFixture[str]) -> None:
