@@ -264,24 +264,27 @@ class Heads(nn.Module):
 
 
 class Learner(nn.Module):
-    """A network in training, with optional heads for a second kind of labels.
+    """A network in training, with optional heads for a second kind of labels and for movements.
 
-    classes: the classes of the second kind of labels; None without one.
+    classes: those of the second kind of labels. movements: how many are learnt; 0 for none.
     """
 
-    def __init__(self, network: FaceNet | PCNN, classes: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, network: FaceNet | PCNN, classes: Sequence[str] | None = None, movements: int = 0
+    ) -> None:
         super().__init__()
         self.network = network
         self.classes = classes
         self.second = None if classes is None else Heads(network, classes)
+        self.movements = nn.Linear(network.embedding_size, movements) if movements else None
 
-    def forward(self, face: Tensor) -> list[tuple[Tensor, Tensor | None]]:
-        """Logits and the sum of the regions' logits, for each kind of labels."""
+    def forward(self, face: Tensor) -> tuple[list[tuple[Tensor, Tensor | None]], Tensor | None]:
+        """Logits and the sum of the regions' logits, for each kind of labels; and movements."""
         vectors, regions = self.network.features(face)
         answers = [answer_with_own_heads(self.network, vectors, regions)]
         if self.second is not None:
             answers.append(self.second(vectors, regions))
-        return answers
+        return answers, None if self.movements is None else self.movements(vectors)
 
     def relabelled(self) -> FaceNet | PCNN:
         """A copy of the network with the second heads as its own."""

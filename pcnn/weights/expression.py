@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -206,6 +206,14 @@ def load_learner(weights: str | Path) -> Learner:
             "such as pcnn-ferplus-only"
         )
     return _load_learner(_open(path, NETWORK))
+
+
+def load_learners(weights: str | Path) -> list[Learner]:
+    """As load_learner; of an ensemble the learners of all its networks, without second labels."""
+    if WeightsFile(locate(weights)).metadata.get("architecture") != ENSEMBLE:
+        return [load_learner(weights)]
+    ensemble = cast("Ensemble", load_expression(weights).network)
+    return [Learner(own.requires_grad_(True).train()) for own in ensemble.networks]  # type: ignore[arg-type]
 
 
 def _open(path: Path, rule: Rule) -> WeightsFile:

@@ -343,8 +343,8 @@ OPTIONS = ExpressionOptions(
 def test_training_gives_the_network_products(tmp_path: Path) -> None:
     options = dataclasses.replace(OPTIONS, saliency="spectral_residual")
     training, without = ExpressionTraining(options, _set()), ExpressionTraining(OPTIONS, _set())
-    products, (targets,) = training._batch()
-    faces, (same,) = without._batch()
+    products, (targets,), _ = training._batch()
+    faces, (same,), _ = without._batch()
     assert torch.equal(targets, same)
     pixels = (faces * 0.254 + 0.507).clamp(0, 1)  # normalised as FER+ is
     expected = (pixels * saliency_maps(pixels) - 0.507) / 0.254

@@ -24,6 +24,7 @@ from pcnn.networks.pcnn import (
 from pcnn.networks.saliency import weigh
 from pcnn.training.expression.augmentation import Augmentation, Augmenter
 from pcnn.training.expression.losses import two_phase_loss
+from pcnn.training.expression.movements import movement_loss
 from pcnn.training.expression.options import ExpressionOptions
 from pcnn.training.expression.start import new_learner
 from pcnn.training.expression.teachers import load_teachers, mean_answers
@@ -51,11 +52,13 @@ class ExpressionTraining:
         options.second is above 0.
     photographs: (M, S, S) or (M, S, S, 3) uint8 faces without labels, at their original
         sharpness, if options.photographs is given.
+    movements: (N, K) of the faces of train, see movements.movement_targets, if
+        options.movements is given.
     Raises InputError: options and data that do not fit together.
     """
 
     @own_settings(gradients=True)
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         options: ExpressionOptions,
         train: FaceSet,
@@ -63,6 +66,7 @@ class ExpressionTraining:
         *,
         second: FaceSet | None = None,
         photographs: Tensor | None = None,
+        movements: Tensor | None = None,
     ) -> None:
         self.options = options
         self.train = train
@@ -82,13 +86,15 @@ class ExpressionTraining:
             raise InputError(
                 "ExpressionTraining: second must hold the faces of train, in their order"
             )
-        self.learner = new_learner(options, train, second, self.device)
+        self._second, self._photographs = second, photographs
+        self._movements = None if movements is None else movements.to(self.device)
+        self.learner = self._begun()
+        self.learner.network.requires_grad_(not options.frozen)
         self._model = DistributedDataParallel(self.learner) if spread else self.learner
         self.average = copy.deepcopy(self.learner).requires_grad_(False)
         self.optimizer = _optimizer(self.learner, options)
         self._augmenters = Augmenter(options.augmentation), Augmenter(options.augmentation.calmer())
         self._faces = train.faces.to(self.device)
-        self._second, self._photographs = second, photographs
         self._sharp = None if photographs is None else photographs.to(self.device)
         self._drawn_by = _drawn_by(train.votes, options.balance)
         self._teachers = load_teachers(options.teachers, train.classes)
@@ -102,6 +108,11 @@ class ExpressionTraining:
                 f"{counted(len(train), 'training face')}"
             )
         self.steps = max(1, round(self.epoch_steps * options.epochs))
+
+    def _begun(self) -> Learner:
+        """The network before the first step."""
+        count = 0 if self._movements is None else self._movements.shape[1]
+        return new_learner(self.options, self.train, self._second, self.device, movements=count)
 
     @property
     def second_shares(self) -> list[float]:
@@ -147,13 +158,14 @@ class ExpressionTraining:
     def advance(self) -> float:
         """Run one step of the optimiser and return its loss."""
         self.learner.train()
-        faces, targets = self._batch()
+        self.learner.network.train(not self.options.frozen)  # norms keep their statistics
+        faces, targets, movements = self._batch()
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.lr * self._schedule()
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"
         ):
-            loss = self._loss(faces, targets)
+            loss = self._loss(faces, targets, movements)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.learner.parameters(), self.options.clip)
@@ -168,8 +180,7 @@ class ExpressionTraining:
         """The trained weights: the average, mixed with a share `init_share` of the start."""
         learner = copy.deepcopy(self.average)
         if self.options.init_share:
-            begun = new_learner(self.options, self.train, self._second, self.device)
-            pull(learner, begun, self.options.init_share)
+            pull(learner, self._begun(), self.options.init_share)
         return learner.cpu()
 
     @own_settings(gradients=True)
@@ -226,7 +237,7 @@ class ExpressionTraining:
         fill_optimizer(path, self.optimizer, state.get("optimizer"))
         self._targets, self.step = targets, state["step"]
 
-    def _batch(self) -> tuple[Tensor, list[Tensor]]:
+    def _batch(self) -> tuple[Tensor, list[Tensor], Tensor | None]:
         options = self.options
         targets = self.teach() if self._targets is None else self._targets
         epoch, position = divmod(self.step, self.epoch_steps)
@@ -234,6 +245,7 @@ class ExpressionTraining:
         first = position * options.batch + self.rank * self.share
         chosen = order[first : first + self.share].to(self.device)
         faces = to_planes(self._faces[chosen])
+        movements = None if self._movements is None else self._movements[chosen]
         if self._sharp is not None:
             among = self._draw_photographs(targets[0])
             chosen = torch.cat((chosen, len(self.train) + among))
@@ -242,7 +254,7 @@ class ExpressionTraining:
         augment = self._augmenters[self.step >= (1 - options.calm) * self.steps]
         config = self.learner.network.config
         faces = normalise(augment(faces, options.size, seed), config)
-        return weigh([faces], config)[0], [kind[chosen] for kind in targets]
+        return weigh([faces], config)[0], [kind[chosen] for kind in targets], movements
 
     def _draw_photographs(self, targets: Tensor) -> Tensor:
         """Indices of photographs for this step's batch, drawn from the confident ones."""
@@ -260,17 +272,21 @@ class ExpressionTraining:
             return torch.randperm(len(self.train), generator=generator)
         return torch.multinomial(self._drawn_by, len(self.train), True, generator=generator)
 
-    def _loss(self, faces: Tensor, targets: list[Tensor]) -> Tensor:
+    def _loss(self, faces: Tensor, targets: list[Tensor], movements: Tensor | None) -> Tensor:
         options = self.options
         parts = []
-        for (logits, regions), kind in zip(self._model(faces), targets, strict=True):
+        answers, moved = self._model(faces)
+        for (logits, regions), kind in zip(answers, targets, strict=True):
             if regions is None:
                 parts.append(F.cross_entropy(logits, kind))
             else:
                 parts.append(
                     two_phase_loss(logits, regions, kind, alpha=options.alpha, beta=options.beta)
                 )
-        return parts[0] if len(parts) == 1 else parts[0] + options.second * parts[1]
+        loss = parts[0] if len(parts) == 1 else parts[0] + options.second * parts[1]
+        if movements is not None:  # of photographs, the last of a batch, none are known
+            loss = loss + options.moving * movement_loss(moved[: len(movements)], movements)
+        return loss
 
     def _schedule(self) -> float:
         """The learning rate of this step, as a share of its peak."""

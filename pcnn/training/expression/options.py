@@ -43,8 +43,9 @@ class ExpressionOptions:
     alpha, beta: weights of the two-phase loss, as in the paper. With AdamW only their ratio
         matters.
     calm: the share of the steps, at the end, with reduced augmentation (Augmentation.calmer).
-    teachers: weights files. Their mean probabilities are mixed into the labels by `teaching`,
-        0…1. Teachers see each face, aligned as here, and its mirror image, without augmentation.
+    teachers: weights files; of an ensemble, each network is a teacher. Their mean probabilities
+        are mixed into the labels by `teaching`, 0…1. Teachers see each face, aligned as here, and
+        its mirror image, without augmentation.
     ema: decay of the weight average. The average is written.
     init_share: share of `init`, a network of the same kind, in the written weights: 0…1. Both
         weights are averaged (Wortsman et al., Robust Fine-Tuning of Zero-Shot Models, CVPR 2022).
@@ -52,10 +53,14 @@ class ExpressionOptions:
     detector: its landmarks align the faces and give the template.
     landmarks: a teacher's answers for the training faces, see landmarks.mixed_landmarks. They
         align half of the faces. None for the detector's alone.
+    movements: a teacher's answers for the training faces, see movements.movement_targets. The
+        network learns the movements beside the expressions, by a head that is not written. None
+        for no movements. moving: their weight in the loss.
     aligned: True aligns faces, see alignment. Predictions for cut-out faces then align, too.
     mirror: True if predictions shall use mirror images, see mirror.read_both.
     second: weight of FER2013's own seven labels in the loss. They have their own heads. 0 for
         none.
+    frozen: True learns the heads of the second labels alone; the network stays that of `init`.
     photographs: an archive of photographs. Their faces are also learnt, with the teachers'
         answers at the size of the training faces as labels. None for no photographs.
     photographs_share: number of photographs in a batch, as a share of `batch`.
@@ -95,11 +100,14 @@ class ExpressionOptions:
     precision: str = "float32"
     detector: str = "mobilenet"
     landmarks: str | None = None
+    movements: str | None = None
+    moving: float = 1.0
     aligned: bool = False
     mirror: bool = False
     saliency: str | None = None
     backbone: str = "resnet18"
     second: float = 0.0
+    frozen: bool = False
     photographs: str | None = None
     photographs_share: float = 0.25
     photographs_confidence: float = 0.0
@@ -125,6 +133,8 @@ class ExpressionOptions:
         for name, needed in (("landmarks", "aligned"), ("photographs", "teachers")):
             if getattr(self, name) and not getattr(self, needed):
                 raise InputError(f"ExpressionOptions: {name}= needs {needed}=")
+        if self.frozen and not (self.init and self.second):
+            raise InputError("ExpressionOptions: frozen= needs init= and second=")
         find_backbone(self.backbone)
         if self.saliency is not None:
             find_model(self.saliency)

@@ -28,6 +28,7 @@ from pcnn.terminal import training_progress
 from pcnn.training.expression.curves import draw_curves, trim_log
 from pcnn.training.expression.landmarks import mixed_landmarks
 from pcnn.training.expression.loop import ExpressionTraining, class_shares
+from pcnn.training.expression.movements import movement_targets
 from pcnn.training.expression.options import ExpressionOptions
 from pcnn.training.expression.own import OwnFaces
 from pcnn.training.expression.photographs import photograph_faces
@@ -89,7 +90,10 @@ def train_expression(
         photographs = photograph_faces(
             options.photographs, detector, template, options.size, grey=not options.colour
         )
-    training = ExpressionTraining(options, train, device, second=second, photographs=photographs)
+    movements = movement_targets(options.movements, train.names) if options.movements else None
+    training = ExpressionTraining(
+        options, train, device, second=second, photographs=photographs, movements=movements
+    )
     if to_align and training.rank == 0:  # only this process scores
         valid = aligned(valid)
     if checkpoint.exists():
@@ -248,7 +252,7 @@ def _describe_second(
 def _portable(options: ExpressionOptions) -> dict[str, Any]:
     """The options for publication: files by their names, without folders."""
     published = dataclasses.asdict(options)
-    for name in ("data", "output", "init", "detector", "photographs", "landmarks"):
+    for name in ("data", "output", "init", "detector", "photographs", "landmarks", "movements"):
         if published[name]:
             published[name] = Path(published[name]).name
     published["teachers"] = [Path(teacher).name for teacher in options.teachers]

@@ -11,7 +11,6 @@ from torch import Tensor
 from pcnn.datasets.labels import FaceSet
 from pcnn.errors import InputError
 from pcnn.faces.resampling import resample, to_planes
-from pcnn.networks.ensemble import Ensemble
 from pcnn.networks.mobilenet import start_from_published
 from pcnn.networks.pcnn import (
     IMAGENET_MEAN,
@@ -23,9 +22,8 @@ from pcnn.networks.pcnn import (
     normalise,
 )
 from pcnn.training.expression.options import ExpressionOptions
-from pcnn.weights.expression import load_expression, load_learner
-from pcnn.weights.files import WeightsFile, is_published, locate, read_published
-from pcnn.weights.kinds import ENSEMBLE
+from pcnn.weights.expression import load_learners
+from pcnn.weights.files import is_published, read_published
 
 # Mean and standard deviation of the FER+ training faces, computed from the sheets.
 FERPLUS_MEAN = (0.507,)
@@ -36,13 +34,19 @@ _KINDS: Mapping[str, type[PCNN | FaceNet]] = {"pcnn": PCNN, "trunk": FaceNet}
 
 
 def new_learner(
-    options: ExpressionOptions, train: FaceSet, second: FaceSet | None, device: torch.device
+    options: ExpressionOptions,
+    train: FaceSet,
+    second: FaceSet | None,
+    device: torch.device,
+    *,
+    movements: int = 0,
 ) -> Learner:
     """The initial network of a training: random, or from `options.init`.
 
     train: gives the classes and the number of channels. The norms for published weights are
         measured on its faces.
     second: gives the classes of the second heads; None for no second heads.
+    movements: see Learner.
     Raises InputError: `init` does not fit the options. Raises WeightsError: see files.read.
     """
     grey = train.faces.dim() == 3
@@ -62,7 +66,7 @@ def new_learner(
         backbone=options.backbone,
     )
     network = FaceNet(config) if options.network == "trunk" else PCNN(config)
-    learner = Learner(network, None if second is None else second.classes)
+    learner = Learner(network, None if second is None else second.classes, movements)
     if options.init and published:
         plain = network if isinstance(network, FaceNet) else FaceNet(config)
         _start_from_published(plain, options.init, train.faces)
@@ -105,15 +109,12 @@ def options_of(init: str, network: str) -> dict[str, Any]:
 def initial(init: str, network: str) -> Learner:
     """The network to start from; of an ensemble, its first one of the kind to be trained.
 
-    Raises InputError: an ensemble without such a network. Raises WeightsError: see load_learner.
+    Raises InputError: an ensemble without such a network. Raises WeightsError: see load_learners.
     """
-    if WeightsFile(locate(init)).metadata.get("architecture") != ENSEMBLE:
-        return load_learner(init)
-    members = load_expression(init).network
-    if isinstance(members, Ensemble):
-        for own in members.networks:
-            if isinstance(own, _KINDS[network]):
-                return Learner(own.requires_grad_(True).train())
+    learners = load_learners(init)
+    for own in learners:
+        if len(learners) == 1 or isinstance(own.network, _KINDS[network]):
+            return own
     raise InputError(f"ExpressionTraining: {init} is an ensemble without a {network}")
 
 

@@ -14,28 +14,28 @@ from pcnn.faces.views import network_views
 from pcnn.networks.mirror import read_both
 from pcnn.networks.pcnn import Learner
 from pcnn.terminal import track
-from pcnn.weights.expression import load_learner
+from pcnn.weights.expression import load_learners
 
 _FACES_AT_ONCE = 128
 
 
 @own_settings(gradients=True)
 def load_teachers(paths: Sequence[str], classes: tuple[str, ...]) -> list[Learner]:
-    """Load teachers by the names or paths of their weights.
+    """Load teachers by the names or paths of their weights; of an ensemble, all its networks.
 
     classes: the classes that each must have; their second labels may differ.
     Raises InputError: a teacher has other classes. Raises WeightsError: see files.read.
     """
-    teachers = []
+    teachers: list[Learner] = []
     for path in paths:
-        teacher = load_learner(path)
-        known = teacher.network.config.classes
+        own = load_learners(path)
+        known = own[0].network.config.classes
         if known != classes:
             raise InputError(
                 f"ExpressionTraining: the teacher {path} must have the data's classes "
                 f"{', '.join(classes)}, got {', '.join(known)}"
             )
-        teachers.append(teacher)
+        teachers += own
     return teachers
 
 

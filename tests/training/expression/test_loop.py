@@ -57,7 +57,7 @@ def test_hard_labels_and_the_papers_optimizer() -> None:
     doubtful = FaceSet(faces.faces, 0.9 * faces.votes + 0.1 / 8, faces.names)
     options = dataclasses.replace(TRUNK, labels="majority", optimizer="sgd", epochs=16)
     training = ExpressionTraining(options, doubtful)
-    _, (targets,) = training._batch()
+    _, (targets,), _ = training._batch()
     assert set(targets.flatten().tolist()) == {0.0, 1.0}
     assert isinstance(training.optimizer, torch.optim.SGD)
     training.advance()
@@ -93,7 +93,7 @@ def test_teachers_are_mixed_into_the_labels(tmp_path: Path) -> None:
     options = dataclasses.replace(TRUNK, teachers=(str(path),), teaching=0.25, size=40)
     pupil = ExpressionTraining(options, faces)
     logits, _ = predict_logits(teacher.learner.network, faces.faces, mirror=True)
-    _, (targets,) = pupil._batch()
+    _, (targets,), _ = pupil._batch()
     chosen = pupil._order(_generator(0, 1, 0))[:8]
     expected = 0.75 * faces.votes[chosen] + 0.25 * logits.softmax(1)[chosen]
     torch.testing.assert_close(targets, expected)
@@ -138,7 +138,7 @@ def test_photographs_are_learnt_as_teachers_label_them(colour: bool, tmp_path: P
         coarse = photographs.view(5, 48, 2, 48, 2).float().mean((2, 4))
     logits, _ = predict_logits(teacher, coarse.round().byte(), mirror=True)
     torch.testing.assert_close(targets[16:], logits.softmax(1), atol=0.02, rtol=0)
-    seen, (wanted,) = pupil._batch()
+    seen, (wanted,), _ = pupil._batch()
     assert seen.shape == (8 + 4, 3 if colour else 1, 96, 96) and wanted.shape == (12, 8)
     assert all(any(torch.equal(row, other) for other in targets[16:]) for row in wanted[8:])
     pupil.advance()
@@ -161,6 +161,29 @@ def test_second_labels_have_heads_of_their_own(tmp_path: Path) -> None:
     assert predict_logits(other, faces.faces)[0].shape == (16, 7)
     with pytest.raises(InputError, match="second must hold the faces of train, in their order"):
         ExpressionTraining(options, faces, second=seven.subset(list(range(15))))
+
+
+def test_a_frozen_network_learns_second_heads_alone(tmp_path: Path) -> None:
+    faces = _faces(16)
+    seven = FaceSet(faces.faces, torch.eye(7)[torch.arange(16) % 2], faces.names, faces.classes[:7])
+    begun = ExpressionTraining(TRUNK, faces).learner.network
+    path = tmp_path / "start.safetensors"
+    metadata = {"architecture": "trunk", "config": dataclasses.asdict(begun.config)}
+    weights.write(path, begun.state_dict(), metadata)
+    options = dataclasses.replace(
+        TRUNK, second=1.0, frozen=True, init=str(path), epochs=20, lr=1e-2
+    )
+    training = ExpressionTraining(options, faces, second=seven)
+    losses = [training.advance() for _ in range(training.steps)]
+    assert losses[-1] < losses[0] - 0.1
+    result = training.result()
+    for name, value in result.network.state_dict().items():
+        assert torch.equal(value, begun.state_dict()[name]), name
+    right = predict_logits(result.relabelled(), faces.faces)[0].argmax(1) == seven.votes.argmax(1)
+    assert right.float().mean() > 0.7
+    for missing in ({"init": None}, {"second": 0.0}):
+        with pytest.raises(InputError, match="frozen= needs init= and second="):
+            dataclasses.replace(options, **missing)
 
 
 def test_a_teacher_without_second_labels_teaches_the_first_alone(tmp_path: Path) -> None:
