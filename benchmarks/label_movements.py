@@ -4,11 +4,16 @@
         --output labels/fer_train.npz
     python benchmarks/label_movements.py photographs lfw_faces.tar --task face_landmarker.task \
         --output labels/photographs.npz
+    python benchmarks/label_movements.py agreement lfw_faces.tar --task face_landmarker.task
+
+The last command prints how well the teacher's movements agree with those that it sees in the mirror
+images of the held-out faces.
 
 The teacher is MediaPipe's Face Landmarker (Apache-2.0): `pip install mediapipe` for this script
 alone. It sees a cut-out face enlarged to 192 pixels on grey, and a photograph's face in a square of
 twice its box. A face of a photograph counts as found if the teacher's five landmarks are near the
-detector's.
+detector's. `--mirrored` writes movements that are the mean of those of a face and those of its
+mirror image. They have less noise.
 """
 
 from __future__ import annotations
@@ -17,8 +22,11 @@ import argparse
 import contextlib
 import csv
 import io
+import json
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -28,12 +36,16 @@ from PIL import Image
 
 from pcnn.datasets.ferplus import Pixels, read_tiles
 from pcnn.faces.detector import Detector
+from pcnn.networks.movements import mirror_names
+from pcnn.results.values import Detection
 from pcnn.terminal import track
+from pcnn.training.detector.photographs import is_held_out
 from pcnn.training.movements.faces import FIVE
 from pcnn.weights.known import DEFAULT_DETECTOR
 
 _CANVAS, _TILE, _GREY = 320, 192, 128  # pixels, pixels, level
 _LEAST_SCORE, _LEAST_SIDE = 0.8, 24  # of the detector's faces
+_VARIES = 0.05  # the least deviation of a movement that counts as one that varies
 _NEAR = 0.2  # of the box's width, the teacher's mean distance from the detector's landmarks
 _BATCH = 8
 
@@ -44,22 +56,30 @@ Look: TypeAlias = "Callable[[Pixels], Answer | None]"
 def main() -> None:
     arguments = _parse()
     with _teacher(arguments.task) as (look, names):
+        if arguments.kind == "agreement":
+            print(json.dumps(_agreement(arguments.path, look, names), indent=2))
+            return
         if arguments.kind == "faces":
             table = _faces(arguments.path, arguments.split, look)
         else:
-            table = _photographs(arguments.path, look)
+            both = partial(_both, look, names) if arguments.mirrored else look
+            table = _photographs(arguments.path, both)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(arguments.output, names=np.array(names), **table)
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("kind", choices=("faces", "photographs"))
+    parser.add_argument("kind", choices=("faces", "photographs", "agreement"))
     parser.add_argument("path", type=Path, help="folder of contact sheets, or tar of photographs")
     parser.add_argument("--split", default="train", help="of the contact sheets [train]")
     parser.add_argument("--task", type=Path, required=True, help="face_landmarker.task")
-    parser.add_argument("--output", type=Path, required=True, help=".npz file to write")
-    return parser.parse_args()
+    parser.add_argument("--mirrored", action="store_true", help="of photographs; see above")
+    parser.add_argument("--output", type=Path, help=".npz file to write")
+    arguments = parser.parse_args()
+    if arguments.output is None and arguments.kind != "agreement":
+        parser.error("--output is missing")
+    return arguments
 
 
 @contextlib.contextmanager
@@ -121,14 +141,79 @@ def _faces(folder: Path, split: str, look: Look) -> dict[str, Any]:
 
 def _photographs(archive: Path, look: Look) -> dict[str, Any]:
     """Answers for the faces of photographs, in their pixels, with the detector's landmarks."""
+    names, answers, found = [], [], []
+    for cut in _cut_faces(archive):
+        answer = _placed(look(cut.canvas), cut.scale, cut.corner)
+        if answer is not None:
+            left, _, right, _ = cut.face.box
+            apart = np.linalg.norm(answer[0][list(FIVE), :2] - cut.face.landmarks, axis=1)
+            answer = answer if apart.mean() < _NEAR * (right - left) else None
+        names.append(cut.name)
+        answers.append(answer)
+        found.append(cut.face)
+    return {
+        **_table(names, answers),
+        "boxes": np.array([face.box for face in found], np.float32),
+        "landmarks": np.array([face.landmarks for face in found], np.float32),
+        "scores": np.array([face.score for face in found], np.float32),
+    }
+
+
+def _both(look: Look, names: Sequence[str], pixels: Pixels) -> Answer | None:
+    """The teacher's answer; its movements are the mean of the picture's and the mirror image's."""
+    one, two = look(pixels), look(pixels[:, ::-1])
+    if one is None or two is None:
+        return one
+    return one[0], (one[1] + two[1][mirror_names(tuple(names))]) / 2, one[2]
+
+
+def _agreement(archive: Path, look: Look, names: Sequence[str]) -> dict[str, Any]:
+    """Correlations of the teacher's movements with those of the mirror images.
+
+    names: the movements'; they are known once `look` has answered.
+    """
+    pairs = []
+    for cut in _cut_faces(archive, only=is_held_out):
+        one, two = look(cut.canvas), look(cut.canvas[:, ::-1])
+        if one is not None and two is not None:
+            pairs.append((one[1], two[1]))
+    straight, mirror = (np.array(own) for own in zip(*pairs, strict=True))
+    mirror = mirror[:, mirror_names(tuple(names))]
+    found = {
+        name: float(np.corrcoef(straight[:, i], mirror[:, i])[0, 1])
+        for i, name in enumerate(names)
+        if straight[:, i].std() >= _VARIES
+    }
+    return {
+        "faces": len(pairs),
+        "mean_correlation": float(np.mean(list(found.values()))),
+        "correlations": {name: round(value, 3) for name, value in sorted(found.items())},
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A photograph's face, on the teacher's canvas: photograph = canvas · scale + corner."""
+
+    name: str
+    face: Detection
+    canvas: Pixels
+    scale: float
+    corner: NDArray[Any]
+
+
+def _cut_faces(archive: Path, only: Callable[[str], bool] = bool) -> Iterator[Cut]:
+    """The faces that the detector finds in an archive's photographs.
+
+    only: whether a photograph of this name is wanted.
+    """
     with tarfile.open(archive) as opened:
         files = sorted(
             (member.name, file.read())
             for member in opened
-            if (file := opened.extractfile(member)) is not None
+            if only(member.name) and (file := opened.extractfile(member)) is not None
         )
     detector = Detector.load(DEFAULT_DETECTOR)
-    names, answers, found = [], [], []
     for start in track(range(0, len(files), _BATCH), "photographs"):
         part = files[start : start + _BATCH]
         pictures = [Image.open(io.BytesIO(encoded)).convert("RGB") for _, encoded in part]
@@ -148,19 +233,7 @@ def _photographs(archive: Path, look: Look) -> dict[str, Any]:
                     Image.Resampling.BICUBIC,
                     fillcolor=(_GREY,) * 3,
                 )
-                answer = _placed(look(np.asarray(canvas)), scale, corner)
-                if answer is not None:
-                    apart = np.linalg.norm(answer[0][list(FIVE), :2] - face.landmarks, axis=1)
-                    answer = answer if apart.mean() < _NEAR * (right - left) else None
-                names.append(name)
-                answers.append(answer)
-                found.append(face)
-    return {
-        **_table(names, answers),
-        "boxes": np.array([face.box for face in found], np.float32),
-        "landmarks": np.array([face.landmarks for face in found], np.float32),
-        "scores": np.array([face.score for face in found], np.float32),
-    }
+                yield Cut(name, face, np.asarray(canvas), scale, corner)
 
 
 def _placed(answer: Answer | None, scale: float, corner: NDArray[Any]) -> Answer | None:

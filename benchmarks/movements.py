@@ -280,7 +280,8 @@ def _times(seen: Seen, answer: Answer, pixels: Pixels) -> dict[str, float]:
     """Milliseconds of one face, of eight, and of the network alone."""
     (faces,) = seen.detector.detect([pixels])
     picture = Picture(pixels, False, "picture")
-    view = torch.randn(1, 3, 96, 96).contiguous(memory_format=torch.channels_last)
+    side = seen.reader.side
+    view = torch.randn(1, 3, side, side).contiguous(memory_format=torch.channels_last)
 
     def network() -> None:
         with torch.inference_mode():

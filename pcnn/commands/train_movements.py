@@ -42,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `pcnn-train movements` to a parser."""
     add_taught_arguments(parser, MovementOptions)
     add, default = parser.add_argument, MovementOptions.init
-    add("--init", default=default, help=f"expression weights to start from, or none ({default})")
+    start = f"expression or movement weights to start from, or none ({default})"
+    add("--init", default=default, help=start)
     precision = MovementOptions.precision
     add("--precision", choices=("float32", "bfloat16"), default=precision, help=f"({precision})")
 

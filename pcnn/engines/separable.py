@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pcnn.engines.convolutions import Convolution, DirectConvolution
 from pcnn.engines.folding import fold_norm
 from pcnn.networks.landmarks import LandmarkNet
-from pcnn.networks.mobilenet import MobileTrunk, SeparableBlock, pad_same
+from pcnn.networks.mobilenet import FINE_BLOCKS, MobileTrunk, SeparableBlock, pad_same
 from pcnn.networks.movements import Motion, MovementNet
 from pcnn.networks.pcnn import PCNN, FaceNet
 
@@ -92,8 +92,11 @@ class _FusedTrunk(nn.Module):
         self._blocks = _fused(trunk.blocks, dtype)
 
     def forward(self, view: Tensor) -> Tensor:
-        found: Tensor = self._blocks(self._stem(pad_same(view, 2)))
-        return found
+        return self.both(view)[1]
+
+    def both(self, view: Tensor) -> tuple[Tensor, Tensor]:
+        fine: Tensor = self._blocks[:FINE_BLOCKS](self._stem(pad_same(view, 2)))
+        return fine, self._blocks[FINE_BLOCKS:](fine)
 
 
 class _FusedLayers(nn.Module):

@@ -30,6 +30,7 @@ _TRUNK_BLOCKS = (
     (16, 1),
 )
 _STAGE4_BLOCKS = ((32, 2), (32, 1))
+FINE_BLOCKS = 5  # after these a trunk's maps still have stride 8
 # The means that the published face network subtracts from blue, green and red, 0…255.
 _PUBLISHED_MEAN = (103.939, 116.779, 123.68)
 
@@ -79,8 +80,13 @@ class MobileTrunk(nn.Module):
 
     def forward(self, view: Tensor) -> Tensor:
         """(B, in_channels, H, W) → (B, 16 · width, ⌈H / 16⌉, ⌈W / 16⌉)."""
+        return self.both(view)[1]
+
+    def both(self, view: Tensor) -> tuple[Tensor, Tensor]:
+        """The maps of stride 8 after block 5, (B, 8 · width, ⌈H / 8⌉, ⌈W / 8⌉), and forward's."""
         maps = F.relu6(self.bn1(self.conv1(pad_same(view, 2))), inplace=True)
-        return self.blocks(maps)  # type: ignore[no-any-return]
+        fine: Tensor = self.blocks[:FINE_BLOCKS](maps)
+        return fine, self.blocks[FINE_BLOCKS:](fine)
 
 
 def mobile_stage4(width: int) -> nn.Sequential:

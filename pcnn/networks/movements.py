@@ -14,9 +14,9 @@ from pcnn.networks.mobilenet import MobileTrunk
 from pcnn.networks.pcnn import IMAGENET_MEAN, IMAGENET_STD
 from pcnn.networks.trunk import Convolution
 
-# Channels of the map that the hidden layer sees, numbers of that layer, and of the mesh's shapes.
-_REDUCED, _HIDDEN, _SHAPES = 64, 256, 64
-_STRIDE = 16  # of the trunk's maps
+# Channels of the two maps that the hidden layer sees, by their strides.
+_REDUCED = {8: 12, 16: 40}
+_HIDDEN, _SHAPES = 256, 64  # numbers of the hidden layer, and of the mesh's shapes
 # The pose's unit inside the network, in degrees: about the spread of heads in photographs.
 _POSE_UNIT = 20.0
 
@@ -32,7 +32,7 @@ class MovementConfig:
 
     movements: tuple[str, ...]
     points: int = 478
-    size: int = 96
+    size: int = 112
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     width: int = 32
@@ -51,10 +51,29 @@ class Motion(NamedTuple):
     pose: Tensor
 
 
-class MovementNet(nn.Module):
-    """MobileNet-v1's trunk and a hidden layer over its whole map.
+class Reduction(nn.Module):
+    """A trunk's maps with fewer channels, one vector for each face.
 
-    The map is not averaged, because places of points would be lost.
+    numbers: of a vector.
+    """
+
+    def __init__(self, stride: int, config: MovementConfig) -> None:
+        super().__init__()
+        channels = _REDUCED[stride]
+        self.convolution = Convolution(stride * config.width, channels, 1)
+        self.bn = nn.BatchNorm2d(channels)
+        self.numbers = channels * (-(-config.size // stride)) ** 2
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, stride · width, side, side) of any float type → (B, numbers) float32."""
+        return F.relu6(self.bn(self.convolution(maps.float()))).flatten(1)
+
+
+class MovementNet(nn.Module):
+    """MobileNet-v1's trunk and a hidden layer over its whole maps, of stride 8 and 16.
+
+    The maps are not averaged, because places of points would be lost. Those of stride 8 show
+    small movements, as of eyes and lips.
     twins: (P,) int64, each point's counterpart in a mirrored face; a buffer, to be filled.
     """
 
@@ -63,11 +82,10 @@ class MovementNet(nn.Module):
     def __init__(self, config: MovementConfig) -> None:
         super().__init__()
         self.config = config
-        side = -(-config.size // _STRIDE)
         self.trunk = MobileTrunk(len(config.mean), config.width)
-        self.reduce = Convolution(16 * config.width, _REDUCED, 1)
-        self.bn = nn.BatchNorm2d(_REDUCED)
-        self.hidden = nn.Linear(_REDUCED * side * side, _HIDDEN)
+        self.fine = Reduction(8, config)
+        self.coarse = Reduction(16, config)
+        self.hidden = nn.Linear(self.fine.numbers + self.coarse.numbers, _HIDDEN)
         self.shape = nn.Linear(_HIDDEN, _SHAPES)
         self.mesh = nn.Linear(_SHAPES, 2 * config.points)
         self.movements = nn.Linear(_HIDDEN, len(config.movements))
@@ -81,14 +99,10 @@ class MovementNet(nn.Module):
         """
         size = self.config.size
         check_shape("MovementNet", "face", face, (None, len(self.config.mean), size, size))
-        return self.read(self.trunk(face))
-
-    def read(self, maps: Tensor) -> Motion:
-        """The result of forward, from the trunk's maps (B, 16 · width, ⌈S / 16⌉, ⌈S / 16⌉)."""
+        fine, maps = self.trunk.both(face)
         # In bfloat16 a point would be wrong by a hundredth of the distance between the eyes.
-        with torch.autocast(maps.device.type, enabled=False):
-            maps = F.relu6(self.bn(self.reduce(maps.float())))
-            hidden = F.relu(self.hidden(maps.flatten(1)))
+        with torch.autocast(face.device.type, enabled=False):
+            hidden = F.relu(self.hidden(torch.cat((self.fine(fine), self.coarse(maps)), 1)))
             return Motion(
                 self.mesh(self.shape(hidden)).unflatten(1, (-1, 2)),
                 self.movements(hidden).sigmoid(),

@@ -77,7 +77,7 @@ SPECS: Mapping[str, WeightSpec] = {
     "movements": WeightSpec(
         "movements",
         "movements.safetensors",
-        "8df786070d91673e36cf67cced7e264d5f8b0f29c2d83c8ed0f536192292f736",
+        "466a13fbf4932677bcf5948c06c85768fc26260b29eaafa33552a396b63288d5",
     ),
     # Published by retinaface-pytorch (Iglovikov, MIT licence); its name contains the checksum.
     "resnet50": WeightSpec(

@@ -34,6 +34,11 @@ class MovementWeights:
     metadata: Mapping[str, Any]
 
 
+def is_movements(weights: str | Path) -> bool:
+    """Whether a name or path has weights of a movement network; "none" has no weights."""
+    return weights != "none" and WeightsFile(locate(weights)).metadata.get("kind") == "movements"
+
+
 @own_settings(gradients=True)
 def load_movements(weights: str | Path) -> MovementWeights:
     """Load a movement network by name or path.

@@ -26,9 +26,9 @@ class Placing:
     """
 
     noise: float = 0.03
-    turn: float = 15.0
-    scale: float = 0.08
-    shift: float = 0.03
+    turn: float = 6.0
+    scale: float = 0.05
+    shift: float = 0.02
 
 
 # Sides to which faces are shrunk, in pixels; a part of the faces keep theirs.

@@ -18,6 +18,8 @@ from pcnn.training.movements.augmentation import random_views
 from pcnn.training.movements.faces import TEMPLATE, TaughtFaces, shares_of_batch, twins_of
 from pcnn.training.movements.options import MovementOptions, fingerprint
 from pcnn.weights.expression import load_expression
+from pcnn.weights.movements import is_movements, load_movements
+from pcnn.weights.states import lasting_state
 
 # Distances between points are measured in distances between the eyes of the template.
 _EYES = TEMPLATE[1][0] - TEMPLATE[0][0]
@@ -35,7 +37,7 @@ class MovementTraining(AveragedTraining[MovementNet]):
 
     groups: faces of sheets and of photographs; either may be empty.
     Raises InputError: no faces, answers with different movements or points, or the start has
-    another backbone.
+    another backbone or shape.
     """
 
     @own_settings(gradients=True)
@@ -56,13 +58,16 @@ class MovementTraining(AveragedTraining[MovementNet]):
         config = MovementConfig(sheets.names, points=sheets.points.shape[1])
         network = MovementNet(config)
         initialise(network)
-        if options.init != "none":
-            _start_trunk(network, options.init)
         largest = max((group for group, _ in self._groups), key=len)
         network.twins.copy_(twins_of(largest))
-        some = largest[torch.arange(min(len(largest), _START_FACES))]
-        views = random_views(some, config, network.twins, step_generator(options.seed, 2, 0))
-        network.start_mesh(views[1].points)
+        if is_movements(options.init):
+            _continue(network, options.init)
+        else:
+            if options.init != "none":
+                _start_trunk(network, options.init)
+            some = largest[torch.arange(min(len(largest), _START_FACES))]
+            views = random_views(some, config, network.twins, step_generator(options.seed, 2, 0))
+            network.start_mesh(views[1].points)
         path = options.folder / "movements.checkpoint.pt"
         super().__init__(network, options, path, fingerprint(options), "train_movements")
 
@@ -114,6 +119,17 @@ def _start_trunk(network: MovementNet, name: str) -> None:
     if config.width != network.config.width or config.mean != network.config.mean:
         raise InputError(f"MovementOptions: init must have the width and colours of {name!r}")
     network.trunk.load_state_dict(start.trunk.state_dict())
+
+
+def _continue(network: MovementNet, name: str) -> None:
+    """Copy a whole movement network. Raises InputError: it has another shape or movements."""
+    start = load_movements(name).network
+    if start.config != network.config or not torch.equal(start.twins, network.twins):
+        raise InputError(
+            f"MovementOptions: init must have the movements, points and size of this training, "
+            f"{name!r} has others"
+        )
+    network.load_state_dict({**network.state_dict(), **lasting_state(start)})
 
 
 def _smooth(errors: Tensor, square_below: float) -> Tensor:

@@ -52,15 +52,15 @@ class TaughtOptions:
 class MovementOptions(TaughtOptions):
     """Options of `train_movements`, beside those of TaughtOptions.
 
-    init: expression weights with the backbone "mobilenet", whose trunk is the start; "none" for
-        random numbers.
+    init: expression weights with the backbone "mobilenet", whose trunk is the start; movement
+        weights, which are trained further; "none" for random numbers.
     precision: of the trunk's arithmetic, "float32" or "bfloat16".
     """
 
     init: str = "mobile"
-    steps: int = 4000
-    batch: int = 64
-    photographs_share: float = 0.4
+    steps: int = 6000
+    batch: int = 48
+    photographs_share: float = 0.75
     learning_rate: float = 8e-4
     precision: str = "bfloat16"
 

@@ -27,7 +27,7 @@ from pcnn.training.movements.faces import (
 from pcnn.training.movements.loop import MovementTraining
 from pcnn.training.movements.options import MovementOptions, TaughtOptions, fingerprint
 from pcnn.weights.files import locate, sha256
-from pcnn.weights.movements import write_movements
+from pcnn.weights.movements import is_movements, write_movements
 
 _SHEETS, _PHOTOGRAPHS = "fer_train.npz", "photographs.npz"  # the teacher's answers
 _LOSSES = ("points", "movements", "pose")
@@ -106,7 +106,8 @@ def _write_output(
     start = "random numbers"
     if options.init != "none":
         path = locate(options.init)
-        start = f"the trunk of {path.name} (sha256 {sha256(path)})"
+        part = "" if is_movements(path) else "the trunk of "
+        start = f"{part}{path.name} (sha256 {sha256(path)})"
     write_movements(
         options.output,
         training.average,

@@ -16,10 +16,11 @@ from pcnn.commands.train import main
 from pcnn.errors import InputError
 from pcnn.networks.movements import MovementConfig
 from pcnn.training.movements import augmentation
-from pcnn.training.movements.augmentation import degraded, random_views
+from pcnn.training.movements.augmentation import Placing, degraded, random_views
+from pcnn.training.movements.faces import TEMPLATE
 from pcnn.training.movements.loop import MovementTraining
 from pcnn.training.movements.options import MovementOptions, fingerprint
-from pcnn.weights.movements import load_movements
+from pcnn.weights.movements import load_movements, write_movements
 
 CONFIG = MovementConfig(NAMES, points=len(MESH), size=64, width=2)
 
@@ -51,7 +52,8 @@ def test_turned_views_have_other_rolls() -> None:
     faces = taught_faces(64)
     faces = replace(faces, pose=torch.zeros(64, 3))
     generator = torch.Generator().manual_seed(1)
-    views = random_views(faces, CONFIG, torch.tensor(TWINS), generator)[1]
+    placing = Placing(turn=15.0)
+    views = random_views(faces, CONFIG, torch.tensor(TWINS), generator, placing)[1]
     # The eyes show the roll: in the view the line between them has its angle.
     eyes = views.points[:, 1] - views.points[:, 0]
     angles = torch.rad2deg(torch.atan2(eyes[:, 1], eyes[:, 0]))
@@ -121,6 +123,27 @@ def test_it_learns(tmp_path: Path) -> None:
     options = _options(tmp_path, steps=40, batch=12, learning_rate=3e-3)
     losses = [row[1] for row in MovementTraining(options, GROUPS).run()]
     assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
+
+
+@pytest.mark.usefixtures("small")
+def test_movement_weights_are_trained_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = MovementTraining(_options(tmp_path), GROUPS)
+    list(first.run())
+    path = tmp_path / "first.safetensors"
+    write_movements(path, first.average, TEMPLATE, {"licence": "", "provenance": ""})
+    second = MovementTraining(_options(tmp_path, init=str(path), seed=7), GROUPS)
+    stored = load_movements(path).network.state_dict()
+    begun = second.network.state_dict()
+    for name, value in stored.items():
+        assert torch.equal(value, begun[name]), name
+    monkeypatch.setattr(
+        "pcnn.training.movements.loop.MovementConfig",
+        lambda names, points: MovementConfig(names, points=points, size=48, width=2),
+    )
+    with pytest.raises(InputError, match=r"init must have the movements, .*first\.safetensors"):
+        MovementTraining(_options(tmp_path, init=str(path)), GROUPS)
 
 
 @pytest.mark.usefixtures("small")
