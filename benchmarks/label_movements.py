@@ -77,6 +77,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--mirrored", action="store_true", help="of photographs; see above")
     parser.add_argument("--output", type=Path, help=".npz file to write")
     arguments = parser.parse_args()
+    if arguments.mirrored and arguments.kind != "photographs":
+        parser.error("--mirrored is for photographs")
     if arguments.output is None and arguments.kind != "agreement":
         parser.error("--output is missing")
     return arguments

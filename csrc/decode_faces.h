@@ -16,7 +16,7 @@ namespace pcnn {
 constexpr int kFaceValues = 15;
 // The largest `most`. A CUDA thread holds one bit for each candidate.
 constexpr std::int64_t kMostFaces = 2048;
-// Limits exponents to avoid overflow, as pcnn/networks/anchors.py does.
+// Limits exponents to avoid overflow, as pcnn/ops/reference.py does.
 constexpr float kLargestExponent = 16.0f;
 
 struct DecodeFaces {

@@ -86,9 +86,9 @@ def run(arguments: argparse.Namespace) -> int:
         seconds=arguments.seconds,
         waiting=arguments.waiting,
     )
+    _check_address(arguments.host, arguments.port)
     recognizer = load_recognizer(arguments)
     app = create_app(recognizer, limits=limits, token=token, page=arguments.page or PAGE)
-    _check_address(arguments.host, arguments.port)
     log_to_stderr()
     server = Server(
         app,
@@ -140,8 +140,8 @@ def _check_address(host: str, port: int) -> None:
                 refused = error  # a host may have addresses of a kind that the machine lacks
         if refused and not free:
             raise refused
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+    except (OSError, UnicodeError) as error:  # the second of a host that can be none
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
         raise InputError(f"--host {host} --port {port}: {reason}: choose another") from error
 
 

@@ -25,6 +25,11 @@ from pcnn.networks.trunk import BasicBlock
 # TF32 and 16-bit types round some tens of times, and cuDNN may add in another order.
 _NEAR = 0.03
 
+# Errors of the GPU itself, which say nothing about a kernel. PyTorch before 2.8 has only the first.
+_NO_REFUSAL: tuple[type[RuntimeError], ...] = (torch.OutOfMemoryError,)
+if hasattr(torch, "AcceleratorError"):
+    _NO_REFUSAL += (torch.AcceleratorError,)
+
 
 def fold_norm(
     convolution: nn.Conv2d, norm: nn.Module | None = None, dtype: torch.dtype | None = None
@@ -88,8 +93,8 @@ def fuse_residuals(body: PCNN | FaceNet) -> PCNN | FaceNet:
 
     body: in eval mode, with folded norms, on its device and in its dtype. It is not changed, and
         the fused network shares its weights.
-    A probe with one face decides: both must give the same, up to rounding. Networks on other
-    devices or of another backbone are returned at once.
+    A probe with one face decides: both must give the same embedding, up to rounding. Networks on
+    other devices or of another backbone are returned at once.
     """
     # Blocks of MobileNet that are fused for a CPU have no parameters.
     if body.config.backbone != "resnet18" or next(body.parameters()).device.type != "cuda":
@@ -136,24 +141,25 @@ class _FusedBlock(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """See BasicBlock.forward."""
-        if self._usable:
-            try:
-                return self._compute(maps)
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError:
-                self._usable = False
-        plain: Tensor = self._block(maps)
-        return plain
-
-    def _compute(self, maps: Tensor) -> Tensor:
-        # Hidden maps, shortcut and results are three memories: cuDNN has failed where two were one.
+        if not self._usable:
+            return self._plain(maps)
         shortcut = maps
         if self._shortcut is not None:
             shortcut = F.conv2d(maps, self._shortcut, None, self._stride)
         hidden = F.relu(self._block.conv1(maps), inplace=True)
         one = [1, 1]
-        found: Tensor = torch.cudnn_convolution_add_relu(
-            hidden, self._weight, shortcut, 1.0, self._bias, one, one, one, 1
-        )
+        # Hidden maps, shortcut and results are three memories: cuDNN has failed where two were one.
+        try:
+            found: Tensor = torch.cudnn_convolution_add_relu(
+                hidden, self._weight, shortcut, 1.0, self._bias, one, one, one, 1
+            )
+        except _NO_REFUSAL:
+            raise
+        except RuntimeError:
+            self._usable = False
+            return self._plain(maps)
+        return found
+
+    def _plain(self, maps: Tensor) -> Tensor:
+        found: Tensor = self._block(maps)
         return found

@@ -89,14 +89,15 @@ class _FusedTrunk(nn.Module):
         super().__init__()
         stem = fold_norm(trunk.conv1, trunk.bn1, dtype)
         self._stem = DirectConvolution(*stem, stride=2, padding=0, most=_MOST)
-        self._blocks = _fused(trunk.blocks, dtype)
+        blocks = _fused(trunk.blocks, dtype)
+        self._first, self._last = blocks[:FINE_BLOCKS], blocks[FINE_BLOCKS:]
 
     def forward(self, view: Tensor) -> Tensor:
         return self.both(view)[1]
 
     def both(self, view: Tensor) -> tuple[Tensor, Tensor]:
-        fine: Tensor = self._blocks[:FINE_BLOCKS](self._stem(pad_same(view, 2)))
-        return fine, self._blocks[FINE_BLOCKS:](fine)
+        fine: Tensor = self._first(self._stem(pad_same(view, 2)))
+        return fine, self._last(fine)
 
 
 class _FusedLayers(nn.Module):

@@ -30,6 +30,7 @@ def anchor_grid(
 
     min_sizes: the sides of the squares at each cell, in pixels, one sequence for each level.
     steps: distance between cells in pixels, one for each level.
+    device: of the result.
     Returns (N, 4) float32, cx cy w h, ordered by level, row, column, then size as given. A level
         has ceil(height / step) × ceil(width / step) cells. Calls share the result: do not write
         to it.
@@ -140,5 +141,5 @@ def _check_coding(  # noqa: PLR0913, PLR0917 - private: one check for four publi
             f"{function}: {name} must be (..., {len(anchors)}, {columns}), "
             f"got {tuple(values.shape)}"
         )
-    if len(variances) != 2 or min(variances) <= 0:
+    if len(variances) != 2 or not all(own > 0 for own in variances):
         raise InputError(f"{function}: variances must be two positive numbers, got {variances}")

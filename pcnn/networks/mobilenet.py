@@ -80,13 +80,15 @@ class MobileTrunk(nn.Module):
 
     def forward(self, view: Tensor) -> Tensor:
         """(B, in_channels, H, W) → (B, 16 · width, ⌈H / 16⌉, ⌈W / 16⌉)."""
-        return self.both(view)[1]
+        return self.blocks(self._stem(view))  # type: ignore[no-any-return]
 
     def both(self, view: Tensor) -> tuple[Tensor, Tensor]:
         """The maps of stride 8 after block 5, (B, 8 · width, ⌈H / 8⌉, ⌈W / 8⌉), and forward's."""
-        maps = F.relu6(self.bn1(self.conv1(pad_same(view, 2))), inplace=True)
-        fine: Tensor = self.blocks[:FINE_BLOCKS](maps)
+        fine: Tensor = self.blocks[:FINE_BLOCKS](self._stem(view))
         return fine, self.blocks[FINE_BLOCKS:](fine)
+
+    def _stem(self, view: Tensor) -> Tensor:
+        return F.relu6(self.bn1(self.conv1(pad_same(view, 2))), inplace=True)
 
 
 def mobile_stage4(width: int) -> nn.Sequential:

@@ -98,7 +98,7 @@ def check_predictions(predictions: Tensor, anchors: Tensor, variances: Sequence[
     for name, tensor in (("predictions", predictions), ("anchors", anchors)):
         check_dtype("decode_faces", name, tensor, torch.float32)
     check_device("decode_faces", "anchors", anchors, predictions)
-    if len(variances) != 2 or not 0 < min(variances) <= max(variances) < math.inf:
+    if len(variances) != 2 or not all(0 < own < math.inf for own in variances):
         raise InputError(
             f"decode_faces: variances must be two positive finite numbers, got {tuple(variances)}"
         )

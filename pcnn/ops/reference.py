@@ -158,9 +158,8 @@ def decode_faces(
         face is suppressed, the shorter side of a large candidate.
     """
     # On the CPU, because the number of candidates is not known before.
-    images = [
-        _image_faces(own, anchors.cpu(), variances, limits, most) for own in predictions.cpu()
-    ]
+    near = anchors.cpu()
+    images = [_image_faces(own, near, variances, limits, most) for own in predictions.cpu()]
     found = predictions.new_zeros(len(images), 1 + most, predictions.shape[2])
     for out, (faces, large) in zip(found, images, strict=True):
         out[1 : 1 + len(faces)] = faces

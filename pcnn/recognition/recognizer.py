@@ -14,7 +14,7 @@ import torch
 from pcnn.devices import check_process, choose_device, own_settings
 from pcnn.embeddings.heads import Head, Vectors
 from pcnn.embeddings.values import ValueHead
-from pcnn.engines.select import check_precision, choose_engine, choose_precision, prepare_classifier
+from pcnn.engines.select import choose_engine, choose_precision, prepare_classifier
 from pcnn.errors import InputError
 from pcnn.faces.interface import FaceDetector
 from pcnn.ops import describe
@@ -108,7 +108,6 @@ class Recognizer:
         self._weights.network.to(self.device)
         choices.check_head(own_head, head, self.weights_sha256)
         engine = choose_engine(engine, self.device)
-        check_precision(precision, engine, self.device)
         precision = choose_precision(self._weights, engine, precision)
         found_by = choices.chosen_detector(detector, self.device, engine, precision, min_face)
         prepared, self._engine = prepare_classifier(self._weights, engine, precision)

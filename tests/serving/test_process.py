@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import signal
@@ -177,17 +178,23 @@ def test_it_starts_again_after_it_was_killed_amid_a_request(astronaut: Path) -> 
 
 
 def test_an_address_that_is_taken_or_not_its_own_is_named(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert cli.serve(["--weights", "small", "--port", str(port)]) == 2
     told = f"pcnn-serve: --host 127.0.0.1 --port {port}: address already in use: choose another\n"
     assert capsys.readouterr().err == told
-    # An address of documentation (RFC 5737), which no machine has.
+    assert cli.serve(["--weights", "small", "--host", "a..b", "--no-token"]) == 2
+    assert "--host a..b --port 8000: " in capsys.readouterr().err
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EADDRNOTAVAIL, "cannot assign requested address")
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
     elsewhere = ["--host", "192.0.2.1", "--no-token", "--port", "0"]
     assert cli.serve(["--weights", "small", *elsewhere]) == 2
-    assert "--host 192.0.2.1 --port 0: can" in capsys.readouterr().err
+    assert "--host 192.0.2.1 --port 0: cannot assign" in capsys.readouterr().err
 
 
 def test_others_are_let_in_by_a_token_alone(capsys: pytest.CaptureFixture[str]) -> None:

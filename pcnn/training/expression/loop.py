@@ -87,6 +87,13 @@ class ExpressionTraining:
                 "ExpressionTraining: second must hold the faces of train, in their order"
             )
         self._second, self._photographs = second, photographs
+        if (movements is None) != (options.movements is None) or (
+            movements is not None and len(movements) != len(train)
+        ):
+            raise InputError(
+                "ExpressionTraining: movements must have a row for each face of train if "
+                "options.movements is given, else be None"
+            )
         self._movements = None if movements is None else movements.to(self.device)
         self.learner = self._begun()
         self.learner.network.requires_grad_(not options.frozen)

@@ -25,7 +25,8 @@ def movement_targets(path: str | Path, names: Sequence[str]) -> Tensor:
         `movements` (N, M) 0…1, and the movements' `names` (M,).
     names: of the faces.
     Returns (faces, K) float32, NaN where the teacher found no face.
-    Raises InputError: the file is missing, has other contents, or misses a face.
+    Raises InputError: the file is missing, has other contents or misses a face, the teacher found
+        no face, or no movement varies.
     """
     try:
         table = read_arrays(Path(path))
@@ -36,8 +37,12 @@ def movement_targets(path: str | Path, names: Sequence[str]) -> Tensor:
         twins = mirror_names(tuple(str(name) for name in table["names"]))
         movements = (taught + taught[:, twins]) / 2
         once = np.arange(len(twins)) <= np.array(twins)
+        if not found.any():
+            raise InputError("the teacher found no face")
         mean, deviation = movements[found].mean(0), movements[found].std(0)
         kept = once & (deviation >= _LEAST_DEVIATION)
+        if not kept.any():
+            raise InputError("no movement varies")
         targets = ((movements - mean) / np.maximum(deviation, _LEAST_DEVIATION))[:, kept]
     except (ValueError, KeyError, IndexError) as error:  # InputError is a ValueError
         message = f"movements {path}: holds no movements of these faces ({in_words(error)})"

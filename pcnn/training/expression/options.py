@@ -43,9 +43,10 @@ class ExpressionOptions:
     alpha, beta: weights of the two-phase loss, as in the paper. With AdamW only their ratio
         matters.
     calm: the share of the steps, at the end, with reduced augmentation (Augmentation.calmer).
-    teachers: weights files; of an ensemble, each network is a teacher. Their mean probabilities
-        are mixed into the labels by `teaching`, 0…1. Teachers see each face, aligned as here, and
-        its mirror image, without augmentation.
+    teachers: weights files; of an ensemble, each network counts as a teacher. Their mean
+        probabilities, without temperatures and with equal weights, are mixed into the labels by
+        `teaching`, 0…1. Teachers see each face, aligned as here, and its mirror image, without
+        augmentation.
     ema: decay of the weight average. The average is written.
     init_share: share of `init`, a network of the same kind, in the written weights: 0…1. Both
         weights are averaged (Wortsman et al., Robust Fine-Tuning of Zero-Shot Models, CVPR 2022).
@@ -133,8 +134,10 @@ class ExpressionOptions:
         for name, needed in (("landmarks", "aligned"), ("photographs", "teachers")):
             if getattr(self, name) and not getattr(self, needed):
                 raise InputError(f"ExpressionOptions: {name}= needs {needed}=")
-        if self.frozen and not (self.init and self.second):
-            raise InputError("ExpressionOptions: frozen= needs init= and second=")
+        if self.frozen and (not (self.init and self.second) or self.movements):
+            raise InputError(
+                "ExpressionOptions: frozen= needs init= and second=, and no movements="
+            )
         find_backbone(self.backbone)
         if self.saliency is not None:
             find_model(self.saliency)

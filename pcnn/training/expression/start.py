@@ -67,18 +67,24 @@ def new_learner(
     )
     network = FaceNet(config) if options.network == "trunk" else PCNN(config)
     learner = Learner(network, None if second is None else second.classes, movements)
+    # What keeps numbers of `init` needs all of them.
+    keeping = next((name for name in ("init_share", "frozen") if getattr(options, name)), None)
     if options.init and published:
+        if keeping == "frozen":
+            raise InputError(
+                f"ExpressionTraining: frozen= cannot keep a head that {options.init} lacks"
+            )
         plain = network if isinstance(network, FaceNet) else FaceNet(config)
         _start_from_published(plain, options.init, train.faces)
         if network is not plain:
             network.start_from(plain)
     elif start is not None:
         given = type(start.network), start.network.config.size
-        if options.init_share and given != (type(network), config.size):
+        if keeping and given != (type(network), config.size):
             kind = f"{options.network} of size {config.size}"
-            raise InputError(f"ExpressionTraining: init_share= needs init= of a {kind}")
-        if options.init_share and start.network.config.classes != config.classes:
-            raise InputError("ExpressionTraining: init_share= needs init= of the same classes")
+            raise InputError(f"ExpressionTraining: {keeping}= needs init= of a {kind}")
+        if keeping and start.network.config.classes != config.classes:
+            raise InputError(f"ExpressionTraining: {keeping}= needs init= of the same classes")
         network.start_from(start.network)
         if learner.second and start.second and start.classes == learner.classes:
             learner.second.load_state_dict(start.second.state_dict(), strict=False)

@@ -55,6 +55,15 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     names = _table(tmp_path / "t.npz", 4)
     with pytest.raises(InputError, match=r"movements .*t\.npz: holds no movements of these faces"):
         movement_targets(tmp_path / "t.npz", (*names, "stranger"))
+    with np.load(tmp_path / "t.npz") as table:
+        own = dict(table)
+    for change, reason in (
+        ({"found": np.zeros(4, bool)}, "the teacher found no face"),
+        ({"movements": np.full((4, 5), 0.2, np.float32)}, "no movement varies"),
+    ):
+        np.savez(tmp_path / "v.npz", **{**own, **change})
+        with pytest.raises(InputError, match=reason):
+            movement_targets(tmp_path / "v.npz", names)
     np.savez(tmp_path / "u.npz", image=np.array(names))
     with pytest.raises(InputError, match="holds no movements"):
         movement_targets(tmp_path / "u.npz", names)
@@ -99,3 +108,6 @@ def test_movements_are_learnt_beside_the_expressions() -> None:
         plain.result().network.state_dict().keys()
     )
     assert plain._batch()[2] is None and plain.learner.movements is None
+    for wrong in (None, movements[:-1]):
+        with pytest.raises(InputError, match="movements must have a row for each face"):
+            ExpressionTraining(OPTIONS, train, movements=wrong)
