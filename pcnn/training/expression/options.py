@@ -134,10 +134,8 @@ class ExpressionOptions:
         for name, needed in (("landmarks", "aligned"), ("photographs", "teachers")):
             if getattr(self, name) and not getattr(self, needed):
                 raise InputError(f"ExpressionOptions: {name}= needs {needed}=")
-        if self.frozen and (not (self.init and self.second) or self.movements):
-            raise InputError(
-                "ExpressionOptions: frozen= needs init= and second=, and no movements="
-            )
+        if self.frozen and (not self.second or self.movements):
+            raise InputError("ExpressionOptions: frozen= needs second= and no movements=")
         find_backbone(self.backbone)
         if self.saliency is not None:
             find_model(self.saliency)

@@ -88,8 +88,8 @@ def new_learner(
         network.start_from(start.network)
         if learner.second and start.second and start.classes == learner.classes:
             learner.second.load_state_dict(start.second.state_dict(), strict=False)
-    elif options.init_share:
-        raise InputError("ExpressionTraining: init_share= needs init=")
+    elif keeping:
+        raise InputError(f"ExpressionTraining: {keeping}= needs init=")
     learner.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return learner
 
