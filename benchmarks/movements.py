@@ -36,7 +36,8 @@ from pcnn.results.movements import FaceMotion
 from pcnn.results.values import Detection
 from pcnn.training.detector.photographs import is_held_out
 from pcnn.training.movements.faces import read_table
-from pcnn.weights.known import DEFAULT_DETECTOR
+from pcnn.weights.known import DEFAULT_DETECTOR, DEFAULT_MOVEMENTS
+from pcnn.weights.movements import load_movements
 
 _VARIES = 0.05  # the least deviation of a movement that counts as one that varies
 _IRISES = (468, 473)
@@ -67,7 +68,9 @@ class Seen:
     """Reads pictures through the detector and keeps the face nearest to a place."""
 
     def __init__(self, weights: str | None) -> None:
-        self.reader = MovementReader(weights or True, torch.device("cpu"))
+        weights = weights or DEFAULT_MOVEMENTS
+        self.reader = MovementReader(weights, torch.device("cpu"))
+        self.side = load_movements(weights).network.config.size
         self.detector = Detector.load(DEFAULT_DETECTOR)
 
     def face(self, pixels: Pixels, middle: NDArray[Any], eyes: float) -> FaceMotion | None:
@@ -280,8 +283,7 @@ def _times(seen: Seen, answer: Answer, pixels: Pixels) -> dict[str, float]:
     """Milliseconds of one face, of eight, and of the network alone."""
     (faces,) = seen.detector.detect([pixels])
     picture = Picture(pixels, False, "picture")
-    side = seen.reader.side
-    view = torch.randn(1, 3, side, side).contiguous(memory_format=torch.channels_last)
+    view = torch.randn(1, 3, seen.side, seen.side).contiguous(memory_format=torch.channels_last)
 
     def network() -> None:
         with torch.inference_mode():

@@ -25,8 +25,8 @@ from torch import Tensor
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 # The largest number of graphs. The first sizes that repeat get them.
 MOST_KEPT = 16
-# The largest difference between a graph and its plain pass, relative to the largest value. A graph
-# may use other kernels, whose last digits differ in bfloat16.
+# The largest difference between what other kernels compute and the plain pass, relative to the
+# largest value: TF32 and 16-bit types round some tens of times, in another order.
 _NEAR = 0.03
 
 # Views (B, …) each → answers (B, …) each. A face's row depends only on its own views.
@@ -259,7 +259,7 @@ class _Pass:
         for answer in self._answers:
             answer.fill_(torch.nan)  # a graph without work would leave these values
         self._replay()
-        if not all(map(_near, self._answers, expected)):
+        if not all(map(nearly_equal, self._answers, expected)):
             raise RuntimeError("a CUDA graph gave answers that differ from the plain pass")
 
     def run(self, views: Sequence[Tensor]) -> list[Tensor]:
@@ -292,9 +292,10 @@ def _numbers(size: int, view: Tensor) -> Tensor:
     return numbers.to(view).contiguous(memory_format=torch.channels_last)
 
 
-def _near(found: Tensor, expected: Tensor) -> bool:
+def nearly_equal(found: Tensor, expected: Tensor) -> bool:
+    """Whether two results of one computation differ by no more than rounding; no for NaN."""
     apart, largest = (found - expected).abs().amax(), expected.abs().amax()
-    return bool(apart <= _NEAR * largest)  # False for NaN
+    return bool(apart <= _NEAR * largest)
 
 
 def with_cuda_graphs(

@@ -17,13 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from pcnn.engines.cuda_graphs import nearly_equal
 from pcnn.networks.pcnn import PCNN, FaceNet
 from pcnn.networks.retinaface import RetinaFace
 from pcnn.networks.trunk import BasicBlock
-
-# The largest difference between fused and plain blocks in the probe, relative to the largest value:
-# TF32 and 16-bit types round some tens of times, and cuDNN may add in another order.
-_NEAR = 0.03
 
 # Errors of the GPU itself, which say nothing about a kernel. PyTorch before 2.8 has only the first.
 _NO_REFUSAL: tuple[type[RuntimeError], ...] = (torch.OutOfMemoryError,)
@@ -40,15 +37,14 @@ def fold_norm(
     dtype: of the result; None means that of the weights.
     """
     weight = convolution.weight.detach()
+    dtype = dtype or weight.dtype
     bias = weight.new_zeros(len(weight)) if convolution.bias is None else convolution.bias.detach()
     if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
-        return weight.to(dtype or weight.dtype), bias.to(dtype or weight.dtype)
+        return weight.to(dtype), bias.to(dtype)
     mean, variance = norm.running_mean, cast("Tensor", norm.running_var)
     scale = norm.weight.detach() * torch.rsqrt(variance + norm.eps)
     shift = norm.bias.detach() + (bias - mean) * scale
-    return (weight * scale[:, None, None, None]).to(dtype or weight.dtype), shift.to(
-        dtype or weight.dtype
-    )
+    return (weight * scale[:, None, None, None]).to(dtype), shift.to(dtype)
 
 
 def split_head(network: PCNN | FaceNet) -> tuple[PCNN | FaceNet, nn.Module]:
@@ -110,7 +106,7 @@ def with_fused_blocks(body: PCNN | FaceNet) -> PCNN | FaceNet:
     for module in list(twin.modules()):
         for name, child in module.named_children():
             if isinstance(child, BasicBlock):
-                setattr(module, name, _FusedBlock(child))
+                setattr(module, name, _FusedResidual(child))
     return twin
 
 
@@ -121,12 +117,10 @@ def gives_the_same(twin: PCNN | FaceNet, body: PCNN | FaceNet) -> bool:
     numbers = torch.Generator().manual_seed(0)
     face = torch.randn(1, config.channels, config.size, config.size, generator=numbers).to(weight)
     views = body.cut(face.contiguous(memory_format=torch.channels_last))
-    found, expected = (each.forward_views(views)[0] for each in (twin, body))
-    apart, largest = (found - expected).abs().amax(), expected.abs().amax()
-    return bool(apart <= _NEAR * largest)  # False for NaN
+    return nearly_equal(*(each.forward_views(views)[0] for each in (twin, body)))
 
 
-class _FusedBlock(nn.Module):
+class _FusedResidual(nn.Module):
     """A residual block with folded norms. If cuDNN refuses, the plain block serves from then on."""
 
     def __init__(self, block: BasicBlock) -> None:

@@ -22,7 +22,7 @@ from pcnn.networks.pcnn import PCNN, FaceNet
 _MOST = 6.0  # the upper bound of ReLU6
 
 
-def fuse_blocks(body: PCNN | FaceNet, dtype: torch.dtype = torch.float32) -> None:
+def fuse_blocks(body: PCNN | FaceNet, dtype: torch.dtype) -> None:
     """Replace a network's trunks and stage 4 by fused blocks, in place.
 
     body: a network with the backbone "mobilenet", in eval mode; float32 on a CPU.

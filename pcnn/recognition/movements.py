@@ -44,11 +44,6 @@ class MovementReader:
         """The movements' names, in the order of every face's."""
         return self._loaded.network.config.movements
 
-    @property
-    def side(self) -> int:
-        """The side of the network's square view, in pixels."""
-        return self._view.size
-
     @torch.inference_mode()
     def read(
         self, pictures: Sequence[Picture], found: Sequence[Sequence[Detection]]

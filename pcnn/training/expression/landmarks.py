@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pcnn.arrays import read_arrays
 from pcnn.datasets.labels import FaceSet
-from pcnn.errors import InputError, in_words
 from pcnn.faces.alignment import dataset_landmarks
 from pcnn.faces.interface import FaceDetector
-from pcnn.training.movements.faces import mesh_landmarks
+from pcnn.training.movements.faces import mesh_landmarks, read_answers
 
 _SHARE = 0.5  # of the faces that get the teacher's landmarks
 
@@ -31,15 +29,9 @@ def mixed_landmarks(
     landmarks is taken away, because the teacher's eyes and mouth are a little lower.
     Raises InputError: the file is missing, has other contents, or misses a face.
     """
-    try:
-        table = read_arrays(Path(path))
-        place = {str(name): index for index, name in enumerate(table["image"])}
-        rows = [place[name] for name in faces.names]
+    with read_answers("landmarks", path, faces.names) as (table, rows):
         taught = mesh_landmarks(table["points"][rows][:, :, :2].astype(np.float32))
         found = table["found"][rows].astype(bool) & np.isfinite(taught).all((1, 2))
-    except (ValueError, KeyError, IndexError) as error:  # InputError is a ValueError
-        message = f"landmarks {path}: holds no landmarks of these faces ({in_words(error)})"
-        raise InputError(message) from error
     return _mixed(taught, found, dataset_landmarks(faces.faces, detector))
 
 

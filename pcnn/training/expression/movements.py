@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pcnn.arrays import read_arrays
-from pcnn.errors import InputError, in_words
+from pcnn.errors import InputError
 from pcnn.networks.movements import mirror_names
+from pcnn.training.movements.faces import read_answers
 
 _LEAST_DEVIATION = 0.04  # of a movement that is learnt; others hardly vary
 
@@ -28,10 +28,7 @@ def movement_targets(path: str | Path, names: Sequence[str]) -> Tensor:
     Raises InputError: the file is missing, has other contents or misses a face, the teacher found
         no face, or no movement varies.
     """
-    try:
-        table = read_arrays(Path(path))
-        place = {str(name): index for index, name in enumerate(table["image"])}
-        rows = [place[name] for name in names]
+    with read_answers("movements", path, names) as (table, rows):
         found = table["found"][rows].astype(bool)
         taught = table["movements"][rows].astype(np.float32)
         twins = mirror_names(tuple(str(name) for name in table["names"]))
@@ -44,9 +41,6 @@ def movement_targets(path: str | Path, names: Sequence[str]) -> Tensor:
         if not kept.any():
             raise InputError("no movement varies")
         targets = ((movements - mean) / np.maximum(deviation, _LEAST_DEVIATION))[:, kept]
-    except (ValueError, KeyError, IndexError) as error:  # InputError is a ValueError
-        message = f"movements {path}: holds no movements of these faces ({in_words(error)})"
-        raise InputError(message) from error
     targets[~found] = np.nan
     return torch.from_numpy(targets.astype(np.float32))
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from pcnn.arrays import read_arrays
 from pcnn.datasets.ferplus import read_tiles
 from pcnn.errors import InputError, in_words
 from pcnn.faces.geometry import similarity
@@ -117,6 +119,25 @@ def poses(matrices: NDArray[np.float32]) -> NDArray[np.float32]:
     roll = -np.arctan2(turn[:, 1, 0], turn[:, 0, 0])
     angles: NDArray[np.float32] = np.degrees(np.stack((yaw, pitch, roll), 1)).astype(np.float32)
     return angles
+
+
+@contextlib.contextmanager
+def read_answers(
+    kind: str, path: str | Path, names: Sequence[str]
+) -> Iterator[tuple[Table, list[int]]]:
+    """A file of answers as it is, and the rows of faces by their names; for a block that uses them.
+
+    kind: of answers, for messages. path: see read_table; only `image` must be there.
+    Raises InputError: the file is missing or misses a face, or the block shows by a ValueError, a
+        KeyError or an IndexError that it has other contents.
+    """
+    try:
+        table = read_arrays(Path(path))
+        place = {str(name): index for index, name in enumerate(table["image"])}
+        yield table, [place[name] for name in names]
+    except (ValueError, KeyError, IndexError) as error:  # InputError is a ValueError
+        message = f"{kind} {path}: holds no {kind} of these faces ({in_words(error)})"
+        raise InputError(message) from error
 
 
 def read_faces(folder: Path, table: Table) -> TaughtFaces:

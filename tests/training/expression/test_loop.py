@@ -20,6 +20,7 @@ from pcnn.evaluation.logits import predict_logits
 from pcnn.evaluation.metrics import accuracy
 from pcnn.faces.alignment import measure_template
 from pcnn.faces.resampling import resample
+from pcnn.networks.pcnn import PCNN, FaceNet
 from pcnn.results.values import Detection
 from pcnn.training.expression import run as train_expression
 from pcnn.training.expression.loop import ExpressionTraining, _generator
@@ -40,6 +41,14 @@ def _faces(count: int = 48) -> FaceSet:
     faces = torch.randint(60, 120, (count, 48, 48), generator=draw, dtype=torch.uint8)
     faces[labels == 1, :24] += 120
     return FaceSet(faces, torch.eye(8)[labels], tuple(str(i) for i in range(count)))
+
+
+def _written(network: PCNN | FaceNet, path: Path) -> str:
+    """The path of a file with a network, for `init` and `teachers`."""
+    architecture = "pcnn" if isinstance(network, PCNN) else "trunk"
+    metadata = {"architecture": architecture, "config": dataclasses.asdict(network.config)}
+    weights.write(path, network.state_dict(), metadata)
+    return str(path)
 
 
 def test_it_learns() -> None:
@@ -84,13 +93,9 @@ def test_balance_draws_rare_classes_as_often() -> None:
 def test_teachers_are_mixed_into_the_labels(tmp_path: Path) -> None:
     faces = _faces(16)
     teacher = ExpressionTraining(TRUNK, faces)
-    metadata = {
-        "architecture": "trunk",
-        "config": dataclasses.asdict(teacher.learner.network.config),
-    }
     path = tmp_path / "teacher.safetensors"
-    weights.write(path, teacher.learner.network.state_dict(), metadata)
-    options = dataclasses.replace(TRUNK, teachers=(str(path),), teaching=0.25, size=40)
+    teachers = (_written(teacher.learner.network, path),)
+    options = dataclasses.replace(TRUNK, teachers=teachers, teaching=0.25, size=40)
     pupil = ExpressionTraining(options, faces)
     logits, _ = predict_logits(teacher.learner.network, faces.faces, mirror=True)
     _, (targets,), _ = pupil._batch()
@@ -99,11 +104,7 @@ def test_teachers_are_mixed_into_the_labels(tmp_path: Path) -> None:
     torch.testing.assert_close(targets, expected)
     pupil.save(tmp_path / "checkpoint")
     path.unlink()
-    weights.write(
-        path,
-        ExpressionTraining(dataclasses.replace(TRUNK, seed=5), faces).learner.network.state_dict(),
-        metadata,
-    )
+    _written(ExpressionTraining(dataclasses.replace(TRUNK, seed=5), faces).learner.network, path)
     resumed = ExpressionTraining(options, faces)
     resumed.resume(tmp_path / "checkpoint")
     torch.testing.assert_close(resumed._batch()[1][0], expected)  # as they were taught at first
@@ -118,15 +119,13 @@ def test_photographs_are_learnt_as_teachers_label_them(colour: bool, tmp_path: P
     if colour:
         faces = dataclasses.replace(faces, faces=faces.faces[..., None].expand(-1, -1, -1, 3))
     teacher = ExpressionTraining(TRUNK, faces).learner.network
-    path = tmp_path / "teacher.safetensors"
-    metadata = {"architecture": "trunk", "config": dataclasses.asdict(teacher.config)}
-    weights.write(path, teacher.state_dict(), metadata)
+    path = _written(teacher, tmp_path / "teacher.safetensors")
     photographs = torch.randint(
         0, 255, (5, 96, 96, 3), generator=torch.Generator().manual_seed(3), dtype=torch.uint8
     )
     photographs = photographs if colour else photographs[..., 0]
     options = dataclasses.replace(
-        TRUNK, size=96, teachers=(str(path),), photographs="a.tar", photographs_share=0.5
+        TRUNK, size=96, teachers=(path,), photographs="a.tar", photographs_share=0.5
     )
     pupil = ExpressionTraining(options, faces, photographs=photographs)
     (targets,) = pupil.teach()
@@ -167,12 +166,8 @@ def test_a_frozen_network_learns_second_heads_alone(tmp_path: Path) -> None:
     faces = _faces(16)
     seven = FaceSet(faces.faces, torch.eye(7)[torch.arange(16) % 2], faces.names, faces.classes[:7])
     begun = ExpressionTraining(TRUNK, faces).learner.network
-    path = tmp_path / "start.safetensors"
-    metadata = {"architecture": "trunk", "config": dataclasses.asdict(begun.config)}
-    weights.write(path, begun.state_dict(), metadata)
-    options = dataclasses.replace(
-        TRUNK, second=1.0, frozen=True, init=str(path), epochs=20, lr=1e-2
-    )
+    path = _written(begun, tmp_path / "start.safetensors")
+    options = dataclasses.replace(TRUNK, second=1.0, frozen=True, init=path, epochs=20, lr=1e-2)
     training = ExpressionTraining(options, faces, second=seven)
     losses = [training.advance() for _ in range(training.steps)]
     assert losses[-1] < losses[0] - 0.1
@@ -194,10 +189,8 @@ def test_a_teacher_without_second_labels_teaches_the_first_alone(tmp_path: Path)
     faces = _faces(16)
     seven = FaceSet(faces.faces, torch.eye(7)[torch.arange(16) % 2], faces.names, faces.classes[:7])
     teacher = ExpressionTraining(TRUNK, faces).learner.network
-    path = tmp_path / "teacher.safetensors"
-    metadata = {"architecture": "trunk", "config": dataclasses.asdict(teacher.config)}
-    weights.write(path, teacher.state_dict(), metadata)
-    options = dataclasses.replace(TRUNK, second=0.5, teachers=(str(path),), teaching=0.5)
+    path = _written(teacher, tmp_path / "teacher.safetensors")
+    options = dataclasses.replace(TRUNK, second=0.5, teachers=(path,), teaching=0.5)
     first, second = ExpressionTraining(options, faces, second=seven).teach()
     assert not torch.equal(first, faces.votes) and torch.equal(second, seven.votes)
     asked = dataclasses.replace(options, photographs="a.tar")
@@ -210,12 +203,8 @@ def test_a_teacher_without_second_labels_teaches_the_first_alone(tmp_path: Path)
 def test_a_pcnn_goes_on_from_a_pcnn_of_another_size(tmp_path: Path) -> None:
     faces = _faces()
     first = ExpressionTraining(OPTIONS, faces)
-    metadata = {"architecture": "pcnn", "config": dataclasses.asdict(first.learner.network.config)}
-    path = tmp_path / "pcnn.safetensors"
-    weights.write(path, first.learner.network.state_dict(), metadata)
-    larger = ExpressionTraining(
-        dataclasses.replace(OPTIONS, init=str(path), size=80, seed=1), faces
-    )
+    path = _written(first.learner.network, tmp_path / "pcnn.safetensors")
+    larger = ExpressionTraining(dataclasses.replace(OPTIONS, init=path, size=80, seed=1), faces)
     ours, theirs = larger.learner.network.state_dict(), first.learner.network.state_dict()
     differing = [name for name in ours if not torch.equal(ours[name], theirs[name])]
     assert differing == ["interaction.localisation.0.weight"]
@@ -225,12 +214,8 @@ def test_a_pcnn_goes_on_from_a_pcnn_of_another_size(tmp_path: Path) -> None:
 def test_the_result_has_its_share_of_the_start(share: float, tmp_path: Path) -> None:
     faces = _faces(16)
     first = ExpressionTraining(TRUNK, faces)
-    metadata = {"architecture": "trunk", "config": dataclasses.asdict(first.learner.network.config)}
-    path = tmp_path / "start.safetensors"
-    weights.write(path, first.learner.network.state_dict(), metadata)
-    training = ExpressionTraining(
-        dataclasses.replace(TRUNK, init=str(path), init_share=share), faces
-    )
+    path = _written(first.learner.network, tmp_path / "start.safetensors")
+    training = ExpressionTraining(dataclasses.replace(TRUNK, init=path, init_share=share), faces)
     training.advance()
     learnt, start = training.average.network.state_dict(), first.learner.network.state_dict()
     kept = training.result().network.state_dict()
@@ -244,15 +229,11 @@ def test_the_result_has_its_share_of_the_start(share: float, tmp_path: Path) -> 
 def test_a_share_of_another_kind_of_network_is_refused(tmp_path: Path) -> None:
     faces = _faces(16)
     trunk = ExpressionTraining(TRUNK, faces).learner.network
-    path = tmp_path / "trunk.safetensors"
-    metadata = {"architecture": "trunk", "config": dataclasses.asdict(trunk.config)}
-    weights.write(path, trunk.state_dict(), metadata)
+    path = _written(trunk, tmp_path / "trunk.safetensors")
     with pytest.raises(InputError, match=r"init_share= needs init= of a pcnn of size"):
-        ExpressionTraining(dataclasses.replace(OPTIONS, init=str(path), init_share=0.5), faces)
+        ExpressionTraining(dataclasses.replace(OPTIONS, init=path, init_share=0.5), faces)
     with pytest.raises(InputError, match=r"init_share= needs init= of a trunk of size 80"):
-        ExpressionTraining(
-            dataclasses.replace(TRUNK, init=str(path), init_share=0.5, size=80), faces
-        )
+        ExpressionTraining(dataclasses.replace(TRUNK, init=path, init_share=0.5, size=80), faces)
     with pytest.raises(InputError, match=r"init_share= needs init=$"):
         ExpressionTraining(dataclasses.replace(OPTIONS, init_share=0.5), faces)
 
