@@ -95,6 +95,10 @@ def test_ticks_and_clocks() -> None:
     assert [text for _, text in axis_ticks(0, 4)] == ["0:00.0", "0:00.5", *(
         f"0:0{second}.{tenth}" for second in (1, 2, 3) for tenth in (0, 5)), "0:04.0"]  # fmt: skip
     assert [clock(time) for time in (0, 59.6, 3723)] == ["0:00", "1:00", "1:02:03"]
+    assert [clock(time, 0.1) for time in (4.24, 59.96, 119.97, 3599.96, 3723)] == [
+        "0:04.2", "1:00.0", "2:00.0", "1:00:00.0", "1:02:03.0"]  # fmt: skip
+    week = axis_ticks(0, 7 * 86_400)
+    assert len(week) <= 11 and week[1] == (64_800, "18:00:00")
 
 
 def test_subtitles_by_hand() -> None:
