@@ -113,6 +113,13 @@ def test_subtitles_by_hand() -> None:
     ]
     assert subtitles.srt().startswith("1\n00:00:00,000 --> 00:00:01,000\n1: calm\n\n2\n")
     assert "\n00:00:06.000 --> 00:00:08.000\n1: calm\n" in subtitles.webvtt()
+    assert "\n1: &lt;glad&gt;\n2: calm\n" in subtitles.webvtt()
+
+
+def test_the_only_frame_of_a_film_is_shown_for_a_moment_wherever_it_begins() -> None:
+    subtitles = Subtitles()
+    subtitles.add(frames((10.0, [tracked(1, 0.2)]))[0])
+    assert subtitles.cues() == [Cue(10.0, 10.04, "1: calm")]
 
 
 def test_the_picture_and_the_page_show_everybody() -> None:
