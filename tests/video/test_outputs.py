@@ -83,6 +83,15 @@ def test_long_films_have_wider_bins(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(one.curve[:, 1], one.times / 40, atol=summary.width_s / 40)
 
 
+def test_many_people_do_not_widen_the_bins_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(summaries, "_MOST_BINS", 10)
+    summary = summed(frames(*((0.04 * step, [tracked(step + 1, 0.5)]) for step in range(100))))
+    assert summary.width_s < 1
+    assert [one.times[0] for one in summary.tracks()] == pytest.approx(
+        0.04 * np.arange(100), abs=summary.width_s
+    )
+
+
 def test_curves_have_gaps_where_the_face_was_away() -> None:
     film = frames(*((0.1 * step, [tracked(1, 0.5)]) for step in (*range(10), *range(40, 50))))
     (one,) = summed(film).tracks()
