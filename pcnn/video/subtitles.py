@@ -52,7 +52,7 @@ class Subtitles:
         )
 
     def webvtt(self) -> str:
-        """The cues as WebVTT (W3C), in which < and & of a label would begin a tag or a character."""
+        """The cues as WebVTT (W3C). A label's < and & are escaped, as they would begin a tag."""
         lines = (f"{_span(cue, '.')}\n{escape(cue.text, quote=False)}\n\n" for cue in self.cues())
         return "WEBVTT\n\n" + "".join(lines)
 
