@@ -207,9 +207,7 @@ def test_a_folder_without_pictures_is_no_picture(tmp_path: Path, recognizer: Any
     ]
     (tmp_path / "a/few").mkdir()
     _picture(tmp_path / "a/few/1.png", (9, 9, 9))
-    with pytest.raises(
-        InputError, match=r"label 'few' has .* \(.*empty: no pictures in this"
-    ):
+    with pytest.raises(InputError, match=r"label 'few' has .* \(.*empty: no pictures in this"):
         train_head(_options(tmp_path), recognizer)
 
 
