@@ -178,7 +178,11 @@ def test_movement_weights_are_trained_further(
 @pytest.mark.usefixtures("small")
 def test_what_cannot_start(tmp_path: Path) -> None:
     empty = replace(GROUPS[1][torch.arange(0)])
-    with pytest.raises(InputError, match="both sheets and photographs"):
+    message = (
+        r"^MovementOptions: photographs_share=0\.\d+ needs faces of sheets and of photographs, "
+        rf"got {len(GROUPS[0])} and 0$"
+    )
+    with pytest.raises(InputError, match=message):
         MovementTraining(_options(tmp_path), (GROUPS[0], empty))
     others = replace(GROUPS[1], names=NAMES[::-1]), replace(GROUPS[1], points=torch.zeros(30, 9, 2))
     for other in others:
