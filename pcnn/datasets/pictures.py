@@ -97,7 +97,7 @@ def _read_folders(root: Path) -> LabelledPictures:
 
 
 def _read_csv(path: Path, columns: Sequence[str]) -> LabelledPictures:
-    header, rows, decimal_comma = _rows(path)
+    header, rows, problems, decimal_comma = _rows(path)
     if _PICTURE not in header or len(set(header)) < len(header):
         raise InputError(
             f"{shown(path)}: the first line must name the columns, {_PICTURE} among them, each "
@@ -109,7 +109,6 @@ def _read_csv(path: Path, columns: Sequence[str]) -> LabelledPictures:
     labels: list[str] = []
     groups: list[str] = []
     values: list[list[float]] = []
-    problems: list[str] = []
     for number, row in rows:
         place = f"{shown(path)}, line {number}"
         numbers = [_number(row[name], decimal_comma) for name in names]
@@ -167,8 +166,11 @@ def _value_names(
     return names
 
 
-def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]], bool]:
-    """The columns' names, each row by them after its line's number, and `decimal_comma`."""
+def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]], list[str], bool]:
+    """The columns' names, each row by them after its line's number, problems, `decimal_comma`.
+
+    A row with more fields than columns is a problem: which of its commas parts them is not known.
+    """
     try:
         separator = _separator(path)
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -179,10 +181,16 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]], bool
         raise InputError(f"{shown(path)}: it is empty; expected\n{PICTURES_TREE}")
     header = lines[0][1]
     count = len(header)
-    padded = [(number, (fields + [""] * count)[:count]) for number, fields in lines[1:]]
-    rows = [(number, dict(zip(header, row, strict=True))) for number, row in padded]
+    rows, problems = [], []
+    for number, fields in lines[1:]:
+        if any(fields[count:]):
+            more = f"more fields than columns, {len(fields)} instead of {count}"
+            problems.append(f"{shown(path)}, line {number}: {more}: put quotes around its text")
+        else:
+            padded = (fields + [""] * count)[:count]
+            rows.append((number, dict(zip(header, padded, strict=True))))
     # Columns without a name are no data: pandas writes the rows' numbers in one.
-    return [name for name in header if name], rows, separator != ","
+    return [name for name in header if name], rows, problems, separator != ","
 
 
 def _filled(file: Iterator[str], separator: str) -> Iterator[tuple[int, list[str]]]:

@@ -118,7 +118,7 @@ class FilmReader:
         given = False
         for frame in self._timed():
             index, self._index = self._index, self._index + 1
-            if self._last >= self._end:
+            if self._last >= self._end - _NEAR_S:
                 break
             if self._last >= self._next - _NEAR_S:
                 self._advance(self._last)

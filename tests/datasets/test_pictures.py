@@ -76,6 +76,23 @@ def test_a_column_without_a_name_is_none_of_numbers(tmp_path: Path) -> None:
         read_pictures(_csv(tmp_path, "picture,v\x07\na.jpg,1\n"))
 
 
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("picture,valence\na.jpg,0,5\nb.jpg,0.25\n", "b.jpg"),
+        ('picture,label\nalbum, old/1.jpg,bored\n"album, new/1.jpg",bored\n', "album, new/1.jpg"),
+    ],
+)
+def test_a_comma_too_many_is_no_other_number_or_label(tmp_path: Path, text: str, kept: str) -> None:
+    path = _csv(tmp_path, text)
+    found = read_pictures(path)
+    assert found.files == (tmp_path / kept,)
+    assert found.problems == (
+        f"{path}, line 2: more fields than columns, 3 instead of 2: put quotes around its text",
+    )
+    assert read_pictures(_csv(tmp_path, "picture,label\na.jpg,bored,,\n")).problems == ()
+
+
 @pytest.mark.parametrize("separator", [";", "\t"])
 def test_decimal_commas(tmp_path: Path, separator: str) -> None:
     lines = (
