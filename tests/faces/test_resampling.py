@@ -40,7 +40,7 @@ def test_several_steps_give_what_one_gives() -> None:
     for step in steps:
         planes = F.interpolate(planes, step, mode="bilinear", antialias=True)
     assert len(steps) == 2
-    # A step blurs over two pixels of its result; a pixel is 255 / 60 = 4 levels darker.
+    # A step blurs over two pixels of its result; a row is 255 / 60 = 4 levels brighter.
     torch.testing.assert_close(
         planes[0].permute(1, 2, 0), resized(picture, (60, 1)), atol=2, rtol=0
     )
