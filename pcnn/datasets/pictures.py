@@ -33,7 +33,8 @@ class LabelledPictures:
     files: N paths. labels: N names, or () where there are numbers.
     names: of the numbers, or (). values: (N, names) float64; empty where there are labels.
     groups: N names of groups, such as people, or ().
-    problems: a line for each picture or row that is left out.
+    problems: a line for each picture or row that is left out. notes: a line for each folder that
+        has no pictures or cannot be read, and one for files outside of the folders.
     """
 
     files: tuple[Path, ...]
@@ -42,6 +43,7 @@ class LabelledPictures:
     values: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
     groups: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def read_pictures(path: str | Path, columns: Sequence[str] = ()) -> LabelledPictures:
@@ -52,7 +54,8 @@ def read_pictures(path: str | Path, columns: Sequence[str] = ()) -> LabelledPict
         looked for beside the CSV.
     columns: the columns of numbers to take. () takes `label` if there is one, else all columns
         but `picture` and `group`.
-    Rows and pictures that cannot be used are left out and listed in `problems`.
+    Rows and pictures that cannot be used are left out and listed in `problems`, folders without
+    pictures in `notes`.
     Raises InputError: another form, or nothing that can be used.
     """
     path = Path(path)
@@ -77,20 +80,20 @@ def _read_folders(root: Path) -> LabelledPictures:
         )
     files: list[Path] = []
     labels: list[str] = []
-    problems: list[str] = []
+    notes: list[str] = []
     for folder in folders:
         if not folder.name.isprintable() or not folder.name.strip():
             raise InputError(f"{shown(folder)}: a label must be printable: rename the folder")
         found, errors = find_images([folder])
         files += found
         labels += [folder.name] * len(found)
-        problems += map(str, errors)
+        notes += map(str, errors)
     loose = sum(each.is_file() for each in inside)
     if loose:
-        problems.append(f"{shown(root)}: files outside of the labels' folders: {loose}")
+        notes.append(f"{shown(root)}: files outside of the labels' folders: {loose}")
     if not files:
         raise InputError(f"{shown(root)}: no pictures in its folders; expected\n{PICTURES_TREE}")
-    return LabelledPictures(tuple(files), labels=tuple(labels), problems=tuple(problems))
+    return LabelledPictures(tuple(files), labels=tuple(labels), notes=tuple(notes))
 
 
 def _read_csv(path: Path, columns: Sequence[str]) -> LabelledPictures:

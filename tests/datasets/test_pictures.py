@@ -34,7 +34,8 @@ def test_folders_are_labels(tmp_path: Path) -> None:
         ("very bored", tmp_path / "very bored/deep/1.PNG"),
     ]
     assert found.names == () and found.groups == ()
-    assert found.problems == (
+    assert found.problems == ()
+    assert found.notes == (
         f"{tmp_path}/empty: no pictures in this folder",
         f"{tmp_path}: files outside of the labels' folders: 1",
     )
