@@ -58,6 +58,6 @@ def test_only_files_of_the_page_are_kept() -> None:
         check=True,
     )
     found = json.loads(done.stdout)
-    assert {name: found[name] for name in ours} == dict.fromkeys(ours, ["fresh", "kept"])
+    assert {name: found[name] for name in ours} == {key: ["fresh", "kept"] for key in ours}
     browser = "left to the browser"
-    assert {name: found[name] for name in others} == dict.fromkeys(others, [browser, browser])
+    assert {name: found[name] for name in others} == {key: [browser, browser] for key in others}
