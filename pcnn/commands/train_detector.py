@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pcnn.commands.shared import count
 from pcnn.training.detector.options import STARTS, DetectorOptions
 
 
@@ -24,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("save-every", "steps between checkpoints"),
     ):
         default = getattr(DetectorOptions, name.replace("-", "_"))
-        parser.add_argument(f"--{name}", type=int, default=default, help=f"{text} ({default})")
+        kind = count if name == "seed" else int
+        parser.add_argument(f"--{name}", type=kind, default=default, help=f"{text} ({default})")
     parser.add_argument(
         "--start",
         choices=STARTS,
@@ -34,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--init", type=Path, help="weights to start from instead")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, … (%(default)s)")
     parser.add_argument(
-        "--workers", type=int, default=0, help="processes that prepare mosaics (%(default)s)"
+        "--workers", type=count, default=0, help="processes that prepare mosaics (%(default)s)"
     )
     for name, text in (
         ("turned", "share of photographs that are rotated by any angle"),

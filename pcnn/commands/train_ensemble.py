@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from pcnn.commands.shared import positive
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
@@ -14,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", required=True, metavar="FILE", help="the .safetensors file to write")
     add("--shares", type=float, nargs="+", metavar="X", help="weights of the answers [equal]")
     add("--mirror", action="store_true", help="read each face with its mirror image")
-    add("--threads", type=int, metavar="N", help="CPU threads [torch's own number]")
+    add("--threads", type=positive, metavar="N", help="CPU threads [torch's own number]")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pcnn.commands.shared import positive
 from pcnn.errors import InputError, counted
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def add_common(parser: argparse.ArgumentParser, size: str) -> None:
     add("--detector", help="detector for alignment and the template [mobilenet]")
     add("--valid-split", default="valid", help="split to score after each epoch [%(default)s]")
     add("--device", default="auto", help="auto, cpu, cuda, … [%(default)s]")
-    add("--threads", type=int, help="CPU threads [all cores]")
+    add("--threads", type=positive, help="CPU threads [all cores]")
 
 
 # Options of the command line that are fields of ExpressionOptions.

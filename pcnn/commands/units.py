@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pcnn.commands.shared import add_data, data_options, run_command
+from pcnn.commands.shared import add_data, count, data_options, positive, run_command
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,8 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--most", type=int, metavar="N", help="faces per expression [100; all with --movements]")
     add("--chimeras", action="store_true", help="compose faces of parts of several faces")
     add("--untrained", action="store_true", help="measure an untrained network instead")
-    add("--permutations", type=int, default=1000, metavar="N", help="of the test [%(default)s]")
-    add("--seed", type=int, default=0, metavar="N", help="of all random choices [%(default)s]")
+    add(
+        "--permutations", type=positive, default=1000, metavar="N", help="of the test [%(default)s]"
+    )
+    add("--seed", type=count, default=0, metavar="N", help="of all random choices [%(default)s]")
     add("--output", type=Path, metavar="DIR", help="write tables, report and heat map there")
     add("--json", action="store_true", help="print the report as JSON instead of the table")
     add("--weights", metavar="NAME|FILE", help="weights of one network [pcnn-ferplus-only]")

@@ -43,7 +43,8 @@ SUFFIXES = (".npz", ".parquet")
 _EDGES = ("x1", "y1", "x2", "y2")
 # NumPy's kinds of numbers and text for each array.
 _KINDS = {"features": "f", "paths": "U", "face_index": "iu", "boxes": "f", "weights_sha256": "U"}
-_ROWS_AT_ONCE = 1024  # bounds the memory of `nearest`
+# Queries and similarities that `nearest` has in memory, each similarity with its place.
+_ROWS_AT_ONCE, _SIMILARITIES_AT_ONCE = 1024, 1 << 25
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,8 +238,9 @@ def nearest(
     k = min(k, len(vectors))
     places = np.empty((len(asked), k), np.int64)
     found = np.empty((len(asked), k), np.float32)
-    for start in range(0, len(asked), _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
+    step = min(_ROWS_AT_ONCE, max(1, _SIMILARITIES_AT_ONCE // max(1, len(vectors))))
+    for start in range(0, len(asked), step):
+        rows = slice(start, start + step)
         similar = asked[rows] @ vectors.T
         best = np.argsort(-similar, axis=1, kind="stable")[:, :k]
         places[rows], found[rows] = best, np.take_along_axis(similar, best, 1)

@@ -23,6 +23,7 @@ _KIND = 3 * _CROP_COLUMNS
 _KINDS = ("ONE_CLASS_TRIPLET", "TWO_CLASS_TRIPLET", "THREE_CLASS_TRIPLET")
 # The least agreement: three of five annotators.
 _AGREEMENT = 0.6
+_TRIPLETS_AT_ONCE = 4096  # whose vectors are in memory
 
 
 class Crop(NamedTuple):
@@ -239,20 +240,24 @@ def triplet_accuracy(
         raise InputError(f"triplet_accuracy: members must lie in 0…{len(vectors) - 1}")
     if not np.isin(strangers, (0, 1, 2)).all():
         raise InputError("triplet_accuracy: odd must be 0, 1 or 2")
-    known = np.isfinite(vectors[rows]).all((1, 2))
+    known = np.isfinite(vectors).all(1)[rows].all(1)
     if not known.any():
         raise InputError("triplet_accuracy: there must be a triplet with all three vectors")
-    three, strangers = vectors[rows[known]], strangers[known]  # (T, 3, D)
-    # Column i is the distance between the other two faces.
-    apart = np.stack(
-        [np.linalg.norm(three[:, (i + 1) % 3] - three[:, (i + 2) % 3], axis=1) for i in range(3)], 1
-    )
+    rows, strangers = rows[known], strangers[known]
+    parts = range(0, len(rows), _TRIPLETS_AT_ONCE)
+    apart = np.concatenate([_apart(vectors[rows[at : at + _TRIPLETS_AT_ONCE]]) for at in parts])
     each = np.arange(len(apart))
     pair = apart[each, strangers]
     others = np.minimum(apart[each, (strangers + 1) % 3], apart[each, (strangers + 2) % 3])
     right = pair < others
     low, high = interval(right, bootstrap, seed)
     return TripletScore(len(right), float(right.mean()), low, high)
+
+
+def _apart(three: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distances (T, 3) in triplets of vectors (T, 3, D): in column i those of the other two."""
+    pairs = ((1, 2), (2, 0), (0, 1))
+    return np.stack([np.linalg.norm(three[:, i] - three[:, j], axis=1) for i, j in pairs], 1)
 
 
 def interval(values: ArrayLike, rounds: int = 2000, seed: int = 0) -> tuple[float, float]:

@@ -452,6 +452,34 @@ def test_usage_errors(words: list[str], message: str, capsys: Captured) -> None:
     assert capsys.readouterr().err.splitlines()[-1] == f"pcnn-predict: error: {message}"
 
 
+_DETECTOR = ["detector", "--photographs", "x", "--teacher", "y", "--output", "z"]
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "message"),
+    [
+        (cli.units, ["--data", "x", "--seed", "-1"], "--seed: must be at least 0, got -1"),
+        (cli.units, ["--data", "x", "--permutations", "0"], "--permutations: must be at least 1"),
+        (cli.train, [*_DETECTOR, "--seed", "-1"], "--seed: must be at least 0, got -1"),
+        (cli.train, [*_DETECTOR, "--workers", "-1"], "--workers: must be at least 0, got -1"),
+        *(
+            (cli.train, [*words, "--threads", "-1"], "--threads: must be at least 1, got -1")
+            for words in (
+                ["ensemble", "a", "b", "--data", "x", "--output", "y"],
+                ["expression", "--data", "x", "--output", "y"],
+            )
+        ),
+    ],
+)
+def test_numbers_that_others_refuse_are_usage_errors(
+    command: Any, words: list[str], message: str, capsys: Captured
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        command(words)
+    assert caught.value.code == 2
+    assert f"error: argument {message}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [

@@ -22,6 +22,7 @@ from PIL import Image
 
 from pcnn import InputError, Recognizer, WeightsError, weights
 from pcnn.commands import predict as commands
+from pcnn.embeddings import files
 from pcnn.embeddings.files import Embeddings, nearest
 from pcnn.embeddings.heads import Head, unit_norm
 from pcnn.evaluation.logits import predict_logits
@@ -326,6 +327,22 @@ def test_nearest_is_the_plain_search(count: int, k: int, seed: int) -> None:
         cosines = features @ query / np.linalg.norm(features, axis=1) / np.linalg.norm(query)
         np.testing.assert_allclose(values, np.sort(cosines)[::-1][:k], atol=1e-5)
         np.testing.assert_allclose(cosines[found], values, atol=1e-5)
+
+
+def test_a_search_of_many_is_cut_into_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(0)
+    features, queries = draw.normal(size=(40, 4)), draw.normal(size=(9, 4))
+    whole = nearest(features, queries, 3)
+    monkeypatch.setattr(files, "_SIMILARITIES_AT_ONCE", 100)
+    with monkeypatch.context() as patch:
+        seen, sort = [], np.argsort
+        patch.setattr(np, "argsort", lambda a, **rest: seen.append(a.size) or sort(a, **rest))
+        places, similar = nearest(features, queries, 3)
+    assert max(seen) <= 100
+    np.testing.assert_array_equal(places, whole[0])
+    np.testing.assert_allclose(similar, whole[1], atol=1e-6)
+    monkeypatch.setattr(files, "_SIMILARITIES_AT_ONCE", 1)
+    np.testing.assert_array_equal(nearest(features, queries, 3)[0], whole[0])
 
 
 def test_what_cannot_be_searched() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,18 @@ def test_accuracy_by_hand() -> None:
     assert half.accuracy == 0.5
     # Of 100 tosses the share of heads has the standard deviation 0.05.
     assert half.low == pytest.approx(0.4, abs=0.03) and half.high == pytest.approx(0.6, abs=0.03)
+
+
+def test_many_triplets_need_little_memory() -> None:
+    draw = np.random.default_rng(0)
+    features, members = draw.normal(size=(200, 64)), draw.integers(0, 200, (20_000, 3))
+    tracemalloc.start()
+    try:
+        triplet_accuracy(features, members, np.zeros(20_000, np.int64), bootstrap=0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 20_000 * 3 * 64 * 8  # the bytes of all vectors of all triplets
 
 
 def test_what_cannot_be_scored() -> None:

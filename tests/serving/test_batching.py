@@ -71,18 +71,19 @@ def test_what_waits_shares_a_batch(batcher: Batcher, recognizer: SlowRecognizer)
     assert (batcher.batches, batcher.waiting) == (3, 0)
 
 
-def test_an_error_is_told_to_those_of_its_batch_alone(
+def test_an_error_is_told_to_its_own_request_alone(
     batcher: Batcher, recognizer: SlowRecognizer
 ) -> None:
     first = _hold(batcher, recognizer)
     failing, beside = batcher.submit([b"fail"]), batcher.submit([b"a"])
-    for _ in range(3):
+    for _ in range(5):
         recognizer.go.release()
     assert _widths(first) == [1]
-    for each in (failing, beside):
-        with pytest.raises(MemoryError):
-            each.result(20)
+    with pytest.raises(MemoryError):
+        failing.result(20)
+    assert _widths(beside) == [1]
     assert _widths(batcher.submit([b"bb"])) == [2]
+    assert recognizer.batches == [1, 2, 1, 1, 1] and batcher.batches == 5
 
 
 def test_closing_answers_what_waits(recognizer: SlowRecognizer) -> None:

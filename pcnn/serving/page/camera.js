@@ -48,21 +48,28 @@ export class Camera {
     this.switched(false);
   }
 
+  /** The faces in what the camera shows now. */
+  async look() {
+    const picture = await createImageBitmap(this.video);
+    const task = { picture, maxSide: SIDE, most: MOST_FACES, squares: false, turned: false };
+    return this.ask("predict", task, { transfer: [picture] });
+  }
+
   async read(stream) {
     const stage = this.video.parentElement;
     const list = document.querySelector("#live-faces");
     const rate = document.querySelector("#rate");
     const ends = [];
     while (this.stream === stream) {
-      const picture = await createImageBitmap(this.video);
-      const task = {
-        picture, maxSide: SIDE, most: MOST_FACES, squares: false, turned: false,
-      };
-      const found = await this.ask("predict", task, { transfer: [picture] }).catch((error) => {
+      let found;
+      try {
+        found = await this.look();
+      } catch (error) {
+        if (this.stream !== stream) return; // it was switched off meanwhile
         this.fail(error.message);
         this.stop();
-      });
-      if (!found || this.stream !== stream) return;
+      }
+      if (this.stream !== stream) return;
       stage.querySelector("svg")?.remove();
       stage.append(boxes(found));
       list.replaceChildren(
