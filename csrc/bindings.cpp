@@ -18,6 +18,7 @@ namespace {
 
 #ifdef PCNN_WITH_CUDA
 #define PCNN_MODULE _cuda
+constexpr bool kNeedsWorkspace = true;  // of decode_faces
 struct Place {
   int device;
   std::uintptr_t stream;
@@ -42,6 +43,7 @@ Place place_of(std::int64_t device, std::uintptr_t stream) {
 }
 #else
 #define PCNN_MODULE _C
+constexpr bool kNeedsWorkspace = false;
 struct Place {
   int threads;
 };
@@ -204,11 +206,9 @@ void warp_add(const py::tuple& stitched, std::int64_t theta, const py::tuple& fa
   run(op, place_of(place, stream));
 }
 
-// The addresses of the workspace, in FacesWork's order; the CPU code needs none.
+// The addresses of the workspace, in FacesWork's order; zeros where the module needs none.
 FacesWork work_of(const char* op, const py::tuple& addresses, std::int64_t elements) {
-#ifndef PCNN_WITH_CUDA
-  elements = 0;
-#endif
+  if (!kNeedsWorkspace) elements = 0;
   const auto [counts, keys, ranked, rivals] = integers<4>(addresses);
   return {static_cast<int*>(pointer_of(op, "counts", counts, elements)),
           static_cast<std::uint64_t*>(pointer_of(op, "keys", keys, elements)),
@@ -259,6 +259,7 @@ PYBIND11_MODULE(PCNN_MODULE, module) {
   module.def("landmark_crop", &pcnn::landmark_crop);
   module.def("stitch_regions", &pcnn::stitch_regions);
   module.def("warp_add", &pcnn::warp_add);
+  module.attr("NEEDS_WORKSPACE") = pcnn::kNeedsWorkspace;  // of decode_faces
   module.attr("BUILD") = PCNN_BUILD;
   module.attr("SOURCES") = PCNN_SOURCES;  // the hash of its sources: compiler.py, sources_hash
 }

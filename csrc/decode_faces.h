@@ -111,10 +111,23 @@ PCNN_INLINE bool overlap(const DecodeFaces& op, const float* one, const float* o
 // `counts`, which must be zeros.
 struct FacesWork {
   int* counts;            // (B, 2): candidates of each image, and whether one of them is large
-  std::uint64_t* keys;    // (B, N): the candidates' keys, in any order
+  std::uint64_t* keys;    // (2, B, N): the candidates' keys in any order, twice to narrow them
   float* ranked;          // (B, most, 15): the best candidates as faces, best first
   std::uint64_t* rivals;  // (B, most, words): the later ones that each of them suppresses, as bits
 };
+
+// The CUDA kernels rank candidates in groups of this many: each candidate is compared with all of
+// its group. So the cost is linear in their number. While an image may have several groups, each
+// keeps its best `most`, and these are grouped again.
+constexpr std::int64_t kGroup = 8192;
+static_assert(kGroup >= 2 * kMostFaces, "a round of groups must leave fewer candidates");
+
+// The number of candidates that stay of `found` after such a round. Every group but the last is
+// full, so they lie side by side if each group writes from its number times `most` on.
+PCNN_INLINE std::int64_t kept_of(std::int64_t found, std::int64_t most) {
+  const std::int64_t last = found % kGroup;
+  return found / kGroup * most + (last < most ? last : most);
+}
 
 constexpr std::int64_t kWordBits = 64;
 

@@ -19,23 +19,60 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Writes each candidate to the place of its rank, the number of better ones.
+// The keys of an image's candidates after so many rounds of groups, and their number.
+struct Keys {
+  std::uint64_t* at;
+  std::int64_t count;
+};
+
+__device__ inline Keys keys_after(const DecodeFaces& op, const FacesWork& work, std::int64_t item,
+                                  int rounds) {
+  std::int64_t count = work.counts[2 * item];
+  for (int round = 0; round < rounds; ++round) count = kept_of(count, op.most);
+  return {work.keys + (rounds % 2 * op.batch + item) * op.count, count};
+}
+
+// The number of better candidates in a candidate's group.
+__device__ inline std::int64_t rank_of(const Keys& keys, std::int64_t slot) {
+  const std::int64_t first = slot / kGroup * kGroup, rest = keys.count - first;
+  const int size = static_cast<int>(rest < kGroup ? rest : kGroup);
+  const std::uint64_t* group = keys.at + first;
+  const std::uint64_t own = keys.at[slot];
+  int rank = 0;
+  for (int other = 0; other < size; ++other) rank += group[other] > own;
+  return rank;
+}
+
+// A round of groups: each keeps its best `most`. rounds: how many there were before.
 __global__ void __launch_bounds__(kThreads)
-    rank_kernel(const __grid_constant__ DecodeFaces op, const __grid_constant__ FacesWork work) {
+    narrow_kernel(const __grid_constant__ DecodeFaces op, const __grid_constant__ FacesWork work,
+                  int rounds) {
   const std::int64_t slot = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   for (std::int64_t item = blockIdx.y; item < op.batch; item += gridDim.y) {
-    int* counts = work.counts + 2 * item;
-    const std::uint64_t* keys = work.keys + item * op.count;
-    const int found = counts[0];
-    if (slot >= found) continue;
-    const std::uint64_t own = keys[slot];
-    std::int64_t rank = 0;
-    for (int other = 0; other < found; ++other) rank += keys[other] > own;
+    const Keys keys = keys_after(op, work, item, rounds);
+    if (slot >= keys.count) continue;
+    const std::int64_t rank = rank_of(keys, slot);
+    if (rank >= op.most) continue;
+    const Keys kept = keys_after(op, work, item, rounds + 1);
+    kept.at[slot / kGroup * op.most + rank] = keys.at[slot];
+  }
+}
+
+// Writes each candidate of the one group that is left to the place of its rank.
+__global__ void __launch_bounds__(kThreads)
+    rank_kernel(const __grid_constant__ DecodeFaces op, const __grid_constant__ FacesWork work,
+                int rounds) {
+  const std::int64_t slot = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  for (std::int64_t item = blockIdx.y; item < op.batch; item += gridDim.y) {
+    const Keys keys = keys_after(op, work, item, rounds);
+    if (slot >= keys.count) continue;
+    const std::int64_t rank = rank_of(keys, slot);
     if (rank >= op.most) continue;
     float* face = work.ranked + (item * op.most + rank) * kFaceValues;
-    decode_box(op, item, own, face);
-    decode_landmarks(op, item, own, face + 5);
-    if (is_large(op, face + 1)) counts[1] = 1;  // several threads may write the same number
+    decode_box(op, item, keys.at[slot], face);
+    decode_landmarks(op, item, keys.at[slot], face + 5);
+    // Several threads may write the same number.
+    if (is_large(op, face + 1)) work.counts[2 * item + 1] = 1;
   }
 }
 
@@ -100,9 +137,14 @@ void decode_faces_cuda(const DecodeFaces& op, const FacesWork& work, int device,
   if (op.batch == 0 || op.count == 0) return;
   const DeviceGuard guard(device);
   const auto on = static_cast<cudaStream_t>(stream);
-  const dim3 anchors = grid_for(op.count, op.batch);
-  collect_kernel<<<anchors, kThreads, 0, on>>>(op, work);
-  rank_kernel<<<anchors, kThreads, 0, on>>>(op, work);
+  collect_kernel<<<grid_for(op.count, op.batch), kThreads, 0, on>>>(op, work);
+  std::int64_t most_left = op.count;  // the candidates that an image may have
+  int rounds = 0;
+  for (; most_left > kGroup; ++rounds) {
+    narrow_kernel<<<grid_for(most_left, op.batch), kThreads, 0, on>>>(op, work, rounds);
+    most_left = kept_of(most_left, op.most);
+  }
+  rank_kernel<<<grid_for(most_left, op.batch), kThreads, 0, on>>>(op, work, rounds);
   rivals_kernel<<<grid_for(op.most * words_of(op.most), op.batch), kThreads, 0, on>>>(op, work);
   suppress_kernel<<<grid_for(op.batch, 1), kThreads, 0, on>>>(op, work);
   check_launch("decode_faces");

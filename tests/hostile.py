@@ -32,11 +32,11 @@ VALUES: tuple[Any, ...] = (
 
 
 def write_kind(
-    kind: str, path: Path, width: int = 4
+    kind: str, path: Path, width: int = 4, *, second: bool = False
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Write a small sound file of one of KINDS; returns its tensors and metadata.
 
-    width: of expression networks.
+    width: of expression networks. second: True gives a network second labels; mobile has them.
     """
     torch.manual_seed(0)
     if kind == "head":
@@ -55,7 +55,7 @@ def write_kind(
     )
     learner = Learner(
         PCNN(config) if kind == "pcnn" else FaceNet(config),
-        ("d", "e") if kind == "mobile" else None,
+        ("d", "e") if second or kind == "mobile" else None,
     )
     state = learner.network.state_dict()
     metadata = {
@@ -75,21 +75,24 @@ def write_kind(
     }
     if learner.second is not None:
         state |= {f"labels.fer2013.{n}": t for n, t in learner.second.state_dict().items()}
-        metadata["labels"] = {"fer2013": {"classes": ["d", "e"], "temperature": 1.0}}
+        own = {"classes": ["d", "e"], "temperature": 1.0}
+        own["region_temperatures"] = metadata["region_temperatures"]
+        metadata["labels"] = {"fer2013": own}
     weights.write(path, state, metadata)
     return weights.read(path)
 
 
 def _write_ensemble(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """A small PCNN and a small trunk in one file."""
+    """A small PCNN and a small trunk in one file, with second labels."""
     state: dict[str, torch.Tensor] = {}
     members = []
     metadata: dict[str, Any] = {}
     for place, kind in enumerate(("trunk", "pcnn")):
-        tensors, metadata = write_kind(kind, path)
+        tensors, metadata = write_kind(kind, path, second=True)
         state |= {f"networks.{place}.{name}": tensor for name, tensor in tensors.items()}
         own = {name: metadata.pop(name) for name in ("architecture", "config")}
         members.append({**own, "share": 0.5, "temperature": 0.8})
+    metadata["labels"]["fer2013"]["members"] = 2 * [{"share": 0.5, "temperature": 0.9}]
     weights.write(path, state, {**metadata, "architecture": "ensemble", "members": members})
     return weights.read(path)
 

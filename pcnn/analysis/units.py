@@ -68,7 +68,7 @@ class Sensitivity:
         """
         if unit not in self.units:
             known = ", ".join(map(str, self.units))
-            raise InputError(f"most_sensitive: unit must be one of {known}, got {unit}")
+            raise InputError(f"Sensitivity.most_sensitive: unit must be one of {known}, got {unit}")
         column = self.units.index(unit)
         order = np.argsort(-self.distances[:, column], kind="stable")
         kept = self.significant[:, column] & (self.distances[:, column] > 0)

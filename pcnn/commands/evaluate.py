@@ -63,6 +63,10 @@ def run(arguments: argparse.Namespace) -> int:
     _prepare(arguments.output)
     name = arguments.weights or DEFAULT_WEIGHTS
     loaded = load_expression(name)
+    # Labels of the data for which the weights have heads are read by these heads.
+    own = arguments.labels if arguments.labels in (loaded.metadata.get("labels") or {}) else None
+    if own is not None:
+        loaded = load_expression(name, own)
     loaded.network.to(choose_device(arguments.device, "--device"))
     if arguments.as_they_are:
         loaded = dataclasses.replace(loaded, aligned=False)
@@ -84,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     cost = measure_cost(loaded.network, runs=0 if arguments.no_latency else _LATENCY_RUNS)
     report = {
         "pcnn": __version__,
-        "weights": {"name": str(name), "sha256": sha256(loaded.path)},
+        "weights": {"name": str(name), "sha256": sha256(loaded.path), "labels": own},
         "data": {
             "path": str(arguments.data),
             **{key: getattr(arguments, key) for key in _DATA_OPTIONS},
@@ -100,6 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         split = f", {arguments.split}" if arguments.split else ""
         kind = "labels of FER2013" if arguments.labels == "fer2013" else arguments.protocol
+        kind += ", by heads of their own" if own else ""
         show(evaluation, cost, f"{name} on {Path(arguments.data).name}{split} ({kind})")
     return 0
 

@@ -30,6 +30,7 @@ from pcnn.commands.shared import (
     run_command,
     settle_address,
     wrong_on_ray,
+    wrong_without_ray,
 )
 from pcnn.errors import InputError, NativeError, counted
 from pcnn.images.files import annotated_names
@@ -125,7 +126,9 @@ def _check(arguments: argparse.Namespace) -> str:
         return "give at least one picture, folder or pattern (or --info)"
     wrong = _wrong_faces(arguments) if arguments.faces else ""
     wrong = wrong or wrong_film_arguments(arguments)
-    return wrong or (wrong_on_ray if arguments.ray else _wrong_format)(arguments)
+    if arguments.ray:
+        return wrong or wrong_on_ray(arguments)
+    return wrong or wrong_without_ray(arguments) or _wrong_format(arguments)
 
 
 def _wrong_faces(arguments: argparse.Namespace) -> str:

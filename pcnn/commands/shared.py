@@ -30,6 +30,10 @@ _BATCH_SIZE, _CROPS_BATCH_SIZE = 8, 64
 _FACE_RATIO, _FACE_PIXELS = 1.6, 1024 * 1024
 _HINT_FILES = 100
 
+# Options for --ray alone, and their defaults.
+_CLUSTER = {"workers": None, "worker_cpus": 1, "worker_gpus": 0.0, "partition": 1000}
+# Options of films that change a table.
+_OF_FILMS = ("every", "start", "end", "smoothing", "search_every")
 # What can be the address of a cluster: anything else after --ray is a picture.
 _ADDRESS = re.compile(r"auto|local|ray://.+|[\w.-]+:\d+")
 # The beginning of a URI after Path has made one slash of its two; C:/ is a folder of Windows.
@@ -194,9 +198,10 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
     ray = "share the work out by Ray: auto, host:port, ray://…, or local [local]"
     add("--ray", nargs="?", const="local", metavar="ADDRESS", help=ray)
     add("--workers", type=positive, metavar="N", help="recognizers (default: one for each core)")
-    add("--worker-cpus", type=positive, default=1, metavar="N", help="cores of each [1]")
-    add("--worker-gpus", type=share, default=0.0, metavar="X", help="GPUs of each, 0.5 too [0]")
-    add("--partition", type=positive, default=1000, metavar="N", help="pictures in a file [1000]")
+    add("--worker-cpus", type=positive, metavar="N", help="cores of each [1]")
+    add("--worker-gpus", type=share, metavar="X", help="GPUs of each, 0.5 too [0]")
+    add("--partition", type=positive, metavar="N", help="pictures in a file [1000]")
+    parser.set_defaults(**_CLUSTER)
 
 
 def settle_address(arguments: argparse.Namespace) -> None:
@@ -212,11 +217,25 @@ def wrong_on_ray(arguments: argparse.Namespace) -> str:
         return "--ray writes Parquet files into a folder: give --output FOLDER, and no other format"
     if _URI.match(str(arguments.output)):
         return "--output must be a folder that all workers reach by this path, not a URI"
-    others = ("annotate", "explain", "info", "timeline", "subtitles")
-    given = [f"--{name}" for name in others if getattr(arguments, name)]
+    others = ("annotate", "explain", "info", "timeline", "subtitles", "all_rows")
+    given = [_switch(name) for name in others if getattr(arguments, name)]
     if given:
         return f"--ray writes tables alone: omit {', '.join(given)}"
     return ""
+
+
+def wrong_without_ray(arguments: argparse.Namespace) -> str:
+    """What is wrong with the arguments of work in this process, or ""."""
+    given = [_switch(name) for name, usual in _CLUSTER.items() if getattr(arguments, name) != usual]
+    return (
+        f"only --ray has workers and partitions: add it, or omit {', '.join(given)}"
+        if given
+        else ""
+    )
+
+
+def _switch(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def predict_on_ray(arguments: argparse.Namespace) -> int:
@@ -234,7 +253,7 @@ def predict_on_ray(arguments: argparse.Namespace) -> int:
             recognizer_options(arguments),
             arguments.faces,
             arguments.min_score,
-            {name: getattr(arguments, name) for name in ("every", "start", "end", "smoothing")},
+            {name: getattr(arguments, name) for name in _OF_FILMS},
         ),
         Cluster(*(arguments.ray, arguments.workers, arguments.worker_cpus, arguments.worker_gpus)),
         size=arguments.partition,
@@ -256,7 +275,7 @@ def number(text: str) -> float:
 def share(text: str) -> float:
     """A number of at least 0, as the type of an argument."""
     value = number(text)
-    if value < 0:
+    if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
     return value
 

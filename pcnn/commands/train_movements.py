@@ -44,6 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add, default = parser.add_argument, MovementOptions.init
     start = f"expression or movement weights to start from, or none ({default})"
     add("--init", default=default, help=start)
+    text = f"share of a batch whose mirror images are also seen ({MovementOptions.symmetry})"
+    add("--symmetry", type=float, default=MovementOptions.symmetry, metavar="SHARE", help=text)
     precision = MovementOptions.precision
     add("--precision", choices=("float32", "bfloat16"), default=precision, help=f"({precision})")
 
@@ -52,6 +54,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit status."""
     from pcnn.training.movements.run import train_movements
 
-    own = {"init": arguments.init, "precision": arguments.precision}
+    own = {name: getattr(arguments, name) for name in ("init", "precision", "symmetry")}
     train_movements(MovementOptions(**taught_options(arguments), **own))
     return 0

@@ -33,7 +33,8 @@ class LabelledPictures:
     files: N paths. labels: N names, or () where there are numbers.
     names: of the numbers, or (). values: (N, names) float64; empty where there are labels.
     groups: N names of groups, such as people, or ().
-    problems: a line for each picture or row that is left out.
+    problems: a line for each picture or row that is left out. notes: a line for each folder that
+        has no pictures or cannot be read, and one for files outside of the folders.
     """
 
     files: tuple[Path, ...]
@@ -42,6 +43,7 @@ class LabelledPictures:
     values: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
     groups: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def read_pictures(path: str | Path, columns: Sequence[str] = ()) -> LabelledPictures:
@@ -52,7 +54,8 @@ def read_pictures(path: str | Path, columns: Sequence[str] = ()) -> LabelledPict
         looked for beside the CSV.
     columns: the columns of numbers to take. () takes `label` if there is one, else all columns
         but `picture` and `group`.
-    Rows and pictures that cannot be used are left out and listed in `problems`.
+    Rows and pictures that cannot be used are left out and listed in `problems`, folders without
+    pictures in `notes`.
     Raises InputError: another form, or nothing that can be used.
     """
     path = Path(path)
@@ -77,24 +80,24 @@ def _read_folders(root: Path) -> LabelledPictures:
         )
     files: list[Path] = []
     labels: list[str] = []
-    problems: list[str] = []
+    notes: list[str] = []
     for folder in folders:
         if not folder.name.isprintable() or not folder.name.strip():
             raise InputError(f"{shown(folder)}: a label must be printable: rename the folder")
         found, errors = find_images([folder])
         files += found
         labels += [folder.name] * len(found)
-        problems += map(str, errors)
+        notes += map(str, errors)
     loose = sum(each.is_file() for each in inside)
     if loose:
-        problems.append(f"{shown(root)}: files outside of the labels' folders: {loose}")
+        notes.append(f"{shown(root)}: files outside of the labels' folders: {loose}")
     if not files:
         raise InputError(f"{shown(root)}: no pictures in its folders; expected\n{PICTURES_TREE}")
-    return LabelledPictures(tuple(files), labels=tuple(labels), problems=tuple(problems))
+    return LabelledPictures(tuple(files), labels=tuple(labels), notes=tuple(notes))
 
 
 def _read_csv(path: Path, columns: Sequence[str]) -> LabelledPictures:
-    header, rows, decimal_comma = _rows(path)
+    header, rows, problems, decimal_comma = _rows(path)
     if _PICTURE not in header or len(set(header)) < len(header):
         raise InputError(
             f"{shown(path)}: the first line must name the columns, {_PICTURE} among them, each "
@@ -106,7 +109,6 @@ def _read_csv(path: Path, columns: Sequence[str]) -> LabelledPictures:
     labels: list[str] = []
     groups: list[str] = []
     values: list[list[float]] = []
-    problems: list[str] = []
     for number, row in rows:
         place = f"{shown(path)}, line {number}"
         numbers = [_number(row[name], decimal_comma) for name in names]
@@ -164,8 +166,11 @@ def _value_names(
     return names
 
 
-def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]], bool]:
-    """The columns' names, each row by them after its line's number, and `decimal_comma`."""
+def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]], list[str], bool]:
+    """The columns' names, each row by them after its line's number, problems, `decimal_comma`.
+
+    A row with more fields than columns is a problem: which of its commas parts them is not known.
+    """
     try:
         separator = _separator(path)
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -176,10 +181,16 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]], bool
         raise InputError(f"{shown(path)}: it is empty; expected\n{PICTURES_TREE}")
     header = lines[0][1]
     count = len(header)
-    padded = [(number, (fields + [""] * count)[:count]) for number, fields in lines[1:]]
-    rows = [(number, dict(zip(header, row, strict=True))) for number, row in padded]
+    rows, problems = [], []
+    for number, fields in lines[1:]:
+        if any(fields[count:]):
+            more = f"more fields than columns, {len(fields)} instead of {count}"
+            problems.append(f"{shown(path)}, line {number}: {more}: put quotes around its text")
+        else:
+            padded = (fields + [""] * count)[:count]
+            rows.append((number, dict(zip(header, padded, strict=True))))
     # Columns without a name are no data: pandas writes the rows' numbers in one.
-    return [name for name in header if name], rows, separator != ","
+    return [name for name in header if name], rows, problems, separator != ","
 
 
 def _filled(file: Iterator[str], separator: str) -> Iterator[tuple[int, list[str]]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 from pcnn.errors import InputError
 from pcnn.images.files import FILM_SUFFIXES, SUFFIXES, find_images, shown
@@ -15,6 +16,8 @@ from pcnn.results.tables import needed
 _ROWS_AT_ONCE = 32  # pictures of a Parquet file in memory
 # Columns of a Parquet file that may name its pictures, the first that is there.
 _NAMES = ("path", "source")
+# Characters of a file's name that stay as they are in a URI (RFC 3986: pchar, and the slash).
+_PLAIN = "/!$&'()*+,;=:@~"
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ def partitions(
     """What each file of the output holds.
 
     sources: files, folders and patterns as for `find_images`; `.parquet` files, or folders
-        of them named so, with the column "bytes"; URIs of any of these.
+        of them named so, with the column "bytes"; URIs of any of these, in which names are
+        percent-encoded, also with a query (`s3://bucket/photos?region=eu-west-1`).
     size: pictures for a partition; a row group of Parquet is never cut, and a film has one alone.
     films: False does not look for films.
     Returns partitions in the order of the sources, Parquet first, then pictures, then films, and
@@ -96,7 +100,7 @@ def partitions(
     cut: list[dict[str, Any]] = []
     for source in sources:
         try:
-            if source.rstrip("/").endswith(".parquet"):
+            if _place(source).rstrip("/").endswith(".parquet"):
                 for table in _listed(source, (".parquet",), "Parquet files"):
                     cut += [{"parquet": table, "row_groups": lot} for lot in _lots(table, size)]
             elif _is_uri(source):
@@ -145,7 +149,7 @@ def read_partition(partition: Partition) -> Iterator[tuple[str | None, Any]]:
 
 def is_film(path: str) -> bool:
     """Whether a path or URI has the suffix of a film."""
-    return Path(path).suffix.lower() in FILM_SUFFIXES
+    return Path(_place(path)).suffix.lower() in FILM_SUFFIXES
 
 
 def _lots(table: str, size: int) -> Iterator[tuple[int, ...]]:
@@ -182,16 +186,15 @@ def _listed(source: str, suffixes: tuple[str, ...], kind: str) -> list[str]:
     """
     fs = needed("pyarrow.fs", "pcnn-predict --ray", "ray")
     filesystem, path = _located(source)
-    prefix = source[: len(source.rstrip("/")) - len(path.rstrip("/"))] if _is_uri(source) else ""
     try:
         if filesystem.get_file_info(path).type == fs.FileType.File:
-            return [prefix + path]
+            return [source if _is_uri(source) else path]
         below = fs.FileSelector(path, recursive=True, allow_not_found=True)
         found = filesystem.get_file_info(below)
     except OSError as error:
         raise InputError(f"{shown(source)}: cannot be listed ({error})") from error
     names = sorted(
-        prefix + each.path
+        each.path
         for each in found
         if each.type == fs.FileType.File
         and each.path.lower().endswith(suffixes)
@@ -199,7 +202,15 @@ def _listed(source: str, suffixes: tuple[str, ...], kind: str) -> list[str]:
     )
     if not names:
         raise InputError(f"{shown(source)}: no {kind} there")
-    return names
+    if not _is_uri(source):
+        return names
+    parts, root = urlsplit(source), len(path.rstrip("/"))
+    return [
+        parts._replace(
+            path=parts.path.rstrip("/") + quote(name[root:], _PLAIN), fragment=""
+        ).geturl()
+        for name in names
+    ]
 
 
 def _located(source: str) -> tuple[Any, str]:
@@ -218,3 +229,8 @@ def _located(source: str) -> tuple[Any, str]:
 
 def _is_uri(source: str) -> bool:
     return "://" in source
+
+
+def _place(source: str) -> str:
+    """A URI without its query; a path as it is."""
+    return urlsplit(source)._replace(query="", fragment="").geturl() if _is_uri(source) else source

@@ -25,6 +25,8 @@ from torch import Tensor
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 # The largest number of graphs. The first sizes that repeat get them.
 MOST_KEPT = 16
+# The largest number of sizes that are remembered until they repeat, the last ones.
+MOST_MET = 256
 # The largest difference between what other kernels compute and the plain pass, relative to the
 # largest value: TF32 and 16-bit types round some tens of times, in another order.
 _NEAR = 0.03
@@ -148,8 +150,8 @@ def _random_numbers_apart(index: int) -> Iterator[None]:
 class CudaGraphs:
     """A function that runs by CUDA graphs; if recording fails, it warns once and runs plainly.
 
-    A size runs plainly the first time and is recorded the second time. At most MOST_KEPT sizes
-    are recorded, and none that lacks memory.
+    A size runs plainly the first time and is recorded the second time, if less than MOST_MET
+    other sizes came between. At most MOST_KEPT sizes are recorded, and none that lacks memory.
     compute: the plain function; it must not wait for the device. Each graph is compared with it
         once.
     sizes: numbers of rows that have graphs, ascending. More rows run as several passes.
@@ -158,7 +160,7 @@ class CudaGraphs:
 
     def __init__(self, compute: Compute, recorder: Recorder, sizes: Sequence[int] = SIZES) -> None:
         self._compute, self._recorder, self._sizes = compute, recorder, sizes
-        self._met: set[_Key] = set()
+        self._met: dict[_Key, None] = {}  # in the order of their first passes
         self._passes: dict[_Key, _Pass | None] = {}  # None: too large for the memory
         self._turn = threading.Lock()
         self._recordable = True
@@ -199,13 +201,16 @@ class CudaGraphs:
         key = size, views[0].dtype, tuple(view.shape[1:] for view in views)
         if key in self._passes:
             return self._passes[key]
-        if key not in self._met:
-            self._met.add(key)
+        if len(self._passes) >= MOST_KEPT:
             return None
-        if len(self._passes) < MOST_KEPT:
-            self._passes[key] = self._made(size, views)
-            if not self._recordable:
-                self._passes.clear()
+        if key not in self._met:
+            self._met[key] = None
+            if len(self._met) > MOST_MET:
+                del self._met[next(iter(self._met))]
+            return None
+        self._passes[key] = self._made(size, views)
+        if not self._recordable:
+            self._passes.clear()
         return self._passes.get(key)
 
     def _made(self, size: int, views: Sequence[Tensor]) -> _Pass | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pcnn.ops.reference import LUMA
+
+# The largest reduction of a side in one step on a GPU. PyTorch keeps the weights of the averaged
+# pixels in shared memory, which is too small for a reduction by 128: that is a RuntimeError.
+_MOST_REDUCED = 64
 
 
 def to_planes(faces: Tensor, channels: int | None = None) -> Tensor:
@@ -30,11 +36,28 @@ def pixels_tensor(image: NDArray[np.uint8]) -> Tensor:
 
 
 def resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize (H, W, 3) uint8 or float32 to another height and width, bilinear and antialiased."""
+    """Resize (H, W, 3) uint8 or float32 to another height and width, bilinear and antialiased.
+
+    On a GPU very large reductions take several steps.
+    """
     if size == pixels.shape[:2]:
         return pixels
     images = pixels.permute(2, 0, 1)[None]
-    return F.interpolate(images, size, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+    for step in reduction_steps(pixels.shape[:2], size) if pixels.is_cuda else [size]:
+        images = F.interpolate(images, step, mode="bilinear", antialias=True)
+    return images[0].permute(1, 2, 0)
+
+
+def reduction_steps(given: Sequence[int], size: tuple[int, int]) -> list[tuple[int, int]]:
+    """The sizes on the way from one height and width to another, which is the last.
+
+    No step reduces a side by more than a GPU can.
+    """
+    height, width = (
+        max(wanted, -(-side // _MOST_REDUCED)) for side, wanted in zip(given, size, strict=True)
+    )
+    step = height, width
+    return [step] if step == size else [step, *reduction_steps(step, size)]
 
 
 def resample(faces: Tensor, size: int) -> Tensor:

@@ -254,6 +254,8 @@ def _landmark_crop(  # noqa: PLR0913, PLR0917
 
 # decode_faces. It has no gradient, because a choice has none.
 
+_NO_WORKSPACE = (0, 0, 0, 0)
+
 
 def _decode_faces(
     predictions: Tensor,
@@ -267,13 +269,14 @@ def _decode_faces(
         return reference.decode_faces(predictions, anchors, variances, limits, most)
     found = outputs.empty_faces(predictions, anchors, variances, limits, most).zero_()
     anchors = anchors.contiguous()
-    work = outputs.faces_work(predictions, most)
+    # The tensors must outlive the call.
+    work = outputs.faces_work(predictions, most) if module.NEEDS_WORKSPACE else ()
     call(
         module.decode_faces,
         predictions,
         numbers(predictions),
         *(anchors.data_ptr(), tuple(variances), tuple(limits), most, found.data_ptr()),
-        tuple(part.data_ptr() for part in work),
+        tuple(part.data_ptr() for part in work) or _NO_WORKSPACE,
     )
     return found
 

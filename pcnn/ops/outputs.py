@@ -60,7 +60,7 @@ def faces_work(predictions: Tensor, most: int) -> tuple[Tensor, ...]:
     like = predictions.new_empty
     return (
         predictions.new_zeros((batch, 2), dtype=torch.int32),
-        like((batch, count), dtype=torch.int64),
+        like((2, batch, count), dtype=torch.int64),
         like((batch, most, values)),
         like((batch, most, -(-most // 64)), dtype=torch.int64),
     )

@@ -50,10 +50,10 @@ class FilmSearch:
 
     def __init__(self, finder: FaceFinder, *, sure: float, every: float) -> None:
         if not 0 <= sure <= 1:
-            raise InputError(f"predict_video: min_score must be 0…1, got {sure}")
+            raise InputError(f"Recognizer.predict_video: min_score must be 0…1, got {sure}")
         if not 0 <= every < math.inf:
             raise InputError(
-                f"predict_video: search_every must be seconds of at least 0, got {every}"
+                f"Recognizer.predict_video: search_every must be seconds of at least 0, got {every}"
             )
         self._finder, self._every = finder, every
         self._least = min(UNSURE, sure)

@@ -54,9 +54,7 @@ class ParquetReport:
 
     def add(self, source: str | None, result: Result) -> None:
         """The result of one picture, or the error in its place; source: its name."""
-        # Names that are no Unicode cannot be text in Arrow; as in messages they are escaped.
-        escaped = source and source.encode("utf-8", "backslashreplace").decode()
-        self._sources.append(escaped)
+        self._sources.append(source)
         self._results.append(result)
         if len(self._results) >= _PICTURES_AT_ONCE:
             self.close()

@@ -68,7 +68,8 @@ def to_pandas(
     predictions: what `Recognizer.predict` or `predict_crops` returns, for one picture or many,
         also with on_error="return"; or what `predict_video` does. A picture or frame without
         faces, or a picture that could not be read, has one row in which `face` is missing.
-    sources: a name for each picture; None takes those of the predictions.
+    sources: a name for each picture; None takes those of the predictions. Names of files that are
+        no Unicode are escaped.
     classes: names of the expressions, in order, as `Recognizer.classes`; None takes those of
         the first face. Without any face there is no column for them.
     values: names of the numbers of a ValueHead, in the same way, as `Recognizer.value_names`.
@@ -198,7 +199,9 @@ def _filled(
     classes = known[0]
     columns: dict[str, list[Any]] = {name: [] for name in _types(*known)}
     for source, result in zip(sources, results, strict=True):
-        for row in _rows(source, result):
+        # Names that are no Unicode cannot be text in Arrow; as in messages they are escaped.
+        text = source and source.encode("utf-8", "backslashreplace").decode()
+        for row in _rows(text, result):
             if row.get("label") is not None and list(row["scores"]) != list(classes):
                 raise InputError(
                     f"{function}: predictions must all have the classes {', '.join(classes)}; "

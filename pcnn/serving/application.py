@@ -109,9 +109,12 @@ class _Service:
         if not hmac.compare_digest(given, f"Bearer {self._token}".encode()):
             raise Refusal(401, "the token is missing or wrong: send Authorization: Bearer TOKEN")
 
-    async def predict(self, request: Request) -> tuple[list[Upload], Results]:
+    async def predict(
+        self, request: Request, *, alone: bool = False
+    ) -> tuple[list[Upload], Results]:
         """The pictures of a request, and what was found in each.
 
+        alone: True takes a single picture.
         Raises Refusal: whatever is wrong, with the request or with the server.
         """
         self.check_token(request)
@@ -122,6 +125,8 @@ class _Service:
         try:
             started = asyncio.get_running_loop().time()
             uploads = await read_uploads(request, self.arrivals, self.limits)
+            if alone and len(uploads) != 1:
+                raise Refusal(422, f"one picture at a time can be drawn on, got {len(uploads)}")
             taken = asyncio.get_running_loop().time() - started
             results = await self._results(uploads, max(0.01, self.limits.seconds - taken))
         finally:
@@ -179,9 +184,7 @@ def _add_routes(app: FastAPI, service: _Service, *, locked: bool) -> None:
     )
     async def annotated(request: Request) -> Response:
         """A PNG; takes a single picture."""
-        uploads, results = await service.predict(request)
-        if len(uploads) != 1:
-            raise Refusal(422, f"one picture at a time can be drawn on, got {len(uploads)}")
+        uploads, results = await service.predict(request, alone=True)
         _answers(uploads, results)
         moving = bool(service.recognizer.movements)
         png = await run_in_threadpool(_drawn, uploads[0], results[0], moving=moving)

@@ -18,6 +18,7 @@ from pcnn.serving.limits import Limits, Refusal
 
 # How Recognizer.predict calls pictures without a name.
 _NUMBER = re.compile(r"^images\[\d+\]")
+_MOST_DIGITS = 18
 # Once the server stops, for a body that is on its way.
 STOP_SECONDS = 5.0
 
@@ -47,8 +48,10 @@ class Arrivals:
         server stops while it comes.
         """
         limits = self._limits
-        announced = request.headers.get("content-length", "")
-        if announced.isascii() and announced.isdecimal() and int(announced) > limits.body_bytes:
+        announced = request.headers.get("content-length", "").lstrip("0")
+        # Python refuses to read numbers of thousands of digits.
+        digits = len(announced) if announced.isascii() and announced.isdecimal() else 0
+        if digits and (digits > _MOST_DIGITS or int(announced) > limits.body_bytes):
             raise _too_large(limits.body_bytes)
         task = asyncio.ensure_future(_received(request, limits.body_bytes))
         self._tasks.add(task)
@@ -129,12 +132,18 @@ async def _form(request: Request, body: bytes, limits: Limits) -> list[Upload]:
         raise Refusal(422, "the form cannot be read: send multipart/form-data") from error
     try:
         return [
-            Upload(PureWindowsPath(file.filename or "").name or None, await file.read())
+            Upload(_source(file), await file.read())
             for _, file in form.multi_items()
             if isinstance(file, UploadFile)
         ]
     finally:
         await form.close()
+
+
+def _source(file: UploadFile) -> str | None:
+    """A file's name without folders. A charset may make it text that no answer can have."""
+    name = PureWindowsPath(file.filename or "").name
+    return name.encode("utf-8", "backslashreplace").decode() or None
 
 
 async def _once(body: bytes) -> AsyncGenerator[bytes, None]:

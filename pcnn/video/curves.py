@@ -47,20 +47,19 @@ def sampled(person: TrackSummary, times: NDArray[np.float64]) -> NDArray[np.floa
 def axis_ticks(begin: float, end: float) -> list[tuple[float, str]]:
     """Seconds and what to write there, at most about ten."""
     length = max(end - begin, 1e-6)
-    step = next((each for each in _STEPS_S if length / each <= _TICKS), _STEPS_S[-1])
+    longest = _STEPS_S[-1] * np.ceil(length / _TICKS / _STEPS_S[-1])
+    step = next((each for each in _STEPS_S if length / each <= _TICKS), longest)
     first, last = int(np.ceil(begin / step)), int(np.floor(end / step + 1e-6))
     return [(number * step, clock(number * step, step)) for number in range(first, last + 1)]
 
 
 def clock(seconds: float, step: float = 1.0) -> str:
-    """Time as people write it: 4.2 s or 1:05:00. step: less than 1 shows tenths."""
-    if step < 1:
-        return f"{int(seconds // 60)}:{seconds % 60:04.1f}"
-    whole = round(seconds)
+    """Time as people write it: 0:04 or 1:05:00. step: less than 1 shows tenths, as in 0:04.2."""
+    tenths = round(10 * seconds) if step < 1 else 10 * round(seconds)
+    whole = tenths // 10
     hours, minutes = whole // 3600, whole // 60 % 60
-    if hours:
-        return f"{hours}:{minutes:02}:{whole % 60:02}"
-    return f"{minutes}:{whole % 60:02}"
+    begin = f"{hours}:{minutes:02}" if hours else f"{minutes}"
+    return f"{begin}:{whole % 60:02}" + (f".{tenths % 10}" if step < 1 else "")
 
 
 def told_shares(person: TrackSummary, most: int = 3) -> str:

@@ -118,7 +118,7 @@ class FilmReader:
         given = False
         for frame in self._timed():
             index, self._index = self._index, self._index + 1
-            if self._last >= self._end:
+            if self._last >= self._end - _NEAR_S:
                 break
             if self._last >= self._next - _NEAR_S:
                 self._advance(self._last)
@@ -236,11 +236,13 @@ class FilmReader:
 
 def _check_times(every: float | None, start: float | None, end: float | None) -> None:
     if every is not None and not 0 < every < math.inf:
-        raise InputError(f"predict_video: every must be seconds above 0, got {every}")
+        raise InputError(f"Recognizer.predict_video: every must be seconds above 0, got {every}")
     if start is not None and not 0 <= start < math.inf:
-        raise InputError(f"predict_video: start must be seconds of at least 0, got {start}")
+        raise InputError(
+            f"Recognizer.predict_video: start must be seconds of at least 0, got {start}"
+        )
     if end is not None and not end > (start or 0):
-        raise InputError(f"predict_video: end must be seconds after start, got {end}")
+        raise InputError(f"Recognizer.predict_video: end must be seconds after start, got {end}")
 
 
 def _upright(frame: VideoFrame, stream: Any) -> NDArray[np.uint8]:

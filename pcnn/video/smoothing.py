@@ -22,7 +22,9 @@ _FORGOTTEN = 4.0
 def check_smoothing(smoothing: float | None) -> None:
     """Raise InputError unless smoothing is None or a number of seconds above 0."""
     if smoothing is not None and not 0 < smoothing < math.inf:
-        raise InputError(f"predict_video: smoothing must be None or seconds, got {smoothing}")
+        raise InputError(
+            f"Recognizer.predict_video: smoothing must be None or seconds, got {smoothing}"
+        )
 
 
 class ScoreFilter:

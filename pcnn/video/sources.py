@@ -146,8 +146,8 @@ def _opened(source: FilmSource, name: str) -> tuple[Any, dict[str, Any]]:
     if not isinstance(source, (str, os.PathLike)):
         kind = type(source).__name__
         raise InputError(
-            "predict_video: source must be a path, an address, 'camera:0', '-', bytes or a "
-            f"binary file, got {kind}"
+            "Recognizer.predict_video: source must be a path, an address, 'camera:0', '-', bytes "
+            f"or a binary file, got {kind}"
         )
     path = os.fspath(source)
     if path == "-":

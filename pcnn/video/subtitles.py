@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from html import escape
 from typing import NamedTuple
 
 from pcnn.results.frames import Frame
@@ -24,12 +25,13 @@ class Subtitles:
     def __init__(self) -> None:
         self._cues: list[Cue] = []
         self._begin, self._text = 0.0, ""
-        self._last, self._step = 0.0, _USUAL_STEP_S
+        self._last: float | None = None
+        self._step = _USUAL_STEP_S
 
     def add(self, frame: Frame) -> None:
         """Take the next frame."""
         text = "\n".join(f"{face.track}: {face.label}" for face in frame.faces)
-        if frame.time > self._last:
+        if self._last is not None and frame.time > self._last:
             self._step = frame.time - self._last
         self._last = frame.time
         if text != self._text:
@@ -38,8 +40,9 @@ class Subtitles:
 
     def cues(self) -> list[Cue]:
         """All so far, the one that is shown until the end of the last frame included."""
-        open_cue = [Cue(self._begin, self._last + self._step, self._text)] if self._text else []
-        return self._cues + open_cue
+        if self._last is None or not self._text:
+            return list(self._cues)
+        return [*self._cues, Cue(self._begin, self._last + self._step, self._text)]
 
     def srt(self) -> str:
         """The cues as SubRip text."""
@@ -49,8 +52,9 @@ class Subtitles:
         )
 
     def webvtt(self) -> str:
-        """The cues as WebVTT (W3C)."""
-        return "WEBVTT\n\n" + "".join(f"{_span(cue, '.')}\n{cue.text}\n\n" for cue in self.cues())
+        """The cues as WebVTT (W3C). A label's < and & are escaped, as they would begin a tag."""
+        lines = (f"{_span(cue, '.')}\n{escape(cue.text, quote=False)}\n\n" for cue in self.cues())
+        return "WEBVTT\n\n" + "".join(lines)
 
     def _end_cue(self, time: float) -> None:
         if self._text:

@@ -17,7 +17,8 @@ THUMBNAIL = 96  # pixels of its side
 _MARGIN = 0.25  # around a box, of its side
 _CLEARER = 1.05  # a new best face is that much better, so that few are encoded
 _FIRST_BIN_S = 0.04
-_MOST_BINS = 20_000  # of all curves together; beyond it bins are twice as wide
+# Of all curves together, but two of each person; beyond it bins are twice as wide.
+_MOST_BINS = 20_000
 _USUAL_STEP_S = 0.04  # of a film with one frame
 
 
@@ -129,7 +130,7 @@ class Summary:
         sums, count = person.bins.get(place, (np.zeros_like(scores), 0))
         person.bins[place] = (sums + scores, count + 1)
         self._bins += count == 0
-        if self._bins > _MOST_BINS:
+        if self._bins > max(_MOST_BINS, 2 * len(self._people)):
             self.width_s *= 2
             for each in self._people.values():
                 each.bins = _merged(each.bins)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -131,22 +131,28 @@ def load_expression(weights: str | Path, labels: str | None = None) -> Expressio
     """
     path = locate(weights, kind="expression")
     file = _open(path, expression)
-    metadata = file.metadata
-    if metadata["architecture"] == ENSEMBLE:
-        if labels is not None:
-            raise InputError(
-                f"labels {labels!r}: {path} is an ensemble, which has no second labels"
-            )
-        return _described(path, _load_ensemble(file), metadata, metadata, weights)
-    learner = _load_learner(file)
-    network, answers = learner.network, metadata
-    if labels is not None:
+    metadata = answers = file.metadata
+    learners = _load_learners(file)
+    if labels is None:
+        networks = [learner.network for learner in learners]
+    else:
         others = metadata.get("labels") or {}
         if labels not in others:
-            known = ", ".join(map(repr, others)) or "none"
-            raise InputError(f"labels {labels!r}: {path} has second labels: {known}")
-        network, answers = learner.relabelled(), {"temperature": 1.0, **others[labels]}
+            raise InputError(_unknown_labels(labels, path, others))
+        networks = [learner.relabelled() for learner in learners]
+        answers = {"temperature": 1.0, **others[labels]}
+    network: ExpressionNetwork = networks[0]
+    if metadata["architecture"] == ENSEMBLE:
+        network = _joined(path, networks, answers["members"])
     return _described(path, network, metadata, answers, weights)
+
+
+def _unknown_labels(labels: str, path: Path, known: Iterable[str]) -> str:
+    """The message of an InputError for second labels that a file lacks."""
+    own = ", ".join(map(repr, known)) or "none"
+    packaged = ", ".join(name for name, spec in SPECS.items() if labels in spec.labels)
+    remedy = f"; the packaged weights with them: {packaged}" if packaged else ""
+    return f"labels {labels!r}: {path} has second labels: {own}{remedy}"
 
 
 def _described(
@@ -186,8 +192,8 @@ def load_network(weights: str | Path) -> PCNN | FaceNet:
     return load_learner(weights).network
 
 
-# The prefix of tensor names of heads for second labels.
-SECOND_PREFIX = "labels."
+# The prefixes of tensor names: of an ensemble's networks, then of heads for second labels.
+MEMBERS_PREFIX, SECOND_PREFIX = "networks.", "labels."
 
 
 @own_settings(gradients=True)
@@ -205,15 +211,15 @@ def load_learner(weights: str | Path) -> Learner:
             f"{path}: is an ensemble; name the file of one network instead, "
             "such as pcnn-ferplus-only"
         )
-    return _load_learner(_open(path, NETWORK))
+    return _load_learners(_open(path, NETWORK))[0]
 
 
+@own_settings(gradients=True)
 def load_learners(weights: str | Path) -> list[Learner]:
-    """As load_learner; of an ensemble the learners of all its networks, without second labels."""
-    if WeightsFile(locate(weights)).metadata.get("architecture") != ENSEMBLE:
-        return [load_learner(weights)]
-    ensemble = cast("Ensemble", load_expression(weights).network)
-    return [Learner(own.requires_grad_(True).train()) for own in ensemble.networks]  # type: ignore[arg-type]
+    """As load_learner; of an ensemble the learners of all its networks."""
+    path = locate(weights)
+    ensemble = WeightsFile(path).metadata.get("architecture") == ENSEMBLE
+    return _load_learners(_open(path, expression if ensemble else NETWORK))
 
 
 def _open(path: Path, rule: Rule) -> WeightsFile:
@@ -226,29 +232,15 @@ def _open(path: Path, rule: Rule) -> WeightsFile:
     return file
 
 
-def _load_ensemble(file: WeightsFile) -> Ensemble:
-    described = file.metadata["members"]
-    with _fitting(file.path), torch.device("meta"):  # only shapes, without memory
-        networks = [
-            _empty_network(own, f"members[{place}].config") for place, own in enumerate(described)
-        ]
-    prefixes = [f"networks.{place}." for place in range(len(networks))]
-    file.check_shapes(
-        {
-            prefix + name: tensor
-            for prefix, network in zip(prefixes, networks, strict=True)
-            for name, tensor in network.state_dict().items()
-        }
-    )
-    found = file.tensors()
-    for prefix, network in zip(prefixes, networks, strict=True):
-        state = {name: found[prefix + name] for name in network.state_dict()}
-        network.load_state_dict(state, assign=True)
+def _joined(
+    path: Path, networks: Sequence[PCNN | FaceNet], described: Sequence[Mapping[str, Any]]
+) -> Ensemble:
+    """An ensemble of a file's networks. described: the metadata of its members."""
     members = [Member(float(own["share"]), float(own["temperature"])) for own in described]
     try:
         return Ensemble(networks, members)
     except InputError as error:
-        raise WeightsError(f"{file.path}: members do not fit together ({error})") from error
+        raise WeightsError(f"{path}: members do not fit together ({error})") from error
 
 
 def _empty_network(described: Mapping[str, Any], name: str = "config") -> PCNN | FaceNet:
@@ -257,19 +249,35 @@ def _empty_network(described: Mapping[str, Any], name: str = "config") -> PCNN |
     return network_type(_config(described["config"], name), initialised=False)
 
 
-def _load_learner(file: WeightsFile) -> Learner:
-    path, metadata = file.path, file.metadata
+def _load_learners(file: WeightsFile) -> list[Learner]:
+    """The networks of a file with their heads for second labels, in training mode."""
+    metadata = file.metadata
+    several = metadata["architecture"] == ENSEMBLE
+    described = metadata["members"] if several else [metadata]
     second = next(iter((metadata.get("labels") or {}).items()), None)
-    with _fitting(path), torch.device("meta"):  # only shapes, without memory
-        network = _empty_network(metadata)
-        learner = Learner(network, None if second is None else tuple(second[1]["classes"]))
-    prefix = "" if second is None else f"{SECOND_PREFIX}{second[0]}."
-    state = learner.state_dict()
-    wanted = {_file_name(own, prefix): own for own in state}
-    file.check_shapes({name: state[own] for name, own in wanted.items()})
+    classes = None if second is None else tuple(second[1]["classes"])
+    heads = "" if second is None else f"{SECOND_PREFIX}{second[0]}."
+    learners, names = [], []
+    with _fitting(file.path), torch.device("meta"):  # only shapes, without memory
+        for place, own in enumerate(described):
+            field = f"members[{place}].config" if several else "config"
+            learners.append(Learner(_empty_network(own, field), classes))
+            prefix = f"{MEMBERS_PREFIX}{place}." if several else ""
+            names.append(
+                {name: prefix + _file_name(name, heads) for name in learners[-1].state_dict()}
+            )
+    file.check_shapes(
+        {
+            names_in_file[name]: tensor
+            for learner, names_in_file in zip(learners, names, strict=True)
+            for name, tensor in learner.state_dict().items()
+        }
+    )
     found = file.tensors()
-    learner.load_state_dict({own: found[name] for name, own in wanted.items()}, assign=True)
-    return learner
+    for learner, names_in_file in zip(learners, names, strict=True):
+        state = {name: found[stored] for name, stored in names_in_file.items()}
+        learner.load_state_dict(state, assign=True)
+    return learners
 
 
 def _file_name(own: str, prefix: str) -> str:

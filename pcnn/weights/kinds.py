@@ -73,15 +73,14 @@ def _config(value: Any, name: str) -> None:
 _TEMPERATURES = record({}, dict.fromkeys(REGIONS, _TEMPERATURE), closed=True)
 _SCORES = mapping(_SHARE)
 _CLASS_SHARES = row(number(1e-6, 1), 2, 1000)
-_SECOND = record(
-    {"classes": _CLASSES},
-    {
-        "temperature": _TEMPERATURE,
-        "region_temperatures": _TEMPERATURES,
-        "scores": _SCORES,
-        "class_shares": _CLASS_SHARES,
-    },
-)
+_SECOND_FIELDS = {"classes": _CLASSES}
+_SECOND_SETTINGS = {
+    "temperature": _TEMPERATURE,
+    "region_temperatures": _TEMPERATURES,
+    "scores": _SCORES,
+    "class_shares": _CLASS_SHARES,
+}
+_SECOND = record(_SECOND_FIELDS, _SECOND_SETTINGS)
 
 _ARCHITECTURE = one_of("pcnn", "trunk")
 ENSEMBLE = "ensemble"  # the architecture of a file with several networks
@@ -104,13 +103,16 @@ NETWORK = record(
     {"architecture": _ARCHITECTURE, "config": _config},
     {**_COMMON, "labels": null_or(mapping(_SECOND, most=1))},
 )
+_MEMBER_FIELDS = {"share": number(1e-6, 1), "temperature": _TEMPERATURE}
 _MEMBER = record(
-    {"architecture": _ARCHITECTURE, "config": _config}
-    | {"share": number(1e-6, 1), "temperature": _TEMPERATURE},
+    {"architecture": _ARCHITECTURE, "config": _config} | _MEMBER_FIELDS,
     closed=True,
 )
+_SECOND_MEMBERS = row(record(_MEMBER_FIELDS, closed=True), 2, _MOST_MEMBERS)
+_SECOND_OF_SEVERAL = record(_SECOND_FIELDS | {"members": _SECOND_MEMBERS}, _SECOND_SETTINGS)
 _SEVERAL = record(
-    {"architecture": one_of(ENSEMBLE), "members": row(_MEMBER, 2, _MOST_MEMBERS)}, _COMMON
+    {"architecture": one_of(ENSEMBLE), "members": row(_MEMBER, 2, _MOST_MEMBERS)},
+    {**_COMMON, "labels": null_or(mapping(_SECOND_OF_SEVERAL, most=1))},
 )
 _NEEDED = record(dict.fromkeys(("template", "native_size", "temperature"), anything))
 _ALL_TEMPERATURES = record({"region_temperatures": record(dict.fromkeys(REGIONS, _TEMPERATURE))})
@@ -204,6 +206,8 @@ def expression(value: Any, name: str) -> None:
     networks = value["members"] if several else [value]
     if any(own["architecture"] == "pcnn" for own in networks):
         _ALL_TEMPERATURES(value, name)
+        for labels, second in (value.get("labels") or {}).items():
+            _ALL_TEMPERATURES(second, f"labels.{labels}")
     size = max(own["config"]["size"] for own in networks)
     native_size, points = value["native_size"], value["template"]
     if size > _MOST_FINER * native_size:

@@ -13,6 +13,7 @@ class WeightSpec:
     kind: "expression", "detector", "landmarks" or "movements". sha256: hexadecimal, of the file; it
     may be shortened, as by the file's publisher. url: for the download; None for a packaged file.
     class_shares: the share of each class of the training faces, for files that do not record it.
+    labels: the names of the file's second labels.
 
     >>> SPECS["small"].kind, SPECS["small"].url
     ('expression', None)
@@ -23,6 +24,7 @@ class WeightSpec:
     sha256: str
     url: str | None = None
     class_shares: tuple[float, ...] | None = None
+    labels: tuple[str, ...] = ()
 
 
 # Of the eight classes, in their order, in the votes for FER+ train without duplicates.
@@ -61,6 +63,7 @@ SPECS: Mapping[str, WeightSpec] = {
         "expression",
         "pcnn-mobile.safetensors",
         "fd7121d5fa48433bf94a7ad5fc26fd170c0d805dbacf28bd78753cdce86b130b",
+        labels=("fer2013",),
     ),
     "mobilenet": WeightSpec(
         "detector",

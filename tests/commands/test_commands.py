@@ -25,6 +25,7 @@ from PIL import Image
 from pcnn import __version__
 from pcnn.commands import predict as commands
 from pcnn.commands import reports, shared, train
+from pcnn.distributed import runs
 from pcnn.engines.select import ENGINES, PRECISIONS
 from pcnn.errors import InputError, NativeError, WeightsError, counted
 from pcnn.images.loading import load_image, stored_size
@@ -433,6 +434,15 @@ def test_nothing_done(fake: FakeRecognizer, photos: Path, capsys: Captured) -> N
             "give at least one picture, folder or pattern (or --info)",
         ),
         (["a.jpg", "--worker-gpus", "-1"], "argument --worker-gpus: must be at least 0, got -1"),
+        (["a.jpg", "--worker-gpus", "nan"], "argument --worker-gpus: must be at least 0, got nan"),
+        (
+            ["a.jpg", "--workers", "3", "--worker-cpus", "2"],
+            "only --ray has workers and partitions: add it, or omit --workers, --worker-cpus",
+        ),
+        (
+            ["--ray", "auto", "a.jpg", "--output", "x", "--all-rows"],
+            "--ray writes tables alone: omit --all-rows",
+        ),
     ],
 )
 def test_usage_errors(words: list[str], message: str, capsys: Captured) -> None:
@@ -722,6 +732,21 @@ def test_what_follows_ray_is_an_address_or_a_picture(
     arguments = parser.parse_args(words)
     shared.settle_address(arguments)
     assert (arguments.ray, arguments.paths) == (address, paths)
+
+
+def test_the_options_of_films_go_with_a_job_on_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def run_job(*arguments: Any, **_: Any) -> Any:
+        given.extend(arguments)
+        return runs.Summary(faces=1, partitions=1)
+
+    monkeypatch.setattr(runs, "run", run_job)
+    words = ["film.mp4", "--ray", "--output", "x", "--every", "0.5", "--search-every", "0"]
+    assert cli.predict(words) == 0
+    assert given[2].films == {
+        **{"every": 0.5, "start": None, "end": None, "smoothing": 0.5, "search_every": 0.0}
+    }
 
 
 def test_info(fake: FakeRecognizer, capsys: Captured) -> None:

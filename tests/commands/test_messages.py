@@ -6,6 +6,7 @@ import importlib
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -154,6 +155,26 @@ def test_a_refusal_speaks_of_options_and_files(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert refusal(words, capsys).startswith(message)
+
+
+@pytest.mark.parametrize("kind", ["movements", "landmarks"])
+def test_answers_for_no_face_are_named(
+    kind: str, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "t").mkdir()
+    nobody = {"found": [False], "movements": np.zeros((1, 1)), "matrix": np.eye(4)[None]}
+    np.savez(photos / "t" / "fer_train.npz", image=["a"], names=["jawOpen"], **nobody)
+    message = refusal(["train", kind, *_TAUGHT], capsys)
+    assert message == f"{Path('t', 'fer_train.npz')} has answers for no face"
+
+
+def test_every_name_before_a_message_can_be_left_out() -> None:
+    """A message begins with a name that a module of the package has, or a class and a method."""
+    before = re.compile(r'Error\(\s*f?"([A-Za-z_]\w*)(?:\.\w+)?: ')
+    sources = [file.read_text(encoding="utf-8") for file in PACKAGE.rglob("*.py")]
+    named = {name for source in sources for name in before.findall(source)}
+    own = re.compile(r"^(?:async )?(?:def|class) (\w+)", re.MULTILINE)
+    assert len(named) > 50 and not named - {name for text in sources for name in own.findall(text)}
 
 
 @pytest.mark.usefixtures("photos")

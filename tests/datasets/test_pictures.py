@@ -34,7 +34,8 @@ def test_folders_are_labels(tmp_path: Path) -> None:
         ("very bored", tmp_path / "very bored/deep/1.PNG"),
     ]
     assert found.names == () and found.groups == ()
-    assert found.problems == (
+    assert found.problems == ()
+    assert found.notes == (
         f"{tmp_path}/empty: no pictures in this folder",
         f"{tmp_path}: files outside of the labels' folders: 1",
     )
@@ -73,6 +74,23 @@ def test_a_column_without_a_name_is_none_of_numbers(tmp_path: Path) -> None:
     assert found.names == ("v",) and found.values.tolist() == [[0.5], [1]]
     with pytest.raises(InputError, match=r"column 'v\\x07' is not printable"):
         read_pictures(_csv(tmp_path, "picture,v\x07\na.jpg,1\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("picture,valence\na.jpg,0,5\nb.jpg,0.25\n", "b.jpg"),
+        ('picture,label\nalbum, old/1.jpg,bored\n"album, new/1.jpg",bored\n', "album, new/1.jpg"),
+    ],
+)
+def test_a_comma_too_many_is_no_other_number_or_label(tmp_path: Path, text: str, kept: str) -> None:
+    path = _csv(tmp_path, text)
+    found = read_pictures(path)
+    assert found.files == (tmp_path / kept,)
+    assert found.problems == (
+        f"{path}, line 2: more fields than columns, 3 instead of 2: put quotes around its text",
+    )
+    assert read_pictures(_csv(tmp_path, "picture,label\na.jpg,bored,,\n")).problems == ()
 
 
 @pytest.mark.parametrize("separator", [";", "\t"])

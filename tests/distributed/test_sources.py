@@ -64,6 +64,39 @@ def test_uris_are_listed_and_read(folder: Path, astronaut: Path) -> None:
     assert single.pictures == one.pictures[1:2]
 
 
+@pytest.mark.parametrize("query", ["", "?region=eu-west-1"])
+def test_names_of_any_kind_are_found_below_a_uri(
+    query: str, tmp_path: Path, astronaut: Path
+) -> None:
+    folder = tmp_path / "my photos"
+    folder.mkdir()
+    for name in ("a b.png", "50%.png", "ä#1?.png", "plain (1).png", "a%20b.png"):
+        (folder / name).write_bytes(astronaut.read_bytes() + name.encode())
+    (one,), errors = partitions([folder.as_uri() + query], 10)
+    assert not errors
+    read = set()
+    for uri in one.pictures:
+        (again,), _ = partitions([uri], 1)
+        assert again.pictures == (uri,)
+        picture = open_picture(uri)
+        assert isinstance(picture, NamedPicture)
+        read.add(picture.read().removeprefix(astronaut.read_bytes()).decode())
+    assert read == {each.name for each in folder.iterdir()}
+    assert f"{folder.as_uri()}/plain%20(1).png{query}" in one.pictures
+
+
+def test_films_and_tables_below_a_uri_with_a_query(folder: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    (folder / "a.mp4").write_bytes(b"")
+    found, _ = partitions([f"file://{folder}?a=1"], 9)
+    assert [each.film for each in found] == ["", f"file://{folder}/a.mp4?a=1"]
+    parquet.write_table(pyarrow.table({"bytes": [b"0"]}), folder / "t.parquet")
+    (table,), errors = partitions([f"file://{folder}/t.parquet?a=1"], 9)
+    assert table.parquet == f"file://{folder}/t.parquet?a=1" and not errors
+
+
 def test_parquet_keeps_its_row_groups_whole(tmp_path: Path) -> None:
     import pyarrow
     from pyarrow import parquet

@@ -123,6 +123,16 @@ def test_the_first_sizes_that_come_again_are_recorded(monkeypatch: pytest.Monkey
     assert recorder.recorded == [1, 2] and recorder.replays == 2 + 5
 
 
+def test_sizes_that_do_not_come_again_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures of ever other sizes would fill the memory."""
+    monkeypatch.setattr(captured, "MOST_MET", 2)
+    recorder = Recorder()
+    answer = CudaGraphs(compute, recorder)
+    for faces in (1, 2, 4, 1, 4, 2):  # 4 makes it forget 1, and then 1 makes it forget 2
+        assert_same(answer(views_of(faces, faces)), compute(views_of(faces, faces)))
+    assert recorder.recorded == [4] and len(answer._met) == 2
+
+
 @pytest.mark.parametrize("largest", [8, 5])
 def test_what_is_too_large_for_the_memory_is_computed_call_by_call(largest: int) -> None:
     """5 faces are computed; neither 8 in their place, nor 5 recorded. The others have graphs."""
@@ -401,7 +411,7 @@ def refuse_a_recording() -> None:
     assert len(good._passes) == 1
     state = torch.cuda.get_rng_state()
     answer(views)
-    with pytest.warns(RuntimeWarning, match="not recorded"):
+    with pytest.warns(RuntimeWarning, match="cannot record CUDA graphs"):
         found = answer(views)[0]
     assert torch.cuda.current_stream() == before
     torch.testing.assert_close(found, waits(views)[0])

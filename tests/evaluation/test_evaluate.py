@@ -284,7 +284,7 @@ def test_report_and_files(sheets: Path, file: Path, tmp_path: Path, capsys: Capt
     told = json.loads(capsys.readouterr().out)
     assert told == json.loads((folder / "report.json").read_text())
     assert told["pcnn"] == __version__
-    assert told["weights"] == {"name": str(file), "sha256": weights.sha256(file)}
+    assert told["weights"] == {"name": str(file), "sha256": weights.sha256(file), "labels": None}
     assert told["data"] == {
         "path": str(sheets),
         "split": "valid",
@@ -395,6 +395,17 @@ def test_the_labels_of_fer2013(sheets: Path, file: Path, capsys: Captured) -> No
     assert "(contempt), which were the likeliest for " in lines[1]
     (neutral,) = (line.split() for line in lines if line.startswith("neutral"))
     assert neutral[1:3] == ["40", "100.0"]
+
+
+def test_heads_of_their_own_read_the_labels_of_fer2013(sheets: Path, capsys: Captured) -> None:
+    options = ["--labels", "fer2013", "--no-latency", "--weights", "mobile", "--json"]
+    common = ["--data", str(sheets), "--split", "valid", "--bootstrap", "0", *options]
+    assert cli.evaluate(common) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["weights"]["labels"] == "fer2013"
+    assert told["classes"]["network_only"] == [] and len(told["classes"]["common"]) == 7
+    assert cli.evaluate([word for word in common if word != "--json"]) == 0
+    assert "(labels of FER2013, by heads of their own): 40" in capsys.readouterr().out
 
 
 def test_the_network_decides_between_grey_and_rgb(

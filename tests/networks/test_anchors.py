@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +13,9 @@ from torch import Tensor
 
 import pcnn.networks.boxes
 from pcnn.errors import InputError
+from pcnn.networks import anchors as anchors_module
 from pcnn.networks.anchors import (
+    _MOST_KEPT,
     anchor_grid,
     decode_boxes,
     decode_landmarks,
@@ -46,6 +51,29 @@ def test_a_published_input_has_the_known_number_of_anchors() -> None:
     sizes = [[16, 32], [64, 128], [256, 512]]
     # 640 × 640: 2 · (80² + 40² + 20²)
     assert len(anchor_grid(640, 640, min_sizes=sizes, steps=[8, 16, 32])) == 16800
+
+
+def test_the_last_grids_are_kept_and_no_others() -> None:
+    """Pictures of ever other sizes would fill the memory of a GPU."""
+    options = {"min_sizes": [[10.0]], "steps": [8]}
+    first = anchor_grid(8, 1000, **options)
+    assert anchor_grid(8, 1000, **options) is first
+    gone = weakref.ref(first)
+    del first
+    assert gone() is not None
+    for width in range(1001, 1001 + _MOST_KEPT):
+        anchor_grid(8, width, **options)
+    assert gone() is None
+
+
+def test_a_grid_outlives_the_work_of_every_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grid that is forgotten may still be read by a GPU, on a stream that did not make it."""
+    readers = []
+    grid = SimpleNamespace(is_cuda=True, device="cuda:0", record_stream=readers.append)
+    monkeypatch.setattr(anchors_module, "_anchor_grid", lambda *_: grid)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"a stream of {device}")
+    assert anchor_grid(8, 8, min_sizes=[[10]], steps=[8]) is grid
+    assert readers == ["a stream of cuda:0"]
 
 
 @pytest.mark.parametrize(

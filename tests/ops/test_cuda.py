@@ -127,6 +127,7 @@ def test_kernels_of_landmark_crop(scale: float, grey: bool, dtype: torch.dtype) 
         (1, 12600, 2000, 600.0),
         (3, 12600, 100, 90.0),
         (17, 65, 64, 9),
+        (2, 40_000, 2000, 900.0),  # more candidates than are ranked together
     ],
 )
 def test_kernels_of_decode_faces(batch: int, count: int, most: int, spread: float) -> None:

@@ -119,6 +119,31 @@ def test_decode_faces_equal_to_the_cpu_code(
     assert results[0][:, 0, 0].min() > 100 and torch.equal(*results)
 
 
+# Candidates are ranked in groups of 8192 (kGroup in csrc/decode_faces.h).
+@pytest.mark.skipif(CPU is None, reason="needs the compiled CPU ops")
+@pytest.mark.parametrize(
+    ("count", "most"),
+    [(8191, 40), (8192, 40), (8193, 2048), (8197, 1), (20_000, 2048), (40_000, 2048), (40_000, 3)],
+)
+@pytest.mark.parametrize("scores", ["random", "tied", "rising"])
+def test_more_candidates_than_a_group_has(
+    count: int, most: int, scores: str, monkeypatch: pytest.MonkeyPatch, emulated: ModuleType
+) -> None:
+    """Equal scores leave the choice to the anchors' order; 40,000 anchors take two rounds."""
+    predictions, anchors = test_decode_faces.random_case(2, count, 6, 9000.0)
+    if scores == "tied":
+        predictions[..., 0] = predictions[..., 0].clamp(-0.01, 0.01).round(decimals=2)
+    elif scores == "rising":
+        predictions[..., 0] = torch.linspace(-9, 9, count)
+    predictions[1, ::2, 0] = math.nan  # the images have different numbers of candidates
+    options = {"variances": (0.1, 0.2), "min_score": 0.0, "iou": 0.4, "most": most}
+    results = []
+    for module in (emulated, CPU):
+        monkeypatch.setattr(native, "_C", module)
+        results.append(ops.decode_faces(predictions, anchors, hint_side=70.0, **options))
+    assert 1 <= results[1][:, 0, 0].min() <= most and torch.equal(*results)
+
+
 def test_more_rows_than_a_grid_has() -> None:
     """65535 blocks are the limit of a grid's second side; the kernels walk on from there."""
     batch = 70_000

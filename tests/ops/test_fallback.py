@@ -15,7 +15,7 @@ import torch
 
 from pcnn import ops
 from pcnn.errors import NativeError
-from pcnn.ops import native, reference
+from pcnn.ops import native, outputs, reference
 
 HIDE = "import sys; sys.modules['pcnn._C'] = None\n"  # as if the file had been deleted
 CALLS = """
@@ -103,6 +103,19 @@ def test_what_the_compiled_code_refuses_is_an_input_error() -> None:
 
     with pytest.raises(InputError, match="warp_add: stitched, face and out must have one shape"):
         torch.ops.pcnn.warp_add(torch.ones(1, 1, 2, 3), torch.ones(1, 2, 3), torch.ones(1, 1, 3, 3))
+
+
+@pytest.mark.skipif(native._C is None, reason="the CPU ops are not built")
+def test_the_cpu_code_gets_no_workspace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the CUDA kernels write to one."""
+
+    def refuse(*_: object) -> tuple[torch.Tensor, ...]:
+        raise AssertionError("a workspace was made")
+
+    monkeypatch.setattr(outputs, "faces_work", refuse)
+    predictions, anchors = torch.ones(1, 3, 15), torch.ones(3, 4)
+    options = {"variances": (0.1, 0.2), "min_score": 0.5, "iou": 0.4, "most": 9}
+    assert ops.decode_faces(predictions, anchors, **options)[0, 0, 0] == 1
 
 
 # Plain PyTorch's own threads hang in a child of a process that has used them.

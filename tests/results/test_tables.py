@@ -93,6 +93,14 @@ def test_nothing_and_iterators() -> None:
     assert json.loads(empty.schema.metadata[b"pcnn"]) == {"schema": 1, "classes": ["a", "b"]}
 
 
+def test_names_that_are_no_unicode_are_escaped() -> None:
+    broken = "\udcff.jpg"
+    found = [dataclasses.replace(two_faces(), source=broken), InputError("no such file")]
+    for table in (to_arrow(found, sources=[broken, broken]), to_arrow(found[0])):
+        assert set(table.column("source").to_pylist()) == {"\\udcff.jpg"}
+    assert set(to_pandas(found[0])["source"]) == {"\\udcff.jpg"}
+
+
 def test_pandas_types_and_missing_values() -> None:
     table = to_pandas([two_faces(), Prediction((), "none.jpg", 8, 9)])
     assert list(table.columns) == [*COLUMNS, *SCORES]

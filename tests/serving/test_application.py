@@ -216,13 +216,30 @@ def test_too_many_pictures(client: TestClient) -> None:
     assert "more than 3 pictures" in answer.json()["error"]
 
 
-def test_annotated_is_a_picture(client: TestClient) -> None:
+def test_annotated_is_a_picture(client: TestClient, recognizer: FakeRecognizer) -> None:
     answer = client.post("/predict/annotated", content=picture(300, 300))
     assert answer.headers["content-type"] == "image/png"
     with Image.open(io.BytesIO(answer.content)) as drawn:
         assert drawn.size == (300, 300)
     files = [("p", ("a.png", picture())), ("p", ("b.png", picture()))]
+    before = list(recognizer.batches)
     assert client.post("/predict/annotated", files=files).status_code == 422
+    assert recognizer.batches == before  # nothing is computed in vain
+
+
+@pytest.mark.parametrize(("charset", "name"), [("utf-7", b"+2AA-"), ("unicode_escape", b"\\ud800")])
+def test_a_name_that_is_no_text_is_escaped(client: TestClient, charset: str, name: bytes) -> None:
+    head = b'--x\r\nContent-Disposition: form-data; name="p"; filename="%s.png"\r\n\r\n' % name
+    kind = f"multipart/form-data; boundary=x; charset={charset}"
+    body = head + picture() + b"\r\n--x--\r\n"
+    answer = client.post("/predict", content=body, headers={"content-type": kind})
+    assert (answer.status_code, answer.json()[0]["source"]) == (200, "\\ud800.png")
+
+
+@pytest.mark.parametrize(("length", "status"), [("9" * 5000, 413), ("0" * 5000 + "9", 200)])
+def test_an_announced_length_of_many_digits(client: TestClient, length: str, status: int) -> None:
+    answer = client.post("/predict", content=picture(), headers={"content-length": length})
+    assert answer.status_code == status
 
 
 def test_movements_are_answered_and_drawn(client: TestClient, recognizer: FakeRecognizer) -> None:

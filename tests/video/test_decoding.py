@@ -66,6 +66,14 @@ def test_times_chosen(film: Path, options: dict[str, float], indices: tuple[int,
     assert read(film, **options) == expected(*indices)
 
 
+def test_a_frame_at_the_end_is_not_taken_for_one_before_it(tmp_path: Path) -> None:
+    """2.28 − 0.28 is a little below 2 in binary numbers."""
+    film = write_film(tmp_path / "late.mkv", shades(60), times=lambda i: 0.28 + i / 25)
+    assert max(frame.time for frame in FilmReader(film) if frame.index == 50) < 2
+    assert [frame.index for frame in FilmReader(film, end=2.0)] == list(range(50))
+    assert [frame.index for frame in FilmReader(film, start=2.0)] == list(range(50, 60))
+
+
 def test_what_no_frame_is_wanted_of_is_not_decoded(film: Path) -> None:
     reader = FilmReader(film, start=2.05, end=2.1)
     decoded = []

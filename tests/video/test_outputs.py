@@ -83,6 +83,15 @@ def test_long_films_have_wider_bins(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(one.curve[:, 1], one.times / 40, atol=summary.width_s / 40)
 
 
+def test_many_people_do_not_widen_the_bins_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(summaries, "_MOST_BINS", 10)
+    summary = summed(frames(*((0.04 * step, [tracked(step + 1, 0.5)]) for step in range(100))))
+    assert summary.width_s < 1
+    assert [one.times[0] for one in summary.tracks()] == pytest.approx(
+        0.04 * np.arange(100), abs=summary.width_s
+    )
+
+
 def test_curves_have_gaps_where_the_face_was_away() -> None:
     film = frames(*((0.1 * step, [tracked(1, 0.5)]) for step in (*range(10), *range(40, 50))))
     (one,) = summed(film).tracks()
@@ -95,6 +104,10 @@ def test_ticks_and_clocks() -> None:
     assert [text for _, text in axis_ticks(0, 4)] == ["0:00.0", "0:00.5", *(
         f"0:0{second}.{tenth}" for second in (1, 2, 3) for tenth in (0, 5)), "0:04.0"]  # fmt: skip
     assert [clock(time) for time in (0, 59.6, 3723)] == ["0:00", "1:00", "1:02:03"]
+    assert [clock(time, 0.1) for time in (4.24, 59.96, 119.97, 3599.96, 3723)] == [
+        "0:04.2", "1:00.0", "2:00.0", "1:00:00.0", "1:02:03.0"]  # fmt: skip
+    week = axis_ticks(0, 7 * 86_400)
+    assert len(week) <= 11 and week[1] == (64_800, "18:00:00")
 
 
 def test_subtitles_by_hand() -> None:
@@ -109,6 +122,13 @@ def test_subtitles_by_hand() -> None:
     ]
     assert subtitles.srt().startswith("1\n00:00:00,000 --> 00:00:01,000\n1: calm\n\n2\n")
     assert "\n00:00:06.000 --> 00:00:08.000\n1: calm\n" in subtitles.webvtt()
+    assert "\n1: &lt;glad&gt;\n2: calm\n" in subtitles.webvtt()
+
+
+def test_the_only_frame_of_a_film_is_shown_for_a_moment_wherever_it_begins() -> None:
+    subtitles = Subtitles()
+    subtitles.add(frames((10.0, [tracked(1, 0.2)]))[0])
+    assert subtitles.cues() == [Cue(10.0, 10.04, "1: calm")]
 
 
 def test_the_picture_and_the_page_show_everybody() -> None:

@@ -55,6 +55,7 @@ def test_packaged_files_are_those_that_were_measured(name: str, cache: Path) -> 
     path = weights.locate(name)
     assert weights.sha256(path) == SPECS[name].sha256
     assert path.stat().st_size < 100e6
+    assert SPECS[name].labels == tuple(weights.read(path)[1].get("labels") or ())
 
 
 def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from pcnn.video.timeline import draw_timeline
 class FilmOutputs:
     """Takes a film's frames and writes what is asked for; whole files, when it is closed.
 
+    Without a frame nothing is written, so that files of an earlier run stay as they are.
     film: path or address. targets: files by suffix: .mp4, .png, .html, .srt, .vtt.
     start: seconds, where the annotated copy begins. rate: frames a second, see FilmWriter.
     Raises InputError: a folder cannot be made; later, a file cannot be written.
@@ -36,6 +37,8 @@ class FilmOutputs:
         rate: float | None,
     ) -> None:
         self._film, self._targets = film, targets
+        self._start, self._rate = start, rate
+        self._begun = False
         self.summary = Summary(classes)
         self._subtitles = Subtitles()
         self._annotator = Annotator(classes)
@@ -46,26 +49,29 @@ class FilmOutputs:
                 target.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise _not_written(target.parent, error) from error
-        if ".mp4" in targets:
-            part = self._stack.enter_context(whole_file(targets[".mp4"]))
-            self._writer = FilmWriter(part, sound=film, start=start, rate=rate)
 
     def add(self, frame: Frame) -> None:
         """Take the next frame, with its pixels where there is something to draw."""
+        if not self._begun and ".mp4" in self._targets:
+            part = self._stack.enter_context(whole_file(self._targets[".mp4"]))
+            self._writer = FilmWriter(part, sound=self._film, start=self._start, rate=self._rate)
+        self._begun = True
         self.summary.add(frame)
         self._subtitles.add(frame)
         if self._writer is not None and frame.pixels is not None:
             self._writer.add(frame.time, self._annotator.draw(frame, frame.pixels))
 
     def close(self) -> None:
-        """Write all files, of the frames so far."""
+        """Write all files, of the frames so far; none without a frame."""
+        if not self._begun:
+            return
         try:
             with self._stack:
                 if self._writer is not None:
                     self._writer.close()
         except OSError as error:
             raise _not_written(self._targets[".mp4"], error) from error
-        title = Path(self._film).name
+        title = shown(Path(self._film).name)  # a name that is no text cannot be written
         for suffix, target in self._targets.items():
             try:
                 if suffix == ".png":

@@ -12,6 +12,14 @@ function builtFiles({ runtime, classifier, detector, landmarks }) {
   return [...Object.values(runtime), classifier, detector, landmarks].map(({ file }) => file);
 }
 
+/** Whether an address is one of the page's files: others of a server are never kept. */
+function isOurs(address) {
+  const { scope } = self.registration;
+  const [name] = address.split(/[?#]/, 1);
+  return name.startsWith(new URL("built/", scope).href)
+    || [...PAGE, "index.html"].some((file) => new URL(file, scope).href === name);
+}
+
 async function fill() {
   const cache = await caches.open(CACHE);
   const manifest = await (await fetch("built/manifest.json", { cache: "no-cache" })).json();
@@ -45,6 +53,6 @@ self.addEventListener("install", (event) => event.waitUntil(fill().then(() => se
 self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim()));
 self.addEventListener("fetch", (event) => {
   const { request } = event;
-  if (request.method !== "GET" || new URL(request.url).origin !== location.origin) return;
+  if (request.method !== "GET" || !isOurs(request.url)) return;
   event.respondWith(answer(request));
 });

@@ -8,16 +8,26 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
+from pcnn.datasets.labels import FaceSet
 from pcnn.datasets.loading import load_faces
 from pcnn.devices import own_settings
 from pcnn.errors import InputError, counted
 from pcnn.evaluation.logits import predict_logits
-from pcnn.evaluation.metrics import accuracy, fit_temperature
+from pcnn.evaluation.metrics import accuracy
 from pcnn.faces.alignment import suited_faces
 from pcnn.networks.ensemble import Ensemble, Member
-from pcnn.weights.expression import SECOND_PREFIX, ExpressionWeights, load_expression
+from pcnn.training.expression.second_labels import (
+    SECOND,
+    describe_second,
+    fitted_temperatures,
+    second_labels,
+)
+from pcnn.weights.expression import (
+    MEMBERS_PREFIX,
+    SECOND_PREFIX,
+    ExpressionWeights,
+    load_expression,
+)
 from pcnn.weights.files import WeightsFile, write
 from pcnn.weights.kinds import ENSEMBLE, expression
 from pcnn.weights.known import SINGLE_WEIGHTS
@@ -39,8 +49,8 @@ def join_networks(  # noqa: PLR0913 - each is a choice of the user's
     """Write a file with several networks, whose log-probabilities are averaged.
 
     weights: names or paths of two or more expression weights; see Ensemble for what must be
-        alike. The file keeps their tensors as they are stored, without heads for second labels.
-        The template is that of the last.
+        alike. The file keeps their tensors as they are stored; heads for second labels only if
+        each network has them and the data set has such labels. The template is that of the last.
     data: a data set, see load_faces. The temperatures are fitted on its `valid_split`, and the
         score in the file is measured on it.
     shares: the weight of each network's answer; None for equal ones. They are scaled to sum to 1.
@@ -62,29 +72,53 @@ def join_networks(  # noqa: PLR0913 - each is a choice of the user's
     for name, words in (("native_size", "size of training faces"), ("aligned", "alignment")):
         if len({getattr(one, name) for one in loaded}) > 1:
             raise InputError(f"join_networks: the networks must have the same {words}")
-    members = [
-        Member(share / sum(given), one.temperature)
-        for one, share in zip(loaded, given, strict=True)
-    ]
-    ensemble = Ensemble([one.network for one in loaded], members)  # type: ignore[misc]
-    joined = replace(loaded[-1], network=ensemble.eval(), mirror=mirror)
-    logits, regions, votes = _answers(joined, data, valid_split)
-    score = accuracy(logits, votes)
-    metadata = _describe(loaded, members) | {
+    scaled = [share / sum(given) for share in given]
+    ensemble = _ensemble(loaded, scaled)
+    joined = replace(loaded[-1], network=ensemble, mirror=mirror)
+    valid = load_faces(data, valid_split, grey=ensemble.config.channels == 1)
+    pixels, native_size = suited_faces(joined, valid.faces)
+    valid = replace(valid, faces=pixels)
+    logits, regions = predict_logits(ensemble, pixels, native_size=native_size, mirror=mirror)
+    score = accuracy(logits, valid.votes)
+    metadata = _describe(loaded, ensemble.members) | {
         "mirror": mirror,
-        "temperature": fit_temperature(logits, votes),
-        "region_temperatures": {name: fit_temperature(own, votes) for name, own in regions.items()},
-        "scores": {f"{Path(data).name}, {counted(len(votes), 'validation face')}": score},
+        **fitted_temperatures(logits, regions, valid.votes),
+        "scores": {f"{Path(data).name}, {counted(len(valid), 'validation face')}": score},
     }
+    others = _second_labels(loaded, data, valid_split, valid)
+    if others is not None:
+        second = [load_expression(one.path, SECOND) for one in loaded]
+        network = _ensemble(second, scaled)
+        described = describe_second(network, others, native_size=native_size, mirror=mirror)
+        described["members"] = [asdict(member) for member in network.members]
+        metadata["labels"] = {SECOND: described | _class_shares(second)}
     tensors = {
-        f"networks.{place}.{name}": tensor
+        f"{MEMBERS_PREFIX}{place}.{name}": tensor
         for place, one in enumerate(loaded)
         for name, tensor in WeightsFile(one.path).stored().items()
-        if not name.startswith(SECOND_PREFIX)
+        if others is not None or not name.startswith(SECOND_PREFIX)
     }
     keep_to(expression, metadata, "join_networks")
     write(output, tensors, metadata)
     return score
+
+
+def _ensemble(loaded: Sequence[ExpressionWeights], shares: Sequence[float]) -> Ensemble:
+    networks = [one.network for one in loaded]
+    members = [Member(share, one.temperature) for one, share in zip(loaded, shares, strict=True)]
+    return Ensemble(networks, members).eval()  # type: ignore[arg-type]
+
+
+def _second_labels(
+    loaded: Sequence[ExpressionWeights], data: str | Path, split: str, valid: FaceSet
+) -> FaceSet | None:
+    """The faces with second labels; None if a network has no heads for them, or the data none."""
+    if any(SECOND not in (one.metadata.get("labels") or {}) for one in loaded):
+        return None
+    try:
+        return second_labels(data, split, valid)
+    except InputError:  # a data set without them
+        return None
 
 
 def _describe(loaded: Sequence[ExpressionWeights], members: Sequence[Member]) -> dict[str, Any]:
@@ -103,21 +137,15 @@ def _describe(loaded: Sequence[ExpressionWeights], members: Sequence[Member]) ->
         **{name: _joined(loaded, name) for name in ("trained_on", "licence")},
         "training": {one.path.name: one.metadata.get("training", {}) for one in loaded},
     }
+    return metadata | _class_shares(loaded)
+
+
+def _class_shares(loaded: Sequence[ExpressionWeights]) -> dict[str, Any]:
+    """The class shares of the first file that records them, as metadata."""
     shares = next((one.class_shares for one in loaded if one.class_shares), None)
-    return metadata if shares is None else {**metadata, "class_shares": shares}
+    return {} if shares is None else {"class_shares": shares}
 
 
 def _joined(loaded: Sequence[ExpressionWeights], name: str) -> str:
     """What the networks' files say under a name, each once."""
     return "; ".join(dict.fromkeys(one.metadata.get(name, "not recorded") for one in loaded))
-
-
-def _answers(
-    joined: ExpressionWeights, data: str | Path, split: str
-) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-    """Logits, each region's logits, and votes for the faces of a data set's part."""
-    network = joined.network
-    valid = load_faces(data, split, grey=network.config.channels == 1)
-    faces, native_size = suited_faces(joined, valid.faces)
-    logits, regions = predict_logits(network, faces, native_size=native_size, mirror=joined.mirror)
-    return logits, regions, valid.votes

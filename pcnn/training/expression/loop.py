@@ -23,8 +23,7 @@ from pcnn.networks.pcnn import (
 )
 from pcnn.networks.saliency import weigh
 from pcnn.training.expression.augmentation import Augmentation, Augmenter
-from pcnn.training.expression.losses import two_phase_loss
-from pcnn.training.expression.movements import movement_loss
+from pcnn.training.expression.losses import movement_loss, two_phase_loss
 from pcnn.training.expression.options import ExpressionOptions
 from pcnn.training.expression.start import new_learner
 from pcnn.training.expression.teachers import load_teachers, mean_answers
@@ -52,7 +51,7 @@ class ExpressionTraining:
         options.second is above 0.
     photographs: (M, S, S) or (M, S, S, 3) uint8 faces without labels, at their original
         sharpness, if options.photographs is given.
-    movements: (N, K) of the faces of train, see movements.movement_targets, if
+    movements: (N, K) of the faces of train, see landmarker.movement_targets, if
         options.movements is given.
     Raises InputError: options and data that do not fit together.
     """

@@ -52,9 +52,9 @@ class ExpressionOptions:
         weights are averaged (Wortsman et al., Robust Fine-Tuning of Zero-Shot Models, CVPR 2022).
     seed: of all random choices. precision: of the arithmetic; "bfloat16" uses autocast.
     detector: its landmarks align the faces and give the template.
-    landmarks: a teacher's answers for the training faces, see landmarks.mixed_landmarks. They
+    landmarks: a teacher's answers for the training faces, see landmarker.mixed_landmarks. They
         align half of the faces. None for the detector's alone.
-    movements: a teacher's answers for the training faces, see movements.movement_targets. The
+    movements: a teacher's answers for the training faces, see landmarker.movement_targets. The
         network learns the movements beside the expressions, by a head that is not written. None
         for no movements. moving: their weight in the loss.
     aligned: True aligns faces, see alignment. Predictions for cut-out faces then align, too.

@@ -37,7 +37,8 @@ _LONG = 16  # pictures from which a progress bar is shown
 class OwnFaces:
     """Aligned faces of your own pictures, about a fifth of them held out.
 
-    template, native_size: see ExpressionWeights. problems: a line for each picture left out.
+    template, native_size: see ExpressionWeights. problems: a line for each picture or
+        folder left out.
     """
 
     train: FaceSet
@@ -84,7 +85,11 @@ def own_faces(data: str | Path, options: ExpressionOptions, *, faces: bool = Fal
     )
     classes = tuple(sorted(set(pictures.labels)))
     count = check_labels(
-        labels, groups, classes, subject=shown(data), problems=problems, faces=faces
+        *(labels, groups, classes),
+        subject=shown(data),
+        problems=problems,
+        notes=pictures.notes,
+        faces=faces,
     )
     kinds = np.array([classes.index(label) for label in labels])
     held_out = _held_out(kinds, groups, classes, count, options.seed)
@@ -94,7 +99,7 @@ def own_faces(data: str | Path, options: ExpressionOptions, *, faces: bool = Fal
         valid=every.subset(np.flatnonzero(held_out).tolist()),
         template=[list(point) for point in base.template],
         native_size=base.native_size,
-        problems=tuple(problems),
+        problems=(*problems, *pictures.notes),
     )
 
 

@@ -20,25 +20,28 @@ from pcnn.datasets.loading import load_faces
 from pcnn.devices import own_settings
 from pcnn.errors import InputError, counted
 from pcnn.evaluation.logits import predict_logits
-from pcnn.evaluation.metrics import accuracy, fit_temperature
+from pcnn.evaluation.metrics import accuracy
 from pcnn.faces.alignment import align_faces, measure_template
 from pcnn.faces.detector import Detector
 from pcnn.networks.pcnn import Learner
 from pcnn.terminal import training_progress
 from pcnn.training.expression.curves import draw_curves, trim_log
-from pcnn.training.expression.landmarks import mixed_landmarks
+from pcnn.training.expression.landmarker import mixed_landmarks, movement_targets
 from pcnn.training.expression.loop import ExpressionTraining, class_shares
-from pcnn.training.expression.movements import movement_targets
 from pcnn.training.expression.options import ExpressionOptions
 from pcnn.training.expression.own import OwnFaces
 from pcnn.training.expression.photographs import photograph_faces
+from pcnn.training.expression.second_labels import (
+    SECOND,
+    describe_second,
+    fitted_temperatures,
+    second_labels,
+)
 from pcnn.weights.compression import narrow, widen
 from pcnn.weights.expression import SECOND_PREFIX
 from pcnn.weights.files import write
 
 _CHECKPOINT_SECONDS = 120
-# The second kind of labels: FER2013's own.
-SECOND = "fer2013"
 
 
 @own_settings(gradients=True)
@@ -84,7 +87,7 @@ def train_expression(
         train = aligned(train, options.landmarks)
     second = photographs = None
     if options.second:
-        second = _second_labels(options, train)
+        second = second_labels(options.data, "train", train)
         train = train.subset([train.names.index(name) for name in second.names])
     if options.photographs:
         photographs = photograph_faces(
@@ -107,7 +110,8 @@ def train_expression(
     _run(training, valid, checkpoint, log)
     if training.rank == 0:
         training.save(checkpoint)
-        _write_weights(training, valid, output, template, native_size)
+        others = second_labels(options.data, valid_split, valid) if options.second else None
+        _write_weights(training, (valid, others), template, native_size)
         draw_curves(log, output.with_name(output.name + ".png"))
         checkpoint.unlink(missing_ok=True)
     return output
@@ -156,16 +160,17 @@ def _run(training: ExpressionTraining, valid: FaceSet, checkpoint: Path, log: Pa
 
 def _write_weights(
     training: ExpressionTraining,
-    valid: FaceSet,
-    output: Path,
+    valid: tuple[FaceSet, FaceSet | None],
     template: list[list[float]],
     native_size: int,
 ) -> None:
+    """Write the trained weights. valid: faces to score, and those with second labels."""
     learner, options = training.result(), training.options
+    faces, others = valid
     tensors = narrow(_state(learner), options.storage)
     learner = _stored(learner, widen(tensors))  # scored with the stored precision
     network = learner.network
-    logits, regions = predict_logits(network, valid.faces, mirror=options.mirror)
+    logits, regions = predict_logits(network, faces.faces, mirror=options.mirror)
     name = Path(options.data).name
     metadata: dict[str, Any] = {
         "kind": "expression",
@@ -178,23 +183,16 @@ def _write_weights(
         "trained_on": f"{name}, {counted(len(training.train), 'face')}",
         "licence": "Apache-2.0",
         "scores": {
-            f"{name}, {counted(len(valid), 'validation face')}": accuracy(logits, valid.votes)
+            f"{name}, {counted(len(faces), 'validation face')}": accuracy(logits, faces.votes)
         },
         "class_shares": class_shares(training.train.votes),
         "template": template,
-        "temperature": fit_temperature(logits, valid.votes),
-        "region_temperatures": {
-            region: fit_temperature(own, valid.votes) for region, own in regions.items()
-        },
+        **fitted_temperatures(logits, regions, faces.votes),
     }
-    if learner.classes is not None:
-        metadata["labels"] = {
-            SECOND: {
-                **_describe_second(learner, options, valid),
-                "class_shares": training.second_shares,
-            }
-        }
-    write(output, tensors, metadata)
+    if others is not None:
+        described = describe_second(learner.relabelled(), others, mirror=options.mirror)
+        metadata["labels"] = {SECOND: {**described, "class_shares": training.second_shares}}
+    write(Path(options.output), tensors, metadata)
 
 
 def _state(learner: Learner) -> dict[str, Tensor]:
@@ -215,38 +213,6 @@ def _stored(learner: Learner, tensors: Mapping[str, Tensor]) -> Learner:
         second = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
         learner.second.load_state_dict(second)
     return learner
-
-
-def _second_labels(options: ExpressionOptions, train: FaceSet) -> FaceSet:
-    """The training faces that have a label of FER2013, with these labels."""
-    others = load_faces(options.data, "train", grey=not options.colour, labels=SECOND)
-    places = {name: index for index, name in enumerate(others.names)}
-    kept = [index for index, name in enumerate(train.names) if name in places]
-    votes = others.votes[[places[train.names[index]] for index in kept]]
-    names = tuple(train.names[index] for index in kept)
-    return FaceSet(train.faces[kept], votes, names, others.classes)
-
-
-def _describe_second(
-    learner: Learner, options: ExpressionOptions, valid: FaceSet
-) -> dict[str, Any]:
-    """Metadata of the heads for second labels: classes, temperatures, scores.
-
-    valid: the faces to score, aligned if the network needs that.
-    """
-    others = load_faces(options.data, "valid", grey=not options.colour, labels=SECOND)
-    places = {name: index for index, name in enumerate(others.names)}
-    kept = [index for index, name in enumerate(valid.names) if name in places]
-    votes = others.votes[[places[valid.names[index]] for index in kept]]
-    logits, regions = predict_logits(learner.relabelled(), valid.faces[kept], mirror=options.mirror)
-    return {
-        "classes": others.classes,
-        "temperature": fit_temperature(logits, votes),
-        "region_temperatures": {
-            region: fit_temperature(own, votes) for region, own in regions.items()
-        },
-        "scores": {f"{counted(len(kept), 'validation face')}": accuracy(logits, votes)},
-    }
 
 
 def _portable(options: ExpressionOptions) -> dict[str, Any]:

@@ -25,13 +25,15 @@ class Validated:
     """The validated pictures of a head, in order.
 
     names: M names of pictures. folds: (M,). several: how many have more than one face.
-    problems: a line for each picture that was left out. groups: whether folds keep groups whole.
+    problems: a line for each picture that was left out. notes: a line for each folder without
+    pictures. groups: whether folds keep groups whole.
     """
 
     names: tuple[str, ...]
     folds: NDArray[np.int64]
     several: int
     problems: tuple[str, ...]
+    notes: tuple[str, ...]
     groups: bool
 
 
@@ -182,6 +184,7 @@ def _opening(pictures: Validated) -> Iterator[str]:
         yield from (f"  {each}" for each in pictures.problems[:_LISTED])
         if len(pictures.problems) > _LISTED:
             yield f"  … and {len(pictures.problems) - _LISTED} more, see the table"
+    yield from (f"Note: {each}" for each in pictures.notes)
 
 
 def _validation(pictures: Validated) -> str:

@@ -144,6 +144,7 @@ def _labels(
         *(labels, groups, classes),
         subject=shown(options.data),
         problems=problems,
+        notes=pictures.notes,
         faces=options.faces,
     )
     kinds = np.array([classes.index(label) for label in labels])
@@ -191,7 +192,8 @@ def _values(
         raise InputError(
             f"{shown(options.data)}: numbers need {LEAST_NUMBERS} pictures with a face, of two "
             f"groups or more; got {counted(len(groups), 'picture')} of "
-            f"{counted(len(set(groups)), 'group')}{left_out(problems, faces=options.faces)}"
+            f"{counted(len(set(groups)), 'group')}"
+            f"{left_out(problems, pictures.notes, faces=options.faces)}"
         )
     for name, column in zip(pictures.names, wanted.T, strict=True):
         if np.ptp(column) == 0:
@@ -244,5 +246,6 @@ def _validated(
         folds=folds,
         several=examples.several,
         problems=pictures.problems + examples.problems,
+        notes=pictures.notes,
         groups=bool(pictures.groups),
     )

@@ -31,13 +31,14 @@ def check_labels(  # noqa: PLR0913
     *,
     subject: str,
     problems: Sequence[str] = (),
+    notes: Sequence[str] = (),
     faces: bool = False,
 ) -> int:
     """The number of folds for labelled pictures: FOLDS, or fewer where a label has fewer groups.
 
     labels, groups: of the N pictures with a face. classes: all labels, also without pictures.
-    subject, problems, faces: for messages: the data, why others were left out, and whether the
-        pictures are cut-out faces.
+    subject, problems, notes, faces: for messages: the data, why others were left out, what else
+        was noticed, and whether the pictures are cut-out faces.
     Raises InputError: too few labels, or too few pictures or groups of a label.
     """
     if len(classes) < 2:
@@ -49,7 +50,7 @@ def check_labels(  # noqa: PLR0913
             raise InputError(
                 f"{subject}: label {name!r} has {counted(len(own), 'picture')} with a face, but "
                 f"needs {LEAST_PICTURES}: add pictures, or leave the label out"
-                f"{left_out(problems, faces=faces)}"
+                f"{left_out(problems, notes, faces=faces)}"
             )
         if len(set(own)) < 2:
             raise InputError(
@@ -60,11 +61,10 @@ def check_labels(  # noqa: PLR0913
     return least
 
 
-def left_out(problems: Sequence[str], *, faces: bool) -> str:
+def left_out(problems: Sequence[str], notes: Sequence[str], *, faces: bool) -> str:
     """The end of a message: the first picture that was left out, and what may help."""
-    if not problems:
-        return ""
-    text = f" ({len(problems)} left out, such as {problems[0]})"
+    text = f" ({len(problems)} left out, such as {problems[0]})" if problems else ""
+    text += f" ({notes[0]})" if notes else ""
     if not faces and any(each.endswith("no face found") for each in problems):
         text += "; use faces= if each picture is one cut-out face"
     return text

@@ -71,14 +71,18 @@ def shares_of_batch(
 ) -> list[tuple[TaughtFaces, int]]:
     """The groups that a batch has faces of, and how many.
 
-    groups: faces of sheets and of photographs. Raises InputError: a group that it needs is empty.
+    groups: faces of sheets and of photographs.
+    Raises InputError: a group that has a share is empty.
     """
     sheets, photographs = groups
     share = round(options.batch * options.photographs_share)
     wanted = ((sheets, options.batch - share), (photographs, share))
     shares = [(group, count) for group, count in wanted if count]
     if not all(len(group) for group, _ in shares):
-        raise InputError("shares_of_batch: both sheets and photographs must have faces")
+        raise InputError(
+            f"{type(options).__name__}: photographs_share={options.photographs_share:g} needs "
+            f"faces of sheets and of photographs, got {len(sheets)} and {len(photographs)}"
+        )
     return shares
 
 
@@ -89,7 +93,7 @@ def read_table(path: Path) -> Table:
     the source picture; `movements` (N, M) 0…1 and their `names` (M,); `matrix` (N, 4, 4), the
     head's transformation, x to the right, y upwards, z towards the camera; and for photographs
     `landmarks` (N, 5, 2) pixels.
-    Raises InputError: the file is missing or has other contents.
+    Raises InputError: the file is missing, has other contents or no face.
     """
     try:
         with np.load(path) as stored:
@@ -104,6 +108,8 @@ def read_table(path: Path) -> Table:
         raise InputError(
             f"read_table: {path} holds no teacher's answers ({in_words(error)})"
         ) from error
+    if not found.any():
+        raise InputError(f"read_table: {path} has answers for no face")
     return table
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pcnn.devices import own_settings
 from pcnn.errors import InputError
-from pcnn.networks.movements import Motion, MovementConfig, MovementNet
+from pcnn.networks.movements import Motion, MovementConfig, MovementNet, mirrored
 from pcnn.networks.pcnn import FaceNet
 from pcnn.networks.trunk import initialise
 from pcnn.training.averaged import AveragedTraining, step_generator
@@ -43,6 +43,7 @@ class MovementTraining(AveragedTraining[MovementNet]):
     @own_settings(gradients=True)
     def __init__(self, options: MovementOptions, groups: Sequence[TaughtFaces]) -> None:
         self._groups = shares_of_batch(options, groups)
+        self._images = min(round(options.symmetry * options.batch), self._groups[-1][1])
         sheets, photographs = groups
         if len({(group.names, group.points.shape[1]) for group, _ in self._groups}) > 1:
             raise InputError(
@@ -83,7 +84,11 @@ class MovementTraining(AveragedTraining[MovementNet]):
         with torch.autocast("cpu", torch.bfloat16, enabled=self.options.precision == "bfloat16"):
             found = self.network(views)
         losses = self._losses(found, seen)
-        loss = _POINTS * losses[0] + _MOVEMENTS * losses[1] + _POSE * losses[2]
+        loss = _weighted(losses)
+        if self._images:
+            images = Motion(*(own[-self._images :] for own in found))
+            faces = Motion(*(own[-2 * self._images : -self._images] for own in found))
+            loss = loss + _weighted(self._losses(self._mirrored(images), faces))
         self.update(loss)
         points, movements, pose = (float(own.detach()) for own in losses)
         return points, movements, pose
@@ -95,10 +100,17 @@ class MovementTraining(AveragedTraining[MovementNet]):
         for group, count in self._groups:
             chosen = torch.randint(len(group), (count,), generator=generator)
             parts.append(random_views(group[chosen], config, self.network.twins, generator))
+        if self._images:  # those of the batch's last faces, photographs
+            views, seen = parts[-1]
+            last = Motion(*(own[-self._images :] for own in seen))
+            parts.append((views[-self._images :].flip(3), self._mirrored(last)))
         views = torch.cat([view for view, _ in parts])
         mean, std = (views.new_tensor(v).view(1, -1, 1, 1) for v in (config.mean, config.std))
         views = ((views - mean) / std).contiguous(memory_format=torch.channels_last)
         return views, Motion(*(torch.cat(own) for own in zip(*(m for _, m in parts), strict=True)))
+
+    def _mirrored(self, motion: Motion) -> Motion:
+        return mirrored(motion, self.network.config, self.network.twins)
 
     def _losses(self, found: Motion, seen: Motion) -> tuple[Tensor, Tensor, Tensor]:
         apart = (found.points - seen.points).norm(dim=2) / _EYES
@@ -130,6 +142,11 @@ def _continue(network: MovementNet, name: str) -> None:
             f"{name!r} has others"
         )
     network.load_state_dict({**network.state_dict(), **lasting_state(start)})
+
+
+def _weighted(losses: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """The sum of the losses of points, movements and pose, weighted."""
+    return _POINTS * losses[0] + _MOVEMENTS * losses[1] + _POSE * losses[2]
 
 
 def _smooth(errors: Tensor, square_below: float) -> Tensor:

@@ -55,6 +55,8 @@ class MovementOptions(TaughtOptions):
     init: expression weights with the backbone "mobilenet", whose trunk is the start; movement
         weights, which are trained further; "none" for random numbers.
     precision: of the trunk's arithmetic, "float32" or "bfloat16".
+    symmetry: share of a batch, 0…1, whose mirror images are also seen. The answers to a face and
+        to its mirror image shall agree.
     """
 
     init: str = "mobile"
@@ -63,9 +65,11 @@ class MovementOptions(TaughtOptions):
     photographs_share: float = 0.75
     learning_rate: float = 8e-4
     precision: str = "bfloat16"
+    symmetry: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_shares(self, "symmetry")
         check_choices(self, precision=("float32", "bfloat16"))
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import cli
@@ -149,6 +151,27 @@ def test_what_is_made_of_a_film(folder: Path) -> None:
     assert cues.startswith("1\n00:00:00,000 --> ")
     assert "1: " in cues and "2: " in cues
     assert Path("s/people.expressions.vtt").read_text().startswith("WEBVTT\n\n00:00:00.000 --> ")
+
+
+def test_without_a_frame_earlier_files_stay(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["media/grey.mkv", "--annotate", "a", "--timeline", "t", "--subtitles", "s"]
+    assert cli.predict(words) == 0
+    before = {path: path.read_bytes() for path in folder.glob("[ats]/*")}
+    assert len(before) == 5
+    assert cli.predict([*words, "--start", "1:00"]) == 2
+    assert "no frame between start and end" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.glob("[ats]/*")} == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_a_film_whose_name_is_no_text_has_a_timeline(folder: Path) -> None:
+    film = os.fsdecode(b"\xff.mkv")
+    shutil.copy("media/grey.mkv", film)
+    assert cli.predict([film, "--timeline", "t"]) == 0
+    (page,) = (folder / "t").glob("*.html")
+    assert "<h1>&#x27;\\udcff.mkv&#x27;</h1>" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])

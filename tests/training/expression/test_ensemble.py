@@ -16,10 +16,12 @@ from PIL import Image
 from pcnn import weights
 from pcnn.errors import InputError, WeightsError
 from pcnn.networks.ensemble import Ensemble
-from pcnn.networks.pcnn import FERPLUS_CLASSES, PCNN, FaceNet, ModelConfig
+from pcnn.networks.pcnn import FERPLUS_CLASSES, PCNN, FaceNet, Learner, ModelConfig
 from pcnn.networks.regions import REGIONS
 from pcnn.training.expression.ensemble import join_networks
 from pcnn.training.expression.start import initial, options_of
+from pcnn.weights.expression import load_learners
+from pcnn.weights.files import WeightsFile
 
 pytestmark = pytest.mark.train
 
@@ -109,5 +111,66 @@ def test_an_ensemble_is_no_start_for_training(
     join_networks(files, data, output)
     with pytest.raises(WeightsError, match="is an ensemble; name the file of one network"):
         weights.load_learner(output)
-    with pytest.raises(InputError, match="is an ensemble, which has no second labels"):
+
+
+SEVEN = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+
+
+def write_with_second(path: Path, network: PCNN | FaceNet) -> Path:
+    """As write, with heads for FER2013's labels."""
+    learner = Learner(network, SEVEN)
+    own = {"classes": SEVEN, "temperature": 0.9, "class_shares": [1 / 7] * 7}
+    labels = {"fer2013": own | {"region_temperatures": dict.fromkeys(network.regions, 0.5)}}
+    write(path, network, labels=labels)
+    file = WeightsFile(path)
+    heads = {f"labels.fer2013.{name}": t for name, t in learner.second.state_dict().items()}
+    weights.write(path, file.stored() | heads, file.metadata)
+    return path
+
+
+def test_second_labels_are_joined_where_the_data_have_them(
+    data: Path, files: list[Path], tmp_path: Path
+) -> None:
+    for path in files:
+        write_with_second(path, weights.load_network(path))
+    output = tmp_path / "both.safetensors"
+    join_networks(files, data, output, shares=[3, 1])  # none of these faces has such a label
+    with pytest.raises(InputError, match=r"has second labels: none; the packaged weights with"):
         weights.load_expression(output, "fer2013")
+
+    table = data / "valid.csv"
+    with table.open(newline="") as file:
+        rows = list(csv.reader(file))
+    for number, row in enumerate(rows[1:]):
+        row[-2] = ("happiness", "fear")[number % 2]
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    join_networks(files, data, output, shares=[3, 1])
+    loaded = weights.load_expression(output, "fer2013")
+    described = loaded.metadata["labels"]["fer2013"]
+    assert list(described["scores"]) == ["40 validation faces"]
+    assert loaded.network.config.classes == SEVEN and loaded.class_shares == (1 / 7,) * 7
+    assert loaded.temperature == described["temperature"] != 0.9
+
+    faces = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    both, own = loaded.network, [weights.load_expression(path, "fer2013") for path in files]
+    each = [
+        one.network.forward_views(show(faces))[0]
+        for one, show in zip(own, both.inputs, strict=True)
+    ]
+    expected = sum(
+        share * (logits / 0.9).log_softmax(1)
+        for share, logits in zip((0.75, 0.25), each, strict=True)
+    )
+    torch.testing.assert_close(both.forward_views([faces])[0], expected)
+    eight = weights.load_expression(output).network
+    assert eight.config.classes == FERPLUS_CLASSES
+    learners = load_learners(output)  # as teachers of both kinds of labels
+    assert [learner.classes for learner in learners] == [SEVEN, SEVEN]
+
+
+def test_heads_of_one_network_are_left_out(data: Path, files: list[Path], tmp_path: Path) -> None:
+    write_with_second(files[0], weights.load_network(files[0]))
+    output = tmp_path / "both.safetensors"
+    join_networks(files, data, output)
+    assert "labels" not in weights.load_expression(output).metadata

@@ -11,8 +11,9 @@ import torch
 
 from pcnn.datasets.labels import FaceSet
 from pcnn.errors import InputError
+from pcnn.training.expression.landmarker import movement_targets
 from pcnn.training.expression.loop import ExpressionTraining
-from pcnn.training.expression.movements import movement_loss, movement_targets
+from pcnn.training.expression.losses import movement_loss
 from pcnn.training.expression.options import ExpressionOptions
 
 OPTIONS = ExpressionOptions(

@@ -195,6 +195,22 @@ def test_bad_pictures_are_told_and_the_rest_is_used(tmp_path: Path, recognizer: 
         assert [row["problem"] for row in csv.DictReader(file)].count("") == 37
 
 
+def test_a_folder_without_pictures_is_no_picture(tmp_path: Path, recognizer: Any) -> None:
+    _album(tmp_path / "a")
+    (tmp_path / "a/empty").mkdir()
+    (tmp_path / "a/notes.txt").write_text("calm ones were taken in May")
+    lines = list(train_head(_options(tmp_path), recognizer).lines())
+    assert lines[0] == "36 faces of 36 pictures"
+    assert lines[1:3] == [
+        f"Note: {tmp_path}/a/empty: no pictures in this folder",
+        f"Note: {tmp_path}/a: files outside of the labels' folders: 1",
+    ]
+    (tmp_path / "a/few").mkdir()
+    _picture(tmp_path / "a/few/1.png", (9, 9, 9))
+    with pytest.raises(InputError, match=r"label 'few' has .* \(.*empty: no pictures in this"):
+        train_head(_options(tmp_path), recognizer)
+
+
 def test_a_picture_in_the_wrong_folder_is_found(tmp_path: Path, recognizer: Any) -> None:
     _album(tmp_path / "a", noise=5)
     _picture(tmp_path / "a/bored/wrong.png", (160, 100, 100))

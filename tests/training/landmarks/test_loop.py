@@ -94,7 +94,8 @@ def test_it_learns_where_points_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_no_faces_are_refused(tmp_path: Path) -> None:
     empty = GROUPS[1][torch.arange(0)]
-    with pytest.raises(InputError, match="both sheets and photographs"):
+    message = rf"^LandmarkOptions: photographs_share=0\.\d+ needs .*, got {len(GROUPS[0])} and 0$"
+    with pytest.raises(InputError, match=message):
         LandmarkTraining(_options(tmp_path), (GROUPS[0], empty))
 
 

@@ -76,6 +76,9 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "t.npz", points=np.ones(3))
     with pytest.raises(InputError, match=r"t\.npz holds no teacher's answers"):
         read_table(tmp_path / "t.npz")
+    np.savez(tmp_path / "t.npz", **_table(found=np.zeros(3, bool)))
+    with pytest.raises(InputError, match=r"t\.npz has answers for no face$"):
+        read_table(tmp_path / "t.npz")
 
 
 def _archive(path: Path) -> Path:

@@ -14,7 +14,7 @@ from taught import write_taught_data
 
 from pcnn.commands.train import main
 from pcnn.errors import InputError
-from pcnn.networks.movements import MovementConfig
+from pcnn.networks.movements import Motion, MovementConfig, mirrored
 from pcnn.training.movements import augmentation
 from pcnn.training.movements.augmentation import Placing, degraded, random_views
 from pcnn.training.movements.faces import TEMPLATE
@@ -89,6 +89,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+_PAIR = slice(-6, -3), slice(-3, None)  # three faces of a batch, and their mirror images
 GROUPS = (taught_faces(40), taught_faces(30, side=60, channels=3))
 
 
@@ -126,6 +127,34 @@ def test_it_learns(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small")
+def test_mirror_images_join_the_batch(tmp_path: Path) -> None:
+    training = MovementTraining(_options(tmp_path, batch=12, symmetry=0.25), GROUPS)
+    views, seen = training._batch()
+    assert len(views) == 12 + 3
+    torch.testing.assert_close(views[-3:], views[-6:-3].flip(3))
+    config, twins = training.network.config, training.network.twins
+    faces, images = (Motion(*(own[part] for own in seen)) for part in _PAIR)
+    for own, expected in zip(images, mirrored(faces, config, twins), strict=True):
+        torch.testing.assert_close(own, expected)
+
+
+@pytest.mark.usefixtures("small")
+def test_answers_to_mirror_images_come_to_agree(tmp_path: Path) -> None:
+    apart = {}
+    for symmetry in (0.0, 0.5):
+        options = _options(tmp_path, steps=40, batch=12, learning_rate=3e-3, symmetry=symmetry)
+        training = MovementTraining(options, GROUPS)
+        list(training.run())
+        network = training.network.eval()
+        views = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+        with torch.no_grad():
+            one, two = network(views), network(views.flip(3))
+        turned = mirrored(two, network.config, network.twins)
+        apart[symmetry] = float((one.movements - turned.movements).abs().mean())
+    assert apart[0.5] < 0.9 * apart[0.0]
+
+
+@pytest.mark.usefixtures("small")
 def test_movement_weights_are_trained_further(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,7 +178,11 @@ def test_movement_weights_are_trained_further(
 @pytest.mark.usefixtures("small")
 def test_what_cannot_start(tmp_path: Path) -> None:
     empty = replace(GROUPS[1][torch.arange(0)])
-    with pytest.raises(InputError, match="both sheets and photographs"):
+    message = (
+        r"^MovementOptions: photographs_share=0\.\d+ needs faces of sheets and of photographs, "
+        rf"got {len(GROUPS[0])} and 0$"
+    )
+    with pytest.raises(InputError, match=message):
         MovementTraining(_options(tmp_path), (GROUPS[0], empty))
     others = replace(GROUPS[1], names=NAMES[::-1]), replace(GROUPS[1], points=torch.zeros(30, 9, 2))
     for other in others:
@@ -167,6 +200,7 @@ def test_what_cannot_start(tmp_path: Path) -> None:
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"photographs_share": 1.5}, "photographs_share must lie in 0…1, got 1.5"),
         ({"average": 1.0}, "average must be at least 0 and below 1, got 1.0"),
+        ({"symmetry": -0.5}, "symmetry must lie in 0…1, got -0.5"),
         ({"precision": "half"}, "precision must be float32 or bfloat16, got 'half'"),
     ],
 )
@@ -182,7 +216,7 @@ def test_a_checkpoint_with_options_in_their_former_order_is_continued(tmp_path: 
     state = torch.load(begun.path, weights_only=True)
     found = json.loads(state["options"])
     former = ["init", "steps", "batch", "photographs_share", "learning_rate", "weight_decay"]
-    former += ["average", "precision", "seed"]
+    former += ["average", "precision", "symmetry", "seed"]
     assert set(former) == set(found) and former != list(found)
     state["options"] = json.dumps({name: found[name] for name in former})
     torch.save(state, begun.path)

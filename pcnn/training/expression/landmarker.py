@@ -1,18 +1,24 @@
-"""A teacher's landmarks for training faces, mixed with those of the detector."""
+"""A face landmarker's answers for training faces: landmarks to align by, movements to learn."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pcnn.datasets.labels import FaceSet
+from pcnn.errors import InputError
 from pcnn.faces.alignment import dataset_landmarks
 from pcnn.faces.interface import FaceDetector
+from pcnn.networks.movements import mirror_names
 from pcnn.training.movements.faces import mesh_landmarks, read_answers
 
 _SHARE = 0.5  # of the faces that get the teacher's landmarks
+_LEAST_DEVIATION = 0.04  # of a movement that is learnt; others hardly vary
 
 
 def mixed_landmarks(
@@ -45,3 +51,31 @@ def _mixed(
     drawn = np.random.default_rng(0).random(len(own)) < _SHARE
     chosen = found & (drawn | ~known)
     return np.where(chosen[:, None, None], taught, own).astype(np.float32)
+
+
+def movement_targets(path: str | Path, names: Sequence[str]) -> Tensor:
+    """The movements of faces, standardised; the mean of left and right.
+
+    The mean does not change when a face is mirrored, as the augmentation does.
+    path: an .npz of benchmarks/label_movements.py: `image` (N,) names, `found` (N,) bool,
+        `movements` (N, M) 0…1, and the movements' `names` (M,).
+    names: of the faces.
+    Returns (faces, K) float32, NaN where the teacher found no face.
+    Raises InputError: the file is missing, has other contents or misses a face, the teacher found
+        no face, or no movement varies.
+    """
+    with read_answers("movements", path, names) as (table, rows):
+        found = table["found"][rows].astype(bool)
+        taught = table["movements"][rows].astype(np.float32)
+        twins = mirror_names(tuple(str(name) for name in table["names"]))
+        movements = (taught + taught[:, twins]) / 2
+        once = np.arange(len(twins)) <= np.array(twins)
+        if not found.any():
+            raise InputError("the teacher found no face")
+        mean, deviation = movements[found].mean(0), movements[found].std(0)
+        kept = once & (deviation >= _LEAST_DEVIATION)
+        if not kept.any():
+            raise InputError("no movement varies")
+        targets = ((movements - mean) / np.maximum(deviation, _LEAST_DEVIATION))[:, kept]
+    targets[~found] = np.nan
+    return torch.from_numpy(targets.astype(np.float32))

@@ -11,7 +11,7 @@ import torch
 from pcnn.datasets.labels import FaceSet
 from pcnn.errors import InputError
 from pcnn.results.values import Detection
-from pcnn.training.expression.landmarks import mixed_landmarks
+from pcnn.training.expression.landmarker import mixed_landmarks
 from pcnn.training.expression.options import ExpressionOptions
 
 OWN = np.array([[15, 18], [32, 18], [24, 28], [17, 36], [31, 36]], np.float32)
