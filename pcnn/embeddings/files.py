@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from pcnn.embeddings.triplets import (
     triplet_accuracy,
 )
 from pcnn.errors import InputError
+from pcnn.images.files import as_unicode
 
 __all__ = [
     "Embeddings",
@@ -84,7 +84,8 @@ class Embeddings:
     def save(self, path: str | Path) -> None:
         """Write the fields as `.npz` (NumPy arrays) or `.parquet` (needs pyarrow).
 
-        A parquet file has the columns path, face_index, x1, y1, x2, y2 and features, a list.
+        A parquet file has the columns path, face_index, x1, y1, x2, y2 and features, a list. Its
+        text is UTF-8: names of files that are no Unicode are escaped.
         Raises InputError: another suffix, a file that cannot be written, no pyarrow.
         """
         path = Path(path)
@@ -131,11 +132,9 @@ class Embeddings:
 
     def _write_parquet(self, path: Path) -> None:
         arrow, parquet = _pyarrow("Embeddings.save")
-        # Parquet's text is UTF-8, but file names may have other bytes.
-        names = [os.fsencode(name).decode("utf-8", "replace") for name in self.paths]
         flat = arrow.array(self.features.ravel())
         columns = {
-            "path": names,
+            "path": [as_unicode(name) for name in self.paths],
             "face_index": self.face_index,
             **{edge: self.boxes[:, i] for i, edge in enumerate(_EDGES)},
             "features": arrow.FixedSizeListArray.from_arrays(flat, self.features.shape[1]),

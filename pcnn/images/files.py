@@ -140,6 +140,11 @@ def shown(path: str | os.PathLike[str]) -> str:
     return text if text.isprintable() else repr(text)
 
 
+def as_unicode(name: str) -> str:
+    """A file's name as text that any file can have: bytes that are no Unicode are escaped."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def _absolute(path: Path) -> Path:
     """The absolute path without links and dots; it need not exist."""
     return Path(os.path.realpath(path))

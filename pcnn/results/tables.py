@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from pcnn.errors import InputError
+from pcnn.images.files import as_unicode
 from pcnn.results.frames import Frame
 from pcnn.results.movements import movement_columns
 from pcnn.results.values import Expression, Face, Prediction
@@ -199,9 +200,8 @@ def _filled(
     classes = known[0]
     columns: dict[str, list[Any]] = {name: [] for name in _types(*known)}
     for source, result in zip(sources, results, strict=True):
-        # Names that are no Unicode cannot be text in Arrow; as in messages they are escaped.
-        text = source and source.encode("utf-8", "backslashreplace").decode()
-        for row in _rows(text, result):
+        # Names that are no Unicode cannot be text in Arrow.
+        for row in _rows(source and as_unicode(source), result):
             if row.get("label") is not None and list(row["scores"]) != list(classes):
                 raise InputError(
                     f"{function}: predictions must all have the classes {', '.join(classes)}; "

@@ -13,6 +13,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from pcnn.errors import InputError, counted, without_names
+from pcnn.images.files import as_unicode
 from pcnn.images.loading import stored_size
 from pcnn.serving.limits import Limits, Refusal
 
@@ -142,8 +143,7 @@ async def _form(request: Request, body: bytes, limits: Limits) -> list[Upload]:
 
 def _source(file: UploadFile) -> str | None:
     """A file's name without folders. A charset may make it text that no answer can have."""
-    name = PureWindowsPath(file.filename or "").name
-    return name.encode("utf-8", "backslashreplace").decode() or None
+    return as_unicode(PureWindowsPath(file.filename or "").name) or None
 
 
 async def _once(body: bytes) -> AsyncGenerator[bytes, None]:

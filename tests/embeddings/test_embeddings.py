@@ -389,11 +389,11 @@ def test_the_arrays_of_an_npz(tmp_path: Path) -> None:
 @needs_pyarrow
 def test_the_columns_of_a_parquet(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
-    odd = "\udcff.png"  # a byte that is no UTF-8, as Python hands it on
-    _embeddings((odd, "b.png")).save(tmp_path / "features.parquet")
+    odd = "\udcff.png", "\udcfe.png"  # bytes that are no UTF-8, as Python hands them on
+    _embeddings(odd).save(tmp_path / "features.parquet")
     table = pandas.read_parquet(tmp_path / "features.parquet")
     assert list(table) == ["path", "face_index", "x1", "y1", "x2", "y2", "features"]
-    assert table.path.tolist() == ["�.png", "b.png"] and len(table.features[0]) == 5
+    assert table.path.tolist() == ["\\udcff.png", "\\udcfe.png"] and len(table.features[0]) == 5
 
 
 def test_files_that_hold_no_embeddings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
