@@ -42,7 +42,8 @@ SPECS: Mapping[str, WeightSpec] = {
     "pcnn-ferplus": WeightSpec(
         "expression",
         "pcnn-ferplus.safetensors",
-        "f89283db78a35aed5b7382821dd33995766426a23f60913b38534dc66412e37f",
+        "ca4686da41e778ceeb5be6f9609b0323a214c6e0e257fa7c0cf60407af334a6a",
+        labels=("fer2013",),
     ),
     # The PCNN alone, trained on nothing but FER+.
     "pcnn-ferplus-only": WeightSpec(
@@ -62,7 +63,7 @@ SPECS: Mapping[str, WeightSpec] = {
     "mobile": WeightSpec(
         "expression",
         "pcnn-mobile.safetensors",
-        "fd7121d5fa48433bf94a7ad5fc26fd170c0d805dbacf28bd78753cdce86b130b",
+        "accd0a3b18af198a38e41ec381e7680d0a64d2a7f5d265793c488f915d7d49cd",
         labels=("fer2013",),
     ),
     "mobilenet": WeightSpec(

@@ -180,10 +180,11 @@ def test_second_labels_are_read_by_heads_of_their_own(tmp_path: Path, astronaut:
         Recognizer(path, device="cpu", labels="y")
 
 
-def test_the_portrait_in_the_labels_of_fer2013(astronaut: Path) -> None:
-    recognizer = Recognizer("mobile", device="cpu", labels="fer2013")
+@pytest.mark.parametrize("name", ["mobile", "pcnn-ferplus"])
+def test_the_portrait_in_the_labels_of_fer2013(name: str, astronaut: Path) -> None:
+    recognizer = Recognizer(name, device="cpu", labels="fer2013")
     assert len(recognizer.classes) == 7 and "contempt" not in recognizer.classes
     face = recognizer.predict(astronaut).faces[0]
     assert face.label == "happiness" and face.confidence > 0.8
-    equal = Recognizer("mobile", device="cpu", labels="fer2013", prior="uniform")
+    equal = Recognizer(name, device="cpu", labels="fer2013", prior="uniform")
     assert equal.predict(astronaut).faces[0].scores["happiness"] < face.scores["happiness"]
