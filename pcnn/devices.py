@@ -26,6 +26,12 @@ def choose_device(device: str | torch.device, name: str) -> torch.device:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
+        torch.device(device)
+    except RuntimeError as error:  # torch would list twenty kinds of hardware
+        raise InputError(
+            f"{name} {str(device)!r} cannot be used (expected auto, cpu, cuda, cuda:1, …)"
+        ) from error
+    try:
         chosen = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"{name} {str(device)!r} cannot be used ({error})") from error

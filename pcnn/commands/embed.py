@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check(arguments: argparse.Namespace) -> str:
     if arguments.faces and arguments.min_score is not None:
-        return "--faces runs no detector, so it excludes --min-score"
+        return "--faces takes each picture for one face, so it excludes --min-score"
     return ""
 
 

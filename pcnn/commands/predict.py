@@ -135,8 +135,8 @@ def _wrong_faces(arguments: argparse.Namespace) -> str:
     detects = (arguments.min_score, arguments.min_face)
     if arguments.annotate or arguments.min_quality or any(each is not None for each in detects):
         return (
-            "--faces runs no detector, so it excludes --annotate, --min-score, --min-face and "
-            "--min-quality"
+            "--faces takes each picture for one face, so it excludes --annotate, --min-score, "
+            "--min-face and --min-quality"
         )
     if arguments.movements:
         return "--movements needs the landmarks of faces in photographs, so it excludes --faces"
@@ -173,6 +173,9 @@ def predict_files(arguments: argparse.Namespace) -> int:
     for folder in (arguments.annotate, arguments.explain):
         if folder is not None:
             _make_folder(folder)
+    unseen = arguments.format == "table" and not arguments.annotate
+    if arguments.movements and pictures and unseen:
+        _complain(arguments, "hint: the table has no movements: --format json or csv, --annotate")
     if arguments.faces and (hint := photograph_hint(pictures)):
         _complain(arguments, hint)
     resumed = None

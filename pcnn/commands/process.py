@@ -5,6 +5,7 @@ Nothing here imports torch, so a command with wrong arguments ends at once.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import gc
 import os
@@ -14,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from pcnn.errors import InputError, NativeError, WeightsError, without_names
 
@@ -42,6 +44,14 @@ _REMEDIES = {
 }
 # A Python argument in a message: split=, split='valid', batch_size=4, numbering={0: 'neutral'}.
 _ARGUMENT = re.compile(r"\b(?P<name>[a-z_]+)=(?:'(?P<text>[^']*)'|(?P<number>\d+)|\{[^}]*\})?")
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser that answers wrong usage with one line: the list of all options would bury it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message and end the process with status 2."""
+        self.exit(_NOTHING_DONE, f"{self.prog}: error: {message}\n")
 
 
 @contextlib.contextmanager

@@ -10,7 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pcnn.commands.process import complain, exit_status, few_collections, quiet_end
+from pcnn.commands.process import (
+    CommandParser,
+    complain,
+    exit_status,
+    few_collections,
+    quiet_end,
+)
 from pcnn.images.files import shown
 from pcnn.version import __version__
 
@@ -60,7 +66,7 @@ def run_command(  # noqa: PLR0913
     2 nothing could be done; 130 interrupted; 141 the reader of stdout has closed it.
     Raises SystemExit: --help, --version (0) and wrong usage (2), as argparse does.
     """
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         program,
         description=description,
         epilog=epilog,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from pcnn.commands.process import exit_status
+from pcnn.commands.process import CommandParser, exit_status
 from pcnn.version import __version__
 
 # Name → summary, and the module in this folder that has add_arguments and run.
@@ -30,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = sys.argv[1:] if argv is None else list(argv)
     chosen = next((word for word in words if not word.startswith("-")), None)
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="pcnn-train", description="Train the networks of pcnn.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"pcnn {__version__}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -49,11 +50,12 @@ def run(arguments: argparse.Namespace) -> int:
     report = train_head(options, recognizer)
     output = shown(arguments.output)
     weights = f" --weights {arguments.weights}" if arguments.weights else ""
+    quoted = shlex.quote(output)
     faces = " --faces" if arguments.faces else ""
     lines = [
         *report.lines(),
         f"Wrote {output}, its chart {output}.png and a table of all pictures, {output}.csv.",
-        f"Use it: pcnn-predict{weights} --head {output}{faces} photo.jpg",
+        f"Use it: pcnn-predict{weights} --head {quoted}{faces} photo.jpg",
     ]
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     sys.stdout.flush()

@@ -86,7 +86,7 @@ def _announced(message: str) -> Iterator[None]:
     """Show a message on stderr while the block runs."""
     console = stderr_console()
     if not console.is_terminal:
-        console.print(f"pcnn: {message}", highlight=False)
+        console.print(f"pcnn: {message}", highlight=False, soft_wrap=True)
     with console.status(f"pcnn: {message}") if console.is_terminal else contextlib.nullcontext():
         yield
 

@@ -137,7 +137,7 @@ def file_error(error: OSError) -> str:
 def shown(path: str | os.PathLike[str]) -> str:
     """A file name for a message, escaped if it is not printable on one line."""
     text = os.fspath(path)
-    return text if text.isprintable() else ascii(text)
+    return text if text.isprintable() else repr(text)
 
 
 def as_unicode(name: str) -> str:

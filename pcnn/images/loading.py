@@ -159,6 +159,8 @@ def _load_file_object(source: Any, name: str) -> Pixels:
         if source.seekable():
             source.seek(0)
         content = source.read()
+    except UnicodeDecodeError:  # a file opened as text, whose bytes are none
+        content = ""
     except (AttributeError, OSError, ValueError) as error:
         raise InputError(f"{name}: the file object cannot be read ({error})") from error
     if not isinstance(content, bytes):

@@ -92,13 +92,19 @@ def chosen_detector(
 ) -> Detector | OneAtATime:
     """The detector, loaded if it is a name, a path or None; an own object in its wrapper.
 
-    Raises WeightsError: as Detector.load. Raises InputError: `min_face` with an own object.
+    Raises WeightsError: as Detector.load. Raises InputError: `min_face` with an own object, or
+    an object without a method `detect`.
     """
     if detector is None or isinstance(detector, (str, Path)):
         name = detector or DEFAULT_DETECTOR
         return Detector.load(name, device=device, engine=engine, precision=precision)
     if isinstance(detector, Detector):
         return detector
+    if not callable(getattr(detector, "detect", None)):
+        raise InputError(
+            "Recognizer: detector must be a name, a path or an object with a method detect, "
+            f"got {detector!r}"
+        )
     if min_face is not None:
         raise InputError("Recognizer: a detector of your own cannot be given min_face: omit it")
     return OneAtATime(detector)

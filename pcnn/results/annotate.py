@@ -55,8 +55,9 @@ def annotate(
     that keeps it within 512. A picture too narrow or low for a label gets a dark margin at the
     right or below. Several faces are numbered from 1, in their order.
     A chart is placed above, beside or below its head, and avoids all faces and hair if there is
-    room. It shows all classes for a single face, else the best three, else only the label. Text
-    and lines grow with the picture.
+    room. It shows all classes for a single face, else the best three, else only the label. A
+    label that would hide another one, or another face, is left out: its face has the number
+    alone. Text and lines grow with the picture.
     Returns an RGB image of the picture's size, unless the picture is enlarged or has a margin.
     """
     height, width = pixels.shape[:2]
@@ -80,10 +81,11 @@ def annotate(
             draw_mesh(draw, motion, colour, scale)
     placed = arrange(drawn, style)
     for face, place, colour in zip(drawn, placed, colours, strict=True):
-        if place.apart:
+        if place is not None and place.apart:
             _draw_leader(draw, place.box, visible(face.box, style.size), colour, style)
     for place, colour in zip(placed, colours, strict=True):
-        _draw_panel(draw, place, colour, style)
+        if place is not None:
+            _draw_panel(draw, place, colour, style)
     return picture
 
 

@@ -131,20 +131,24 @@ class Placed:
     """A panel with its place.
 
     clean: the panel hides nothing. apart: the panel is not next to its face's head.
+    tolerable: the panel hides nothing of the most important areas.
     """
 
     panel: Panel
     box: Box
     clean: bool
     apart: bool
+    tolerable: bool
 
 
-def arrange(faces: Sequence[Subject], style: Style) -> list[Placed]:
-    """Place each face's panel.
+def arrange(faces: Sequence[Subject], style: Style) -> list[Placed | None]:
+    """Place each face's panel; None for a face that has none.
 
     A single face gets a chart of all classes if that hides no head, else of the best three.
     Several faces get the shorter chart if all have room. Otherwise some get it, and the others
-    only a label. If even labels must hide something, all faces get only labels.
+    only a label. If even labels must hide something, all faces get only labels. A label that
+    would hide another one, or another face from eyes to mouth, is then left out: in a crowd of
+    small faces the numbers of the boxes have to do.
     """
     few = min(_TOP, *(len(face.scores) for face in faces))
     whole = [[len(faces[0].scores)]] if len(faces) == 1 else []
@@ -152,35 +156,77 @@ def arrange(faces: Sequence[Subject], style: Style) -> list[Placed]:
         placed = _place_all(faces, kinds, style)
         if placed is not None:
             return placed
-    return _place_all(faces, [0], style, clean=False) or []
+    return _place_labels(faces, style)
 
 
 def _place_all(
-    faces: Sequence[Subject], kinds: Sequence[int], style: Style, *, clean: bool = True
-) -> list[Placed] | None:
-    """Place panels one after another, large faces first, without overlap of earlier panels.
+    faces: Sequence[Subject], kinds: Sequence[int], style: Style
+) -> list[Placed | None] | None:
+    """Place panels one after another, large faces first; None if one must hide something.
 
     kinds: numbers of bars to try; the first that fits is used.
-    clean: True returns None if a panel must hide something.
     """
-    boxes = [visible(face.box, style.size) for face in faces]
-    heads = np.array([visible(_head(face.box), style.size) for face in faces])
+    boxes, heads = _outlines(faces, style)
     placed: dict[int, Placed] = {}
-    # With the margin a panel does not seem to belong to a neighbour.
-    taken = [_grown(box, 1.5 * style.pad) for box in boxes]
-    for index in sorted(range(len(faces)), key=lambda i: -_area(boxes[i])):
-        others = np.array([*taken[:index], *taken[index + 1 :], _core(faces[index])])
-        own, rims = Box(*heads[index].tolist()), np.array([*heads, boxes[index]])
+    for index in _large_first(boxes):
+        areas = _to_leave_visible(index, faces, (boxes, heads), placed, style)
         for rows in kinds:
             panel = _lay_out(faces[index], rows, style)
-            place = _best_place(panel, own, (others, rims), style)
-            if place is not None and (place.clean or not clean):
+            place = _best_place(panel, heads[index], areas, style)
+            if place is not None and place.clean:
                 placed[index] = place
-                taken.append(place.box)
                 break
         else:
             return None
     return [placed[index] for index in range(len(faces))]
+
+
+def _place_labels(faces: Sequence[Subject], style: Style) -> list[Placed | None]:
+    """Place labels without bars, large faces first, where not all can be clean.
+
+    A label that would hide another one, or another face from eyes to mouth, is None.
+    """
+    boxes, heads = _outlines(faces, style)
+    cores = [_core(face) for face in faces]
+    placed: dict[int, Placed] = {}
+    for index in _large_first(boxes):
+        labels = [place.box for place in placed.values()]
+        worst = np.array([*labels, *cores[:index], *cores[index + 1 :]]).reshape(-1, 4)
+        areas = _to_leave_visible(index, faces, (boxes, heads), placed, style)
+        panel = _lay_out(faces[index], 0, style)
+        place = _best_place(panel, heads[index], [worst, *areas], style)
+        if place is not None and place.tolerable:
+            placed[index] = place
+    return [placed.get(index) for index in range(len(faces))]
+
+
+def _outlines(faces: Sequence[Subject], style: Style) -> tuple[list[Box], list[Box]]:
+    """The visible parts of the faces' boxes and of their heads."""
+    boxes = [visible(face.box, style.size) for face in faces]
+    return boxes, [visible(_head(face.box), style.size) for face in faces]
+
+
+def _large_first(boxes: Sequence[Box]) -> list[int]:
+    """The indices of boxes by falling area; equal ones stay in order."""
+    return sorted(range(len(boxes)), key=lambda index: -_area(boxes[index]))
+
+
+def _to_leave_visible(
+    index: int,
+    faces: Sequence[Subject],
+    outlines: tuple[Sequence[Box], Sequence[Box]],
+    placed: Mapping[int, Placed],
+    style: Style,
+) -> list[NDArray[np.float64]]:
+    """What the panel of the face at `index` should not hide, the most important first, each (M, 4).
+
+    First other faces, its own from eyes to mouth, and earlier panels; then heads.
+    """
+    boxes, heads = outlines
+    # With the margin a panel does not seem to belong to a neighbour.
+    grown = [_grown(box, 1.5 * style.pad) for place, box in enumerate(boxes) if place != index]
+    earlier = [place.box for place in placed.values()]
+    return [np.array([*grown, *earlier, _core(faces[index])]), np.array([*heads, boxes[index]])]
 
 
 def _best_place(
@@ -201,7 +247,7 @@ def _best_place(
     best = int(np.lexsort((distance, *areas[::-1]))[0])  # stable: the first of equals
     clean = not any(area[best] > 0 for area in areas)
     apart = bool(distance[best] > 1.5 * style.pad)
-    return Placed(panel, Box(*boxes[best].tolist()), clean, apart)
+    return Placed(panel, Box(*boxes[best].tolist()), clean, apart, not areas[0][best] > 0)
 
 
 def _candidates(panel: Panel, head: Box, style: Style) -> NDArray[np.float64]:

@@ -48,8 +48,9 @@ def locate(weights: str | Path, *, kind: str | None = None) -> Path:
     if spec is None:
         path = Path(weights).expanduser()
         if not path.is_file():
+            known = (name for name, each in SPECS.items() if kind in (None, each.kind))
             raise WeightsError(
-                f"{weights}: no such weights file or known name ({', '.join(SPECS)})"
+                f"{weights}: no such weights file or known name ({', '.join(known)})"
             )
         return path
     if kind not in (None, spec.kind):

@@ -323,6 +323,15 @@ def test_only_what_is_unlike_a_face_gets_the_hint(
     assert ("hint: " in capsys.readouterr().err) == hinted
 
 
+@pytest.mark.parametrize(("more", "hinted"), [([], True), (["--format", "csv"], False)])
+def test_a_table_says_that_it_shows_no_movements(
+    fake: FakeRecognizer, photos: Path, capsys: Captured, more: list[str], hinted: bool
+) -> None:
+    """Without the hint, --movements would seem to do nothing."""
+    cli.predict([str(photos), "--movements", *more])
+    assert ("hint: the table has no movements" in capsys.readouterr().err) == hinted
+
+
 def test_the_first_hundred_pictures_are_looked_at_for_a_hint(tmp_path: Path) -> None:
     files = [tmp_path / f"{number}.png" for number in range(101)]
     for file in files:
@@ -402,8 +411,8 @@ def test_nothing_done(fake: FakeRecognizer, photos: Path, capsys: Captured) -> N
         ),
         (
             ["a.jpg", "--faces", "--annotate", "d"],
-            "--faces runs no detector, so it excludes --annotate, --min-score, --min-face and "
-            "--min-quality",
+            "--faces takes each picture for one face, so it excludes --annotate, --min-score, "
+            "--min-face and --min-quality",
         ),
         (
             ["a.jpg", "--all-rows"],
@@ -449,7 +458,7 @@ def test_usage_errors(words: list[str], message: str, capsys: Captured) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.predict(words)
     assert caught.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1] == f"pcnn-predict: error: {message}"
+    assert capsys.readouterr().err == f"pcnn-predict: error: {message}\n"
 
 
 _DETECTOR = ["detector", "--photographs", "x", "--teacher", "y", "--output", "z"]

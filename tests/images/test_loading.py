@@ -23,7 +23,7 @@ from PIL import Image, ImageOps
 
 from pcnn.errors import InputError
 from pcnn.images import loading as images
-from pcnn.images.files import annotated_names, find_images
+from pcnn.images.files import annotated_names, find_images, shown
 from pcnn.images.loading import load_image
 
 HEIGHT, WIDTH = 6, 8
@@ -362,6 +362,10 @@ BAD_OBJECTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "empty bytes": (lambda _: b"", "image: the file is empty (0 bytes)"),
     "truncated bytes": (lambda _: PNG[:55], "image: the PNG data are damaged or cut short"),
+    "photograph as text": (
+        lambda _: io.TextIOWrapper(io.BytesIO(PNG), encoding="utf-8"),
+        "image: the file object gives text: open it in binary mode, 'rb'",
+    ),
     "closed file": (closed_file, "image: the file object is closed"),
     "text file": (
         lambda _: io.StringIO("hello"),
@@ -523,6 +527,11 @@ def test_names_that_do_not_print_are_escaped(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         load_image("two\nlines.jpg")
     assert str(caught.value) == "'two\\nlines.jpg': no such file"
+
+
+def test_letters_of_all_languages_print_in_names() -> None:
+    assert shown("Fotos/Ümläüt 写真.png") == "Fotos/Ümläüt 写真.png"
+    assert shown("Fotos/Ümläüt\n.png") == "'Fotos/Ümläüt\\n.png'"
 
 
 def test_name_is_used_for_what_has_none() -> None:

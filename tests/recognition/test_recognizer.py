@@ -200,12 +200,16 @@ def test_modules_that_the_documentation_names_are_there_at_once(tmp_path: Path) 
 def test_what_cannot_be_constructed(small: Path) -> None:
     with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
         Recognizer(small, Planted(), batch_size=0)
-    with pytest.raises(InputError, match="device 'abacus' cannot be used"):
+    with pytest.raises(
+        InputError, match=r"device 'abacus' cannot be used \(expected auto, cpu, c"
+    ):
         Recognizer(small, Planted(), "abacus")
     with pytest.raises(WeightsError, match="nonsense: no such weights file"):
         Recognizer("nonsense", Planted())
     with pytest.raises(WeightsError, match="holds weights of kind detector, expected expres"):
         Recognizer("resnet50", Planted())
+    with pytest.raises(InputError, match=r"detector must be a name, a path or an object .* got 5$"):
+        Recognizer(small, detector=5)  # type: ignore[arg-type]
 
 
 def test_info_names_what_is_used(recognizer: Recognizer, small: Path) -> None:

@@ -212,9 +212,15 @@ def test_a_picture_too_narrow_for_a_label_gets_ground_for_it(size: tuple[int, in
     assert not (rest == (0, 0, 90)).all(2).any()
 
 
-def placed(size: tuple[int, int], faces: list[Face]) -> list[panels.Placed]:
+def some_placed(size: tuple[int, int], faces: list[Face]) -> list[panels.Placed | None]:
     drawn = panels.subjects(faces, 1)
     return panels.arrange(drawn, panels.Style(size, [face.title for face in drawn]))
+
+
+def placed(size: tuple[int, int], faces: list[Face]) -> list[panels.Placed]:
+    found = [place for place in some_placed(size, faces) if place is not None]
+    assert len(found) == len(faces)
+    return found
 
 
 def texts(monkeypatch: pytest.MonkeyPatch, prediction: Prediction) -> list[str]:
@@ -317,6 +323,32 @@ def test_large_face_keeps_eyes_to_mouth_free() -> None:
     assert not place.panel.rows  # a chart would hide more of the head than the label
     low, high = face.landmarks.min(0), face.landmarks.max(0)
     assert not overlap(place.box, (*low, *high))
+
+
+def test_a_crowd_of_small_faces_has_no_labels_over_each_other_or_over_faces() -> None:
+    """48 faces of 20 pixels in 320 × 240: only some labels have room, all boxes a number."""
+    faces = [
+        face_at(20 + 40 * column, 20 + 40 * row, 20) for row in range(6) for column in range(8)
+    ]
+    found = some_placed((320, 240), faces)
+    assert len(found) == 48 and None in found
+    labels = [place.box for place in found if place is not None]
+    assert labels
+    for index, label in enumerate(labels):
+        assert not any(overlap(label, other) for other in labels[:index])
+        for face, place in zip(faces, found, strict=True):
+            if place is None or place.box != label:
+                low, high = face.landmarks.min(0), face.landmarks.max(0)
+                assert not overlap(label, (*low, *high))
+
+
+def test_faces_without_a_label_have_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    faces = [
+        face_at(20 + 40 * column, 20 + 40 * row, 20) for row in range(6) for column in range(8)
+    ]
+    found = texts(monkeypatch, prediction_of(*faces, size=(320, 240)))
+    assert {str(number) for number in range(1, 49)} <= set(found)
+    assert len([text for text in found if ":" in text]) < 48
 
 
 def test_letters_grow_with_the_picture_and_shrink_in_a_crowd() -> None:

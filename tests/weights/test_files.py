@@ -68,6 +68,8 @@ def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:
         "(pcnn-ferplus, pcnn-ferplus-only, small, mobile, mobilenet, landmarks, movements, "
         "resnet50)"
     )
+    with pytest.raises(WeightsError, match=r"known name \(mobilenet, resnet50\)$"):
+        weights.locate("nonsense", kind="detector")
 
 
 def test_the_users_folder_comes_first(

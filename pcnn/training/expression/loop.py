@@ -186,7 +186,8 @@ class ExpressionTraining:
         """The trained weights: the average, mixed with a share `init_share` of the start."""
         learner = copy.deepcopy(self.average)
         if self.options.init_share:
-            pull(learner, self._begun(), self.options.init_share)
+            # `init` may have no heads for second labels: those of the training stay.
+            pull(learner.network, self._begun().network, self.options.init_share)
         return learner.cpu()
 
     @own_settings(gradients=True)

@@ -48,8 +48,9 @@ class ExpressionOptions:
         `teaching`, 0…1. Teachers see each face, aligned as here, and its mirror image, without
         augmentation.
     ema: decay of the weight average. The average is written.
-    init_share: share of `init`, a network of the same kind, in the written weights: 0…1. Both
-        weights are averaged (Wortsman et al., Robust Fine-Tuning of Zero-Shot Models, CVPR 2022).
+    init_share: share of `init`, a network of the same kind, in the written weights but for heads
+        of second labels: 0…1. Both weights are averaged (Wortsman et al., Robust Fine-Tuning of
+        Zero-Shot Models, CVPR 2022).
     seed: of all random choices. precision: of the arithmetic; "bfloat16" uses autocast.
     detector: its landmarks align the faces and give the template.
     landmarks: a teacher's answers for the training faces, see landmarker.mixed_landmarks. They

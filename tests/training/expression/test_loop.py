@@ -226,6 +226,21 @@ def test_the_result_has_its_share_of_the_start(share: float, tmp_path: Path) -> 
             torch.testing.assert_close(value, expected, msg=name)
 
 
+def test_heads_that_the_start_lacks_have_no_share_of_it(tmp_path: Path) -> None:
+    faces = _faces(16)
+    seven = FaceSet(faces.faces, torch.eye(7)[torch.arange(16) % 2], faces.names, faces.classes[:7])
+    path = _written(
+        ExpressionTraining(TRUNK, faces).learner.network, tmp_path / "start.safetensors"
+    )
+    options = dataclasses.replace(TRUNK, init=path, init_share=0.5, second=0.5)
+    training = ExpressionTraining(options, faces, second=seven)
+    training.advance()
+    kept, learnt = training.result(), training.average
+    for own, other in zip(kept.second.parameters(), learnt.second.parameters(), strict=True):
+        assert torch.equal(own, other)
+    assert not torch.equal(kept.network.trunk.conv1.weight, learnt.network.trunk.conv1.weight)
+
+
 def test_a_share_of_another_kind_of_network_is_refused(tmp_path: Path) -> None:
     faces = _faces(16)
     trunk = ExpressionTraining(TRUNK, faces).learner.network
