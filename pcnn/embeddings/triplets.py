@@ -240,7 +240,8 @@ def triplet_accuracy(
         raise InputError(f"triplet_accuracy: members must lie in 0…{len(vectors) - 1}")
     if not np.isin(strangers, (0, 1, 2)).all():
         raise InputError("triplet_accuracy: odd must be 0, 1 or 2")
-    known = np.isfinite(vectors).all(1)[rows].all(1)
+    finite = np.asarray(np.isfinite(vectors).all(axis=1))
+    known = finite[rows].all(axis=1)
     if not known.any():
         raise InputError("triplet_accuracy: there must be a triplet with all three vectors")
     rows, strangers = rows[known], strangers[known]

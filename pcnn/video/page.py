@@ -92,10 +92,10 @@ def _chart(person: TrackSummary, span: tuple[float, float], colours: dict[str, C
         if len(times) == 1:  # an area needs two ends
             half = person.bin_s / 2
             times, curve = np.array([times[0] - half, times[0] + half]), np.repeat(curve, 2, 0)
-        stride = max(1, len(times) // _MOST_POINTS)
-        x = (times[::stride] - span[0]) / (span[1] - span[0]) * _WIDTH
-        ends = curve[::stride].cumsum(1)
-        begins = ends - curve[::stride]
+        shown = np.linspace(0, len(times) - 1, min(len(times), _MOST_POINTS)).round().astype(int)
+        x = (times[shown] - span[0]) / (span[1] - span[0]) * _WIDTH
+        ends = curve[shown].cumsum(1)
+        begins = ends - curve[shown]
         for index, (name, colour) in enumerate(colours.items()):
             upper = _points(x, ends[:, index])
             lower = _points(x[::-1], begins[::-1, index])

@@ -126,7 +126,8 @@ class Summary:
             own[face.label] = own.get(face.label, 0.0) + seconds
 
     def _add_scores(self, person: _Person, time: float, scores: NDArray[np.float64]) -> None:
-        place = int(time / self.width_s)
+        # Frames of 25 a second lie at the bins' edges, and a little before them by rounding.
+        place = int(time / self.width_s + 1e-6)
         sums, count = person.bins.get(place, (np.zeros_like(scores), 0))
         person.bins[place] = (sums + scores, count + 1)
         self._bins += count == 0

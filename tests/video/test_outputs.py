@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,17 @@ def test_the_picture_and_the_page_show_everybody() -> None:
     assert "&lt;film&gt;" in page and "<glad>" not in page
     for nobody in (draw_timeline(Summary(CLASSES), "x"), timeline_page(Summary(CLASSES), "x")):
         assert nobody is not None
+
+
+@pytest.mark.parametrize("count", [799, 801, 1599])
+def test_a_long_curve_has_few_points_and_reaches_its_end(count: int) -> None:
+    film = frames(*((0.04 * step, [tracked(1, 0.5)]) for step in range(count)))
+    summary = summed(film)
+    (one,) = summary.tracks()
+    points = re.findall(r'points="([^"]*)"', timeline_page(summary, "x"))[0].split()
+    assert len(points) == 2 * min(count, 800)
+    ends = [float(point.split(",")[0]) for point in points]
+    assert max(ends) == pytest.approx(1000 * one.times[-1] / summary.seconds, abs=0.1)
 
 
 def test_an_uncertain_face_is_drawn_and_counted_as_such() -> None:
