@@ -200,9 +200,7 @@ def test_modules_that_the_documentation_names_are_there_at_once(tmp_path: Path) 
 def test_what_cannot_be_constructed(small: Path) -> None:
     with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
         Recognizer(small, Planted(), batch_size=0)
-    with pytest.raises(
-        InputError, match=r"device 'abacus' cannot be used \(expected auto, cpu, c"
-    ):
+    with pytest.raises(InputError, match=r"device 'abacus' cannot be used \(expected auto, cpu, c"):
         Recognizer(small, Planted(), "abacus")
     with pytest.raises(WeightsError, match="nonsense: no such weights file"):
         Recognizer("nonsense", Planted())
