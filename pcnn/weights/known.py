@@ -81,7 +81,7 @@ SPECS: Mapping[str, WeightSpec] = {
     "movements": WeightSpec(
         "movements",
         "movements.safetensors",
-        "466a13fbf4932677bcf5948c06c85768fc26260b29eaafa33552a396b63288d5",
+        "b412aee6d60c777731f0641be0b65d92108655a644253c38800d22dcf01cb2dc",
     ),
     # Published by retinaface-pytorch (Iglovikov, MIT licence); its name contains the checksum.
     "resnet50": WeightSpec(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def _write_output(
                 f"Started from {start} and trained by pcnn-train movements on a teacher's answers "
                 f"for {sheets} faces of {options.data.name} and {photographs} of "
                 f"{options.photographs.name}, one photograph in ten held out; "
-                f"{fingerprint(options)}"
+                f"{fingerprint(replace(options, init=Path(options.init).name))}"
             ),
         },
     )

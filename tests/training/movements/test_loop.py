@@ -245,3 +245,8 @@ def test_the_command_trains_and_writes(tmp_path: Path, monkeypatch: pytest.Monke
     assert f"9 faces of sheets and {learning} of p.tar" in loaded.metadata["provenance"]
     (line,) = (output.parent / "movements.log.jsonl").read_text().splitlines()
     assert json.loads(line)["step"] == 50
+
+    again = tmp_path / "again" / "m.safetensors"
+    assert main([*words, "--init", str(output), "--output", str(again), "--steps", "1"]) == 0
+    told = load_movements(again).metadata["provenance"]
+    assert '"init": "m.safetensors"' in told and str(tmp_path) not in told
