@@ -14,6 +14,7 @@ from pcnn.errors import InputError
 from pcnn.version import __version__
 
 _LATENCY_RUNS = 20
+_LABELS = "labels for FER+ faces, read by the weights' own heads for them, if any [votes]"
 # Options that the report records under "data".
 _DATA_OPTIONS = (
     *("split", "layout", "protocol", "labels", "duplicates", "numbering"),
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", required=True, metavar="PATH", help="a data set, see docs/data.md")
     add_data(parser)
     add("--protocol", choices=("argmax", "majority"), default="argmax", help="[%(default)s]")
-    add("--labels", choices=("votes", "fer2013"), help="labels for FER+ faces [votes]")
+    add("--labels", choices=("votes", "fer2013"), help=_LABELS)
     add("--duplicates", action="store_true", help="keep near-copies of faces of other splits")
     add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
     add("--output", type=Path, metavar="DIR", help="write report, tables and pictures there")
@@ -57,16 +58,15 @@ def run(arguments: argparse.Namespace) -> int:
     from pcnn.evaluation.evaluate import evaluate
     from pcnn.evaluation.report import show, write_files
     from pcnn.weights.expression import load_expression
-    from pcnn.weights.files import sha256
+    from pcnn.weights.files import WeightsFile, locate, sha256
     from pcnn.weights.known import DEFAULT_WEIGHTS
 
     _prepare(arguments.output)
     name = arguments.weights or DEFAULT_WEIGHTS
-    loaded = load_expression(name)
     # Labels of the data for which the weights have heads are read by these heads.
-    own = arguments.labels if arguments.labels in (loaded.metadata.get("labels") or {}) else None
-    if own is not None:
-        loaded = load_expression(name, own)
+    heads = WeightsFile(locate(name, kind="expression")).metadata.get("labels") or {}
+    own = arguments.labels if arguments.labels in heads else None
+    loaded = load_expression(name, own)
     loaded.network.to(choose_device(arguments.device, "--device"))
     if arguments.as_they_are:
         loaded = dataclasses.replace(loaded, aligned=False)

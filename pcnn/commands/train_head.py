@@ -49,8 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     report = train_head(options, recognizer)
     output = shown(arguments.output)
-    weights = f" --weights {arguments.weights}" if arguments.weights else ""
-    quoted = shlex.quote(output)
+    weights = f" --weights {shlex.quote(arguments.weights)}" if arguments.weights else ""
+    quoted = shlex.quote(str(arguments.output))
     faces = " --faces" if arguments.faces else ""
     lines = [
         *report.lines(),

@@ -191,7 +191,7 @@ def _listed(source: str, suffixes: tuple[str, ...], kind: str) -> list[str]:
             return [source if _is_uri(source) else path]
         below = fs.FileSelector(path, recursive=True, allow_not_found=True)
         found = filesystem.get_file_info(below)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # a name that is not UTF-8 is no name for pyarrow
         raise InputError(f"{shown(source)}: cannot be listed ({error})") from error
     names = sorted(
         each.path
@@ -205,10 +205,9 @@ def _listed(source: str, suffixes: tuple[str, ...], kind: str) -> list[str]:
     if not _is_uri(source):
         return names
     parts, root = urlsplit(source), len(path.rstrip("/"))
+    root_path = parts.path.rstrip("/")
     return [
-        parts._replace(
-            path=parts.path.rstrip("/") + quote(name[root:], _PLAIN), fragment=""
-        ).geturl()
+        parts._replace(path=root_path + quote(name[root:], _PLAIN), fragment="").geturl()
         for name in names
     ]
 

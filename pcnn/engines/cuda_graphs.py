@@ -150,7 +150,7 @@ def _random_numbers_apart(index: int) -> Iterator[None]:
 class CudaGraphs:
     """A function that runs by CUDA graphs; if recording fails, it warns once and runs plainly.
 
-    A size runs plainly the first time and is recorded the second time, if less than MOST_MET
+    A size runs plainly the first time and is recorded the second time, if fewer than MOST_MET
     other sizes came between. At most MOST_KEPT sizes are recorded, and none that lacks memory.
     compute: the plain function; it must not wait for the device. Each graph is compared with it
         once.

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pcnn.ops.reference import LUMA
 
-# The largest reduction of a side in one step on a GPU. PyTorch keeps the weights of the averaged
-# pixels in shared memory, which is too small for a reduction by 128: that is a RuntimeError.
+# The largest reduction of a side in one step on a GPU. PyTorch's kernel keeps the weights of the
+# averaged pixels in shared memory. Beyond some 94 it is too small, which is a RuntimeError.
 _MOST_REDUCED = 64
 
 
@@ -43,9 +43,15 @@ def resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     if size == pixels.shape[:2]:
         return pixels
     images = pixels.permute(2, 0, 1)[None]
-    for step in reduction_steps(pixels.shape[:2], size) if pixels.is_cuda else [size]:
+    steps = reduction_steps(pixels.shape[:2], size) if pixels.is_cuda else [size]
+    return resized_by_steps(images, steps)[0].permute(1, 2, 0)
+
+
+def resized_by_steps(images: Tensor, steps: Sequence[tuple[int, int]]) -> Tensor:
+    """Images (B, C, H, W) resized to one height and width after the other."""
+    for step in steps:
         images = F.interpolate(images, step, mode="bilinear", antialias=True)
-    return images[0].permute(1, 2, 0)
+    return images
 
 
 def reduction_steps(given: Sequence[int], size: tuple[int, int]) -> list[tuple[int, int]]:

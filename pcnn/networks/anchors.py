@@ -18,7 +18,7 @@ from pcnn.errors import InputError, check_shape
 from pcnn.ops.reference import LARGEST_EXPONENT
 
 # The largest number of grids that are kept, of all devices: those of some ten shapes of pictures,
-# each searched whole, halved and quartered. A grid of 640 × 640 pixels has 269 KB, all have 8.6 MB.
+# each searched whole, halved and quartered. A grid of 640 × 640 pixels has 269 KB, 32 have 8.6 MB.
 _MOST_KEPT = 32
 
 

@@ -79,19 +79,21 @@ class Batcher:
     def _answer(self, jobs: list[_Job]) -> None:
         """Answer jobs together, or each alone where that fails: another's may be the reason."""
         self.batches += 1
+        answers = None
         try:
             pictures = [picture for job in jobs for picture in job.pictures]
             results = iter(self._recognizer.predict(pictures, on_error="return"))
             answers = [[next(results) for _ in job.pictures] for job in jobs]
-        except BaseException as error:  # whatever it is, it is the request's to tell
+        except BaseException as error:  # whatever it is, its request reports it
             if len(jobs) == 1:
                 jobs[0].future.set_exception(error)
-                return
+        # The error is gone by now, and with it what its traceback held of the failed pass.
+        if answers is not None:
+            for job, answer in zip(jobs, answers, strict=True):
+                job.future.set_result(answer)
+        elif len(jobs) > 1:
             for job in jobs:
                 self._answer([job])
-            return
-        for job, answer in zip(jobs, answers, strict=True):
-            job.future.set_result(answer)
 
     def _next(self) -> list[_Job]:
         """The jobs of the next batch; none when the batcher is closed and all are answered."""

@@ -82,7 +82,10 @@ def test_a_second_run_writes_the_same_bytes(
     assert cli.train(["head", str(album / "train"), "--output", str(output), "--faces"]) == 0
     assert output.read_bytes() == before
     told = capsys.readouterr().out.splitlines()
-    assert told[0] == f"{3 * TRAIN} faces of {3 * TRAIN + 1} pictures"  # the CSV lies among them
+    assert told[0] == f"{3 * TRAIN} faces of {3 * TRAIN} pictures"
+    assert told[1].startswith("Note: ") and told[1].endswith(
+        "files outside of the labels' folders: 1"
+    )
     assert any(line.startswith("  accuracy     ") for line in told)
     assert told[-1] == f"Use it: pcnn-predict --head {output} --faces photo.jpg"
 

@@ -39,6 +39,13 @@ TEMPERATURE = 0.5
 Captured = pytest.CaptureFixture[str]
 
 
+class NoDetector:
+    """A detector that must not be asked."""
+
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
+        raise AssertionError("faces were looked for")
+
+
 def network_of(config: ModelConfig, kind: type[Any] = PCNN) -> Any:
     """A network of random numbers, its batch norms settled."""
     torch.manual_seed(0)
@@ -83,7 +90,7 @@ def faces_of(*shape: int, seed: int = 0) -> torch.Tensor:
 def test_faces_are_read_as_the_recognizer_reads_them(grey: PCNN, file: Path) -> None:
     """RGB, larger than the training faces, not square, by batches of two."""
     faces = faces_of(5, 40, 50, 3)
-    recognizer = Recognizer(file, detector=object(), device="cpu")  # type: ignore[arg-type]
+    recognizer = Recognizer(file, detector=NoDetector(), device="cpu")
     expected = recognizer.predict_crops([face.numpy() for face in faces])
     logits, regions = predict_logits(grey, faces, batch=2, native_size=16)
     found = (logits / TEMPERATURE).softmax(1)

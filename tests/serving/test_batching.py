@@ -71,7 +71,7 @@ def test_what_waits_shares_a_batch(batcher: Batcher, recognizer: SlowRecognizer)
     assert (batcher.batches, batcher.waiting) == (3, 0)
 
 
-def test_an_error_is_told_to_its_own_request_alone(
+def test_an_error_goes_to_its_own_request_alone(
     batcher: Batcher, recognizer: SlowRecognizer
 ) -> None:
     first = _hold(batcher, recognizer)

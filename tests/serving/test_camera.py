@@ -6,9 +6,8 @@ import json
 import subprocess
 
 import pytest
+from served import PAGE
 from vectors import NODE
-
-from pcnn.serving.pages import PAGE
 
 pytestmark = pytest.mark.skipif(NODE is None, reason="needs node")
 

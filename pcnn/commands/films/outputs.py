@@ -53,8 +53,11 @@ class FilmOutputs:
     def add(self, frame: Frame) -> None:
         """Take the next frame, with its pixels where there is something to draw."""
         if not self._begun and ".mp4" in self._targets:
-            part = self._stack.enter_context(whole_file(self._targets[".mp4"]))
-            self._writer = FilmWriter(part, sound=self._film, start=self._start, rate=self._rate)
+            with contextlib.ExitStack() as stack:  # without a writer the part is removed
+                part = stack.enter_context(whole_file(self._targets[".mp4"]))
+                start, rate = self._start, self._rate
+                self._writer = FilmWriter(part, sound=self._film, start=start, rate=rate)
+                self._stack = stack.pop_all()
         self._begun = True
         self.summary.add(frame)
         self._subtitles.add(frame)

@@ -27,7 +27,8 @@ async function fill() {
   await cache.addAll(PAGE);
   for (const url of built) if (!(await cache.match(url))) await cache.add(url);
   for (const { url } of await cache.keys()) {
-    if (url.includes("/built/") && !url.endsWith("manifest.json") && !built.includes(url)) {
+    if (!isOurs(url)) await cache.delete(url);
+    else if (url.includes("/built/") && !url.endsWith("manifest.json") && !built.includes(url)) {
       await cache.delete(url);
     }
   }

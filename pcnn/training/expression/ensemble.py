@@ -50,7 +50,8 @@ def join_networks(  # noqa: PLR0913 - each is a choice of the user's
 
     weights: names or paths of two or more expression weights; see Ensemble for what must be
         alike. The file keeps their tensors as they are stored; heads for second labels only if
-        each network has them and the data set has such labels. The template is that of the last.
+        each network has them. Then the data set must have such labels. The template is that of
+        the last.
     data: a data set, see load_faces. The temperatures are fitted on its `valid_split`, and the
         score in the file is measured on it.
     shares: the weight of each network's answer; None for equal ones. They are scaled to sum to 1.
@@ -112,13 +113,10 @@ def _ensemble(loaded: Sequence[ExpressionWeights], shares: Sequence[float]) -> E
 def _second_labels(
     loaded: Sequence[ExpressionWeights], data: str | Path, split: str, valid: FaceSet
 ) -> FaceSet | None:
-    """The faces with second labels; None if a network has no heads for them, or the data none."""
+    """The faces with second labels; None if a network has no heads for them."""
     if any(SECOND not in (one.metadata.get("labels") or {}) for one in loaded):
         return None
-    try:
-        return second_labels(data, split, valid)
-    except InputError:  # a data set without them
-        return None
+    return second_labels(data, split, valid)
 
 
 def _describe(loaded: Sequence[ExpressionWeights], members: Sequence[Member]) -> dict[str, Any]:

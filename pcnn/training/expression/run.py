@@ -99,6 +99,7 @@ def train_expression(
     )
     if to_align and training.rank == 0:  # only this process scores
         valid = aligned(valid)
+    others = second_labels(options.data, valid_split, valid) if options.second else None
     if checkpoint.exists():
         training.resume(checkpoint)
         if training.rank == 0:
@@ -110,7 +111,6 @@ def train_expression(
     _run(training, valid, checkpoint, log)
     if training.rank == 0:
         training.save(checkpoint)
-        others = second_labels(options.data, valid_split, valid) if options.second else None
         _write_weights(training, (valid, others), template, native_size)
         draw_curves(log, output.with_name(output.name + ".png"))
         checkpoint.unlink(missing_ok=True)

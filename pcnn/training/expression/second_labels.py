@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pcnn.datasets.labels import FaceSet
 from pcnn.datasets.loading import load_faces
-from pcnn.errors import counted
+from pcnn.errors import InputError, counted
 from pcnn.evaluation.logits import predict_logits
 from pcnn.evaluation.metrics import accuracy, fit_temperature
 from pcnn.networks.ensemble import ExpressionNetwork
@@ -24,10 +24,13 @@ def second_labels(data: str | Path, split: str, faces: FaceSet) -> FaceSet:
 
     data, split: the data set and its part, which `faces` is from.
     faces: with other labels; any form of their pixels.
+    Raises InputError: the data set has no such labels, or none of the faces has one.
     """
     others = load_faces(data, split, labels=SECOND)
     places = {name: index for index, name in enumerate(others.names)}
     kept = [index for index, name in enumerate(faces.names) if name in places]
+    if not kept:
+        raise InputError(f"second_labels: no face of {split} has a label of FER2013")
     chosen = faces.subset(kept)
     votes = others.votes[[places[name] for name in chosen.names]]
     return dataclasses.replace(chosen, votes=votes, classes=others.classes)

@@ -94,13 +94,16 @@ class MovementTraining(AveragedTraining[MovementNet]):
         return points, movements, pose
 
     def _batch(self) -> tuple[Tensor, Motion]:
-        """The views (B, 3, S, S), normalised, of this step, and what is to be seen in them."""
+        """The views of this step and what is to be seen in them: faces, then mirror images.
+
+        Returns (batch + images, 3, S, S), normalised, and the Motion of each view.
+        """
         generator, config = self.generator(0), self.network.config
         parts = []
         for group, count in self._groups:
             chosen = torch.randint(len(group), (count,), generator=generator)
             parts.append(random_views(group[chosen], config, self.network.twins, generator))
-        if self._images:  # those of the batch's last faces, photographs
+        if self._images:  # those of the batch's last faces, photographs if it has any
             views, seen = parts[-1]
             last = Motion(*(own[-self._images :] for own in seen))
             parts.append((views[-self._images :].flip(3), self._mirrored(last)))

@@ -55,8 +55,8 @@ class MovementOptions(TaughtOptions):
     init: expression weights with the backbone "mobilenet", whose trunk is the start; movement
         weights, which are trained further; "none" for random numbers.
     precision: of the trunk's arithmetic, "float32" or "bfloat16".
-    symmetry: share of a batch, 0…1, whose mirror images are also seen. The answers to a face and
-        to its mirror image shall agree.
+    symmetry: share of a batch, 0…1, whose mirror images are also seen; at most the share of
+        photographs. The answers to a face and to its mirror image shall agree.
     """
 
     init: str = "mobile"

@@ -19,7 +19,9 @@ from PIL import Image
 
 from pcnn import Recognizer, to_arrow
 from pcnn.commands import shared
+from pcnn.commands.films import outputs
 from pcnn.commands.films.options import DEFAULT_SEARCH_EVERY_S, DEFAULT_SMOOTHING_S, clock
+from pcnn.errors import InputError
 from pcnn.recognition.film_search import SEARCH_EVERY_S
 from pcnn.video.smoothing import SMOOTHING_S
 
@@ -163,6 +165,18 @@ def test_without_a_frame_earlier_files_stay(
     assert cli.predict([*words, "--start", "1:00"]) == 2
     assert "no frame between start and end" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in folder.glob("[ats]/*")} == before
+
+
+def test_a_copy_that_cannot_begin_leaves_no_part(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise InputError("FilmWriter: no encoder")
+
+    monkeypatch.setattr(outputs, "FilmWriter", refuse)
+    assert cli.predict(["media/grey.mkv", "--annotate", "a"]) == 2
+    assert "no encoder" in capsys.readouterr().err
+    assert list((folder / "a").iterdir()) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")

@@ -151,7 +151,7 @@ def test_answers_to_mirror_images_come_to_agree(tmp_path: Path) -> None:
             one, two = network(views), network(views.flip(3))
         turned = mirrored(two, network.config, network.twins)
         apart[symmetry] = float((one.movements - turned.movements).abs().mean())
-    assert apart[0.5] < 0.9 * apart[0.0]
+    assert apart[0.5] < 0.9 * apart[0.0]  # 0.25 to 0.55 of it with four seeds
 
 
 @pytest.mark.usefixtures("small")
