@@ -43,37 +43,43 @@ __device__ inline std::int64_t rank_of(const Keys& keys, std::int64_t slot) {
   return rank;
 }
 
-// A round of groups: each keeps its best `most`. rounds: how many there were before.
-__global__ void __launch_bounds__(kThreads)
-    narrow_kernel(const __grid_constant__ DecodeFaces op, const __grid_constant__ FacesWork work,
-                  int rounds) {
+// Calls visit(item, slot, rank, key) for the best `most` candidates of each group, one a thread.
+// rounds: how many rounds of groups there were before.
+template <typename Visit>
+__device__ inline void visit_best(const DecodeFaces& op, const FacesWork& work, int rounds,
+                                  const Visit& visit) {
   const std::int64_t slot = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   for (std::int64_t item = blockIdx.y; item < op.batch; item += gridDim.y) {
     const Keys keys = keys_after(op, work, item, rounds);
     if (slot >= keys.count) continue;
     const std::int64_t rank = rank_of(keys, slot);
-    if (rank >= op.most) continue;
-    const Keys kept = keys_after(op, work, item, rounds + 1);
-    kept.at[slot / kGroup * op.most + rank] = keys.at[slot];
+    if (rank < op.most) visit(item, slot, rank, keys.at[slot]);
   }
+}
+
+// A round of groups: each keeps its best `most`.
+__global__ void __launch_bounds__(kThreads)
+    narrow_kernel(const __grid_constant__ DecodeFaces op, const __grid_constant__ FacesWork work,
+                  int rounds) {
+  visit_best(op, work, rounds,
+             [&](std::int64_t item, std::int64_t slot, std::int64_t rank, std::uint64_t key) {
+               const Keys kept = keys_after(op, work, item, rounds + 1);
+               kept.at[slot / kGroup * op.most + rank] = key;
+             });
 }
 
 // Writes each candidate of the one group that is left to the place of its rank.
 __global__ void __launch_bounds__(kThreads)
     rank_kernel(const __grid_constant__ DecodeFaces op, const __grid_constant__ FacesWork work,
                 int rounds) {
-  const std::int64_t slot = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  for (std::int64_t item = blockIdx.y; item < op.batch; item += gridDim.y) {
-    const Keys keys = keys_after(op, work, item, rounds);
-    if (slot >= keys.count) continue;
-    const std::int64_t rank = rank_of(keys, slot);
-    if (rank >= op.most) continue;
-    float* face = work.ranked + (item * op.most + rank) * kFaceValues;
-    decode_box(op, item, keys.at[slot], face);
-    decode_landmarks(op, item, keys.at[slot], face + 5);
-    // Several threads may write the same number.
-    if (is_large(op, face + 1)) work.counts[2 * item + 1] = 1;
-  }
+  visit_best(op, work, rounds,
+             [&](std::int64_t item, std::int64_t, std::int64_t rank, std::uint64_t key) {
+               float* face = work.ranked + (item * op.most + rank) * kFaceValues;
+               decode_box(op, item, key, face);
+               decode_landmarks(op, item, key, face + 5);
+               // Several threads may write the same number.
+               if (is_large(op, face + 1)) work.counts[2 * item + 1] = 1;
+             });
 }
 
 // The number of ranked candidates of an image.
