@@ -13,7 +13,7 @@ from torch import Tensor
 from pcnn.ops.reference import LUMA
 
 # The largest reduction of a side in one step on a GPU. PyTorch's kernel keeps the weights of the
-# averaged pixels in shared memory. Beyond some 94 it is too small, which is a RuntimeError.
+# averaged pixels in shared memory. By its formula the memory ends at some 94; then it refuses.
 _MOST_REDUCED = 64
 
 
