@@ -270,7 +270,7 @@ std::vector<Layers::Input> inputs_of(const py::tuple& tuples) {
 // source: maps, first channel, channels. out: likewise. shape: kernel, stride, padding.
 void add_layer(Layers& layers, int kind, const py::tuple& source, const py::tuple& out,
                const py::tuple& shape, int onto, double leak, double most, bool exact,
-               std::int64_t weights, std::int64_t bias) {
+               bool winograd,               std::int64_t weights, std::int64_t bias) {
   require(kind >= 0 && kind <= 3, "Layers: kind must be 0 to 3");
   Layer layer = {};
   layer.kind = static_cast<LayerKind>(kind);
@@ -293,6 +293,7 @@ void add_layer(Layers& layers, int kind, const py::tuple& source, const py::tupl
   layer.leak = static_cast<float>(leak);
   layer.most = static_cast<float>(most);
   layer.exact = exact;
+  layer.winograd = winograd;
   layers.add(std::move(layer), reinterpret_cast<const float*>(static_cast<std::uintptr_t>(weights)),
              reinterpret_cast<const float*>(static_cast<std::uintptr_t>(bias)));
 }
@@ -326,7 +327,7 @@ void bind_layers(py::module_& module) {
       .def("add_maps", &Layers::add_maps)
       .def("add", &add_layer, py::arg("kind"), py::arg("source"), py::arg("out"), py::arg("shape"),
            py::arg("onto"), py::arg("leak"), py::arg("most"), py::arg("exact"),
-           py::arg("weights") = 0, py::arg("bias") = 0)
+           py::arg("winograd"),           py::arg("weights") = 0, py::arg("bias") = 0)
       .def("weights",
            [](const Layers& layers, int number) {
              const std::vector<float> found = layers.weights(number);

@@ -125,6 +125,90 @@ PCNN_TARGET void depthwise_rows(const Layer& layer, const LayerMaps& maps, std::
   }
 }
 
+constexpr int kPatch = 6, kTile = 4;  // sides of Winograd's tiles
+
+// Six values of a row or column in Winograd's form.
+PCNN_TARGET inline void to_winograd(Vector (&d)[kPatch]) {
+  const Vector four = all(4.0f), five = all(-5.0f), two = all(2.0f);
+  const Vector even = multiply_add(all(-4.0f), d[2], d[4]), odd = multiply_add(all(-4.0f), d[1], d[3]);
+  const Vector sum = subtract(d[4], d[2]), difference = subtract(d[3], d[1]);
+  const Vector first = multiply_add(four, d[0], multiply_add(five, d[2], d[4]));
+  const Vector last = multiply_add(four, d[1], multiply_add(five, d[3], d[5]));
+  d[0] = first;
+  d[1] = add(even, odd);
+  d[2] = subtract(even, odd);
+  d[3] = multiply_add(two, difference, sum);
+  d[4] = multiply_add(all(-2.0f), difference, sum);
+  d[5] = last;
+}
+
+// Four values of a row or column from Winograd's six.
+PCNN_TARGET inline void from_winograd(const Vector (&m)[kPatch], Vector (&y)[kTile]) {
+  const Vector sum = add(m[1], m[2]), difference = subtract(m[1], m[2]);
+  const Vector outer = add(m[3], m[4]), slope = subtract(m[3], m[4]);
+  y[0] = add(add(m[0], sum), outer);
+  y[1] = multiply_add(all(2.0f), slope, difference);
+  y[2] = multiply_add(all(4.0f), outer, sum);
+  y[3] = add(multiply_add(all(8.0f), slope, difference), m[5]);
+}
+
+PCNN_TARGET void winograd_in(const WinogradTile& t) {
+  const bool whole = t.top == 0 && t.left == 0 && t.bottom == kPatch && t.right == kPatch;
+  for (int c = 0; c < t.channels; c += kLanes) {
+    const Mask mask = first(t.channels - c);
+    Vector columns[kPatch][kPatch];  // [column][row]
+    for (int j = 0; j < kPatch; ++j) {
+      for (int i = 0; i < kPatch; ++i) {
+        const bool exists =
+            whole || (i >= t.top && i < t.bottom && j >= t.left && j < t.right);
+        columns[j][i] =
+            exists ? load(t.source + i * t.source_row + j * t.source_column + c, mask) : all(0.0f);
+      }
+      to_winograd(columns[j]);
+    }
+    for (int i = 0; i < kPatch; ++i) {
+      Vector row[kPatch];
+#pragma GCC unroll 6
+      for (int j = 0; j < kPatch; ++j) row[j] = columns[j][i];
+      to_winograd(row);
+#pragma GCC unroll 6
+      for (int j = 0; j < kPatch; ++j) {
+        store(t.values + (kPatch * i + j) * t.value_step + c, row[j], first(kLanes));
+      }
+    }
+  }
+}
+
+PCNN_TARGET void winograd_out(const WinogradTile& t) {
+  const Vector leak = all(t.leak), most = all(t.most);
+  for (int c = 0; c < t.channels; c += kLanes) {
+    const Mask mask = first(t.channels - c);
+    const Vector bias = load(t.bias + c);
+    Vector columns[kPatch][kTile];  // [column][row]
+    for (int j = 0; j < kPatch; ++j) {
+      Vector values[kPatch];
+#pragma GCC unroll 6
+      for (int i = 0; i < kPatch; ++i) {
+        values[i] = load(t.values + (kPatch * i + j) * t.value_step + c);
+      }
+      from_winograd(values, columns[j]);
+    }
+    for (int i = 0; i < t.rows; ++i) {
+      Vector values[kPatch], row[kTile];
+#pragma GCC unroll 6
+      for (int j = 0; j < kPatch; ++j) values[j] = columns[j][i];
+      from_winograd(values, row);
+      for (int j = 0; j < t.columns; ++j) {
+        Vector value = add(row[j], bias);
+        if (t.onto != nullptr) {
+          value = add(value, load(t.onto + i * t.onto_row + j * t.onto_column + c, mask));
+        }
+        store(t.out + i * t.out_row + j * t.out_column + c, rectified(value, leak, most), mask);
+      }
+    }
+  }
+}
+
 template <int V>
 constexpr void fill(void (*(&tiles)[12])(const Tile&)) {
   tiles[0] = tile<1, V>;
@@ -151,6 +235,8 @@ Kernels make_kernels(const char* name) {
   fill<1>(found.tiles[0]);
   fill<2>(found.tiles[1]);
   found.depthwise = depthwise_rows;
+  found.winograd_in = winograd_in;
+  found.winograd_out = winograd_out;
   found.narrow = narrow_row;
   return found;
 }

@@ -22,10 +22,12 @@ struct Layer {
   int onto;           // maps that are added before the rectifier; -1 for none
   float leak, most;   // the rectifier: x > 0 ? x : leak · x, then at most `most`
   bool exact;         // products of float32 also where the others are of bfloat16
+  bool winograd;      // by tiles of 4 × 4 pixels (Lavin and Gray 2016), if there are many; exact
   int number;         // of the layer, in the order in which they were added
   int level;          // layers of one level need none of each other's results
   const Kernels* kernels;
   std::vector<float> weights, bias;  // packed, see layers_cpu.cpp
+  std::vector<float> transformed;    // weights for Winograd's tiles: packed, for each of 36 places
 
   // Inputs of one output number of a convolution.
   std::int64_t count() const { return std::int64_t{kernel} * kernel * width; }
@@ -53,6 +55,21 @@ struct Tile {
   float leak, most;
 };
 
+// A patch of 6 × 6 pixels, and the tile of 4 × 4 pixels that a 3 × 3 convolution makes of it.
+struct WinogradTile {
+  const float* source;  // the patch's first pixel, which may lie outside
+  const float* onto;    // the tile's first pixel, like out; nullptr for none
+  float* out;
+  std::int64_t source_row, source_column, onto_row, onto_column, out_row, out_column;  // steps
+  int top, bottom, left, right;  // the rows and columns of the patch that exist: top … bottom - 1
+  int rows, columns;             // of the tile, that exist
+  float* values;                 // 36 of each channel
+  std::int64_t value_step;       // from one of a channel's values to the next
+  int channels;
+  const float* bias;
+  float leak, most;
+};
+
 // The inner loops for one instruction set.
 struct Kernels {
   const char* name;
@@ -61,6 +78,8 @@ struct Kernels {
   void (*tiles[2][12])(const Tile&);  // [vectors - 1][rows - 1]
   // Rows begin … end of a depthwise 3 × 3 convolution's maps, counted over all images.
   void (*depthwise)(const Layer&, const LayerMaps&, std::int64_t begin, std::int64_t end);
+  void (*winograd_in)(const WinogradTile&);   // from the patch to its values
+  void (*winograd_out)(const WinogradTile&);  // from values to the tile
   // Rounds numbers to bfloat16, two in the place of one; writes up to the next vector's end.
   // nullptr if tiles take float32.
   void (*narrow)(const float* from, std::int64_t count, float* to);

@@ -23,6 +23,7 @@ PCNN_TARGET inline void store(float* to, Vector value, Mask mask) {
 }
 PCNN_TARGET inline Vector all(float value) { return _mm256_set1_ps(value); }
 PCNN_TARGET inline Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
+PCNN_TARGET inline Vector subtract(Vector a, Vector b) { return _mm256_sub_ps(a, b); }
 PCNN_TARGET inline Vector multiply_add(Vector a, Vector b, Vector c) {
   return _mm256_fmadd_ps(a, b, c);
 }

@@ -27,6 +27,10 @@ constexpr std::int64_t kMostImages = 8;
 // Multiplications of a thread, at least: what it does while another one starts.
 constexpr double kWorthAThread = 4e6;
 constexpr int kTaps = 9;
+// Winograd's tiles: sides of the patch and the tile, values of a patch, tiles of a block. Fewer
+// pixels of an image are not worth the transformation.
+constexpr int kPatch = 6, kTile = 4, kValues = kPatch * kPatch;
+constexpr std::int64_t kTilesAtOnce = 24, kWorthTiles = 256;
 
 std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -77,6 +81,38 @@ std::vector<float> packed(const Layer& layer, const float* weights) {
     for (std::int64_t k = 0; k < places.count; ++k) {
       found[places.first + k * places.step] = from[k];
     }
+  }
+  return found;
+}
+
+// The weights as 36 packed matrices, one for each value of a patch.
+std::vector<float> transformed(const Layer& layer, const float* weights) {
+  constexpr double kMatrix[kPatch][3] = {{1 / 4.0, 0, 0},
+                                         {-1 / 6.0, -1 / 6.0, -1 / 6.0},
+                                         {-1 / 6.0, 1 / 6.0, -1 / 6.0},
+                                         {1 / 24.0, 1 / 12.0, 1 / 6.0},
+                                         {1 / 24.0, -1 / 12.0, 1 / 6.0},
+                                         {0, 0, 1}};
+  Layer pointwise = {};
+  pointwise.kind = LayerKind::kConvolution;
+  pointwise.kernel = 1;
+  pointwise.width = layer.width;
+  pointwise.channels = layer.channels;
+  pointwise.kernels = layer.kernels;
+  std::vector<float> found, matrix(std::int64_t{layer.channels} * layer.width);
+  for (int value = 0; value < kValues; ++value) {
+    for (int n = 0; n < layer.channels; ++n) {
+      for (int c = 0; c < layer.width; ++c) {
+        double sum = 0;
+        for (int tap = 0; tap < kTaps; ++tap) {
+          const double factor = kMatrix[value / kPatch][tap / 3] * kMatrix[value % kPatch][tap % 3];
+          sum += factor * weights[(n * kTaps + tap) * layer.width + c];
+        }
+        matrix[n * layer.width + c] = static_cast<float>(sum);
+      }
+    }
+    const std::vector<float> one = packed(pointwise, matrix.data());
+    found.insert(found.end(), one.begin(), one.end());
   }
   return found;
 }
@@ -179,6 +215,8 @@ struct Layers::Run {
   std::int64_t pieces(int layer) const;
   void work(int layer, std::int64_t piece, std::vector<float>& patches) const;
   void multiply(int layer, std::int64_t piece, std::vector<float>& patches) const;
+  bool in_tiles(int layer) const;
+  void multiply_tiles(int layer, std::int64_t piece, std::vector<float>& patches) const;
   void alone() const;
   void together(int threads) const;
 };
@@ -256,8 +294,17 @@ Layers::Run::Run(const Layers& own, const std::vector<Input>& inputs,
   }
 }
 
+bool Layers::Run::in_tiles(int index) const {
+  const LayerMaps& maps = memory[index];
+  return own.layers_[index].winograd && maps.out_height * maps.out_width >= kWorthTiles;
+}
+
 std::int64_t Layers::Run::pieces(int index) const {
   const LayerMaps& maps = memory[index];
+  if (in_tiles(index)) {
+    const std::int64_t down = divide_up(maps.out_height, kTile);
+    return divide_up(maps.batch * down * divide_up(maps.out_width, kTile), kTilesAtOnce);
+  }
   const std::int64_t total = maps.batch * maps.out_height *
                              (own.layers_[index].kind == LayerKind::kConvolution ? maps.out_width : 1);
   return divide_up(total, rows[index]) * columns[index];
@@ -266,6 +313,7 @@ std::int64_t Layers::Run::pieces(int index) const {
 void Layers::Run::work(int index, std::int64_t piece, std::vector<float>& patches) const {
   const Layer& layer = own.layers_[index];
   const LayerMaps& maps = memory[index];
+  if (in_tiles(index)) return multiply_tiles(index, piece, patches);
   if (layer.kind == LayerKind::kConvolution) return multiply(index, piece, patches);
   const std::int64_t begin = piece * rows[index];
   const std::int64_t end = std::min(begin + rows[index], maps.batch * maps.out_height);
@@ -327,6 +375,87 @@ void Layers::Run::multiply(int index, std::int64_t piece, std::vector<float>& pa
       tiles[height - 1](tile);
       row += height;
     }
+  }
+}
+
+void Layers::Run::multiply_tiles(int index, std::int64_t piece,
+                                 std::vector<float>& patches) const {
+  const Layer& layer = own.layers_[index];
+  const LayerMaps& maps = memory[index];
+  const Kernels& kernels = *layer.kernels;
+  const int panel = 2 * kernels.lanes;
+  const std::int64_t across = divide_up(maps.out_width, kTile);
+  const std::int64_t down = divide_up(maps.out_height, kTile);
+  const std::int64_t begin = piece * kTilesAtOnce;
+  const std::int64_t tiles = std::min(kTilesAtOnce, maps.batch * down * across - begin);
+  const std::int64_t in = divide_up(layer.width, panel) * panel;
+  const std::int64_t out = divide_up(layer.channels, panel) * panel;
+  const std::size_t needed = kValues * tiles * (in + out);
+  if (patches.size() < needed) patches.resize(needed);
+  float* const products = patches.data() + kValues * tiles * in;
+  const auto tile_at = [&](std::int64_t t) {
+    const std::int64_t image = (begin + t) / (down * across);
+    const std::int64_t y = (begin + t) / across % down * kTile;
+    const std::int64_t x = (begin + t) % across * kTile;
+    const std::int64_t row = y - 1, column = x - 1;  // of the patch
+    const std::int64_t pixel = (image * maps.out_height + y) * maps.out_width + x;
+    WinogradTile found = {};
+    found.source_column = maps.source_channels;
+    found.source_row = maps.width * found.source_column;
+    found.source = maps.source + ((image * maps.height + row) * maps.width + column) *
+                                     found.source_column + layer.source_first;
+    found.out_column = maps.out_channels;
+    found.out_row = maps.out_width * found.out_column;
+    found.out = maps.out + pixel * found.out_column + layer.out_first;
+    found.onto_column = maps.onto_channels;
+    found.onto_row = maps.out_width * found.onto_column;
+    found.onto = maps.onto ? maps.onto + pixel * found.onto_column : nullptr;
+    found.top = row < 0;
+    found.left = column < 0;
+    found.bottom = static_cast<int>(std::min<std::int64_t>(kPatch, maps.height - row));
+    found.right = static_cast<int>(std::min<std::int64_t>(kPatch, maps.width - column));
+    found.rows = static_cast<int>(std::min<std::int64_t>(kTile, maps.out_height - y));
+    found.columns = static_cast<int>(std::min<std::int64_t>(kTile, maps.out_width - x));
+    found.bias = layer.bias.data();
+    found.leak = layer.leak;
+    found.most = layer.most;
+    return found;
+  };
+  for (std::int64_t t = 0; t < tiles; ++t) {
+    WinogradTile tile = tile_at(t);
+    tile.values = patches.data() + t * in;
+    tile.value_step = tiles * in;
+    tile.channels = layer.width;
+    kernels.winograd_in(tile);
+  }
+  const std::vector<float> zeros(panel);
+  Tile product = {};
+  product.bias = zeros.data();
+  product.a_step = in;
+  product.c_step = out;
+  product.count = layer.width;
+  product.leak = 1;
+  product.most = std::numeric_limits<float>::infinity();
+  const std::int64_t matrix = static_cast<std::int64_t>(layer.transformed.size()) / kValues;
+  for (int value = 0; value < kValues; ++value) {
+    for (int start = 0; start < layer.channels; start += panel) {
+      product.columns = std::min(layer.channels - start, panel);
+      product.b = layer.transformed.data() + value * matrix + start * product.count;
+      const auto& loops = kernels.tiles[product.columns > kernels.lanes];
+      product.columns = product.columns > kernels.lanes ? panel : kernels.lanes;
+      for (std::int64_t t = 0; t < tiles; t += kernels.rows) {
+        product.a = patches.data() + (value * tiles + t) * in;
+        product.c = products + (value * tiles + t) * out + start;
+        loops[std::min<std::int64_t>(kernels.rows, tiles - t) - 1](product);
+      }
+    }
+  }
+  for (std::int64_t t = 0; t < tiles; ++t) {
+    WinogradTile tile = tile_at(t);
+    tile.values = products + t * out;
+    tile.value_step = tiles * out;
+    tile.channels = layer.channels;
+    kernels.winograd_out(tile);
   }
 }
 
@@ -410,12 +539,16 @@ void Layers::add(Layer layer, const float* weights, const float* bias) {
   }
   require(layer.kind != LayerKind::kDepthwise || layer.kernel == 3,
           "Layers: a depthwise kernel must be 3 × 3");
+  require(!layer.winograd || (layer.kind == LayerKind::kConvolution && layer.kernel == 3 &&
+                              layer.stride == 1 && layer.padding == 1),
+          "Layers: Winograd's tiles are for 3 × 3 kernels, stride 1 and padding 1");
   require(layer.onto < 0 || maps_[layer.onto].channels == layer.channels,
           "Layers: the maps to add have other channels");
-  layer.kernels = layer.exact ? exact_ : kernels_;
+  layer.kernels = layer.exact || layer.winograd ? exact_ : kernels_;
   if (layer.kind == LayerKind::kConvolution || layer.kind == LayerKind::kDepthwise) {
     require(weights && bias, "Layers: no weights");
     layer.weights = packed(layer, weights);
+    if (layer.winograd) layer.transformed = transformed(layer, weights);
     const int panel = 2 * layer.kernels->lanes;
     layer.bias.assign(divide_up(layer.channels, panel) * panel, 0.0f);
     std::copy_n(bias, layer.channels, layer.bias.begin());

@@ -31,6 +31,7 @@ inline void store(float* to, Vector value, Mask mask) {
 }
 inline Vector all(float value) { return vdupq_n_f32(value); }
 inline Vector add(Vector a, Vector b) { return vaddq_f32(a, b); }
+inline Vector subtract(Vector a, Vector b) { return vsubq_f32(a, b); }
 inline Vector multiply_add(Vector a, Vector b, Vector c) { return vfmaq_f32(c, a, b); }
 inline Vector product_add(Vector a, Vector b, Vector c) { return vfmaq_f32(c, a, b); }
 constexpr void (*narrow_row)(const float*, std::int64_t, float*) = nullptr;

@@ -17,7 +17,6 @@ from pcnn.engines.compiled import CompiledStage, CompiledTrunks
 from pcnn.engines.cuda_graphs import parallel_branches, with_cuda_graphs
 from pcnn.engines.folding import fuse_residuals, split_head
 from pcnn.engines.layers import can_run
-from pcnn.engines.separable import fuse_blocks
 from pcnn.errors import InputError
 from pcnn.networks.ensemble import (
     Ensemble,
@@ -29,8 +28,6 @@ from pcnn.networks.ensemble import (
 from pcnn.networks.pcnn import PCNN, FaceNet
 from pcnn.networks.regions import REGIONS
 
-# Types of the arithmetic for which oneDNN has convolutions with fused rectifiers.
-_FUSED_TYPES = (torch.float32, torch.bfloat16)
 _Views: TypeAlias = Sequence[Tensor]  # each (B, C, height, width)
 
 
@@ -67,21 +64,14 @@ def prepare(network: ExpressionNetwork, dtype: torch.dtype | None = None) -> Pre
         dtype = dtype or weight.dtype
         if can_run(weight, dtype):
             return _Compiled(network, dtype)
-        fused = (
-            weight.device.type == "cpu"
-            and dtype in _FUSED_TYPES
-            and network.config.backbone == "mobilenet"
-        )
-        return _Folded(network, dtype, fused=fused)
+        return _Folded(network, dtype)
 
 
 class _Folded:
     """A network's own modules with folded norms, where its layers are not compiled code."""
 
-    def __init__(self, network: PCNN | FaceNet, dtype: torch.dtype, *, fused: bool) -> None:
+    def __init__(self, network: PCNN | FaceNet, dtype: torch.dtype) -> None:
         body, head = split_head(network)
-        if fused:
-            fuse_blocks(body, dtype)
         body.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._names = REGIONS if isinstance(network, PCNN) else ()
         compute = partial(_folded_pass, fuse_residuals(body), head.to(dtype), dtype)

@@ -5,19 +5,47 @@ All take modules in eval mode, float32 on a CPU, and leave them unchanged. dtype
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import copy
+from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from pcnn.engines.folding import fold_norm
-from pcnn.engines.layers import Layers, Maps
+from pcnn.engines.layers import Layers, Maps, can_run
+from pcnn.networks.landmarks import LandmarkNet
 from pcnn.networks.mobilenet import FINE_BLOCKS, MobileTrunk, SeparableBlock
+from pcnn.networks.movements import Motion, MovementNet
 from pcnn.networks.retinaface import Context, MobileNet, RetinaFace, rectifier_leak
 from pcnn.networks.trunk import BasicBlock
 
 _MOST = 6.0  # the upper bound of ReLU6
+
+
+def prepare_movements(network: MovementNet) -> Callable[[Tensor], Motion]:
+    """A function from normalised faces (B, 3, S, S) to their Motion; the same answers, quicker.
+
+    network: in eval mode; not changed. Without compiled layers it is the network itself. Threads
+    may share it.
+    """
+    if not can_run(next(network.parameters())):
+        return network
+    twin = copy.deepcopy(network)
+    twin.trunk = CompiledTrunk(network.trunk)  # type: ignore[assignment]
+    return twin
+
+
+def prepare_landmarks(network: LandmarkNet) -> Callable[[Tensor], Tensor]:
+    """A function from normalised faces (B, 1, S, S) to landmarks (B, 5, 2); the same, quicker.
+
+    network, threads: see prepare_movements.
+    """
+    if not can_run(next(network.parameters())):
+        return network
+    twin = copy.deepcopy(network)
+    twin.trunk = CompiledSequence(network.trunk)  # type: ignore[assignment]
+    return twin
 
 
 class CompiledTrunks:
@@ -191,12 +219,14 @@ def _add_rectified(
     convolution, norm, *rectifier = parts
     convolution = cast("nn.Conv2d", convolution)
     leak = rectifier_leak(rectifier[0]) if rectifier else 0.0
+    stride, (kernel, _) = convolution.stride[0], convolution.kernel_size
     return layers.convolution(
         *(maps, fold_norm(convolution, norm)),
-        stride=convolution.stride[0],
+        stride=stride,
         padding=cast("int", convolution.padding[0]),
         leak=leak,
         out=out,
+        winograd=kernel == 3 and stride == 1 and convolution.groups == 1,
     )
 
 

@@ -92,7 +92,6 @@ def fuse_residuals(body: PCNN | FaceNet) -> PCNN | FaceNet:
     A probe with one face decides: both must give the same embedding, up to rounding. Networks on
     other devices or of another backbone are returned at once.
     """
-    # Blocks of MobileNet that are fused for a CPU have no parameters.
     if body.config.backbone != "resnet18" or next(body.parameters()).device.type != "cuda":
         return body
     twin = with_fused_blocks(body)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -19,12 +20,17 @@ from torch import Tensor
 from pcnn.devices import instructions as known_instructions
 from pcnn.engines.convolutions import keep_freed_memory
 from pcnn.errors import InputError, NativeError
-from pcnn.ops.native import layers_class
+from pcnn.ops import native
 
 _CONVOLUTION, _DEPTHWISE, _MAX_POOL, _ADD_ENLARGED = range(4)  # LayerKind in csrc/layers.h
 
 
 _NAMES = {torch.float32: "", torch.bfloat16: "AVX-512 BF16"}
+
+
+def instruction_sets() -> list[str]:
+    """The sets of instructions in which layers can be computed here, for Layers(only=…)."""
+    return [name for name in ("AVX-512", "AVX2", "NEON") if _compiled_class(name)]
 
 
 def can_run(weight: Tensor, dtype: torch.dtype | None = None) -> bool:
@@ -37,7 +43,20 @@ def can_run(weight: Tensor, dtype: torch.dtype | None = None) -> bool:
         return False
     if dtype == torch.bfloat16 and "amx_bf16" in known_instructions():
         return False
-    return layers_class(_NAMES[dtype]) is not None
+    return _compiled_class(_NAMES[dtype]) is not None
+
+
+@cache
+def _compiled_class(instructions: str) -> Any:
+    """The compiled class (csrc/layers.h), or None without it or without the instructions."""
+    module = native.compiled(torch.device("cpu"))
+    if native.choice == "reference" or isinstance(module, str):
+        return None
+    try:
+        module.Layers(instructions)
+    except RuntimeError:
+        return None
+    return module.Layers
 
 
 class Maps(NamedTuple):
@@ -68,7 +87,7 @@ class Layers:
 
     def _start(self, instructions: str) -> None:
         keep_freed_memory()
-        found = layers_class(instructions)
+        found = _compiled_class(instructions)
         if found is None:
             raise NativeError(f"Layers: no compiled code for this processor ({instructions})")
         self._instructions, self._compiled = instructions, found(instructions)
@@ -106,6 +125,7 @@ class Layers:
         onto: Maps | None = None,
         out: Maps | None = None,
         exact: bool = False,
+        winograd: bool = False,
     ) -> Maps:
         """A convolution with its rectifier; returns its maps.
 
@@ -114,6 +134,9 @@ class Layers:
         padding: pixels before and after the maps; None for TensorFlow's.
         leak, most: see `convolutions.FusedConvolution`. onto: maps to add before the rectifier.
         out: where to write the maps; None for new ones. exact: multiply in float32 in any case.
+        winograd: compute tiles of large maps by Winograd's transformation (Lavin and Gray 2016),
+            in float32: a quarter of the products, four times the memory for weights. For 3 × 3
+            kernels with stride 1 and padding 1.
         """
         weight, bias = (own.detach().float() for own in folded)
         count, channels, kernel = weight.shape[:3]
@@ -132,6 +155,7 @@ class Layers:
             leak=1.0 if leak is None else leak,
             most=most,
             exact=exact,
+            winograd=winograd,
             weights=(ordered, bias.contiguous()),
         )
         return out
@@ -157,9 +181,10 @@ class Layers:
         leak: float = 1.0,
         most: float = math.inf,
         exact: bool = True,
+        winograd: bool = False,
         weights: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        arguments = (kind, tuple(source), tuple(out), shape, onto, leak, most, exact)
+        arguments = (kind, tuple(source), tuple(out), shape, onto, leak, most, exact, winograd)
         self._compiled.add(*arguments, *(own.data_ptr() for own in weights or ()))
         self._added.append(arguments)
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from pcnn.engines import folding
 from pcnn.engines.classifier import prepare
 from pcnn.engines.folding import fuse_residuals, gives_the_same, split_head, with_fused_blocks
-from pcnn.engines.separable import fuse_blocks
 from pcnn.networks.pcnn import PCNN, FaceNet, ModelConfig
 
 # Sums of some hundred products of order 1 in another order, through twenty layers.
@@ -148,8 +147,7 @@ def test_only_resnets_on_gpus_are_fused(monkeypatch: pytest.MonkeyPatch) -> None
     body = body_of(FaceNet)
     assert fuse_residuals(body) is body
     mobile, _ = split_head(FaceNet(ModelConfig(size=64, width=8, backbone="mobilenet")).eval())
-    fuse_blocks(mobile, torch.float32)
-    assert not list(mobile.trunk.parameters()) and fuse_residuals(mobile) is mobile
+    assert fuse_residuals(mobile) is mobile
 
 
 @pytest.mark.cuda

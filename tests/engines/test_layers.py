@@ -16,12 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pcnn.engines.layers import Layers, Maps, can_run
+from pcnn.engines.layers import Layers, Maps, can_run, instruction_sets
 from pcnn.errors import InputError, NativeError
-from pcnn.ops.native import layers_class
 
 CSRC = Path(__file__).parents[2] / "csrc"
-SETS = [name for name in ("AVX-512", "AVX2", "NEON") if layers_class(name)]
+SETS = instruction_sets()
 
 pytestmark = pytest.mark.skipif(not SETS, reason="needs compiled ops and AVX2 or a 64-bit ARM")
 
@@ -195,6 +194,37 @@ def test_they_can_be_copied_and_sent(dtype: torch.dtype) -> None:
     expected = layers.run(inputs, out)
     for twin in (copy.deepcopy(layers), pickle.loads(pickle.dumps(layers))):
         assert all(map(torch.equal, twin.run(inputs, out), expected))
+
+
+@pytest.mark.parametrize("instructions", SETS)
+@pytest.mark.parametrize("channels", [(3, 5), (16, 70), (40, 33)])
+@pytest.mark.parametrize("size", [(15, 15), (16, 16), (17, 31), (40, 5)])
+def test_winograd_s_tiles_are_a_convolution(
+    instructions: str, channels: tuple[int, int], size: tuple[int, int]
+) -> None:
+    """Of maps with and without a last, smaller tile; 15 × 15 pixels are too few for tiles.
+
+    The transformations multiply rounding errors by about ten.
+    """
+    inner, width = channels
+    weight, bias = _random(width, inner, 3, 3), _random(width, seed=1)
+    maps, more = _random(3, inner, *size, seed=2), _random(3, width, *size, seed=3)
+    layers = Layers(only=instructions)
+    source, onto, whole = layers.maps(inner + 2), layers.maps(width), layers.maps(width + 3)
+    folded = weight, bias
+    options = {"padding": 1, "leak": 0.1, "onto": onto, "winograd": True}
+    layers.convolution(source.part(1, inner), folded, out=whole.part(2, width), **options)
+    layers.convolution(
+        source.part(0, 2),
+        (weight[:2, :1].expand(2, 2, 3, 3), bias[:2]),
+        padding=1,
+        out=whole.part(0, 2),
+    )
+    given_maps = F.pad(maps, (0, 0, 0, 0, 1, 1))
+    [found] = layers.run([(source, given_maps), (onto, more)], [whole])
+    expected = F.leaky_relu(F.conv2d(maps, weight, bias, padding=1) + more, 0.1)
+    scale = expected.abs().max()
+    torch.testing.assert_close(found[:, 2 : 2 + width] / scale, expected / scale, rtol=0, atol=2e-5)
 
 
 def test_bfloat16_multiplies_rounded_numbers() -> None:
