@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,8 +16,13 @@ from pcnn.faces.interface import FaceDetector, OneAtATime
 from pcnn.faces.levels import check_min_face
 from pcnn.results.movements import movement_columns
 from pcnn.weights.expression import PRIORS, ExpressionWeights, load_expression
-from pcnn.weights.files import name_of_sha256
-from pcnn.weights.known import DEFAULT_DETECTOR, DEFAULT_WEIGHTS
+from pcnn.weights.files import locate, name_of_sha256, sha256
+from pcnn.weights.known import (
+    DEFAULT_DETECTOR,
+    DEFAULT_LANDMARKS,
+    DEFAULT_MOVEMENTS,
+    DEFAULT_WEIGHTS,
+)
 
 
 def check_choices(
@@ -127,3 +133,23 @@ def weights_for(head: Head | ValueHead | None) -> str:
     Other weights do not fit a head, so the caller checks it.
     """
     return (head and name_of_sha256(head.weights_sha256)) or DEFAULT_WEIGHTS
+
+
+def checksums(options: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256, hexadecimal, of each file that a recognizer would read, by what it is for.
+
+    options: arguments of Recognizer by name, with names and paths alone; those left out have
+        their defaults. The head and the movements stand only among the names if they are read.
+    Raises WeightsError: see files.locate and load_head.
+    """
+    head, movements = options.get("head"), options.get("movements")
+    weights = options.get("weights") or weights_for(load_head(head) if head else None)
+    files = {"weights": locate(weights, kind="expression")}
+    if head:
+        files["head"] = Path(head)
+    files["detector"] = locate(options.get("detector") or DEFAULT_DETECTOR, kind="detector")
+    files["landmarks"] = locate(DEFAULT_LANDMARKS, kind="landmarks")
+    if movements:
+        named = DEFAULT_MOVEMENTS if movements is True else movements
+        files["movements"] = locate(named, kind="movements")
+    return {name: sha256(path) for name, path in files.items()}

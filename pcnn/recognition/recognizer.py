@@ -240,6 +240,7 @@ class Recognizer:
         following = Following(
             FilmSearch(self.finder, sure=sure, every=search_every),
             self._photographs.located,
+            classes=self.classes,
             smoothing=smoothing,
             temperature=STEADY_TEMPERATURE,
             min_confidence=self.reader.min_confidence,

@@ -6,6 +6,7 @@ import argparse
 import math
 from pathlib import Path
 
+from pcnn.commands.run_options import RESUMABLE
 from pcnn.commands.shared import number
 from pcnn.errors import InputError
 from pcnn.images.files import FILM_SUFFIXES, find_images
@@ -45,7 +46,7 @@ def add_film_arguments(parser: argparse.ArgumentParser) -> None:
 
 def wrong_film_arguments(arguments: argparse.Namespace) -> str:
     """The error in the combination of arguments, or ""."""
-    if arguments.resume and (arguments.output is None or arguments.format not in ("jsonl", "csv")):
+    if arguments.resume and (arguments.output is None or arguments.format not in RESUMABLE):
         return "--resume needs --output and --format jsonl or csv"
     if arguments.end is not None and arguments.end <= (arguments.start or 0):
         return "--end must be later than --start"

@@ -226,6 +226,28 @@ def test_an_output_of_something_else_is_not_gone_on_with(
     assert Path("other.csv").read_text() == "a,b\n1,2\n"
 
 
+def test_a_film_goes_on_with_the_same_options_alone(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    words = ["media/people.mp4", "--every", "0.13", "--output", "part.jsonl"]
+    with monkeypatch.context() as patch:
+        patch.setattr("pcnn.video.summaries.Summary.tracks", stop)  # after the last frame
+        assert cli.predict([*words]) == 130
+    before = Path("part.jsonl").read_bytes()
+    assert cli.predict([*words, "--smoothing", "0", "--start", "0.1", "--resume"]) == 2
+    assert (
+        "part.jsonl: --resume cannot continue this file, because other options wrote it: "
+        "--start (none, now 0.1), --smoothing (0.5, now none): give the same options"
+    ) in capsys.readouterr().err
+    assert Path("part.jsonl").read_bytes() == before
+    assert cli.predict([*words, "--resume"]) == 0
+    assert Path("part.jsonl").read_bytes() == before
+    assert capsys.readouterr().err == ""
+
+
 def test_a_bad_film_is_named_and_the_others_go_on(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
