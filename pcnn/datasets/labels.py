@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pcnn.errors import InputError
 from pcnn.networks.pcnn import FERPLUS_CLASSES
+from pcnn.representation import Brief
 
 # Orders of the class numbers of data sets: FER2013 (Goodfellow et al. 2013) and AffectNet
 # (Mollahosseini et al. 2017) count from 0, RAF-DB (Li et al. 2017) from 1.
@@ -42,8 +43,8 @@ _CANONICAL = {spelling: name for name in FERPLUS_CLASSES for spelling in (name, 
 _NUMBER_BEFORE = re.compile(r"\d+[\s_.-]*")
 
 
-@dataclass(frozen=True)
-class FaceSet:
+@dataclass(frozen=True, repr=False)
+class FaceSet(Brief):
     """Faces with their votes, in memory.
 
     faces: (N, H, W) grey or (N, H, W, 3) RGB, uint8. votes: (N, classes) float32, each row

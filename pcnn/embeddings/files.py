@@ -25,6 +25,7 @@ from pcnn.embeddings.triplets import (
 )
 from pcnn.errors import InputError
 from pcnn.images.files import as_unicode
+from pcnn.representation import Brief
 
 __all__ = [
     "Embeddings",
@@ -47,8 +48,8 @@ _KINDS = {"features": "f", "paths": "U", "face_index": "iu", "boxes": "f", "weig
 _ROWS_AT_ONCE, _SIMILARITIES_AT_ONCE = 1024, 1 << 25
 
 
-@dataclass(frozen=True, eq=False)
-class Embeddings:
+@dataclass(frozen=True, eq=False, repr=False)
+class Embeddings(Brief):
     """Embeddings of many faces, with their places.
 
     features: (N, D) float32, of unit norm. paths: N file names.

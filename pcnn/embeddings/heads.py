@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pcnn.devices import own_settings
 from pcnn.errors import InputError, WeightsError
+from pcnn.representation import Brief
 from pcnn.weights.files import WeightsFile, name_of_sha256, write
 from pcnn.weights.kinds import HEAD
 from pcnn.weights.schema import Rule, shown
@@ -32,8 +33,8 @@ def unit_norm(features: Vectors) -> Vectors:
     return np.asarray(features / np.maximum(lengths, 1e-12), np.float32)
 
 
-@dataclass(frozen=True, eq=False)
-class Head:
+@dataclass(frozen=True, eq=False, repr=False)
+class Head(Brief):
     """A linear classifier with softmax for your own labels, on a face's embedding.
 
     labels: their names, in the order of the scores. matrix: (labels, D) float32.

@@ -19,6 +19,7 @@ from pcnn.embeddings.heads import (
     write_linear,
 )
 from pcnn.errors import InputError
+from pcnn.representation import Brief
 from pcnn.weights.files import WeightsFile
 from pcnn.weights.kinds import VALUE_HEAD
 
@@ -30,8 +31,8 @@ STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-10, 3))
 _LARGEST = 1e30
 
 
-@dataclass(frozen=True, eq=False)
-class ValueHead:
+@dataclass(frozen=True, eq=False, repr=False)
+class ValueHead(Brief):
     """A linear map from a face's embedding to numbers with names.
 
     names: of the numbers, in order. matrix: (names, D) float32. bias: (names,) float32.

@@ -95,6 +95,9 @@ class Detector:
         least = TRUSTED_RANGE[0] * (settings.trusted_side or 0)
         self._always_fine = 2 * max(settings.min_sizes[0]) > least
 
+    def __repr__(self) -> str:
+        return f"<Detector: {self.description}; on {self.device}>"
+
     @classmethod
     @own_settings(gradients=True)
     def load(  # noqa: PLR0913

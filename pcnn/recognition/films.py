@@ -94,6 +94,9 @@ class Film:
         self._keep_pixels = keep_pixels
         self._frames = self._read(known)
 
+    def __repr__(self) -> str:
+        return f"<Film: {self._source or 'an object'}; {self._reader.info}>"
+
     @property
     def info(self) -> FilmInfo:
         return self._reader.info

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pcnn.errors import InputError
+from pcnn.representation import Brief
 from pcnn.results.values import Face
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ FILM_COLUMNS = (
 RAW = "raw_"  # prefix of the columns of raw probabilities
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TrackedFace(Face):
     """A Face that belongs to a track of a film.
 
@@ -43,8 +44,8 @@ class TrackedFace(Face):
         return {"track": self.track, **super().to_dict(), "raw": raw}
 
 
-@dataclass(frozen=True, eq=False)
-class Frame:
+@dataclass(frozen=True, eq=False, repr=False)
+class Frame(Brief):
     """One frame of a film.
 
     time: seconds from the film's start. index: number of the frame in the film, from 0.

@@ -19,6 +19,7 @@ from pcnn.networks.mirror import Forward, read_both
 from pcnn.networks.pcnn import PCNN, FaceNet, Learner, ModelConfig
 from pcnn.networks.regions import RegionLayout
 from pcnn.networks.saliency import find_model
+from pcnn.representation import Brief
 from pcnn.weights.files import WeightsFile, locate, sha256
 from pcnn.weights.kinds import ENSEMBLE, NETWORK, expression
 from pcnn.weights.known import SPECS
@@ -28,8 +29,8 @@ from pcnn.weights.schema import Rule, shown
 PRIORS = ("data", "uniform")
 
 
-@dataclass(frozen=True)
-class ExpressionWeights:
+@dataclass(frozen=True, repr=False)
+class ExpressionWeights(Brief):
     """An expression network with the settings of its file.
 
     network: in float32 and eval mode, on the CPU.
