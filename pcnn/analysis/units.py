@@ -66,13 +66,17 @@ class Sensitivity:
 
         Raises InputError: an unknown unit.
         """
+        return [self.maps[row] for row in self.sensitive_rows(unit)[:count]]
+
+    def sensitive_rows(self, unit: int) -> list[int]:
+        """The rows of all maps of `most_sensitive`, in its order. Raises InputError: as it does."""
         if unit not in self.units:
             known = ", ".join(map(str, self.units))
             raise InputError(f"Sensitivity.most_sensitive: unit must be one of {known}, got {unit}")
         column = self.units.index(unit)
         order = np.argsort(-self.distances[:, column], kind="stable")
         kept = self.significant[:, column] & (self.distances[:, column] > 0)
-        return [self.maps[index] for index in order if kept[index]][:count]
+        return [int(row) for row in order[kept[order]]]
 
     def to_dict(self) -> dict[str, Any]:
         """The findings, as values for `json.dumps`.
@@ -85,11 +89,11 @@ class Sensitivity:
             name, part = UNITS[unit]
             maps = [
                 {
-                    "map": str(each),
-                    "distance": _finite(self.distances[self.maps.index(each), column]),
-                    "p": float(self.p_values[self.maps.index(each), column]),
+                    "map": str(self.maps[row]),
+                    "distance": _finite(self.distances[row, column]),
+                    "p": float(self.p_values[row, column]),
                 }
-                for each in self.most_sensitive(unit, len(self.maps))
+                for row in self.sensitive_rows(unit)
             ]
             shown = int(self.shown[column])
             units[str(unit)] = {"name": name, "part": part, "faces": shown, "maps": maps}
