@@ -1,10 +1,11 @@
-"""The package's exceptions, a check of shapes, and words for messages."""
+"""The package's exceptions, checks of shapes and numbers, and words for messages."""
 
 from __future__ import annotations
 
 import re
 import sys
 from collections.abc import Callable, Sequence
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -87,6 +88,24 @@ class NativeError(RuntimeError):
     >>> issubclass(NativeError, RuntimeError)
     True
     """
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a number of Python's or NumPy's, no truth value, and not NaN."""
+    return isinstance(value, Real) and not isinstance(value, bool) and value == value  # noqa: PLR0124
+
+
+def is_whole(value: object) -> bool:
+    """Whether a value is a whole number of Python's or NumPy's, no truth value."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def check_count(function: str, name: str, value: object) -> None:
+    """Raise InputError unless the argument `name` is a whole number of at least 1."""
+    if not is_whole(value):
+        raise InputError(f"{function}: {name} must be a whole number, got {value!r}")
+    if value < 1:  # type: ignore[operator]
+        raise InputError(f"{function}: {name} must be at least 1, got {value}")
 
 
 def check_shape(function: str, name: str, tensor: Tensor, expected: Sequence[int | None]) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from pcnn.analysis.deconvnet import FeatureMap
 from pcnn.datasets.action_units import UNITS, UnitFaces
 from pcnn.devices import own_settings
-from pcnn.errors import InputError, counted
+from pcnn.errors import InputError, check_count, counted
 from pcnn.faces.views import face_views
 from pcnn.networks.ensemble import Ensemble, ExpressionNetwork
 from pcnn.networks.pcnn import PCNN, FaceNet
@@ -133,8 +133,7 @@ def measure(  # noqa: PLR0913
     expected = (len(labelled.present), len(maps))
     if values.shape != expected:
         raise InputError(f"measure: responses must be {expected}, got {values.shape}")
-    if permutations < 1:
-        raise InputError(f"measure: permutations must be at least 1, got {permutations}")
+    check_count("measure", "permutations", permutations)
     faces, shown = len(values), labelled.present.sum(0)
     idle = [unit for unit, n in zip(labelled.units, shown, strict=True) if n in (0, faces)]
     if idle or faces < 3:

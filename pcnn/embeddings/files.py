@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pcnn.arrays import read_arrays
 from pcnn.disk import whole_file
-from pcnn.embeddings.heads import Head, unit_norm
+from pcnn.embeddings.heads import Head, numbers_of, unit_norm
 from pcnn.embeddings.triplets import (
     Triplets,
     TripletScore,
@@ -23,7 +23,7 @@ from pcnn.embeddings.triplets import (
     read_triplets,
     triplet_accuracy,
 )
-from pcnn.errors import InputError
+from pcnn.errors import InputError, check_count
 from pcnn.images.files import as_unicode
 from pcnn.representation import Brief
 
@@ -224,14 +224,14 @@ def nearest(
     >>> places.tolist(), similar.round(2).tolist()
     ([[1, 0]], [[0.800000..., 0.600000...]])
     """
-    vectors, asked = np.asarray(features, np.float32), np.asarray(queries, np.float32)
+    vectors = numbers_of("nearest: features", features, np.float32)
+    asked = numbers_of("nearest: queries", queries, np.float32)
     if vectors.ndim != 2 or asked.ndim != 2 or vectors.shape[1] != asked.shape[1]:
         raise InputError(
             f"nearest: features and queries must be (N, D) and (Q, D), got {vectors.shape} and "
             f"{asked.shape}"
         )
-    if k < 1:
-        raise InputError(f"nearest: k must be at least 1, got {k}")
+    check_count("nearest", "k", k)
     if not (np.isfinite(vectors).all() and np.isfinite(asked).all()):
         raise InputError("nearest: features and queries must be finite, got NaN or infinity")
     vectors, asked = unit_norm(vectors), unit_norm(asked)

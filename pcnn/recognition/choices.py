@@ -10,7 +10,7 @@ import torch
 
 from pcnn.embeddings.heads import Head
 from pcnn.embeddings.values import ValueHead, load_head
-from pcnn.errors import InputError
+from pcnn.errors import InputError, check_count, is_number
 from pcnn.faces.detector import Detector
 from pcnn.faces.interface import FaceDetector, OneAtATime
 from pcnn.faces.levels import check_min_face
@@ -33,11 +33,10 @@ def check_choices(
     min_face: float | None,
 ) -> None:
     """Raise InputError unless these arguments of Recognizer are in their ranges."""
-    if batch_size < 1:
-        raise InputError(f"Recognizer: batch_size must be at least 1, got {batch_size}")
+    check_count("Recognizer", "batch_size", batch_size)
     for name, least in (("min_confidence", min_confidence), ("min_quality", min_quality)):
-        if not 0 <= least <= 1:
-            raise InputError(f"Recognizer: {name} must lie in 0…1, got {least}")
+        if not is_number(least) or not 0 <= least <= 1:
+            raise InputError(f"Recognizer: {name} must lie in 0…1, got {least!r}")
     if prior not in PRIORS:
         raise InputError(f"Recognizer: prior must be {' or '.join(PRIORS)}, got {prior!r}")
     check_min_face(min_face, "Recognizer")
@@ -58,6 +57,8 @@ def chosen_head(
         and (labels is not None or prior != "data")
     ):
         raise InputError("Recognizer: a head has its own labels: omit labels= and prior=")
+    if own is not None and not isinstance(own, (Head, ValueHead)):
+        raise InputError(f"Recognizer: head must be a Head, a ValueHead or a file, got {head!r}")
     return own
 
 

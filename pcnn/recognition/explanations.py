@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pcnn.devices import own_settings
-from pcnn.errors import InputError
+from pcnn.errors import InputError, check_count
 from pcnn.faces.views import cut_views
 from pcnn.networks.backbones import find_backbone
 from pcnn.networks.ensemble import ExpressionNetwork
@@ -137,8 +137,7 @@ def attributions(
     Raises InputError: steps is below 1.
     Source: Sundararajan et al. 2017.
     """
-    if steps < 1:
-        raise InputError(f"attributions: steps must be at least 1, got {steps}")
+    check_count("attributions", "steps", steps)
     means = [torch.zeros_like(view) for view in views]
     for step in range(steps):
         points = [view * ((step + 0.5) / steps) for view in views]

@@ -168,7 +168,7 @@ class Film:
         for face in known:
             if list(face.scores) != list(self._following.classes):
                 raise InputError(
-                    "predict_video: known faces must have the classes "
+                    "Recognizer.predict_video: known faces must have the classes "
                     f"{', '.join(self._following.classes)}, got {', '.join(face.scores)}"
                 )
 

@@ -109,11 +109,19 @@ def frames_table(frames: Iterable[Frame]) -> Any:
     """A pandas.DataFrame with one row for each face of each frame, columns as in `Frame.rows`.
 
     Without faces it has no row, and no columns for the classes.
-    Raises InputError: pandas is not installed (it is no dependency of this package).
+    Raises InputError: pandas is not installed (it is no dependency of this package); what is given
+        are no frames.
     """
     try:
         pandas = importlib.import_module("pandas")
     except ImportError as error:
         raise InputError("frames_table: pandas must be installed: pip install pandas") from error
-    rows = [row for frame in frames for row in frame.rows()]
+    rows = []
+    for frame in frames if isinstance(frames, Iterable) else [frames]:
+        if not isinstance(frame, Frame):
+            raise InputError(
+                "frames_table: frames must be what Recognizer.predict_video returns, got "
+                f"{type(frame).__name__}"
+            )
+        rows += frame.rows()
     return pandas.DataFrame(rows, columns=list(rows[0]) if rows else list(FILM_COLUMNS))

@@ -220,7 +220,11 @@ def test_one_example_of_each_is_enough() -> None:
         ({"labels": ["a"]}, "labels must be 2, got 1"),
         ({"labels": ["a", "a"]}, "labels must be of two kinds or more, got ('a',)"),
         ({"method": "tree"}, "method must be 'logistic', 'balanced' or 'means', got 'tree'"),
-        ({"strength": 0.0}, "strength must be above 0, got 0.0"),
+        ({"strength": 0.0}, "strength must be a finite number above 0, got 0.0"),
+        ({"strength": float("inf")}, "strength must be a finite number above 0, got inf"),
+        ({"strength": "a"}, "strength must be a finite number above 0, got 'a'"),
+        ({"strength": True}, "strength must be a finite number above 0, got True"),
+        ({"features": "a"}, "features must be numbers"),
     ],
 )
 def test_what_no_head_can_be_fitted_on(changed: dict[str, Any], message: str) -> None:
@@ -350,8 +354,13 @@ def test_what_cannot_be_searched() -> None:
         nearest([[1.0, 2.0]], [[1.0, 2.0, 3.0]])
     with pytest.raises(InputError, match="k must be at least 1, got 0"):
         nearest([[1.0]], [[1.0]], 0)
+    for wrong in ("a", None, True, 2.5):
+        with pytest.raises(InputError, match=f"k must be a whole number, got {wrong!r}"):
+            nearest([[1.0]], [[1.0]], wrong)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="must be finite"):
         nearest([[np.inf]], [[1.0]])
+    with pytest.raises(InputError, match="nearest: queries must be numbers"):
+        nearest([[1.0]], "a")
 
 
 # --- files ---

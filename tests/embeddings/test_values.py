@@ -62,7 +62,12 @@ def test_the_strength_is_chosen_for_each_number() -> None:
         ({"values": [[np.nan]] * 4}, "values must be finite"),
         ({"values": [[1e39], [1], [2], [3]]}, "values are too large for float32"),
         ({"features": [[np.inf]] * 4}, "features must be finite"),
-        ({"strength": 0.0}, "strength must be above 0, got 0.0"),
+        ({"strength": 0.0}, "strength must be a finite number above 0, got 0.0"),
+        ({"strength": float("inf")}, "strength must be a finite number above 0, got inf"),
+        ({"strength": "a"}, "strength must be a finite number above 0, got 'a'"),
+        ({"strength": True}, "strength must be a finite number above 0, got True"),
+        ({"features": "a"}, "features must be numbers"),
+        ({"values": "a"}, "values must be numbers"),
     ],
 )
 def test_what_no_head_can_be_fitted_on(changed: dict[str, Any], message: str) -> None:
