@@ -9,7 +9,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pcnn.commands.films.options import add_film_arguments, find_inputs, wrong_film_arguments
+from pcnn.commands.films.options import (
+    add_film_arguments,
+    find_inputs,
+    idle_hints,
+    wrong_film_arguments,
+)
 from pcnn.commands.outputs import make_folder, opened, progress, report_to, save_picture
 from pcnn.commands.process import complain, with_options
 from pcnn.commands.run_options import RunOptions
@@ -210,6 +215,8 @@ def _give_hints(
     if arguments.movements and pictures and unseen:
         _complain(arguments, "hint: the table has no movements: --format json or csv, --annotate")
     if arguments.faces and (hint := photograph_hint(pictures)):
+        _complain(arguments, hint)
+    for hint in idle_hints(arguments, films=bool(films)):
         _complain(arguments, hint)
 
 
