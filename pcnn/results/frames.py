@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
+_POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 # Columns of a table of a film's faces, before those of the classes.
 FILM_COLUMNS = (
     *("source", "time", "frame", "track", "label", "confidence"),

@@ -13,7 +13,7 @@ import pytest
 
 from pcnn.errors import InputError
 from pcnn.results import tables
-from pcnn.results.frames import Frame, TrackedFace, frames_table
+from pcnn.results.frames import FILM_COLUMNS, Frame, TrackedFace, frames_table
 from pcnn.results.tables import COLUMNS, face_schema, to_arrow, to_pandas
 from pcnn.results.values import Expression, Face, Prediction
 
@@ -68,6 +68,15 @@ def test_the_columns_are_those_of_the_docs(pytestconfig: pytest.Config) -> None:
         for name in line.split("|")[1].replace("`", "").replace(",", " ").split()
     ]
     assert listed == [*COLUMNS.items(), ("neutral", "float32"), ("valence", "float32")]
+
+
+def test_landmarks_of_films_are_named_as_in_tables() -> None:
+    named = [name for name in COLUMNS if name.endswith(("_x", "_y"))]
+    assert list(FILM_COLUMNS[-10:]) == named
+    tracked = TrackedFace(**vars(face()), track=1, raw=SCORES)
+    (row,) = Frame(0.5, 2, (tracked,), "film.mp4", 640, 480).rows()
+    (own,) = to_arrow(Frame(0.5, 2, (tracked,), "film.mp4", 640, 480)).to_pylist()
+    assert [row[name] for name in named] == [own[name] for name in named]
 
 
 def test_pictures_without_faces_and_errors_have_one_row() -> None:
