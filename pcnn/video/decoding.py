@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pcnn.errors import InputError, is_number
 from pcnn.video.interrupts import interruptible
-from pcnn.video.sources import FilmSource, import_av, is_live, open_container, source_name
+from pcnn.video.sources import FilmSource, import_av, is_live, is_pipe, open_container, source_name
 from pcnn.video.sources import video_stream as find_stream
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class FilmReader:
         except InputError:
             self._container.close()
             raise
-        live = is_live(source)
+        live, self._pipe = is_live(source), is_pipe(source)
         self._stream.thread_type = "SLICE" if live else "AUTO"
         self.info = self._describe(live)
         self._origin: float | None = None
@@ -142,7 +142,10 @@ class FilmReader:
 
     def _why_none(self) -> str:
         if self._index <= self.broken:
-            return "no frame could be decoded: the film is empty or damaged"
+            reason = "no frame could be decoded: the film is empty or damaged"
+            if not self._pipe:
+                return reason
+            return f"{reason}, or its index is at its end, as of many MP4s: pass the file's path"
         lasts = self.info.duration or max(0.0, self._last)
         return f"no frame between start and end: the film lasts {lasts:.2f} s"
 
