@@ -212,7 +212,7 @@ def _give_hints(
 ) -> None:
     """Say on stderr which options have no effect that can be seen."""
     unseen = arguments.format == "table" and not arguments.annotate
-    if arguments.movements and pictures and unseen:
+    if arguments.movements and unseen:
         _complain(arguments, "hint: the table has no movements: --format json or csv, --annotate")
     if arguments.faces and (hint := photograph_hint(pictures)):
         _complain(arguments, hint)

@@ -23,6 +23,7 @@ from pcnn.networks.trunk import initialise
 from pcnn.ops import crop_regions
 from pcnn.results.values import Explanation, expression_of
 from pcnn.weights.expression import ExpressionWeights
+from pcnn.weights.known import DEFAULT_WEIGHTS
 
 PICTURE_SIDE = 400  # side of a drawn face, pixels
 STEPS = 8  # gradients for each face
@@ -45,7 +46,10 @@ def explain_faces(
     """
     network = weights.network
     if not network.regions:
-        raise InputError("Recognizer.explain: weights must be of a PCNN; these have no regions")
+        raise InputError(
+            "Recognizer.explain: weights must be of a PCNN; these have no regions: use "
+            f"{DEFAULT_WEIGHTS}"
+        )
     config = network.config
     views = cut_views(
         pictures,

@@ -289,6 +289,8 @@ def test_wrong_usage(words: list[str], message: str, capsys: pytest.CaptureFixtu
         (["--explain", "why"], "--explain is for photographs, not films"),
         (["--explain", "why", "--min-quality", "0.5"], "--explain and --min-quality are for ph"),
         (["--min-quality", "0.5", "--timeline", "t"], "--min-quality is for photographs, not fi"),
+        (["--movements"], "the table has no movements"),
+        (["--movements", "--annotate", "a"], ""),
         (["--timeline", "t"], ""),
         ([], ""),
     ],
