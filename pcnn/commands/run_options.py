@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -86,7 +87,8 @@ class RunOptions:
     def complete(self) -> None:
         """The run is complete: remove the file, but not after --resume."""
         if self._output is not None and not self._resume:
-            self._file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._file.unlink()
 
 
 def _differences(before: Any, now: Mapping[str, Mapping[str, Any]]) -> list[str]:

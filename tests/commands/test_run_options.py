@@ -142,8 +142,9 @@ def test_a_damaged_file_is_named(
 
 def test_a_file_that_cannot_be_written_is_a_warning(folder: Path) -> None:
     Path("x.jsonl.options").mkdir()
-    with pytest.warns(UserWarning, match=r"x\.jsonl\.options: cannot be kept"):
-        assert cli.predict(["stop.png", "--output", "x.jsonl"]) == 130
+    for picture, status in (("stop.png", 130), ("first.png", 0)):
+        with pytest.warns(UserWarning, match=r"x\.jsonl\.options: cannot be kept"):
+            assert cli.predict([picture, "--output", "x.jsonl"]) == status
 
 
 def _parsed(*words: str) -> argparse.Namespace:
