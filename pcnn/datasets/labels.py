@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pcnn.errors import InputError
+from pcnn.errors import InputError, check_types
 from pcnn.networks.pcnn import FERPLUS_CLASSES
 from pcnn.representation import Brief
 
@@ -64,6 +64,7 @@ class FaceSet(Brief):
     classes: tuple[str, ...] = FERPLUS_CLASSES
 
     def __post_init__(self) -> None:
+        check_types(self, Tensor, "faces", "votes")
         shape, count = tuple(self.faces.shape), len(self.names)
         if shape[:1] != (count,) or not (len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)):
             raise InputError(

@@ -23,7 +23,7 @@ from pcnn.embeddings.triplets import (
     read_triplets,
     triplet_accuracy,
 )
-from pcnn.errors import InputError, check_count
+from pcnn.errors import InputError, check_count, check_texts, check_types
 from pcnn.images.files import as_unicode
 from pcnn.representation import Brief
 
@@ -74,6 +74,8 @@ class Embeddings(Brief):
     weights_sha256: str
 
     def __post_init__(self) -> None:
+        check_texts("Embeddings: paths", self.paths)
+        check_types(self, np.ndarray, "features", "face_index", "boxes")
         count = len(self.paths)
         shapes = (self.features.shape[:1], self.face_index.shape, self.boxes.shape)
         if self.features.ndim != 2 or shapes != ((count,), (count,), (count, 4)):

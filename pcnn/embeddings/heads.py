@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from pcnn.devices import own_settings
-from pcnn.errors import InputError, WeightsError, is_number
+from pcnn.errors import InputError, WeightsError, check_texts, check_types, is_number
 from pcnn.representation import Brief
 from pcnn.weights.files import WeightsFile, name_of_sha256, write
 from pcnn.weights.kinds import HEAD
@@ -54,6 +54,8 @@ class Head(Brief):
     weights_sha256: str
 
     def __post_init__(self) -> None:
+        check_texts("Head: labels", self.labels)
+        check_types(self, np.ndarray, "matrix", "bias")
         count = len(self.labels)
         if count < 2 or len(set(self.labels)) < count:
             raise InputError(f"Head: labels must be two or more, all different, got {self.labels}")

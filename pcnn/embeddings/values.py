@@ -19,7 +19,7 @@ from pcnn.embeddings.heads import (
     read_linear,
     write_linear,
 )
-from pcnn.errors import InputError, is_number
+from pcnn.errors import InputError, check_texts, check_types, is_number
 from pcnn.representation import Brief
 from pcnn.weights.files import WeightsFile
 from pcnn.weights.kinds import VALUE_HEAD
@@ -53,6 +53,8 @@ class ValueHead(Brief):
     weights_sha256: str
 
     def __post_init__(self) -> None:
+        check_texts("ValueHead: names", self.names)
+        check_types(self, np.ndarray, "matrix", "bias")
         count = len(self.names)
         if count < 1 or len(set(self.names)) < count:
             raise InputError(f"ValueHead: names must be one or more, all different: {self.names}")

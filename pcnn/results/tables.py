@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from pcnn.errors import InputError
+from pcnn.errors import InputError, check_texts
 from pcnn.images.files import as_unicode
 from pcnn.results.frames import Frame
 from pcnn.results.movements import movement_columns
@@ -135,7 +135,7 @@ def face_schema(
     """
     pyarrow = needed("pyarrow", "face_schema")
     for kind, texts in (("classes", classes), ("values", values), ("movements", movements)):
-        _check_texts(f"face_schema: {kind}", texts)
+        check_texts(f"face_schema: {kind}", texts)
     about = {"schema": SCHEMA_VERSION, "classes": list(classes)}
     if values:
         about["values"] = list(values)
@@ -189,8 +189,8 @@ def _filled(
         sources = [getattr(result, "source", None) for result in results]
     for kind, texts in zip(("classes", "values", "movements"), names, strict=True):
         if texts is not None:
-            _check_texts(f"{function}: {kind}", texts)
-    _check_texts(f"{function}: sources", sources, none=True)
+            check_texts(f"{function}: {kind}", texts)
+    check_texts(f"{function}: sources", sources, none=True)
     if len(sources) != len(results):
         raise InputError(
             f"{function}: sources must be one for each of {len(results)} predictions, "
@@ -239,18 +239,6 @@ def _results(function: str, predictions: Any) -> list[Any]:
 def _is_result(value: Any) -> bool:
     """Whether a value has faces, as a Prediction or a Frame, is one, or an error in its place."""
     return isinstance(value, (Expression, InputError)) or hasattr(value, "faces")
-
-
-def _check_texts(subject: str, texts: Any, *, none: bool = False) -> None:
-    """Raise InputError unless these are texts in an order, such as a list of them.
-
-    subject: they, at the message's beginning. none: whether None may stand for a text.
-    """
-    if isinstance(texts, (str, bytes, set, frozenset)) or not isinstance(texts, Collection):
-        raise InputError(f"{subject} must be a list of texts, got {texts!r}")
-    wrong = [text for text in texts if not (isinstance(text, str) or (none and text is None))]
-    if wrong:
-        raise InputError(f"{subject} must be texts, got {wrong[0]!r}")
 
 
 def _faces(result: Any) -> Sequence[Expression]:

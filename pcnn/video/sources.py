@@ -65,8 +65,8 @@ def is_address(source: FilmSource) -> bool:
 def is_pipe(source: FilmSource) -> bool:
     """Whether a source is read once, from its beginning to its end: standard input, or a pipe."""
     if hasattr(source, "read"):
-        return not getattr(source, "seekable", lambda: False)()
-    return source == "-"
+        return not bool(getattr(source, "seekable", lambda: False)())
+    return isinstance(source, str) and source == "-"
 
 
 def open_container(source: FilmSource) -> InputContainer:

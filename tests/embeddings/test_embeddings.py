@@ -235,6 +235,13 @@ def test_what_no_head_can_be_fitted_on(changed: dict[str, Any], message: str) ->
 
 def test_what_is_no_head_and_no_vector() -> None:
     matrix, bias = np.zeros((2, 3), np.float32), np.zeros(2, np.float32)
+    with pytest.raises(InputError, match="Head: labels must be texts, got 1"):
+        Head.fit([[0.0], [1.0]], [1, 2], weights=SHA, method="means")  # type: ignore[list-item]
+    for labels in (5, None, "ab"):
+        with pytest.raises(InputError, match="Head: labels must be a list of texts, got "):
+            Head(labels, matrix, bias, SHA)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="Head: bias must be of type ndarray, got list"):
+        Head(("a", "b"), matrix, [0.0, 0.0], SHA)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="labels must be two or more, all different"):
         Head(("a", "a"), matrix, bias, SHA)
     with pytest.raises(InputError, match=r"matrix must be \(3, D\) and bias \(3,\), got \(2, 3\)"):

@@ -77,6 +77,10 @@ def test_what_no_head_can_be_fitted_on(changed: dict[str, Any], message: str) ->
 
 
 def test_what_is_no_head() -> None:
+    with pytest.raises(InputError, match="ValueHead: names must be a list of texts, got 'ab'"):
+        ValueHead("ab", np.zeros((2, 3), np.float32), np.zeros(2, np.float32), SHA)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="ValueHead: matrix must be of type ndarray, got list"):
+        ValueHead(("a",), [[1.0]], np.zeros(1, np.float32), SHA)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="names must be one or more, all different"):
         ValueHead(("a", "a"), np.zeros((2, 3), np.float32), np.zeros(2, np.float32), SHA)
     with pytest.raises(InputError, match=r"matrix must be \(1, D\) and bias \(1,\)"):
