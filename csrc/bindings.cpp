@@ -1,6 +1,7 @@
 // The Python modules: pcnn._C with the CPU ops, and, compiled with PCNN_WITH_CUDA, pcnn._cuda.
 // Tensors are passed as address, shape and strides, so no module depends on a version of torch.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <array>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "checks.h"
 #include "decode_faces.h"
 #include "landmark_crop.h"
+#include "layers.h"
 #include "stitch_regions.h"
 #include "warp_add.h"
 
@@ -250,6 +252,92 @@ void decode_faces(const py::tuple& predictions, std::int64_t anchors, const py::
   run(op, own, place_of(place, stream));
 }
 
+#ifndef PCNN_WITH_CUDA
+float* floats_at(const char* name, std::int64_t address) {
+  return static_cast<float*>(pointer_of("Layers", name, address, 1));
+}
+
+// Each input: maps, address, height, width.
+std::vector<Layers::Input> inputs_of(const py::tuple& tuples) {
+  std::vector<Layers::Input> inputs;
+  for (const py::handle& own : tuples) {
+    const auto [maps, address, height, width] = integers<4>(own);
+    inputs.push_back({static_cast<int>(maps), floats_at("an input", address), height, width});
+  }
+  return inputs;
+}
+
+// source: maps, first channel, channels. out: likewise. shape: kernel, stride, padding.
+void add_layer(Layers& layers, int kind, const py::tuple& source, const py::tuple& out,
+               const py::tuple& shape, int onto, double leak, double most, bool exact,
+               std::int64_t weights, std::int64_t bias) {
+  require(kind >= 0 && kind <= 3, "Layers: kind must be 0 to 3");
+  Layer layer = {};
+  layer.kind = static_cast<LayerKind>(kind);
+  const auto from = integers<3>(source), to = integers<3>(out), places = integers<3>(shape);
+  for (const auto& numbers : {from, to, places}) {
+    for (std::int64_t number : numbers) {
+      require(number >= -1 && number < (1 << 20), "Layers: a number is too large");
+    }
+  }
+  layer.source = static_cast<int>(from[0]);
+  layer.source_first = static_cast<int>(from[1]);
+  layer.width = static_cast<int>(from[2]);
+  layer.out = static_cast<int>(to[0]);
+  layer.out_first = static_cast<int>(to[1]);
+  layer.channels = static_cast<int>(to[2]);
+  layer.kernel = static_cast<int>(places[0]);
+  layer.stride = static_cast<int>(places[1]);
+  layer.padding = static_cast<int>(places[2]);
+  layer.onto = onto;
+  layer.leak = static_cast<float>(leak);
+  layer.most = static_cast<float>(most);
+  layer.exact = exact;
+  layers.add(std::move(layer), reinterpret_cast<const float*>(static_cast<std::uintptr_t>(weights)),
+             reinterpret_cast<const float*>(static_cast<std::uintptr_t>(bias)));
+}
+
+// outputs: maps, address of each.
+void run_layers(const Layers& layers, const py::tuple& inputs, const py::tuple& outputs,
+                std::int64_t batch, int threads) {
+  const std::vector<Layers::Input> given = inputs_of(inputs);
+  std::vector<Layers::Output> wanted;
+  for (const py::handle& own : outputs) {
+    const auto [maps, address] = integers<2>(own);
+    wanted.push_back({static_cast<int>(maps), floats_at("an output", address)});
+  }
+  const py::gil_scoped_release release;
+  layers.run(given, wanted, batch, threads);
+}
+
+std::vector<Layers::Size> sizes_of_maps(const Layers& layers, const py::tuple& inputs) {
+  std::vector<Layers::Input> given;
+  for (const py::handle& own : inputs) {
+    const auto [maps, height, width] = integers<3>(own);
+    given.push_back({static_cast<int>(maps), nullptr, height, width});
+  }
+  return layers.sizes(given);
+}
+
+void bind_layers(py::module_& module) {
+  py::class_<Layers>(module, "Layers")
+      .def(py::init<const std::string&>())
+      .def_property_readonly("instructions", &Layers::instructions)
+      .def("add_maps", &Layers::add_maps)
+      .def("add", &add_layer, py::arg("kind"), py::arg("source"), py::arg("out"), py::arg("shape"),
+           py::arg("onto"), py::arg("leak"), py::arg("most"), py::arg("exact"),
+           py::arg("weights") = 0, py::arg("bias") = 0)
+      .def("weights",
+           [](const Layers& layers, int number) {
+             const std::vector<float> found = layers.weights(number);
+             return py::bytes(reinterpret_cast<const char*>(found.data()),
+                              found.size() * sizeof(float));
+           })
+      .def("sizes", &sizes_of_maps)
+      .def("run", &run_layers);
+}
+#endif
+
 }  // namespace
 }  // namespace pcnn
 
@@ -260,6 +348,9 @@ PYBIND11_MODULE(PCNN_MODULE, module) {
   module.def("stitch_regions", &pcnn::stitch_regions);
   module.def("warp_add", &pcnn::warp_add);
   module.attr("NEEDS_WORKSPACE") = pcnn::kNeedsWorkspace;  // of decode_faces
+#ifndef PCNN_WITH_CUDA
+  pcnn::bind_layers(module);
+#endif
   module.attr("BUILD") = PCNN_BUILD;
   module.attr("SOURCES") = PCNN_SOURCES;  // the hash of its sources: compiler.py, sources_hash
 }

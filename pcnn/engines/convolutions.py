@@ -1,29 +1,20 @@
-"""Convolutions prepared for inference: folded norms, packed weights, fused rectifiers.
+"""Convolutions with folded norms and fused rectifiers, where no compiled code runs the layers.
 
-On a CPU each call of oneDNN's convolution has a fixed cost. So small maps are gathered into
-patches and multiplied by the weights as matrices. Large maps go to oneDNN, called as
-torch.compile calls it: with packed weights and a fused rectifier.
+On a CPU oneDNN computes them, called as torch.compile calls it: with packed weights.
 All maps are (B, C, H, W) channels-last; their rows are (B · H · W, C).
 """
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Patches of at most this many numbers are gathered and multiplied. For larger ones, gathering
-# costs more than a call of oneDNN.
-MOST_GATHERED = 180_000
-# Pointwise convolutions of more pixels go to oneDNN, which rectifies while it writes.
-_MOST_MULTIPLIED = 16_000
 
-
-class DirectConvolution:
+class FusedConvolution:
     """A convolution with its rectifier, as one call.
 
     weight (N, C / groups, k, k), bias (N,): see `fold_norm`.
@@ -91,45 +82,6 @@ class DirectConvolution:
         return ("relu", []) if self._most is None else ("hardtanh", [0.0, self._most])
 
 
-class Convolution(DirectConvolution):
-    """A DirectConvolution that also multiplies matrices if the maps are small.
-
-    It has no groups, and its padding is half the kernel.
-    """
-
-    def __init__(
-        self,
-        weight: Tensor,
-        bias: Tensor,
-        *,
-        stride: int = 1,
-        leak: float | None = 0.0,
-        most: float | None = None,
-    ) -> None:
-        super().__init__(weight, bias, stride=stride, leak=leak, most=most)
-        self._matrix = as_matrix(weight)
-        self._may_multiply = weight.device.type == "cpu"
-
-    def __call__(self, maps: Tensor) -> Tensor:
-        batch, channels, height, width = maps.shape
-        size = -(-height // self._stride), -(-width // self._stride)
-        pixels = batch * size[0] * size[1]
-        pointwise = self._kernel == self._stride == 1
-        small = (
-            pixels <= _MOST_MULTIPLIED
-            if pointwise
-            else pixels * self._kernel**2 * channels <= MOST_GATHERED
-        )
-        if not (small and self._may_multiply):
-            return super().__call__(maps)
-        patches = rows_of(maps)
-        if not pointwise:
-            index = patch_index(batch, height, width, self._kernel, self._stride)
-            patches = with_zeros(patches).index_select(0, index).view(pixels, -1)
-        rows = rectify_(torch.addmm(self._bias, patches, self._matrix), self._leak, self._most)
-        return rows.view(batch, *size, -1).permute(0, 3, 1, 2)
-
-
 @cache
 def keep_freed_memory() -> None:
     """Make glibc keep the memory of freed tensors for the next ones.
@@ -169,52 +121,3 @@ def rectify_(maps: Tensor, leak: float | None, most: float | None = None) -> Ten
 def rows_of(maps: Tensor) -> Tensor:
     """(B, C, H, W) → (B · H · W, C), without a copy if the maps are channels-last."""
     return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
-
-
-def with_zeros(*rows: Tensor) -> Tensor:
-    """(·, C) each → (1 + N, C): a row of zeros for pixels outside the map, then all rows."""
-    return torch.cat((rows[0].new_zeros(1, rows[0].shape[1]), *rows))
-
-
-def as_matrix(weight: Tensor, taps: tuple[list[int], list[int]] | None = None) -> Tensor:
-    """Weight (N, C, k, k) → (k · k · C, N), its rows in the order of `patch_index`.
-
-    taps: rows and columns of the kernel to take; None for all.
-    """
-    count, channels, *kernel = weight.shape
-    # Transposing as a plain matrix first takes half the time of a single permutation.
-    matrix = weight.reshape(count, -1).t().contiguous().view(channels, *kernel, count)
-    if taps is not None and taps != (list(range(kernel[0])), list(range(kernel[1]))):
-        matrix = matrix[:, taps[0]][:, :, taps[1]]
-    return matrix.permute(1, 2, 0, 3).reshape(-1, count)
-
-
-def used_taps(size: int, kernel: int, stride: int) -> list[int]:
-    """The kernel taps that meet at least one of `size` pixels; others meet only padding."""
-    reach = range(-(kernel // 2), size, stride)[: -(-size // stride)]
-    return [tap for tap in range(kernel) if any(0 <= start + tap < size for start in reach)]
-
-
-@lru_cache(maxsize=256)
-def patch_index(  # noqa: PLR0913, PLR0917 - the numbers that describe a convolution
-    images: int, height: int, width: int, kernel: int, stride: int, trim: bool = False
-) -> Tensor:
-    """Row indices of the patches of a convolution padded by half its kernel.
-
-    Row 0 holds the zeros outside the map. Row 1 + (i · height + y) · width + x is pixel (y, x) of
-    image i. trim: leave out the taps that meet only zeros, see `used_taps`.
-    Returns (images · h · w · taps,) int32, ordered by image, then by patch and tap, row by row.
-    Calls share the result: do not write to it.
-    """
-    every = list(range(kernel))
-    rows = used_taps(height, kernel, stride) if trim else every
-    columns = used_taps(width, kernel, stride) if trim else every
-    pad = kernel // 2
-    y = (np.arange(0, height, stride)[:, None] + np.array(rows) - pad)[:, None, :, None]
-    x = (np.arange(0, width, stride)[:, None] + np.array(columns) - pad)[None, :, None, :]
-    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)  # (h, w, taps down, taps across)
-    first = 1 + height * width * np.arange(images)[:, None, None, None, None]
-    index = np.where(inside, first + y * width + x, 0).astype(np.int32)
-    # Later calls use this tensor too, so it must not be an inference tensor.
-    with torch.inference_mode(False):
-        return torch.from_numpy(index.reshape(-1))

@@ -7,7 +7,7 @@ one matrix product.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
 
@@ -15,15 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pcnn.engines.compiled import CompiledDetector
 from pcnn.engines.convolutions import (
-    Convolution,
-    DirectConvolution,
+    FusedConvolution,
     keep_freed_memory,
     rectify_,
     rows_of,
 )
 from pcnn.engines.cuda_graphs import with_cuda_graphs
 from pcnn.engines.folding import fold_norm
+from pcnn.engines.layers import can_run
 from pcnn.networks.retinaface import (
     ANCHORS_PER_CELL,
     Bottleneck,
@@ -31,6 +32,7 @@ from pcnn.networks.retinaface import (
     MobileNet,
     ResNet50,
     RetinaFace,
+    rectifier_leak,
 )
 
 # The predictions for an anchor: the logit of a face, its box, its landmarks.
@@ -62,7 +64,7 @@ class PreparedRetinaFace:
         keep_freed_memory()
         parts = _Parts(network, channels, mean, std, dtype)
         self._kernel, self._colour = parts.kernel, parts.colour
-        self._compute = {fine: partial(parts.predict, fine) for fine in (True, False)}
+        self._compute = {fine: parts.predictor(network, fine) for fine in (True, False)}
         device = parts.colour.device
         self._recorded = {
             fine: with_cuda_graphs(compute, device, _SIZES)
@@ -120,7 +122,8 @@ class _Parts:
         bias = bias - (weight * colour[:, None, None]).sum((1, 2, 3))
         if channels == "bgr":
             weight, colour = weight.flip(1), colour.flip(0)
-        self._stem = DirectConvolution(weight, bias, stride=2, padding=0, leak=self._body.leak)
+        self.folded_stem = weight, bias
+        self._stem = FusedConvolution(weight, bias, stride=2, padding=0, leak=self._body.leak)
         self.kernel, self.colour = weight.shape[2], colour
         outputs = pyramid.output1, pyramid.output2, pyramid.output3
         self._outputs = [_sequence(output, dtype) for output in outputs]
@@ -129,6 +132,17 @@ class _Parts:
         self._contexts = [_Context(own, dtype) for own in contexts]
         heads = zip(network.ClassHead, network.BboxHead, network.LandmarkHead, strict=True)
         self._heads = [merge_heads([head.conv1x1 for head in level]) for level in heads]  # type: ignore[misc]
+
+    def predictor(
+        self, network: RetinaFace, fine: bool
+    ) -> Callable[[Sequence[Tensor]], list[Tensor]]:
+        """The quickest form of `predict` for a choice of levels."""
+        if not (isinstance(network.body, MobileNet) and can_run(self._heads[0][0], self._dtype)):
+            return partial(self.predict, fine)
+        return partial(
+            _run_compiled,
+            CompiledDetector(network, self.folded_stem, self._heads, self._dtype, fine=fine),
+        )
 
     def predict(self, fine: bool, canvases: Sequence[Tensor]) -> list[Tensor]:
         """The predictions for the only canvas (B, 3, ·, ·), channels-last."""
@@ -149,13 +163,19 @@ class _Parts:
         return [torch.cat(found, 1)]
 
 
+def _run_compiled(compiled: CompiledDetector, canvases: Sequence[Tensor]) -> list[Tensor]:
+    """As _Parts.predict."""
+    levels = compiled(canvases[0])
+    return [torch.cat([level.reshape(len(level), -1, _VALUES) for level in levels], 1)]
+
+
 class _MobileNet:
     """The body after its first convolution. stem, leak: that convolution, for the caller to run."""
 
     def __init__(self, body: MobileNet, dtype: torch.dtype) -> None:
         first, *blocks = body.stage1
         stem = list(first.children())
-        self.stem, self.leak = _fold_layers(stem, torch.float32), _leak(stem[2])
+        self.stem, self.leak = _fold_layers(stem, torch.float32), rectifier_leak(stem[2])
         stages = blocks, list(body.stage2), list(body.stage3)
         self._stages = [
             [_separable(list(block.children()), dtype) for block in stage] for stage in stages
@@ -191,13 +211,13 @@ class _ResNet50:
 class _Bottleneck:
     def __init__(self, block: Bottleneck, dtype: torch.dtype) -> None:
         stride = block.conv2.stride[0]
-        self._first = Convolution(*fold_norm(block.conv1, block.bn1, dtype))
-        self._second = Convolution(*fold_norm(block.conv2, block.bn2, dtype), stride=stride)
-        self._third = Convolution(*fold_norm(block.conv3, block.bn3, dtype), leak=None)
-        self._shortcut: Convolution | None = None
+        self._first = FusedConvolution(*fold_norm(block.conv1, block.bn1, dtype))
+        self._second = FusedConvolution(*fold_norm(block.conv2, block.bn2, dtype), stride=stride)
+        self._third = FusedConvolution(*fold_norm(block.conv3, block.bn3, dtype), leak=None)
+        self._shortcut: FusedConvolution | None = None
         if block.downsample is not None:
             short = _fold_layers(list(block.downsample), dtype)
-            self._shortcut = Convolution(*short, stride=stride, leak=None)
+            self._shortcut = FusedConvolution(*short, stride=stride, leak=None)
 
     def __call__(self, maps: Tensor) -> Tensor:
         shortcut = maps if self._shortcut is None else self._shortcut(maps)
@@ -226,8 +246,8 @@ class _Pair:
         weight, bias = (torch.cat(both) for both in zip(*parts, strict=True))
         self._widths = [len(bias) for _, bias in parts]
         # Both are rectified; the shared one may have a leak.
-        self._leak = _leak(shared[2])
-        self._both = Convolution(weight, bias, leak=None if self._leak else 0.0)
+        self._leak = rectifier_leak(shared[2])
+        self._both = FusedConvolution(weight, bias, leak=None if self._leak else 0.0)
 
     def __call__(self, maps: Tensor) -> Sequence[Tensor]:
         final, shared = self._both(maps).split(self._widths, 1)
@@ -238,34 +258,30 @@ class _Pair:
 
 def _separable(
     layers: list[nn.Module], dtype: torch.dtype
-) -> tuple[DirectConvolution, Convolution]:
+) -> tuple[FusedConvolution, FusedConvolution]:
     """The depthwise and the pointwise half of MobileNet's block, three layers each."""
     depthwise = cast("nn.Conv2d", layers[0])
-    first = DirectConvolution(
+    first = FusedConvolution(
         *_fold_layers(layers, dtype),
         stride=depthwise.stride[0],
         groups=depthwise.groups,
-        leak=_leak(layers[2]),
+        leak=rectifier_leak(layers[2]),
     )
     return first, _sequence(layers[3:], dtype)
 
 
 def _sequence(
     layers: nn.Sequential | list[nn.Module], dtype: torch.dtype, *, rectified: bool = False
-) -> Convolution:
+) -> FusedConvolution:
     """A convolution with its norm and optional rectifier. rectified: always add a rectifier."""
     layers = list(layers)
-    leak = _leak(layers[2]) if len(layers) > 2 else 0.0 if rectified else None
-    return Convolution(*_fold_layers(layers, dtype), leak=leak)
+    leak = rectifier_leak(layers[2]) if len(layers) > 2 else 0.0 if rectified else None
+    return FusedConvolution(*_fold_layers(layers, dtype), leak=leak)
 
 
 def _fold_layers(layers: list[nn.Module], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Weight and bias of the first layer, a convolution, with the second layer, a norm, folded."""
     return fold_norm(cast("nn.Conv2d", layers[0]), layers[1], dtype)
-
-
-def _leak(rectifier: nn.Module) -> float:
-    return rectifier.negative_slope if isinstance(rectifier, nn.LeakyReLU) else 0.0
 
 
 def merge_heads(heads: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor]:

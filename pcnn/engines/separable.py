@@ -12,8 +12,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from pcnn.engines.convolutions import Convolution, DirectConvolution
+from pcnn.engines.compiled import CompiledSequence, CompiledTrunk
+from pcnn.engines.convolutions import FusedConvolution
 from pcnn.engines.folding import fold_norm
+from pcnn.engines.layers import can_run
 from pcnn.networks.landmarks import LandmarkNet
 from pcnn.networks.mobilenet import FINE_BLOCKS, MobileTrunk, SeparableBlock, pad_same
 from pcnn.networks.movements import Motion, MovementNet
@@ -45,7 +47,8 @@ def prepare_movements(network: MovementNet) -> Callable[[Tensor], Motion]:
     if next(network.parameters()).device.type != "cpu":
         return network
     twin = copy.deepcopy(network)
-    twin.trunk = _FusedTrunk(network.trunk, torch.float32)  # type: ignore[assignment]
+    compiled = CompiledTrunk if can_run(next(network.parameters())) else _FusedTrunk
+    twin.trunk = compiled(network.trunk)  # type: ignore[assignment]
     return twin
 
 
@@ -58,7 +61,8 @@ def prepare_landmarks(network: LandmarkNet) -> Callable[[Tensor], Tensor]:
     if next(network.parameters()).device.type != "cpu":
         return network
     twin = copy.deepcopy(network)
-    twin.trunk = _FusedLayers(network.trunk)  # type: ignore[assignment]
+    compiled = CompiledSequence if can_run(next(network.parameters())) else _FusedLayers
+    twin.trunk = compiled(network.trunk)  # type: ignore[assignment]
     return twin
 
 
@@ -70,14 +74,16 @@ class _FusedBlock(nn.Module):
     def __init__(self, block: SeparableBlock, dtype: torch.dtype) -> None:
         super().__init__()
         self._stride = block.stride
-        self._depthwise = DirectConvolution(
+        self._depthwise = FusedConvolution(
             *fold_norm(block.depthwise, block.bn1, dtype),
             stride=block.stride,
             groups=block.depthwise.groups,
             padding=1 if block.stride == 1 else 0,
             most=_MOST,
         )
-        self._pointwise = Convolution(*fold_norm(block.pointwise, block.bn2, dtype), most=_MOST)
+        self._pointwise = FusedConvolution(
+            *fold_norm(block.pointwise, block.bn2, dtype), most=_MOST
+        )
 
     def forward(self, maps: Tensor) -> Tensor:
         padded = maps if self._stride == 1 else pad_same(maps, self._stride)
@@ -85,10 +91,10 @@ class _FusedBlock(nn.Module):
 
 
 class _FusedTrunk(nn.Module):
-    def __init__(self, trunk: MobileTrunk, dtype: torch.dtype) -> None:
+    def __init__(self, trunk: MobileTrunk, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         stem = fold_norm(trunk.conv1, trunk.bn1, dtype)
-        self._stem = DirectConvolution(*stem, stride=2, padding=0, most=_MOST)
+        self._stem = FusedConvolution(*stem, stride=2, padding=0, most=_MOST)
         blocks = _fused(trunk.blocks, dtype)
         self._first, self._last = blocks[:FINE_BLOCKS], blocks[FINE_BLOCKS:]
 
@@ -105,7 +111,7 @@ class _FusedLayers(nn.Module):
         super().__init__()
         layers = cast("list[nn.Conv2d]", list(trunk))  # convolution, norm, rectifier, …
         self._layers = [
-            Convolution(*fold_norm(convolution, norm), stride=convolution.stride[0])
+            FusedConvolution(*fold_norm(convolution, norm), stride=convolution.stride[0])
             for convolution, norm in zip(layers[::3], layers[1::3], strict=True)
         ]
 

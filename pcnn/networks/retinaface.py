@@ -248,6 +248,11 @@ def _rectifier(leak: float) -> nn.Module:
     return nn.LeakyReLU(leak, inplace=True) if leak else nn.ReLU(inplace=True)
 
 
+def rectifier_leak(rectifier: nn.Module) -> float:
+    """The slope of a rectifier below zero."""
+    return rectifier.negative_slope if isinstance(rectifier, nn.LeakyReLU) else 0.0
+
+
 def _separable(channels: int, width: int, stride: int, leak: float) -> nn.Sequential:
     depthwise = nn.Conv2d(channels, channels, 3, stride, 1, groups=channels, bias=False)
     return nn.Sequential(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import chain
 from types import ModuleType
 from typing import Any
@@ -115,6 +116,18 @@ def warp_add(stitched: Tensor, theta: Tensor, face: Tensor) -> Tensor:
     if can_skip_dispatcher():
         return _warp_add(stitched, theta, face)
     return torch.ops.pcnn.warp_add.default(stitched, theta, face)  # type: ignore[no-any-return]
+
+
+@cache
+def layers_class(instructions: str) -> Any:
+    """The compiled class of layers (csrc/layers.h); None without it or without the instructions."""
+    if choice == "reference" or _C is None:
+        return None
+    try:
+        _C.Layers(instructions)
+    except RuntimeError:
+        return None
+    return _C.Layers
 
 
 def describe() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import pickle
 import threading
 from collections.abc import Sequence
@@ -17,13 +16,12 @@ from torch import Tensor, nn
 
 from pcnn import Recognizer, weights
 from pcnn.engines import classifier as inference
-from pcnn.engines import trunks as products
-from pcnn.engines.classifier import _local, prepare
+from pcnn.engines.classifier import prepare
 from pcnn.errors import InputError
 from pcnn.networks.pcnn import PCNN, FaceNet, ModelConfig
 from pcnn.networks.regions import REGIONS
 
-# Folding scales each kernel before the sums instead of after them, and the products add in another
+# Folding scales each kernel before the sums instead of after them, and the layers add in another
 # order: some 2⁻²⁴ of the sums' terms for each of about twenty layers, on logits of order 1.
 SAME = {"rtol": 1e-4, "atol": 2e-5}
 
@@ -120,20 +118,16 @@ ROUNDED = 0.06
 
 
 @pytest.mark.parametrize(
-    ("kind", "backbone", "most"),
-    [
-        (PCNN, "resnet18", None),
-        (PCNN, "resnet18", 0),
-        (FaceNet, "resnet18", None),
-        (FaceNet, "mobilenet", None),
-    ],
+    ("kind", "backbone"),
+    [(PCNN, "resnet18"), (FaceNet, "resnet18"), (FaceNet, "mobilenet")],
 )
+@pytest.mark.parametrize("compiled", [True, False])
 def test_bfloat16_has_nearly_the_same_answers(
-    kind: type[PCNN | FaceNet], backbone: str, most: int | None, monkeypatch: pytest.MonkeyPatch
+    kind: type[PCNN | FaceNet], backbone: str, compiled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By products, and, where `most` lets none be gathered, by convolutions."""
-    if most is not None:
-        monkeypatch.setattr(products, "MOST_GATHERED", most)
+    """Also without compiled code, or where the processor lacks the instructions."""
+    if not compiled:
+        monkeypatch.setattr(inference, "can_run", lambda *_: False)
     torch.manual_seed(0)
     network = _settled(kind(_config(64, 8, 3, backbone)))
     prepared = prepare(network, torch.bfloat16)
@@ -148,33 +142,22 @@ def test_bfloat16_has_nearly_the_same_answers(
                 assert 0 < (answer - plain).abs().max() < ROUNDED * plain.abs().max()
 
 
-def test_wide_layers_are_read_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "_STRIP", 16)
-    network = _pcnn(48)
-    stage = products.Stage([network.layer4], (3, 3), torch.float32)
-    assert [product._strips for product in (stage._blocks[0]._first, stage._blocks[1]._second)] == [
-        4,
-        4,
-    ]
-    _assert_same(network, _views(network, 2))
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet"])
+def test_without_compiled_code_the_answers_are_the_same(
+    backbone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "can_run", lambda *_: False)
+    torch.manual_seed(0)
+    for kind in (PCNN, FaceNet):
+        network = _settled(kind(_config(64, 8, 3, backbone)))
+        for faces in (1, 3):
+            _assert_same(network, _views(network, faces))
 
 
-@pytest.mark.parametrize("most", [0, 10_000])
-def test_large_maps_go_to_convolutions(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    """All that may be large, or the face's first stages alone."""
-    monkeypatch.setattr(products, "MOST_GATHERED", most)
-    network = _pcnn(64)
-    for faces in (1, 3):
-        _assert_same(network, _views(network, faces))
-
-
-def test_many_faces_are_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference, "_FACES_AT_ONCE", 4)
-    network = _pcnn(48)
-    _assert_same(network, _views(network, 9))
-
-
-def test_no_faces() -> None:
+@pytest.mark.parametrize("compiled", [True, False])
+def test_no_faces(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not compiled:
+        monkeypatch.setattr(inference, "can_run", lambda *_: False)
     network = _pcnn(48)
     prepared = prepare(network)
     logits, regions = prepared.forward_views(_views(network, 0))
@@ -229,16 +212,6 @@ def test_threads_share_a_prepared_network() -> None:
         thread.join()
     for own, wanted in zip(found, expected, strict=True):
         assert len(own) == 20 and all(torch.equal(one, wanted) for one in own)
-
-
-def test_buffers_go_with_the_network() -> None:
-    network = _pcnn(48)
-    prepared = prepare(network)
-    prepared.forward_views(_views(network, 1))
-    before = len(_local.programs)
-    del prepared
-    gc.collect()
-    assert len(_local.programs) == before - 1
 
 
 def test_a_prepared_network_can_be_sent_to_another_process() -> None:

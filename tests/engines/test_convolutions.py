@@ -1,4 +1,4 @@
-"""Convolutions made ready: both ways of computing give what the plain modules give."""
+"""Convolutions made ready give what the plain modules give."""
 
 from __future__ import annotations
 
@@ -14,12 +14,7 @@ from torch import Tensor, nn
 
 from pcnn.engines import convolutions as packed
 from pcnn.engines.convolutions import (
-    Convolution,
-    DirectConvolution,
-    as_matrix,
-    patch_index,
-    used_taps,
-    with_zeros,
+    FusedConvolution,
 )
 from pcnn.engines.folding import fold_norm
 
@@ -49,33 +44,6 @@ def test_a_norm_folded_by_hand() -> None:
     assert fold_norm(nn.Conv2d(2, 3, 1, bias=False))[1].tolist() == [0, 0, 0]
 
 
-def test_patches_by_hand() -> None:
-    """A kernel of 3 over a map of 1 × 2 pixels, rows 1 and 2; row 0 is what lies outside."""
-    taps = [[0, 0, 0, 0, 1, 2, 0, 0, 0], [0, 0, 0, 1, 2, 0, 0, 0, 0]]
-    assert patch_index(1, 1, 2, 3, 1).view(2, 9).tolist() == taps
-    # Only the kernel's middle row ever meets a pixel; with two images the second's follow.
-    trimmed = patch_index(2, 1, 2, 3, 1, True).view(2, 2, 3)
-    assert trimmed.tolist() == [[[0, 1, 2], [1, 2, 0]], [[0, 3, 4], [3, 4, 0]]]
-
-
-@pytest.mark.parametrize(
-    ("size", "kernel", "stride", "taps"),
-    [
-        (1, 3, 1, [1]),
-        (2, 3, 1, [0, 1, 2]),
-        (2, 3, 2, [1, 2]),
-        (3, 3, 2, [0, 1, 2]),
-        (1, 7, 2, [3]),
-        (2, 7, 2, [3, 4]),
-        (5, 1, 2, [0]),
-    ],
-)
-def test_taps_that_only_meet_zeros_are_found(
-    size: int, kernel: int, stride: int, taps: list[int]
-) -> None:
-    assert used_taps(size, kernel, stride) == taps
-
-
 @settings(max_examples=30)
 @given(
     images=st.integers(1, 3),
@@ -86,7 +54,6 @@ def test_taps_that_only_meet_zeros_are_found(
     kernel=st.sampled_from([1, 3, 7]),
     stride=st.integers(1, 2),
     leak=st.sampled_from([None, 0.0, 0.1]),
-    direct=st.booleans(),
 )
 def test_every_convolution_is_pytorch_s(  # noqa: PLR0913, PLR0917
     images: int,
@@ -97,14 +64,12 @@ def test_every_convolution_is_pytorch_s(  # noqa: PLR0913, PLR0917
     kernel: int,
     stride: int,
     leak: float | None,
-    direct: bool,
 ) -> None:
     weight, bias = _random(width, channels, kernel, kernel), _random(width, seed=1)
     maps = _random(images, channels, height, across, seed=2)
     plain = F.conv2d(maps, weight, bias, stride, kernel // 2)
     expected = plain if leak is None else F.leaky_relu(plain, leak)
-    kind = DirectConvolution if direct else Convolution
-    found = kind(weight, bias, stride=stride, leak=leak)(maps)
+    found = FusedConvolution(weight, bias, stride=stride, leak=leak)(maps)
     torch.testing.assert_close(found, expected, **SAME)
 
 
@@ -120,34 +85,13 @@ def test_groups_paddings_and_pytorch_without_onednn(
         weight, bias = _random(16, 8 // groups, 3, 3, seed=1), _random(16, seed=2)
         plain = F.conv2d(maps, weight, bias, 2, 1 if padding is None else padding, 1, groups)
         expected = plain if leak is None else F.leaky_relu(plain, leak)
-        made = DirectConvolution(weight, bias, stride=2, groups=groups, padding=padding, leak=leak)
+        made = FusedConvolution(weight, bias, stride=2, groups=groups, padding=padding, leak=leak)
         torch.testing.assert_close(made(maps), expected, **SAME)
 
 
 @pytest.mark.parametrize("width", [12, 16])
 def test_packed_weights_survive_copies_and_pickles(width: int) -> None:
-    made = DirectConvolution(_random(width, 4, 3, 3), _random(width, seed=1))
+    made = FusedConvolution(_random(width, 4, 3, 3), _random(width, seed=1))
     maps = _random(1, 4, 20, 20, seed=2)
     for other in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
         assert torch.equal(other(maps), made(maps))
-
-
-@pytest.mark.parametrize(("pixels", "multiplied"), [(4, True), (300, False)])
-def test_the_way_goes_by_size(
-    monkeypatch: pytest.MonkeyPatch, pixels: int, multiplied: bool
-) -> None:
-    """36 · 64 patches of 9 · 8 numbers are few, those of 300 · 300 pixels many."""
-    calls: list[int] = []
-    monkeypatch.setattr(DirectConvolution, "__call__", lambda _, maps: calls.append(1) or maps)
-    Convolution(_random(4, 8, 3, 3), _random(4))(_random(1, 8, pixels, pixels))
-    assert (not calls) is multiplied
-
-
-def test_matrices_are_in_the_order_of_patches() -> None:
-    weight, maps = _random(5, 2, 3, 3), _random(1, 2, 4, 3, seed=1)
-    rows = with_zeros(maps.permute(0, 2, 3, 1).reshape(-1, 2))
-    patches = rows[patch_index(1, 4, 3, 3, 1).long()].view(12, 18)
-    found = (patches @ as_matrix(weight)).view(1, 4, 3, 5).permute(0, 3, 1, 2)
-    torch.testing.assert_close(found, F.conv2d(maps, weight, padding=1), **SAME)
-    some = as_matrix(weight, ([1], [0, 2]))
-    assert torch.equal(some, torch.cat([weight[:, :, 1, 0].t(), weight[:, :, 1, 2].t()]))

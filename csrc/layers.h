@@ -1,0 +1,116 @@
+// Convolutional networks on a CPU, each run by one call: layers that read and write maps.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace pcnn {
+
+struct Kernels;
+
+enum class LayerKind : int { kConvolution, kDepthwise, kMaxPool, kAddEnlarged };
+
+// One layer. Maps are (batch, height, width, channels) float32, without gaps.
+struct Layer {
+  LayerKind kind;
+  int source, source_first, width;  // the maps it reads; the first channel of these, how many
+  int out, out_first, channels;     // the maps it writes, likewise
+  int kernel, stride;
+  int padding;        // pixels before the maps; -1 for TensorFlow's "same" padding
+  int onto;           // maps that are added before the rectifier; -1 for none
+  float leak, most;   // the rectifier: x > 0 ? x : leak · x, then at most `most`
+  bool exact;         // products of float32 also where the others are of bfloat16
+  int number;         // of the layer, in the order in which they were added
+  int level;          // layers of one level need none of each other's results
+  const Kernels* kernels;
+  std::vector<float> weights, bias;  // packed, see layers_cpu.cpp
+
+  // Inputs of one output number of a convolution.
+  std::int64_t count() const { return std::int64_t{kernel} * kernel * width; }
+};
+
+// The memory of one layer in one run. top, left: padding before the maps.
+struct LayerMaps {
+  const float* source;
+  const float* onto;
+  float* out;
+  std::int64_t batch, height, width, out_height, out_width;
+  std::int64_t source_channels, onto_channels, out_channels;  // of whole maps, slices included
+  std::int64_t top, left;
+};
+
+// One tile of a matrix product: c = rectified (a · b + bias + onto).
+struct Tile {
+  const float* a;     // rows of `count` numbers
+  const float* b;     // a packed panel: `count` rows of one or two vectors
+  const float* bias;
+  const float* onto;  // nullptr for none
+  float* c;
+  std::int64_t a_step, onto_step, c_step, count;
+  int columns;
+  float leak, most;
+};
+
+// The inner loops for one instruction set.
+struct Kernels {
+  const char* name;
+  int lanes;  // floats of a vector; a full panel has two
+  int rows;   // of the largest tile
+  void (*tiles[2][12])(const Tile&);  // [vectors - 1][rows - 1]
+  // Rows begin … end of a depthwise 3 × 3 convolution's maps, counted over all images.
+  void (*depthwise)(const Layer&, const LayerMaps&, std::int64_t begin, std::int64_t end);
+  // Rounds numbers to bfloat16, two in the place of one; writes up to the next vector's end.
+  // nullptr if tiles take float32.
+  void (*narrow)(const float* from, std::int64_t count, float* to);
+};
+
+// nullptr if this processor lacks the instructions.
+const Kernels* avx512_kernels();
+const Kernels* avx2_kernels();
+const Kernels* bfloat16_kernels();
+const Kernels* neon_kernels();
+
+class Layers {
+ public:
+  struct Input {
+    int maps;
+    const float* data;
+    std::int64_t height, width;
+  };
+  struct Output {
+    int maps;
+    float* data;
+  };
+  using Size = std::pair<std::int64_t, std::int64_t>;  // height, width
+
+  // instructions: the name of Kernels, or "" for the best of this processor in float32.
+  explicit Layers(const std::string& instructions);
+
+  const char* instructions() const { return kernels_->name; }
+  // The number of new maps. Layers number maps in the order in which they were added.
+  int add_maps(int channels);
+  // weights: (channels, kernel, kernel, width), depthwise (channels, 3, 3); none for other kinds.
+  void add(Layer layer, const float* weights, const float* bias);
+  // The weights and the bias of a layer as they were given, one after the other.
+  std::vector<float> weights(int number) const;
+  // The size of all maps. inputs: no data needed. A map of no input and no layer has no size.
+  std::vector<Size> sizes(const std::vector<Input>& inputs) const;
+  void run(const std::vector<Input>& inputs, const std::vector<Output>& outputs,
+           std::int64_t batch, int threads) const;
+
+ private:
+  struct Run;
+  struct Maps {
+    int channels, written, read, first;  // levels of the last writer and reader, first writer
+  };
+
+  const Kernels* kernels_;
+  const Kernels* exact_;
+  std::vector<Maps> maps_;
+  std::vector<Layer> layers_;  // in order of their levels
+  int levels_ = 0;
+};
+
+}  // namespace pcnn

@@ -1,0 +1,528 @@
+// Weights are packed in panels of output channels, two vectors wide; the last may be one vector
+// wide. A panel has a row of that width for each input of a channel: (kernel row, kernel column,
+// input channel). Missing channels are zeros. In bfloat16, a number's place holds a pair of rows. A depthwise convolution has nine vectors for each
+// vector of channels.
+#include "layers.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <memory>
+#include <system_error>
+#include <thread>
+#include <tuple>
+
+#include "checks.h"
+#include "numeric.h"
+
+namespace pcnn {
+namespace {
+
+// The most numbers of a block of gathered patches: half of a usual L2 cache.
+constexpr std::int64_t kBlock = 1 << 15;
+constexpr std::int64_t kMostRows = 96;
+// The most numbers of a chunk's maps, of images that one thread takes through all layers.
+constexpr std::int64_t kChunk = 1 << 19;
+constexpr std::int64_t kMostImages = 8;
+// Multiplications of a thread, at least: what it does while another one starts.
+constexpr double kWorthAThread = 4e6;
+constexpr int kTaps = 9;
+
+std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+std::int64_t padding_before(const Layer& layer, std::int64_t size) {
+  if (layer.padding >= 0) return layer.padding;
+  const std::int64_t out = divide_up(size, layer.stride);
+  return std::max<std::int64_t>((out - 1) * layer.stride + layer.kernel - size, 0) / 2;
+}
+
+std::int64_t size_after(const Layer& layer, std::int64_t size) {
+  if (layer.padding < 0) return divide_up(size, layer.stride);
+  return (size + 2 * layer.padding - layer.kernel) / layer.stride + 1;
+}
+
+// The packed places of one output channel's weights: the first, and the step to the next.
+struct Places {
+  std::int64_t first, step, count;
+};
+
+Places places_of(const Layer& layer, int channel) {
+  const int lanes = layer.kernels->lanes;
+  if (layer.kind == LayerKind::kDepthwise) {
+    return {channel / lanes * lanes * kTaps + channel % lanes, lanes, kTaps};
+  }
+  const std::int64_t count = layer.kernels->narrow ? divide_up(layer.count(), 2) : layer.count();
+  const int start = channel / (2 * lanes) * 2 * lanes;
+  return {start * count + (channel - start),
+          layer.channels - start > lanes ? 2 * lanes : lanes, count};
+}
+
+bool is_narrow(const Layer& layer) {
+  return layer.kind == LayerKind::kConvolution && layer.kernels->narrow;
+}
+
+std::vector<float> packed(const Layer& layer, const float* weights) {
+  const int lanes = layer.kernels->lanes;
+  const std::int64_t inputs = layer.kind == LayerKind::kDepthwise ? kTaps : layer.count();
+  std::vector<float> narrowed(divide_up(inputs, 2 * lanes) * lanes);
+  std::vector<float> found(divide_up(layer.channels, lanes) * lanes *
+                           places_of(layer, 0).count);
+  for (int channel = 0; channel < layer.channels; ++channel) {
+    const Places places = places_of(layer, channel);
+    const float* from = weights + channel * inputs;
+    if (is_narrow(layer)) {
+      layer.kernels->narrow(from, inputs, narrowed.data());
+      from = narrowed.data();
+    }
+    for (std::int64_t k = 0; k < places.count; ++k) {
+      found[places.first + k * places.step] = from[k];
+    }
+  }
+  return found;
+}
+
+// Copies the patches of output pixels begin … end to rows of kernel² · width numbers.
+void gather(const Layer& layer, const LayerMaps& maps, std::int64_t begin, std::int64_t end,
+            float* to) {
+  const std::int64_t pixels = maps.out_height * maps.out_width, step = maps.source_channels;
+  const std::int64_t kernel = layer.kernel, width = layer.width;
+  const bool whole = width == step;  // neighbours in a row are neighbours in memory
+  for (std::int64_t index = begin; index < end; ++index) {
+    const std::int64_t image = index / pixels, pixel = index % pixels;
+    const std::int64_t y = pixel / maps.out_width * layer.stride - maps.top;
+    const std::int64_t x = pixel % maps.out_width * layer.stride - maps.left;
+    const float* source =
+        maps.source + image * maps.height * maps.width * step + layer.source_first;
+    const std::int64_t left = std::clamp<std::int64_t>(-x, 0, kernel);
+    const std::int64_t right = std::clamp<std::int64_t>(maps.width - x, left, kernel);
+    for (std::int64_t i = 0; i < kernel; ++i, to += kernel * width) {
+      if (y + i < 0 || y + i >= maps.height || left == right) {
+        std::fill_n(to, kernel * width, 0.0f);
+        continue;
+      }
+      const float* from = source + ((y + i) * maps.width + x + left) * step;
+      std::fill_n(to, left * width, 0.0f);
+      if (whole) {
+        std::memcpy(to + left * width, from, (right - left) * width * sizeof(float));
+      } else {
+        for (std::int64_t j = left; j < right; ++j, from += step) {
+          std::memcpy(to + j * width, from, width * sizeof(float));
+        }
+      }
+      std::fill_n(to + right * width, (kernel - right) * width, 0.0f);
+    }
+  }
+}
+
+PCNN_CLONES void pool_rows(const Layer& layer, const LayerMaps& maps, std::int64_t begin,
+                           std::int64_t end) {
+  const std::int64_t channels = layer.channels;
+  for (std::int64_t item = begin; item < end; ++item) {
+    const std::int64_t image = item / maps.out_height, y = item % maps.out_height;
+    const std::int64_t top = y * layer.stride - maps.top;
+    for (std::int64_t x = 0; x < maps.out_width; ++x) {
+      float* out = maps.out + (item * maps.out_width + x) * channels;
+      std::fill_n(out, channels, -std::numeric_limits<float>::infinity());
+      const std::int64_t left = x * layer.stride - maps.left;
+      for (std::int64_t i = std::max<std::int64_t>(top, 0);
+           i < std::min(top + layer.kernel, maps.height); ++i) {
+        for (std::int64_t j = std::max<std::int64_t>(left, 0);
+             j < std::min(left + layer.kernel, maps.width); ++j) {
+          const float* from =
+              maps.source + ((image * maps.height + i) * maps.width + j) * channels;
+          for (std::int64_t c = 0; c < channels; ++c) out[c] = out[c] > from[c] ? out[c] : from[c];
+        }
+      }
+    }
+  }
+}
+
+// Adds the nearest pixel of smaller maps to each pixel.
+PCNN_CLONES void add_rows(const Layer& layer, const LayerMaps& maps, std::int64_t begin,
+                          std::int64_t end) {
+  const std::int64_t channels = layer.channels;
+  for (std::int64_t item = begin; item < end; ++item) {
+    const std::int64_t image = item / maps.out_height, y = item % maps.out_height;
+    const std::int64_t row = image * maps.height + y * maps.height / maps.out_height;
+    for (std::int64_t x = 0; x < maps.out_width; ++x) {
+      float* out = maps.out + (item * maps.out_width + x) * channels;
+      const float* from =
+          maps.source + (row * maps.width + x * maps.width / maps.out_width) * channels;
+      for (std::int64_t c = 0; c < channels; ++c) out[c] += from[c];
+    }
+  }
+}
+
+const Kernels* kernels_for(const std::string& instructions) {
+  for (const Kernels* found : {avx512_kernels(), avx2_kernels(), neon_kernels(), bfloat16_kernels()}) {
+    if (found && (instructions == found->name || (instructions.empty() && !found->narrow))) {
+      return found;
+    }
+  }
+  throw std::runtime_error("Layers: this processor lacks the instructions " + instructions);
+}
+
+}  // namespace
+
+// The work on a batch, or on some of its images. All threads share it.
+struct Layers::Run {
+  const Layers& own;
+  std::vector<LayerMaps> memory;      // of each layer
+  std::vector<std::int64_t> columns;  // parts into which each layer's output channels are cut
+  std::vector<std::int64_t> rows;     // rows of a block of each layer
+  std::unique_ptr<float[]> arena;
+  std::int64_t numbers = 0;  // of the arena
+
+  Run(const Layers& own, const std::vector<Input>& inputs, const std::vector<Output>& outputs,
+      const std::vector<Size>& sizes, std::int64_t batch, int threads);
+
+  std::int64_t pieces(int layer) const;
+  void work(int layer, std::int64_t piece, std::vector<float>& patches) const;
+  void multiply(int layer, std::int64_t piece, std::vector<float>& patches) const;
+  void alone() const;
+  void together(int threads) const;
+};
+
+Layers::Run::Run(const Layers& own, const std::vector<Input>& inputs,
+                 const std::vector<Output>& outputs, const std::vector<Size>& sizes,
+                 std::int64_t batch, int threads)
+    : own(own) {
+  std::vector<float*> place(own.maps_.size(), nullptr);
+  for (const Input& input : inputs) place[input.maps] = const_cast<float*>(input.data);
+  for (const Output& output : outputs) place[output.maps] = output.data;
+  // Other maps share an arena: a map takes the first gap that is free while it is needed.
+  struct Block {
+    int maps;
+    std::int64_t begin, end;
+  };
+  std::vector<Block> blocks;
+  std::vector<int> order;
+  for (std::size_t maps = 0; maps < place.size(); ++maps) {
+    if (!place[maps] && own.maps_[maps].first >= 0) order.push_back(static_cast<int>(maps));
+  }
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int a, int b) { return own.maps_[a].first < own.maps_[b].first; });
+  for (int maps : order) {
+    const Maps& needed = own.maps_[maps];
+    const std::int64_t line = 16;  // floats of a cache line
+    const std::int64_t size =
+        divide_up(batch * sizes[maps].first * sizes[maps].second * needed.channels, line) * line;
+    std::int64_t begin = 0;
+    for (const Block& block : blocks) {  // in order of their begin
+      const Maps& other = own.maps_[block.maps];
+      if (std::max(other.read, other.written) < needed.first) continue;
+      if (begin + size <= block.begin) break;
+      begin = std::max(begin, block.end);
+    }
+    const Block found{maps, begin, begin + size};
+    blocks.insert(std::upper_bound(blocks.begin(), blocks.end(), found,
+                                   [](const Block& a, const Block& b) { return a.begin < b.begin; }),
+                  found);
+    numbers = std::max(numbers, found.end);
+  }
+  arena.reset(new float[numbers]);
+  for (const Block& block : blocks) place[block.maps] = arena.get() + block.begin;
+  for (const Layer& layer : own.layers_) {
+    LayerMaps maps = {};
+    maps.batch = batch;
+    std::tie(maps.height, maps.width) = sizes[layer.source];
+    std::tie(maps.out_height, maps.out_width) = sizes[layer.out];
+    maps.source_channels = own.maps_[layer.source].channels;
+    maps.out_channels = own.maps_[layer.out].channels;
+    maps.source = place[layer.source];
+    maps.out = place[layer.out];
+    if (layer.onto >= 0) {
+      maps.onto = place[layer.onto];
+      maps.onto_channels = own.maps_[layer.onto].channels;
+    }
+    maps.top = padding_before(layer, maps.height);
+    maps.left = padding_before(layer, maps.width);
+    memory.push_back(maps);
+    const std::int64_t total = batch * maps.out_height * maps.out_width;
+    const Kernels& kernels = *layer.kernels;
+    std::int64_t block = std::clamp<std::int64_t>(kBlock / layer.count(), kernels.rows, kMostRows);
+    std::int64_t cut = 1;
+    if (layer.kind != LayerKind::kConvolution) {
+      block = std::max<std::int64_t>(1, batch * maps.out_height / (4 * threads));
+    } else if (threads > 1) {
+      block = std::min(block, std::max<std::int64_t>(kernels.rows, total / (4 * threads)));
+      const std::int64_t panels = divide_up(layer.channels, 2 * kernels.lanes);
+      cut = std::clamp<std::int64_t>(4 * threads / divide_up(total, block), 1, panels);
+    }
+    rows.push_back(layer.kind == LayerKind::kConvolution
+                       ? divide_up(block, kernels.rows) * kernels.rows
+                       : block);
+    columns.push_back(cut);
+  }
+}
+
+std::int64_t Layers::Run::pieces(int index) const {
+  const LayerMaps& maps = memory[index];
+  const std::int64_t total = maps.batch * maps.out_height *
+                             (own.layers_[index].kind == LayerKind::kConvolution ? maps.out_width : 1);
+  return divide_up(total, rows[index]) * columns[index];
+}
+
+void Layers::Run::work(int index, std::int64_t piece, std::vector<float>& patches) const {
+  const Layer& layer = own.layers_[index];
+  const LayerMaps& maps = memory[index];
+  if (layer.kind == LayerKind::kConvolution) return multiply(index, piece, patches);
+  const std::int64_t begin = piece * rows[index];
+  const std::int64_t end = std::min(begin + rows[index], maps.batch * maps.out_height);
+  if (layer.kind == LayerKind::kDepthwise) return layer.kernels->depthwise(layer, maps, begin, end);
+  if (layer.kind == LayerKind::kMaxPool) return pool_rows(layer, maps, begin, end);
+  add_rows(layer, maps, begin, end);
+}
+
+void Layers::Run::multiply(int index, std::int64_t piece, std::vector<float>& patches) const {
+  const Layer& layer = own.layers_[index];
+  const LayerMaps& maps = memory[index];
+  const Kernels& kernels = *layer.kernels;
+  const std::int64_t begin = piece / columns[index] * rows[index];
+  const std::int64_t total = maps.batch * maps.out_height * maps.out_width;
+  const std::int64_t end = std::min(begin + rows[index], total);
+  Tile tile = {};
+  tile.count = layer.count();
+  tile.leak = layer.leak;
+  tile.most = layer.most;
+  tile.c_step = maps.out_channels;
+  tile.onto_step = maps.onto_channels;
+  const float* a = maps.source + begin * maps.source_channels + layer.source_first;
+  tile.a_step = maps.source_channels;
+  const std::int64_t step = divide_up(tile.count, 2 * kernels.lanes) * kernels.lanes;  // narrowed
+  const std::size_t needed = (end - begin) * (tile.count + step);
+  if (patches.size() < needed) patches.resize(needed);
+  if (layer.kernel > 1 || layer.stride > 1) {
+    gather(layer, maps, begin, end, patches.data());
+    a = patches.data();
+    tile.a_step = tile.count;
+  }
+  if (kernels.narrow) {
+    float* narrowed = patches.data() + (end - begin) * tile.count;
+    for (std::int64_t row = 0; row < end - begin; ++row) {
+      kernels.narrow(a + row * tile.a_step, tile.count, narrowed + row * step);
+    }
+    a = narrowed;
+    tile.a_step = step;
+    tile.count = divide_up(tile.count, 2);
+  }
+  const int panel = 2 * kernels.lanes;
+  const std::int64_t panels = divide_up(layer.channels, panel);
+  const std::int64_t part = piece % columns[index];
+  // Tiles of nearly equal heights: 16 rows are 8 and 8, not 12 and 4.
+  const std::int64_t count = divide_up(end - begin, kernels.rows);
+  for (std::int64_t p = part * panels / columns[index]; p < (part + 1) * panels / columns[index];
+       ++p) {
+    const std::int64_t start = p * panel;
+    tile.columns = static_cast<int>(std::min<std::int64_t>(layer.channels - start, panel));
+    tile.b = layer.weights.data() + start * tile.count;
+    tile.bias = layer.bias.data() + start;
+    const auto& tiles = kernels.tiles[tile.columns > kernels.lanes];
+    std::int64_t row = begin;
+    for (std::int64_t t = 0; t < count; ++t) {
+      const std::int64_t height = (end - row) / (count - t);
+      tile.a = a + (row - begin) * tile.a_step;
+      tile.c = maps.out + row * maps.out_channels + layer.out_first + start;
+      tile.onto = maps.onto ? maps.onto + row * maps.onto_channels + start : nullptr;
+      tiles[height - 1](tile);
+      row += height;
+    }
+  }
+}
+
+void Layers::Run::alone() const {
+  std::vector<float> patches;
+  for (std::size_t layer = 0; layer < own.layers_.size(); ++layer) {
+    const std::int64_t count = pieces(static_cast<int>(layer));
+    for (std::int64_t piece = 0; piece < count; ++piece) {
+      work(static_cast<int>(layer), piece, patches);
+    }
+  }
+}
+
+// Threads take pieces of a level's layers, and go on when all pieces of the level are done. None
+// waits for another to start, so the work gets done by as many as there are.
+void Layers::Run::together(int threads) const {
+  struct Level {
+    std::vector<std::pair<int, std::int64_t>> layers;  // a layer, the number of its first piece
+    std::int64_t pieces = 0;
+    std::atomic<std::int64_t> next{0}, done{0};
+  };
+  std::vector<Level> levels(own.levels_);
+  for (std::size_t index = 0; index < own.layers_.size(); ++index) {
+    Level& level = levels[own.layers_[index].level];
+    level.layers.emplace_back(static_cast<int>(index), level.pieces);
+    level.pieces += pieces(static_cast<int>(index));
+  }
+  const auto loop = [&] {
+    std::vector<float> patches;
+    for (Level& level : levels) {
+      for (std::int64_t piece; (piece = level.next.fetch_add(1)) < level.pieces;) {
+        auto layer = level.layers.end() - 1;
+        while (layer->second > piece) --layer;
+        work(layer->first, piece - layer->second, patches);
+        level.done.fetch_add(1, std::memory_order_release);
+      }
+      for (int turn = 0; level.done.load(std::memory_order_acquire) < level.pieces; ++turn) {
+        if (turn > 1000) std::this_thread::yield();
+      }
+    }
+  };
+  std::vector<std::thread> others;
+  others.reserve(threads);
+  try {
+    while (static_cast<int>(others.size()) < threads - 1) others.emplace_back(loop);
+  } catch (const std::system_error&) {
+    // The system has no more threads: those already started, and this one, do the work.
+  }
+  loop();
+  for (std::thread& other : others) other.join();
+}
+
+Layers::Layers(const std::string& instructions)
+    : kernels_(kernels_for(instructions)), exact_(kernels_->narrow ? kernels_for("") : kernels_) {}
+
+int Layers::add_maps(int channels) {
+  require(channels >= 1, "Layers: maps must have channels");
+  maps_.push_back({channels, -1, -1, -1});
+  return static_cast<int>(maps_.size()) - 1;
+}
+
+void Layers::add(Layer layer, const float* weights, const float* bias) {
+  const auto known = [&](int maps) { return maps >= 0 && maps < static_cast<int>(maps_.size()); };
+  require(known(layer.source) && known(layer.out) && (layer.onto < 0 || known(layer.onto)),
+          "Layers: unknown maps");
+  require(layer.source_first >= 0 && layer.width >= 1 && layer.out_first >= 0 &&
+              layer.channels >= 1 &&
+              layer.source_first <= maps_[layer.source].channels - layer.width &&
+              layer.out_first <= maps_[layer.out].channels - layer.channels,
+          "Layers: channels outside the maps");
+  require(layer.kernel >= 1 && layer.stride >= 1 && layer.padding < layer.kernel,
+          "Layers: wrong kernel, stride or padding");
+  const bool adds = layer.kind == LayerKind::kAddEnlarged;
+  require(layer.source != layer.out && layer.onto != layer.out, "Layers: a layer reads its output");
+  if (layer.kind != LayerKind::kConvolution) {
+    const bool whole = layer.width == layer.channels && layer.source_first == 0 &&
+                       layer.out_first == 0 && layer.onto < 0 &&
+                       maps_[layer.source].channels == layer.width &&
+                       maps_[layer.out].channels == layer.channels;
+    require(whole, "Layers: only convolutions read or write some of the channels");
+  }
+  require(layer.kind != LayerKind::kDepthwise || layer.kernel == 3,
+          "Layers: a depthwise kernel must be 3 × 3");
+  require(layer.onto < 0 || maps_[layer.onto].channels == layer.channels,
+          "Layers: the maps to add have other channels");
+  layer.kernels = layer.exact ? exact_ : kernels_;
+  if (layer.kind == LayerKind::kConvolution || layer.kind == LayerKind::kDepthwise) {
+    require(weights && bias, "Layers: no weights");
+    layer.weights = packed(layer, weights);
+    const int panel = 2 * layer.kernels->lanes;
+    layer.bias.assign(divide_up(layer.channels, panel) * panel, 0.0f);
+    std::copy_n(bias, layer.channels, layer.bias.begin());
+  }
+  layer.number = static_cast<int>(layers_.size());
+  layer.level = 1 + std::max(maps_[layer.source].written,
+                             layer.onto < 0 ? -1 : maps_[layer.onto].written);
+  Maps &source = maps_[layer.source], &out = maps_[layer.out];
+  if (adds) layer.level = std::max(layer.level, 1 + std::max(out.written, out.read));
+  source.read = std::max(source.read, layer.level);
+  if (layer.onto >= 0) maps_[layer.onto].read = std::max(maps_[layer.onto].read, layer.level);
+  out.first = out.first < 0 ? layer.level : std::min(out.first, layer.level);
+  out.written = std::max(out.written, layer.level);
+  levels_ = std::max(levels_, layer.level + 1);
+  const auto later = [](int level, const Layer& other) { return level < other.level; };
+  const auto place = std::upper_bound(layers_.begin(), layers_.end(), layer.level, later);
+  layers_.insert(place, std::move(layer));
+}
+
+std::vector<float> Layers::weights(int number) const {
+  std::vector<float> found;
+  for (const Layer& layer : layers_) {
+    if (layer.number != number || layer.weights.empty()) continue;
+    const std::int64_t inputs = layer.kind == LayerKind::kDepthwise ? kTaps : layer.count();
+    for (int channel = 0; channel < layer.channels; ++channel) {
+      const Places places = places_of(layer, channel);
+      for (std::int64_t k = 0; k < inputs; ++k) {
+        const bool narrow = is_narrow(layer);
+        const float value = layer.weights[places.first + (narrow ? k / 2 : k) * places.step];
+        const std::uint32_t bits = bits_of(value);  // two numbers of bfloat16, the lower one first
+        found.push_back(narrow ? float_of(k % 2 ? bits & 0xffff0000u : bits << 16) : value);
+      }
+    }
+    found.insert(found.end(), layer.bias.begin(), layer.bias.begin() + layer.channels);
+  }
+  return found;
+}
+
+std::vector<Layers::Size> Layers::sizes(const std::vector<Input>& inputs) const {
+  std::vector<Size> found(maps_.size(), Size{0, 0});
+  for (const Input& input : inputs) {
+    require(input.maps >= 0 && input.maps < static_cast<int>(maps_.size()), "Layers: unknown maps");
+    require(input.height >= 1 && input.width >= 1, "Layers: an input has no pixels");
+    found[input.maps] = {input.height, input.width};
+  }
+  for (const Layer& layer : layers_) {
+    const auto [height, width] = found[layer.source];
+    require(height > 0, "Layers: maps without an input");
+    if (layer.kind == LayerKind::kAddEnlarged) {
+      require(found[layer.out].first > 0, "Layers: maps without an input");
+      continue;
+    }
+    const Size size{size_after(layer, height), size_after(layer, width)};
+    require(size.first >= 1 && size.second >= 1, "Layers: maps without pixels");
+    require(found[layer.out].first == 0 || found[layer.out] == size,
+            "Layers: parts of maps have different sizes");
+    require(layer.onto < 0 || found[layer.onto] == size, "Layers: maps to add have another size");
+    found[layer.out] = size;
+  }
+  return found;
+}
+
+void Layers::run(const std::vector<Input>& inputs, const std::vector<Output>& outputs,
+                 std::int64_t batch, int threads) const {
+  const std::vector<Size> all = sizes(inputs);
+  if (batch < 1) return;
+  double products = 0;
+  std::int64_t numbers = 1;  // of an image's largest maps
+  for (const Layer& layer : layers_) {
+    const double pixels = static_cast<double>(all[layer.out].first * all[layer.out].second);
+    const bool dense = layer.kind == LayerKind::kConvolution;
+    products += pixels * layer.channels * layer.kernel * layer.kernel * (dense ? layer.width : 1);
+    numbers = std::max(numbers, all[layer.out].first * all[layer.out].second *
+                                    maps_[layer.out].channels);
+  }
+  const std::int64_t useful = static_cast<std::int64_t>(products * batch / kWorthAThread);
+  threads = static_cast<int>(std::clamp<std::int64_t>(useful, 1, std::max(threads, 1)));
+  std::int64_t chunk = std::clamp<std::int64_t>(kChunk / numbers, 1, kMostImages);
+  if (threads > 1 && batch < 2 * threads) {
+    Run(*this, inputs, outputs, all, batch, threads).together(threads);
+    return;
+  }
+  chunk = std::min(chunk, divide_up(batch, threads));
+  std::atomic<std::int64_t> next{0};
+  const auto loop = [&] {
+    for (std::int64_t begin; (begin = next.fetch_add(chunk)) < batch;) {
+      std::vector<Input> some = inputs;
+      for (Input& input : some) {
+        input.data += begin * input.height * input.width * maps_[input.maps].channels;
+      }
+      std::vector<Output> out = outputs;
+      for (Output& output : out) {
+        output.data += begin * all[output.maps].first * all[output.maps].second *
+                       maps_[output.maps].channels;
+      }
+      Run(*this, some, out, all, std::min(chunk, batch - begin), 1).alone();
+    }
+  };
+  std::vector<std::thread> others;
+  others.reserve(threads);
+  try {
+    while (static_cast<int>(others.size()) < threads - 1) others.emplace_back(loop);
+  } catch (const std::system_error&) {
+    // As in together().
+  }
+  loop();
+  for (std::thread& other : others) other.join();
+}
+
+}  // namespace pcnn

@@ -1,0 +1,214 @@
+"""Networks as layers that compiled code runs, see `layers`: trunks, stages, the detector.
+
+All take modules in eval mode, float32 on a CPU, and leave them unchanged. dtype: of the products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from pcnn.engines.folding import fold_norm
+from pcnn.engines.layers import Layers, Maps
+from pcnn.networks.mobilenet import FINE_BLOCKS, MobileTrunk, SeparableBlock
+from pcnn.networks.retinaface import Context, MobileNet, RetinaFace, rectifier_leak
+from pcnn.networks.trunk import BasicBlock
+
+_MOST = 6.0  # the upper bound of ReLU6
+
+
+class CompiledTrunks:
+    """Trunks that are run together, one for each view."""
+
+    def __init__(self, trunks: Sequence[nn.Module], dtype: torch.dtype = torch.float32) -> None:
+        self._layers = Layers(dtype)
+        self._views: list[Maps] = []
+        self._out: list[Maps] = []
+        for trunk in trunks:
+            view = self._layers.maps(cast("nn.Conv2d", trunk.conv1).in_channels)
+            self._views.append(view)
+            self._out.append(_add_trunk(self._layers, view, trunk)[-1])
+
+    def __call__(self, views: Sequence[Tensor]) -> list[Tensor]:
+        """The maps of each trunk; views: (B, C, height, width) each, one for each trunk."""
+        return self._layers.run(list(zip(self._views, views, strict=True)), self._out)
+
+
+class CompiledTrunk(nn.Module):
+    """One trunk."""
+
+    def __init__(self, trunk: nn.Module) -> None:
+        super().__init__()
+        self._layers = Layers()
+        self._view = self._layers.maps(cast("nn.Conv2d", trunk.conv1).in_channels)
+        self._out = _add_trunk(self._layers, self._view, trunk)
+
+    def forward(self, view: Tensor) -> Tensor:
+        """See Trunk.forward and MobileTrunk.forward."""
+        return self._layers.run([(self._view, view)], self._out[-1:])[0]
+
+    def both(self, view: Tensor) -> tuple[Tensor, Tensor]:
+        """See MobileTrunk.both."""
+        fine, maps = self._layers.run([(self._view, view)], self._out)
+        return fine, maps
+
+
+class CompiledStage(nn.Module):
+    """Blocks of a ResNet or MobileNet."""
+
+    def __init__(self, blocks: nn.Sequential, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self._layers = Layers(dtype)
+        first = blocks[0]
+        convolution = first.depthwise if isinstance(first, SeparableBlock) else first.conv1
+        self._source = self._layers.maps(cast("nn.Conv2d", convolution).in_channels)
+        self._out = [_add_blocks(self._layers, self._source, blocks)]
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, H, W) → the last block's maps."""
+        return self._layers.run([(self._source, maps)], self._out)[0]
+
+
+class CompiledSequence(nn.Module):
+    """Convolutions, each with its norm and a plain rectifier."""
+
+    def __init__(self, trunk: nn.Sequential) -> None:
+        super().__init__()
+        layers = list(trunk)  # convolution, norm, rectifier, …
+        self._layers = Layers()
+        self._source = maps = self._layers.maps(cast("nn.Conv2d", layers[0]).in_channels)
+        for convolution, norm in zip(layers[::3], layers[1::3], strict=True):
+            own = cast("nn.Conv2d", convolution)
+            stride, padding = own.stride[0], cast("int", own.padding[0])
+            folded = fold_norm(own, norm)
+            maps = self._layers.convolution(maps, folded, stride=stride, padding=padding)
+        self._out = [maps]
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, H, W) → the last layer's maps."""
+        return self._layers.run([(self._source, maps)], self._out)[0]
+
+
+class CompiledDetector:
+    """A RetinaFace with MobileNet's body, from its input to the predictions of each level.
+
+    stem: weight and bias of its first convolution, which has no padding. heads: of each level,
+    see `detector.merge_heads`. fine: False leaves out the finest level. The stem and the heads
+    are in float32 in any case.
+    """
+
+    def __init__(
+        self,
+        network: RetinaFace,
+        stem: tuple[Tensor, Tensor],
+        heads: Sequence[tuple[Tensor, Tensor]],
+        dtype: torch.dtype,
+        *,
+        fine: bool,
+    ) -> None:
+        self._layers = layers = Layers(dtype)
+        body, pyramid = cast("MobileNet", network.body), network.fpn
+        self._canvas = layers.maps(stem[0].shape[1])
+        first, *blocks = body.stage1
+        leak = rectifier_leak(first[2])  # type: ignore[index]
+        maps = layers.convolution(self._canvas, stem, stride=2, padding=0, leak=leak, exact=True)
+        stages: list[Maps] = []
+        for stage in (blocks, body.stage2, body.stage3):
+            for block in stage:
+                parts = list(block.children())  # three of the depthwise half, three of the other
+                maps = _add_rectified(layers, _add_rectified(layers, maps, parts[:3]), parts[3:])
+            stages.append(maps)
+        coarse = _add_rectified(layers, stages[2], pyramid.output3)
+        middle = _add_rectified(layers, stages[1], pyramid.output2)
+        layers.add_enlarged(coarse, middle)
+        middle = _add_rectified(layers, middle, pyramid.merge2)
+        levels = [(middle, network.ssh2), (coarse, network.ssh3)]
+        if fine:
+            finest = _add_rectified(layers, stages[0], pyramid.output1)
+            layers.add_enlarged(middle, finest)
+            levels.insert(0, (_add_rectified(layers, finest, pyramid.merge1), network.ssh1))
+        self._out = [
+            layers.convolution(
+                _add_context(layers, level, context),
+                (matrix.t()[:, :, None, None], bias),
+                padding=0,
+                leak=None,
+                exact=True,
+            )
+            for (level, context), (bias, matrix) in zip(levels, heads[-len(levels) :], strict=True)
+        ]
+
+    def __call__(self, canvas: Tensor) -> list[Tensor]:
+        """(B, h, w, 30) for each level, of the canvas (B, 3, ·, ·)."""
+        found = self._layers.run([(self._canvas, canvas)], self._out)
+        return [level.permute(0, 2, 3, 1) for level in found]
+
+
+def _add_trunk(layers: Layers, view: Maps, trunk: nn.Module) -> list[Maps]:
+    """Add a trunk's layers; returns the maps of `MobileTrunk.both`, or those of `Trunk.forward`."""
+    stem = fold_norm(cast("nn.Conv2d", trunk.conv1), cast("nn.Module", trunk.bn1))
+    if isinstance(trunk, MobileTrunk):
+        blocks = list(trunk.blocks)
+        maps = layers.convolution(view, stem, stride=2, most=_MOST)
+        fine = _add_blocks(layers, maps, blocks[:FINE_BLOCKS])
+        return [fine, _add_blocks(layers, fine, blocks[FINE_BLOCKS:])]
+    maps = layers.max_pool(layers.convolution(view, stem, stride=2, padding=3))
+    for stage in (trunk.layer1, trunk.layer2, trunk.layer3):
+        maps = _add_blocks(layers, maps, cast("nn.Sequential", stage))
+    return [maps]
+
+
+def _add_blocks(layers: Layers, maps: Maps, blocks: Iterable[nn.Module]) -> Maps:
+    for block in blocks:
+        if isinstance(block, SeparableBlock):
+            depthwise = fold_norm(block.depthwise, block.bn1)
+            maps = layers.convolution(maps, depthwise, stride=block.stride, most=_MOST)
+            maps = layers.convolution(maps, fold_norm(block.pointwise, block.bn2), most=_MOST)
+        else:
+            maps = _add_residual(layers, maps, cast("BasicBlock", block))
+    return maps
+
+
+def _add_residual(layers: Layers, maps: Maps, block: BasicBlock) -> Maps:
+    stride = block.conv1.stride[0]
+    shortcut = maps
+    if block.downsample is not None:
+        folded = fold_norm(cast("nn.Conv2d", block.downsample[0]), block.downsample[1])
+        shortcut = layers.convolution(maps, folded, stride=stride, padding=0, leak=None)
+    first = fold_norm(block.conv1, block.bn1)
+    hidden = layers.convolution(maps, first, stride=stride, padding=1)
+    second = fold_norm(block.conv2, block.bn2)
+    return layers.convolution(hidden, second, padding=1, onto=shortcut)
+
+
+def _add_rectified(
+    layers: Layers, maps: Maps, parts: Iterable[nn.Module], out: Maps | None = None
+) -> Maps:
+    """Add a convolution with its norm and its rectifier; without one, a plain rectifier."""
+    convolution, norm, *rectifier = parts
+    convolution = cast("nn.Conv2d", convolution)
+    leak = rectifier_leak(rectifier[0]) if rectifier else 0.0
+    return layers.convolution(
+        *(maps, fold_norm(convolution, norm)),
+        stride=convolution.stride[0],
+        padding=cast("int", convolution.padding[0]),
+        leak=leak,
+        out=out,
+    )
+
+
+def _add_context(layers: Layers, level: Maps, context: Context) -> Maps:
+    """Add SSH's context module; its three branches write to parts of the same maps."""
+    parts = context.conv3X3, context.conv5X5_2, context.conv7x7_3
+    widths = [cast("nn.Conv2d", part[0]).out_channels for part in parts]
+    near, middle, far = widths
+    whole = layers.maps(sum(widths))
+    _add_rectified(layers, level, context.conv3X3, whole.part(0, near))
+    shared = _add_rectified(layers, level, context.conv5X5_1)
+    _add_rectified(layers, shared, context.conv5X5_2, whole.part(near, middle))
+    deeper = _add_rectified(layers, shared, context.conv7X7_2)
+    _add_rectified(layers, deeper, context.conv7x7_3, whole.part(near + middle, far))
+    return whole
