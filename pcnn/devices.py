@@ -27,7 +27,7 @@ def choose_device(device: str | torch.device, name: str) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.device(device)
-    except RuntimeError as error:  # torch would list twenty kinds of hardware
+    except (RuntimeError, TypeError) as error:  # torch would list twenty kinds of hardware
         raise InputError(
             f"{name} {str(device)!r} cannot be used (expected auto, cpu, cuda, cuda:1, …)"
         ) from error

@@ -1,11 +1,12 @@
-"""The package's exceptions, a check of shapes, and words for messages."""
+"""The package's exceptions, checks of shapes and numbers, and words for messages."""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Sequence
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,8 +90,51 @@ class NativeError(RuntimeError):
     """
 
 
+def is_number(value: object) -> bool:
+    """Whether a value is a number of Python's or NumPy's, no truth value, and not NaN."""
+    return isinstance(value, Real) and not isinstance(value, bool) and value == value  # noqa: PLR0124
+
+
+def is_whole(value: object) -> bool:
+    """Whether a value is a whole number of Python's or NumPy's, no truth value."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def check_count(function: str, name: str, value: object) -> None:
+    """Raise InputError unless the argument `name` is a whole number of at least 1."""
+    if not is_whole(value):
+        raise InputError(f"{function}: {name} must be a whole number, got {value!r}")
+    if value < 1:  # type: ignore[operator]
+        raise InputError(f"{function}: {name} must be at least 1, got {value}")
+
+
+def check_texts(subject: str, texts: Any, *, none: bool = False) -> None:
+    """Raise InputError unless these are texts in an order, such as a list of them.
+
+    subject: they, at the message's beginning. none: whether None may stand for a text.
+    """
+    if isinstance(texts, (str, bytes, set, frozenset)) or not isinstance(texts, Collection):
+        raise InputError(f"{subject} must be a list of texts, got {texts!r}")
+    wrong = [text for text in texts if not (isinstance(text, str) or (none and text is None))]
+    if wrong:
+        raise InputError(f"{subject} must be texts, got {wrong[0]!r}")
+
+
+def check_types(owner: object, kind: type, *names: str) -> None:
+    """Raise InputError unless these attributes of an object are of a type."""
+    for name in names:
+        value = getattr(owner, name)
+        if not isinstance(value, kind):
+            raise InputError(
+                f"{type(owner).__name__}: {name} must be of type {kind.__name__}, "
+                f"got {type(value).__name__}"
+            )
+
+
 def check_shape(function: str, name: str, tensor: Tensor, expected: Sequence[int | None]) -> None:
     """Raise InputError unless `tensor` has the `expected` shape; None stands for any size."""
+    if not hasattr(tensor, "dim"):
+        raise InputError(f"{function}: {name} must be a tensor, got {type(tensor).__name__}")
     if tensor.dim() != len(expected) or any(
         want is not None and want != got for want, got in zip(expected, tensor.shape, strict=True)
     ):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcnn.devices import own_settings
-from pcnn.errors import InputError, check_shape
+from pcnn.errors import InputError, check_count, check_shape
 from pcnn.faces.views import face_views
 from pcnn.networks.ensemble import Ensemble, ExpressionNetwork
 from pcnn.networks.pcnn import FaceNet
@@ -191,8 +191,7 @@ def project_top(
     Raises InputError: the network has no such map, or count is below 1.
     """
     chosen = parse_map(str(chosen), network)
-    if count < 1:
-        raise InputError(f"project_top: count must be at least 1, got {count}")
+    check_count("project_top", "count", count)
     own = (chosen.trunk,)
     responses = maximal_responses(network, faces, native_size=native_size, trunks=own)
     column = responses[:, feature_maps(network, own).index(chosen)]

@@ -21,6 +21,7 @@ _CHANCE = (70, 70, 70)
 # Colour-blind readers can distinguish blue from orange and yellow (Okabe and Ito 2008).
 _MORE = np.array(((130, 60, 0), (240, 228, 66)))
 _LESS = np.array(((0, 50, 90), (86, 180, 233)))
+_MOST_MAPS = 9  # of a unit in the CSV
 _FULL = 2.0  # the distance of the strongest colour
 _ROW, _MARGIN, _LEFT, _GAP, _WIDTH = 22, 24, 230, 8, 1180
 
@@ -70,14 +71,14 @@ def unit_table(sensitivity: Sensitivity, *, count: int = 3) -> Table:
         )
     for unit in _by_part(sensitivity.units):
         column = sensitivity.units.index(unit)
-        maps = sensitivity.most_sensitive(unit, len(sensitivity.maps))
+        rows = sensitivity.sensitive_rows(unit)
         shown = ", ".join(
-            f"{each} {sensitivity.distances[sensitivity.maps.index(each), column]:.2f}"
-            for each in maps[:count]
+            f"{sensitivity.maps[row]} {sensitivity.distances[row, column]:.2f}"
+            for row in rows[:count]
         )
         name, part = UNITS[unit]
         faces = str(sensitivity.shown[column])
-        table.add_row(f"{unit} {name}", part, faces, str(len(maps)), shown or "none")
+        table.add_row(f"{unit} {name}", part, faces, str(len(rows)), shown or "none")
     return table
 
 
@@ -104,11 +105,17 @@ def write_csv(sensitivity: Sensitivity, *, maps: Path, units: Path) -> None:
 
 def _unit_rows(sensitivity: Sensitivity) -> Iterable[list[object]]:
     for column, unit in enumerate(sensitivity.units):
-        for rank, each in enumerate(sensitivity.most_sensitive(unit), 1):
-            row = sensitivity.maps.index(each)
+        for rank, row in enumerate(sensitivity.sensitive_rows(unit)[:_MOST_MAPS], 1):
             found = (sensitivity.distances[row, column], sensitivity.p_values[row, column])
             numbers = (f"{found[0]:.4f}", f"{found[1]:.4f}")
-            yield [unit, *UNITS[unit], sensitivity.shown[column], rank, each, *numbers]
+            yield [
+                unit,
+                *UNITS[unit],
+                sensitivity.shown[column],
+                rank,
+                sensitivity.maps[row],
+                *numbers,
+            ]
 
 
 def _numbers(sensitivity: Sensitivity, row: int) -> list[str]:

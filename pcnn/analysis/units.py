@@ -14,7 +14,7 @@ from torch import Tensor
 from pcnn.analysis.deconvnet import FeatureMap
 from pcnn.datasets.action_units import UNITS, UnitFaces
 from pcnn.devices import own_settings
-from pcnn.errors import InputError, counted
+from pcnn.errors import InputError, check_count, counted
 from pcnn.faces.views import face_views
 from pcnn.networks.ensemble import Ensemble, ExpressionNetwork
 from pcnn.networks.pcnn import PCNN, FaceNet
@@ -66,13 +66,17 @@ class Sensitivity:
 
         Raises InputError: an unknown unit.
         """
+        return [self.maps[row] for row in self.sensitive_rows(unit)[:count]]
+
+    def sensitive_rows(self, unit: int) -> list[int]:
+        """The rows of all maps of `most_sensitive`, in its order. Raises InputError: as it does."""
         if unit not in self.units:
             known = ", ".join(map(str, self.units))
             raise InputError(f"Sensitivity.most_sensitive: unit must be one of {known}, got {unit}")
         column = self.units.index(unit)
         order = np.argsort(-self.distances[:, column], kind="stable")
         kept = self.significant[:, column] & (self.distances[:, column] > 0)
-        return [self.maps[index] for index in order if kept[index]][:count]
+        return [int(row) for row in order[kept[order]]]
 
     def to_dict(self) -> dict[str, Any]:
         """The findings, as values for `json.dumps`.
@@ -85,11 +89,11 @@ class Sensitivity:
             name, part = UNITS[unit]
             maps = [
                 {
-                    "map": str(each),
-                    "distance": _finite(self.distances[self.maps.index(each), column]),
-                    "p": float(self.p_values[self.maps.index(each), column]),
+                    "map": str(self.maps[row]),
+                    "distance": _finite(self.distances[row, column]),
+                    "p": float(self.p_values[row, column]),
                 }
-                for each in self.most_sensitive(unit, len(self.maps))
+                for row in self.sensitive_rows(unit)
             ]
             shown = int(self.shown[column])
             units[str(unit)] = {"name": name, "part": part, "faces": shown, "maps": maps}
@@ -129,8 +133,7 @@ def measure(  # noqa: PLR0913
     expected = (len(labelled.present), len(maps))
     if values.shape != expected:
         raise InputError(f"measure: responses must be {expected}, got {values.shape}")
-    if permutations < 1:
-        raise InputError(f"measure: permutations must be at least 1, got {permutations}")
+    check_count("measure", "permutations", permutations)
     faces, shown = len(values), labelled.present.sum(0)
     idle = [unit for unit, n in zip(labelled.units, shown, strict=True) if n in (0, faces)]
     if idle or faces < 3:

@@ -11,9 +11,15 @@ from typing import TYPE_CHECKING, Literal, TextIO
 
 from pcnn.errors import InputError
 from pcnn.images.files import shown
+from pcnn.terminal import stderr_console
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+    from rich.progress import Progress
+
     from pcnn.commands.reports import Names, Report
+
+_PROGRESS_FROM = 5  # files
 
 
 @contextlib.contextmanager
@@ -85,3 +91,44 @@ def opened(output: Path | None, files: Sequence[Path], *, append: bool = False) 
 def not_written(path: Path, error: OSError) -> InputError:
     """The error for a file or folder that cannot be made."""
     return InputError(f"{shown(path)}: cannot be written ({error.strerror or error})")
+
+
+def save_picture(picture: Image, target: Path) -> None:
+    """Write one drawn picture. Raises InputError: it cannot be written."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(target, quality=92)
+    except OSError as error:
+        raise not_written(target, error) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder for drawn pictures. Raises InputError: it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise not_written(folder, error) from error
+
+
+@contextlib.contextmanager
+def progress(arguments: argparse.Namespace, count: int) -> Iterator[Progress | None]:
+    """A progress bar on stderr with one task; None without a bar.
+
+    There is no bar for few files, without a terminal on stderr, or while lines of data appear
+    on the terminal.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from pcnn.commands.reports import STREAMED
+
+    streaming = arguments.output is None and arguments.format in STREAMED
+    if count < _PROGRESS_FROM or not sys.stderr.isatty() or (streaming and sys.stdout.isatty()):
+        yield None
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = stderr_console()
+    with Progress(
+        *columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False
+    ) as bar:
+        bar.add_task("", total=count)
+        yield bar

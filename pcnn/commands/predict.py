@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import platform
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pcnn.commands.films.options import add_film_arguments, find_inputs, wrong_film_arguments
-from pcnn.commands.outputs import not_written, opened, report_to
+from pcnn.commands.films.options import (
+    add_film_arguments,
+    find_inputs,
+    idle_hints,
+    wrong_film_arguments,
+)
+from pcnn.commands.outputs import make_folder, opened, progress, report_to, save_picture
 from pcnn.commands.process import complain, with_options
+from pcnn.commands.run_options import RunOptions
 from pcnn.commands.shared import (
     DONE,
     NOTHING_DONE,
@@ -34,7 +38,6 @@ from pcnn.commands.shared import (
 )
 from pcnn.errors import InputError, NativeError, counted
 from pcnn.images.files import annotated_names
-from pcnn.terminal import stderr_console
 from pcnn.version import __version__
 
 if TYPE_CHECKING:
@@ -44,9 +47,6 @@ if TYPE_CHECKING:
     from pcnn.commands.reports import Report
     from pcnn.recognition.recognizer import Recognizer
     from pcnn.results.values import Expression, Prediction
-
-
-_PROGRESS_FROM = 5  # files
 
 
 _EXAMPLES = """\
@@ -163,21 +163,16 @@ def predict_files(arguments: argparse.Namespace) -> int:
     if not pictures and not films:
         return NOTHING_DONE
     from pcnn.commands.reports import Names
-    from pcnn.weights.known import DEFAULT_WEIGHTS
 
+    options = RunOptions(arguments)
+    if hint := options.compare():
+        _complain(arguments, hint)
     recognizer = load_recognizer(arguments)
-    if arguments.explain and arguments.head and not recognizer.value_names:
-        raise InputError("--explain explains the weights' own labels: omit --head")
-    if arguments.explain and not recognizer.reader.regions:
-        raise InputError(f"--explain needs weights with regions: --weights {DEFAULT_WEIGHTS}")
+    _check_explained(arguments, recognizer)
     for folder in (arguments.annotate, arguments.explain):
         if folder is not None:
-            _make_folder(folder)
-    unseen = arguments.format == "table" and not arguments.annotate
-    if arguments.movements and pictures and unseen:
-        _complain(arguments, "hint: the table has no movements: --format json or csv, --annotate")
-    if arguments.faces and (hint := photograph_hint(pictures)):
-        _complain(arguments, hint)
+            make_folder(folder)
+    _give_hints(arguments, pictures, films)
     resumed = None
     names = Names(tuple(recognizer.classes), tuple(recognizer.value_names), recognizer.movements)
     if arguments.resume:
@@ -188,6 +183,7 @@ def predict_files(arguments: argparse.Namespace) -> int:
     begun = resumed is not None and resumed.size > 0
     files = [*pictures, *map(Path, films)]
     with report_to(arguments, files, names, films=bool(films), begun=begun) as report:
+        options.keep()
         failed = _predict_pictures(recognizer, pictures, arguments, report) if pictures else 0
         if films:
             from pcnn.commands.films.run import FilmRun
@@ -195,7 +191,33 @@ def predict_files(arguments: argparse.Namespace) -> int:
             failed += FilmRun(recognizer, arguments, report, resumed, _complain).predict(films)
     if failed and failed == len(files):
         return NOTHING_DONE
-    return SOME_FAILED if failed or errors else DONE
+    if failed or errors:
+        return SOME_FAILED
+    options.complete()
+    return DONE
+
+
+def _check_explained(arguments: argparse.Namespace, recognizer: Recognizer) -> None:
+    """Raises InputError: --explain, and the recognizer cannot explain."""
+    from pcnn.weights.known import DEFAULT_WEIGHTS
+
+    if arguments.explain and arguments.head and not recognizer.value_names:
+        raise InputError("--explain explains the weights' own labels: omit --head")
+    if arguments.explain and not recognizer.reader.regions:
+        raise InputError(f"--explain needs weights with regions: --weights {DEFAULT_WEIGHTS}")
+
+
+def _give_hints(
+    arguments: argparse.Namespace, pictures: Sequence[Path], films: Sequence[str]
+) -> None:
+    """Say on stderr which options have no effect that can be seen."""
+    unseen = arguments.format == "table" and not arguments.annotate
+    if arguments.movements and unseen:
+        _complain(arguments, "hint: the table has no movements: --format json or csv, --annotate")
+    if arguments.faces and (hint := photograph_hint(pictures)):
+        _complain(arguments, hint)
+    for hint in idle_hints(arguments, films=bool(films)):
+        _complain(arguments, hint)
 
 
 def _predict_pictures(
@@ -208,14 +230,14 @@ def _predict_pictures(
     explained = _targets(arguments.explain, files, word="explained", jpeg=False)
     failed = 0
     # The bar ends before the report closes: a table printed beside a bar is garbled.
-    with _progress(arguments, len(files)) as bar:
+    with progress(arguments, len(files)) as bar:
         for file, result in _results(recognizer, files, arguments):
             try:
                 if isinstance(result, InputError):
                     raise result
                 report.add(str(file), result)
                 if isinstance(result, Prediction) and drawn:
-                    _save(_drawn(result, file, arguments), drawn[file])
+                    save_picture(_drawn(result, file, arguments), drawn[file])
                 if explained:
                     _explain(recognizer, file, explained[file], arguments)
             except InputError as error:
@@ -290,28 +312,11 @@ def _explain(
     if found:
         numbers = range(1, len(found) + 1) if len(found) > 1 else [None]
         drawn = [each.draw(number=number) for each, number in zip(found, numbers, strict=True)]
-        _save(stack(drawn), target)
+        save_picture(stack(drawn), target)
 
 
 def _drawn(result: Prediction, file: Path, arguments: argparse.Namespace) -> Image:
     return result.draw(file, mesh=arguments.movements, movements=arguments.movements)
-
-
-def _save(picture: Image, target: Path) -> None:
-    """Write one drawn picture. Raises InputError: it cannot be written."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(target, quality=92)
-    except OSError as error:
-        raise not_written(target, error) from error
-
-
-def _make_folder(folder: Path) -> None:
-    """Make the folder for drawn pictures. Raises InputError: it cannot be made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise not_written(folder, error) from error
 
 
 def _targets(
@@ -321,30 +326,6 @@ def _targets(
     if folder is None:
         return {}
     return annotated_names(files, folder, word=word, jpeg=jpeg)
-
-
-@contextlib.contextmanager
-def _progress(arguments: argparse.Namespace, count: int) -> Iterator[Progress | None]:
-    """A progress bar on stderr with one task; None without a bar.
-
-    There is no bar for few files, without a terminal on stderr, or while lines of data appear
-    on the terminal.
-    """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    from pcnn.commands.reports import STREAMED
-
-    streaming = arguments.output is None and arguments.format in STREAMED
-    if count < _PROGRESS_FROM or not sys.stderr.isatty() or (streaming and sys.stdout.isatty()):
-        yield None
-        return
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = stderr_console()
-    with Progress(
-        *columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False
-    ) as bar:
-        bar.add_task("", total=count)
-        yield bar
 
 
 def _complain(arguments: argparse.Namespace, what: object, bar: Progress | None = None) -> None:

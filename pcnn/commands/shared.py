@@ -271,17 +271,20 @@ def predict_on_ray(arguments: argparse.Namespace) -> int:
 
 
 def number(text: str) -> float:
-    """A number, as the type of an argument. Raises ArgumentTypeError: any other text."""
+    """A finite number, as the type of an argument. Raises ArgumentTypeError: any other text."""
     try:
-        return float(text)
+        value = float(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from error
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a finite number, got {text}")
+    return value
 
 
 def share(text: str) -> float:
     """A number of at least 0, as the type of an argument."""
     value = number(text)
-    if not 0 <= value < math.inf:
+    if value < 0:
         raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
     return value
 
@@ -297,7 +300,7 @@ def probability(text: str) -> float:
 def pixels(text: str) -> float:
     """Pixels of at least 1, as the type of an argument."""
     value = number(text)
-    if not 1 <= value < math.inf:
+    if value < 1:
         raise argparse.ArgumentTypeError(f"must be pixels of at least 1, got {text}")
     return value
 

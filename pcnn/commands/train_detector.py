@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pcnn.commands.shared import count
+from pcnn.commands.shared import count, number
 from pcnn.training.detector.options import STARTS, DetectorOptions
 
 
@@ -43,9 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("harsh", "share of pictures made much darker, lighter, flatter or tinted"),
     ):
         share = getattr(DetectorOptions, name)
-        parser.add_argument(f"--{name}", type=float, default=share, help=f"{text} ({share})")
+        parser.add_argument(f"--{name}", type=number, default=share, help=f"{text} ({share})")
     rate = DetectorOptions.learning_rate
-    parser.add_argument("--learning-rate", type=float, default=rate, help=f"at its peak ({rate})")
+    parser.add_argument("--learning-rate", type=number, default=rate, help=f"at its peak ({rate})")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from pcnn.commands.shared import positive
+from pcnn.commands.shared import number, positive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", required=True, metavar="PATH", help="a data set, to fit the temperatures on")
     add("--valid-split", default="valid", help="the part of it that is used [%(default)s]")
     add("--output", required=True, metavar="FILE", help="the .safetensors file to write")
-    add("--shares", type=float, nargs="+", metavar="X", help="weights of the answers [equal]")
+    add("--shares", type=number, nargs="+", metavar="X", help="weights of the answers [equal]")
     add("--mirror", action="store_true", help="read each face with its mirror image")
     add("--threads", type=positive, metavar="N", help="CPU threads [torch's own number]")
 

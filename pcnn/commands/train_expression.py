@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pcnn.commands.shared import positive
+from pcnn.commands.shared import number, positive
 from pcnn.errors import InputError, counted
 
 if TYPE_CHECKING:
@@ -33,13 +33,13 @@ def add_common(parser: argparse.ArgumentParser, size: str) -> None:
     add("--output", required=True, help="the weights file to write")
     add("--recipe", help="TOML file of options; options given here override it")
     add("--init", help="weights to start from: a trunk or a network; they decide --size, --width …")
-    add("--init-share", type=float, help="weight of --init in the average that is saved [0]")
+    add("--init-share", type=number, help="weight of --init in the average that is saved [0]")
     add("--aligned", action="store_true", default=None, help="align faces by their landmarks")
     add("--size", type=int, help=f"side of the face view, pixels [{size}]")
     add("--width", type=int, help="channels of stage 1 [64]")
-    add("--epochs", type=float, help="[12; FOLDER with --init: 8]")
+    add("--epochs", type=number, help="[12; FOLDER with --init: 8]")
     add("--batch", type=int, help="faces in each step [64; FOLDER: a quarter of few faces]")
-    add("--lr", type=float, help="peak learning rate [0.001; FOLDER with --init: 0.0003]")
+    add("--lr", type=number, help="peak learning rate [0.001; FOLDER with --init: 0.0003]")
     add("--seed", type=int, help="[0]")
     add("--precision", choices=("float32", "bfloat16"), help="of the arithmetic [float32]")
     add("--backbone", help="backbone of the trunks: resnet18, mobilenet [resnet18]")

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from pcnn.commands.shared import number
 from pcnn.training.movements.options import MovementOptions, TaughtOptions
 
 _COUNTS = (
@@ -26,8 +27,8 @@ def add_taught_arguments(parser: argparse.ArgumentParser, options: type[TaughtOp
     add("--teacher-labels", type=Path, required=True, help="folder of the teacher's answers")
     add("--output", type=Path, required=True, help="safetensors file to write")
     add("--work", type=Path, help="folder for checkpoint and log")
-    for kind, numbers in ((int, _COUNTS), (float, _RATES)):
-        for name, text in numbers:
+    for kind, options_of_kind in ((int, _COUNTS), (number, _RATES)):
+        for name, text in options_of_kind:
             value = getattr(options, name.replace("-", "_"))
             add(f"--{name}", type=kind, default=value, help=f"{text} ({value})")
 
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     start = f"expression or movement weights to start from, or none ({default})"
     add("--init", default=default, help=start)
     text = f"share of a batch whose mirror images are also seen ({MovementOptions.symmetry})"
-    add("--symmetry", type=float, default=MovementOptions.symmetry, metavar="SHARE", help=text)
+    add("--symmetry", type=number, default=MovementOptions.symmetry, metavar="SHARE", help=text)
     precision = MovementOptions.precision
     add("--precision", choices=("float32", "bfloat16"), default=precision, help=f"({precision})")
 

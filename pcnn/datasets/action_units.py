@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pcnn.datasets.labels import FaceSet, canonical
-from pcnn.errors import InputError, counted
+from pcnn.errors import InputError, check_count, counted
 from pcnn.images.files import file_error
 from pcnn.networks.regions import RegionLayout
 
@@ -172,8 +172,7 @@ def balanced(faces: FaceSet, most: int, seed: int = 0) -> FaceSet:
 
     Raises InputError: `most` is below 1.
     """
-    if most < 1:
-        raise InputError(f"balanced: most must be at least 1, got {most}")
+    check_count("balanced", "most", most)
     labels = faces.votes.argmax(1).numpy()
     order = np.random.default_rng(seed).permutation(len(faces))
     drawn = [order[labels[order] == each][:most] for each in range(len(faces.classes))]

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pcnn.errors import InputError
+from pcnn.errors import InputError, check_types
 from pcnn.networks.pcnn import FERPLUS_CLASSES
+from pcnn.representation import Brief
 
 # Orders of the class numbers of data sets: FER2013 (Goodfellow et al. 2013) and AffectNet
 # (Mollahosseini et al. 2017) count from 0, RAF-DB (Li et al. 2017) from 1.
@@ -42,8 +43,8 @@ _CANONICAL = {spelling: name for name in FERPLUS_CLASSES for spelling in (name, 
 _NUMBER_BEFORE = re.compile(r"\d+[\s_.-]*")
 
 
-@dataclass(frozen=True)
-class FaceSet:
+@dataclass(frozen=True, repr=False)
+class FaceSet(Brief):
     """Faces with their votes, in memory.
 
     faces: (N, H, W) grey or (N, H, W, 3) RGB, uint8. votes: (N, classes) float32, each row
@@ -63,6 +64,7 @@ class FaceSet:
     classes: tuple[str, ...] = FERPLUS_CLASSES
 
     def __post_init__(self) -> None:
+        check_types(self, Tensor, "faces", "votes")
         shape, count = tuple(self.faces.shape), len(self.names)
         if shape[:1] != (count,) or not (len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)):
             raise InputError(

@@ -29,7 +29,7 @@ from pcnn.datasets.layouts import (
     read_list,
 )
 from pcnn.devices import own_settings
-from pcnn.errors import InputError, counted
+from pcnn.errors import InputError, check_count, counted
 from pcnn.images.loading import load_image
 from pcnn.terminal import track
 
@@ -201,8 +201,8 @@ def _check(options: _Options, layout: str) -> None:
         if value not in choices:
             known = ", ".join(map(str, choices))
             raise InputError(f"load_faces: {name} must be one of {known}, got {value!r}")
-    if options.side is not None and options.side < 1:
-        raise InputError(f"load_faces: side must be at least 1, got {options.side}")
+    if options.side is not None:
+        check_count("load_faces", "side", options.side)
     if options.labels == "fer2013" and options.protocol != "argmax":
         raise InputError("load_faces: protocol needs votes, but labels='fer2013' has none")
     for option in dataclasses.fields(options):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from pcnn.distributed.batches import BatchRecognizer, check_column
 from pcnn.distributed.deaths import RayWatch
-from pcnn.errors import InputError
+from pcnn.errors import InputError, check_count, is_number
 from pcnn.results.tables import needed
 
 
@@ -48,8 +49,7 @@ def predict_dataset(  # noqa: PLR0913 - all options of a cluster, by keyword
     """
     ray = ray_modules("predict_dataset")
     check_column(column, "predict_dataset")
-    if batch_size < 1:
-        raise InputError(f"predict_dataset: batch_size must be at least 1, got {batch_size}")
+    check_count("predict_dataset", "batch_size", batch_size)
     where = placement(concurrency, num_cpus=num_cpus, num_gpus=num_gpus)
     return dataset.map_batches(
         BatchRecognizer,
@@ -75,10 +75,12 @@ def placement(
     Raises InputError: a number below 1, or more than the cluster has.
     """
     ray = ray_modules("predict_dataset")
-    if num_cpus <= 0 or num_gpus < 0:
+    if not all(is_number(each) and each < math.inf for each in (num_cpus, num_gpus)) or (
+        num_cpus <= 0 or num_gpus < 0
+    ):
         raise InputError(
-            "predict_dataset: num_cpus must be above 0 and num_gpus not below, "
-            f"got {num_cpus} and {num_gpus}"
+            "predict_dataset: num_cpus must be above 0 and num_gpus not below, both finite, "
+            f"got {num_cpus!r} and {num_gpus!r}"
         )
     if not ray.is_initialized():
         ray.init()
@@ -89,8 +91,12 @@ def placement(
     if concurrency is None:
         concurrency = max(1, int(fitting) - (0 if num_gpus else 1))
     least, most = concurrency if isinstance(concurrency, tuple) else (concurrency, concurrency)
-    if not 1 <= least <= most:
-        raise InputError(f"predict_dataset: concurrency must be at least 1, got {concurrency}")
+    for each in (least, most):
+        check_count("predict_dataset", "concurrency", each)
+    if least > most:
+        raise InputError(
+            f"predict_dataset: concurrency must be the least and the most, got {concurrency}"
+        )
     if least > fitting:
         raise InputError(
             f"predict_dataset: concurrency must be at most {int(fitting)}, as the cluster has "

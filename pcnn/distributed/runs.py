@@ -12,14 +12,11 @@ from typing import Any, TypeVar
 from pcnn.distributed import jobs
 from pcnn.distributed.datasets import ray_modules
 from pcnn.distributed.sources import partitions
-from pcnn.embeddings.values import load_head
 from pcnn.errors import InputError, counted
 from pcnn.images.files import shown
-from pcnn.recognition.choices import weights_for
+from pcnn.recognition.choices import checksums
 from pcnn.results.tables import needed
 from pcnn.terminal import track
-from pcnn.weights.files import locate, sha256
-from pcnn.weights.known import DEFAULT_DETECTOR, DEFAULT_LANDMARKS, DEFAULT_MOVEMENTS
 
 T = TypeVar("T")
 LOCAL = "local"
@@ -106,18 +103,12 @@ def _settled(options: jobs.JobOptions) -> jobs.JobOptions:
     """The same with files by their full paths, as workers may run in other folders, and the
     checksums of all weights and the head, as a file may change while its name stays."""
     recognizer = dict(options.recognizer)
-    head = recognizer.get("head")
-    fitting = recognizer.get("weights") or weights_for(load_head(head) if head else None)
-    files = [locate(fitting, kind="expression"), *([head] if head else [])]
-    files.append(locate(recognizer.get("detector") or DEFAULT_DETECTOR, kind="detector"))
-    files.append(locate(DEFAULT_LANDMARKS, kind="landmarks"))
-    if recognizer.get("movements"):
-        files.append(locate(DEFAULT_MOVEMENTS, kind="movements"))
+    found = checksums(recognizer)
     for part in ("weights", "detector", "head"):
         name = recognizer.get(part)
         if name and Path(name).is_file():
             recognizer[part] = str(Path(name).resolve())
-    return replace(options, recognizer=recognizer, weights_sha256=" ".join(map(sha256, files)))
+    return replace(options, recognizer=recognizer, weights_sha256=" ".join(found.values()))
 
 
 def _named(outcomes: Iterator[jobs.Done]) -> Iterator[jobs.Done]:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pcnn.arrays import read_arrays
 from pcnn.disk import whole_file
-from pcnn.embeddings.heads import Head, unit_norm
+from pcnn.embeddings.heads import Head, numbers_of, unit_norm
 from pcnn.embeddings.triplets import (
     Triplets,
     TripletScore,
@@ -23,8 +23,9 @@ from pcnn.embeddings.triplets import (
     read_triplets,
     triplet_accuracy,
 )
-from pcnn.errors import InputError
+from pcnn.errors import InputError, check_count, check_texts, check_types
 from pcnn.images.files import as_unicode
+from pcnn.representation import Brief
 
 __all__ = [
     "Embeddings",
@@ -47,8 +48,8 @@ _KINDS = {"features": "f", "paths": "U", "face_index": "iu", "boxes": "f", "weig
 _ROWS_AT_ONCE, _SIMILARITIES_AT_ONCE = 1024, 1 << 25
 
 
-@dataclass(frozen=True, eq=False)
-class Embeddings:
+@dataclass(frozen=True, eq=False, repr=False)
+class Embeddings(Brief):
     """Embeddings of many faces, with their places.
 
     features: (N, D) float32, of unit norm. paths: N file names.
@@ -73,6 +74,8 @@ class Embeddings:
     weights_sha256: str
 
     def __post_init__(self) -> None:
+        check_texts("Embeddings: paths", self.paths)
+        check_types(self, np.ndarray, "features", "face_index", "boxes")
         count = len(self.paths)
         shapes = (self.features.shape[:1], self.face_index.shape, self.boxes.shape)
         if self.features.ndim != 2 or shapes != ((count,), (count,), (count, 4)):
@@ -223,14 +226,14 @@ def nearest(
     >>> places.tolist(), similar.round(2).tolist()
     ([[1, 0]], [[0.800000..., 0.600000...]])
     """
-    vectors, asked = np.asarray(features, np.float32), np.asarray(queries, np.float32)
+    vectors = numbers_of("nearest: features", features, np.float32)
+    asked = numbers_of("nearest: queries", queries, np.float32)
     if vectors.ndim != 2 or asked.ndim != 2 or vectors.shape[1] != asked.shape[1]:
         raise InputError(
             f"nearest: features and queries must be (N, D) and (Q, D), got {vectors.shape} and "
             f"{asked.shape}"
         )
-    if k < 1:
-        raise InputError(f"nearest: k must be at least 1, got {k}")
+    check_count("nearest", "k", k)
     if not (np.isfinite(vectors).all() and np.isfinite(asked).all()):
         raise InputError("nearest: features and queries must be finite, got NaN or infinity")
     vectors, asked = unit_norm(vectors), unit_norm(asked)

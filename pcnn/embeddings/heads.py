@@ -7,14 +7,15 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
 from pcnn.devices import own_settings
-from pcnn.errors import InputError, WeightsError
+from pcnn.errors import InputError, WeightsError, check_texts, check_types, is_number
+from pcnn.representation import Brief
 from pcnn.weights.files import WeightsFile, name_of_sha256, write
 from pcnn.weights.kinds import HEAD
 from pcnn.weights.schema import Rule, shown
@@ -32,8 +33,8 @@ def unit_norm(features: Vectors) -> Vectors:
     return np.asarray(features / np.maximum(lengths, 1e-12), np.float32)
 
 
-@dataclass(frozen=True, eq=False)
-class Head:
+@dataclass(frozen=True, eq=False, repr=False)
+class Head(Brief):
     """A linear classifier with softmax for your own labels, on a face's embedding.
 
     labels: their names, in the order of the scores. matrix: (labels, D) float32.
@@ -53,6 +54,8 @@ class Head:
     weights_sha256: str
 
     def __post_init__(self) -> None:
+        check_texts("Head: labels", self.labels)
+        check_types(self, np.ndarray, "matrix", "bias")
         count = len(self.labels)
         if count < 2 or len(set(self.labels)) < count:
             raise InputError(f"Head: labels must be two or more, all different, got {self.labels}")
@@ -86,17 +89,19 @@ class Head:
             is part of `pip install 'pcnn[train]'`).
         """
         examples = check_features("Head.fit", features)
-        names = tuple(sorted(set(labels)))
         if len(labels) != len(examples):
             raise InputError(f"Head.fit: labels must be {len(examples)}, got {len(labels)}")
+        names = tuple(sorted(set(labels)))
         if len(names) < 2:
             raise InputError(f"Head.fit: labels must be of two kinds or more, got {names}")
         if method not in ("logistic", "balanced", "means"):
             raise InputError(
                 f"Head.fit: method must be 'logistic', 'balanced' or 'means', got {method!r}"
             )
-        if not strength > 0:
-            raise InputError(f"Head.fit: strength must be above 0, got {strength}")
+        if not is_number(strength) or not 0 < strength < np.inf:
+            raise InputError(
+                f"Head.fit: strength must be a finite number above 0, got {strength!r}"
+            )
         places = np.array([names.index(label) for label in labels])
         centre = examples.mean(0, dtype=np.float64)
         spread = np.sqrt(((examples - centre) ** 2).sum(1).mean())
@@ -263,9 +268,20 @@ def _logistic(
     return slopes, offsets
 
 
+def numbers_of(subject: str, values: ArrayLike, kind: type[np.floating[Any]]) -> NDArray[Any]:
+    """The values as an array of a floating type. Raises InputError: they are no numbers."""
+    try:
+        return np.asarray(values, kind)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{subject} must be numbers ({error})") from error
+
+
 def check_features(function: str, features: ArrayLike, size: int | None = None) -> Vectors:
-    """The features as (N, D) float32. Raises InputError: another shape, NaN or infinity."""
-    vectors = np.asarray(features, np.float32)
+    """The features as (N, D) float32.
+
+    Raises InputError: no numbers, another shape, NaN or infinity.
+    """
+    vectors = numbers_of(f"{function}: features", features, np.float32)
     wanted = "D" if size is None else size
     if vectors.ndim != 2 or size not in (None, vectors.shape[1]):
         raise InputError(f"{function}: features must be (N, {wanted}), got {vectors.shape}")

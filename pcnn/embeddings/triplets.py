@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pcnn.errors import InputError, counted
 from pcnn.images.loading import load_image
+from pcnn.representation import Brief
 from pcnn.terminal import track
 
 # Columns before the annotations: three times (URL, left, right, top, bottom), then the kind.
@@ -53,8 +54,8 @@ def _span(begin: float, end: float, length: int) -> slice:
     return slice(first, max(first + 1, round(min(end * length, length))))
 
 
-@dataclass(frozen=True, eq=False)
-class Triplets:
+@dataclass(frozen=True, eq=False, repr=False)
+class Triplets(Brief):
     """Triplets of faces, and the odd face of each in the judgement of annotators.
 
     crops: the faces, each once. members: (T, 3) int64, indices into `crops`.

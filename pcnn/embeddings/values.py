@@ -15,10 +15,12 @@ from pcnn.embeddings.heads import (
     Vectors,
     check_features,
     check_fitted_on,
+    numbers_of,
     read_linear,
     write_linear,
 )
-from pcnn.errors import InputError
+from pcnn.errors import InputError, check_texts, check_types, is_number
+from pcnn.representation import Brief
 from pcnn.weights.files import WeightsFile
 from pcnn.weights.kinds import VALUE_HEAD
 
@@ -30,8 +32,8 @@ STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-10, 3))
 _LARGEST = 1e30
 
 
-@dataclass(frozen=True, eq=False)
-class ValueHead:
+@dataclass(frozen=True, eq=False, repr=False)
+class ValueHead(Brief):
     """A linear map from a face's embedding to numbers with names.
 
     names: of the numbers, in order. matrix: (names, D) float32. bias: (names,) float32.
@@ -51,6 +53,8 @@ class ValueHead:
     weights_sha256: str
 
     def __post_init__(self) -> None:
+        check_texts("ValueHead: names", self.names)
+        check_types(self, np.ndarray, "matrix", "bias")
         count = len(self.names)
         if count < 1 or len(set(self.names)) < count:
             raise InputError(f"ValueHead: names must be one or more, all different: {self.names}")
@@ -79,7 +83,7 @@ class ValueHead:
         Raises InputError: wrong shapes or values.
         """
         examples = check_features("ValueHead.fit", features).astype(np.float64)
-        wanted = np.asarray(values, np.float64)
+        wanted = numbers_of("ValueHead.fit: values", values, np.float64)
         if len(examples) < 3 or wanted.shape != (len(examples), len(names)):
             raise InputError(
                 f"ValueHead.fit: values must be (N, {len(names)}) with a row for each of N ≥ 3 "
@@ -89,8 +93,10 @@ class ValueHead:
             raise InputError("ValueHead.fit: values must be finite, got NaN or infinity")
         if np.abs(wanted).max() > _LARGEST:
             raise InputError("ValueHead.fit: values are too large for float32: divide them")
-        if strength is not None and not strength > 0:
-            raise InputError(f"ValueHead.fit: strength must be above 0, got {strength}")
+        if strength is not None and (not is_number(strength) or not 0 < strength < np.inf):
+            raise InputError(
+                f"ValueHead.fit: strength must be a finite number above 0, got {strength!r}"
+            )
         centre, middle = examples.mean(0), wanted.mean(0)
         spread = max(float(np.sqrt(((examples - centre) ** 2).sum(1).mean())), 1e-12)
         tried = STRENGTHS if strength is None else (strength,)

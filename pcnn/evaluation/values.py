@@ -31,8 +31,14 @@ def concordance(answers: ArrayLike, labels: ArrayLike) -> float:
 
     answers, labels: (N,). 2 · covariance / (sum of the variances + squared difference of the
     means). Source: Lin 1989, A Concordance Correlation Coefficient to Evaluate Reproducibility.
+    That is 1 − the mean squared difference, divided by what it would be if both rows were
+    independent. If all numbers of both are the same, this is 1 − 0 / 0, and so is it without a
+    number: NaN. Otherwise a row of equal numbers gives 0.
     """
     first, second = np.asarray(answers, np.float64), np.asarray(labels, np.float64)
+    # Asked of the numbers themselves: by rounding, equal ones can have a variance above 0.
+    if any(bool((row == row[:1]).all()) for row in (first, second)):
+        return float("nan") if np.array_equal(first, second) else 0.0
     covariance = ((first - first.mean()) * (second - second.mean())).mean()
     scale = first.var() + second.var() + (first.mean() - second.mean()) ** 2
     return float(2 * covariance / scale) if scale > 0 else float("nan")

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcnn.devices import own_settings, upload
+from pcnn.devices import choose_device, own_settings, upload
 from pcnn.engines.folding import fold_batch_norms
 from pcnn.engines.select import prepare_detector
-from pcnn.errors import InputError, WeightsError
+from pcnn.errors import InputError, WeightsError, is_number
 from pcnn.faces.interface import check_image
 from pcnn.faces.landmarks import LandmarkRefiner
 from pcnn.faces.levels import check_min_face, level_sides, network_size, padded_size
@@ -82,7 +82,7 @@ class Detector:
         landmarks: LandmarkWeights | None = None,
     ) -> None:
         self.settings = settings
-        self.device = torch.device(device)
+        self.device = choose_device(device, "Detector: device")
         self.description = description
         self.network = network.eval().to(
             device=self.device,
@@ -94,6 +94,9 @@ class Detector:
         # Halved images are searched only for faces larger than the smallest anchors.
         least = TRUSTED_RANGE[0] * (settings.trusted_side or 0)
         self._always_fine = 2 * max(settings.min_sizes[0]) > least
+
+    def __repr__(self) -> str:
+        return f"<Detector: {self.description}; on {self.device}>"
 
     @classmethod
     @own_settings(gradients=True)
@@ -197,8 +200,8 @@ class Detector:
         images, min_score, min_face, result and errors: as for `detect`.
         """
         least = self.settings.confidence if min_score is None else min_score
-        if not 0 <= least <= 1:
-            raise InputError(f"Detector.detect: min_score must be 0…1, got {min_score}")
+        if not is_number(least) or not 0 <= least <= 1:
+            raise InputError(f"Detector.detect: min_score must be 0…1, got {min_score!r}")
         check_min_face(min_face, "Detector.detect")
         for index, image in enumerate(images):
             check_image(index, image)

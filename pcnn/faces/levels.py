@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from pcnn.errors import InputError
+from pcnn.errors import InputError, is_number
 from pcnn.weights.detector import DetectorSettings
 
 # The network halves its input five times.
@@ -57,5 +57,5 @@ def check_min_face(min_face: float | None, where: str) -> None:
 
     where: the function, in the message.
     """
-    if min_face is not None and not 1 <= min_face < math.inf:
-        raise InputError(f"{where}: min_face must be pixels of at least 1, got {min_face}")
+    if min_face is not None and (not is_number(min_face) or not 1 <= min_face < math.inf):
+        raise InputError(f"{where}: min_face must be pixels of at least 1, got {min_face!r}")

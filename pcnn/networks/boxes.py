@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pcnn.errors import InputError, check_shape
+from pcnn.errors import InputError, check_shape, is_number
 
 # The rows of the overlap matrix that `nms` holds at a time: 1024 × N floats.
 _NMS_BLOCK = 1024
@@ -63,5 +63,5 @@ def _check_nms(boxes: Tensor, scores: Tensor, iou: float) -> None:
         raise InputError(
             f"nms: boxes and scores must be on one device, got {boxes.device}, {scores.device}"
         )
-    if not 0 <= iou <= 1:
-        raise InputError(f"nms: iou must be 0…1, got {iou}")
+    if not is_number(iou) or not 0 <= iou <= 1:
+        raise InputError(f"nms: iou must be 0…1, got {iou!r}")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pcnn.errors import InputError, WeightsError
+from pcnn.errors import InputError, WeightsError, is_number
 
 ARCHITECTURES = ("retinaface-mobilenet0.25", "retinaface-resnet50")
 ANCHORS_PER_CELL = 2
@@ -39,8 +39,8 @@ class RetinaFace(nn.Module):
 
     def __init__(self, architecture: str, *, leak: float = 0.0) -> None:
         super().__init__()
-        if not 0 <= leak <= 1:
-            raise InputError(f"RetinaFace: leak must be 0…1, got {leak}")
+        if not is_number(leak) or not 0 <= leak <= 1:
+            raise InputError(f"RetinaFace: leak must be 0…1, got {leak!r}")
         if architecture not in ARCHITECTURES:
             raise InputError(
                 f"RetinaFace: architecture must be one of {', '.join(ARCHITECTURES)}, "

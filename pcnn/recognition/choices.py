@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pcnn.embeddings.heads import Head
 from pcnn.embeddings.values import ValueHead, load_head
-from pcnn.errors import InputError
+from pcnn.errors import InputError, check_count, is_number
 from pcnn.faces.detector import Detector
 from pcnn.faces.interface import FaceDetector, OneAtATime
 from pcnn.faces.levels import check_min_face
 from pcnn.results.movements import movement_columns
 from pcnn.weights.expression import PRIORS, ExpressionWeights, load_expression
-from pcnn.weights.files import name_of_sha256
-from pcnn.weights.known import DEFAULT_DETECTOR, DEFAULT_WEIGHTS
+from pcnn.weights.files import locate, name_of_sha256, sha256
+from pcnn.weights.known import (
+    DEFAULT_DETECTOR,
+    DEFAULT_LANDMARKS,
+    DEFAULT_MOVEMENTS,
+    DEFAULT_WEIGHTS,
+)
 
 
 def check_choices(
@@ -27,11 +33,10 @@ def check_choices(
     min_face: float | None,
 ) -> None:
     """Raise InputError unless these arguments of Recognizer are in their ranges."""
-    if batch_size < 1:
-        raise InputError(f"Recognizer: batch_size must be at least 1, got {batch_size}")
+    check_count("Recognizer", "batch_size", batch_size)
     for name, least in (("min_confidence", min_confidence), ("min_quality", min_quality)):
-        if not 0 <= least <= 1:
-            raise InputError(f"Recognizer: {name} must lie in 0…1, got {least}")
+        if not is_number(least) or not 0 <= least <= 1:
+            raise InputError(f"Recognizer: {name} must lie in 0…1, got {least!r}")
     if prior not in PRIORS:
         raise InputError(f"Recognizer: prior must be {' or '.join(PRIORS)}, got {prior!r}")
     check_min_face(min_face, "Recognizer")
@@ -52,6 +57,8 @@ def chosen_head(
         and (labels is not None or prior != "data")
     ):
         raise InputError("Recognizer: a head has its own labels: omit labels= and prior=")
+    if own is not None and not isinstance(own, (Head, ValueHead)):
+        raise InputError(f"Recognizer: head must be a Head, a ValueHead or a file, got {head!r}")
     return own
 
 
@@ -127,3 +134,23 @@ def weights_for(head: Head | ValueHead | None) -> str:
     Other weights do not fit a head, so the caller checks it.
     """
     return (head and name_of_sha256(head.weights_sha256)) or DEFAULT_WEIGHTS
+
+
+def checksums(options: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256, hexadecimal, of each file that a recognizer would read, by what it is for.
+
+    options: arguments of Recognizer by name, with names and paths alone; those left out have
+        their defaults. The head and the movements stand only among the names if they are read.
+    Raises WeightsError: see files.locate and load_head.
+    """
+    head, movements = options.get("head"), options.get("movements")
+    weights = options.get("weights") or weights_for(load_head(head) if head else None)
+    files = {"weights": locate(weights, kind="expression")}
+    if head:
+        files["head"] = Path(head)
+    files["detector"] = locate(options.get("detector") or DEFAULT_DETECTOR, kind="detector")
+    files["landmarks"] = locate(DEFAULT_LANDMARKS, kind="landmarks")
+    if movements:
+        named = DEFAULT_MOVEMENTS if movements is True else movements
+        files["movements"] = locate(named, kind="movements")
+    return {name: sha256(path) for name, path in files.items()}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pcnn.devices import own_settings
-from pcnn.errors import InputError
+from pcnn.errors import InputError, check_count
 from pcnn.faces.views import cut_views
 from pcnn.networks.backbones import find_backbone
 from pcnn.networks.ensemble import ExpressionNetwork
@@ -23,6 +23,7 @@ from pcnn.networks.trunk import initialise
 from pcnn.ops import crop_regions
 from pcnn.results.values import Explanation, expression_of
 from pcnn.weights.expression import ExpressionWeights
+from pcnn.weights.known import DEFAULT_WEIGHTS
 
 PICTURE_SIDE = 400  # side of a drawn face, pixels
 STEPS = 8  # gradients for each face
@@ -45,7 +46,10 @@ def explain_faces(
     """
     network = weights.network
     if not network.regions:
-        raise InputError("Recognizer.explain: weights must be of a PCNN; these have no regions")
+        raise InputError(
+            "Recognizer.explain: weights must be of a PCNN; these have no regions: use "
+            f"{DEFAULT_WEIGHTS}"
+        )
     config = network.config
     views = cut_views(
         pictures,
@@ -137,8 +141,7 @@ def attributions(
     Raises InputError: steps is below 1.
     Source: Sundararajan et al. 2017.
     """
-    if steps < 1:
-        raise InputError(f"attributions: steps must be at least 1, got {steps}")
+    check_count("attributions", "steps", steps)
     means = [torch.zeros_like(view) for view in views]
     for step in range(steps):
         points = [view * ((step + 0.5) / steps) for view in views]

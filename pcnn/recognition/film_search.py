@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pcnn.errors import InputError
+from pcnn.errors import InputError, is_number
 from pcnn.recognition.finder import FaceFinder
 from pcnn.results.values import Detection, Face
 from pcnn.video.cuts import CutFinder
@@ -49,11 +49,12 @@ class FilmSearch:
     """
 
     def __init__(self, finder: FaceFinder, *, sure: float, every: float) -> None:
-        if not 0 <= sure <= 1:
-            raise InputError(f"Recognizer.predict_video: min_score must be 0…1, got {sure}")
-        if not 0 <= every < math.inf:
+        if not is_number(sure) or not 0 <= sure <= 1:
+            raise InputError(f"Recognizer.predict_video: min_score must be 0…1, got {sure!r}")
+        if not is_number(every) or not 0 <= every < math.inf:
             raise InputError(
-                f"Recognizer.predict_video: search_every must be seconds of at least 0, got {every}"
+                "Recognizer.predict_video: search_every must be seconds of at least 0, "
+                f"got {every!r}"
             )
         self._finder, self._every = finder, every
         self._least = min(UNSURE, sure)

@@ -12,6 +12,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
+from pcnn.errors import InputError
 from pcnn.recognition.batches import Picture
 from pcnn.recognition.film_search import FilmSearch, FoundPeople
 from pcnn.recognition.threads import in_order, worker_count
@@ -33,6 +34,7 @@ class Following:
 
     search: finds and tracks them. read: function from pictures and the places of faces in each to
         these faces, with expressions.
+    classes: the names of the expressions that `read` gives.
     smoothing: see ScoreFilter; None for raw scores.
     temperature: of smoothed scores. min_confidence: below it a face is "uncertain".
     step: frames in a batch. device: the device of `read`.
@@ -41,6 +43,7 @@ class Following:
 
     search: FilmSearch
     read: Callable[[Sequence[Picture], Sequence[Sequence[Detection]]], list[list[Face]]]
+    classes: Sequence[str]
     smoothing: float | None
     temperature: float
     min_confidence: float
@@ -72,7 +75,8 @@ class Film:
 
     Use it in a `with` block or close it, unless you read it to its end.
     info: data of the container. broken: number of packets and frames not decoded so far.
-    Reading raises InputError: no frame can be decoded, or none is between the given times.
+    Reading raises InputError: no frame can be decoded, or none is between the given times;
+    known faces have other classes.
     """
 
     def __init__(
@@ -89,6 +93,9 @@ class Film:
         self._source = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
         self._keep_pixels = keep_pixels
         self._frames = self._read(known)
+
+    def __repr__(self) -> str:
+        return f"<Film: {self._source or 'an object'}; {self._reader.info}>"
 
     @property
     def info(self) -> FilmInfo:
@@ -153,7 +160,17 @@ class Film:
     def _jobs(self, known: KnownFaces) -> Iterator[_Job]:
         """The frames with the people in them; each search depends on the frames before."""
         for frame, faces in _with_known(self._reader, known):
+            self._check_classes(faces or ())
             yield _Job(frame, self._following.search.update(frame, faces), faces)
+
+    def _check_classes(self, known: Sequence[Face]) -> None:
+        """Raises InputError: known faces have other classes, so another recognizer read them."""
+        for face in known:
+            if list(face.scores) != list(self._following.classes):
+                raise InputError(
+                    "Recognizer.predict_video: known faces must have the classes "
+                    f"{', '.join(self._following.classes)}, got {', '.join(face.scores)}"
+                )
 
     def _read_batch(self, batch: list[_Job]) -> list[_Read]:
         """The faces of the people in each frame."""

@@ -131,6 +131,10 @@ class Recognizer:
         """Arguments for a copy in another process, which loads the files again."""
         return partial(Recognizer, **self._made_of), ()
 
+    def __repr__(self) -> str:
+        parts = f"{self._weights.path.stem} on {self.device}; detector {self.finder.description}"
+        return f"<Recognizer: {parts}; labels {', '.join((*self.classes, *self.value_names))}>"
+
     @property
     def classes(self) -> tuple[str, ...]:
         """The expressions' names, in the order of every `scores`."""
@@ -240,6 +244,7 @@ class Recognizer:
         following = Following(
             FilmSearch(self.finder, sure=sure, every=search_every),
             self._photographs.located,
+            classes=self.classes,
             smoothing=smoothing,
             temperature=STEADY_TEMPERATURE,
             min_confidence=self.reader.min_confidence,

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pcnn.errors import InputError
+from pcnn.representation import Brief
 from pcnn.results.values import Face
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
+_POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 # Columns of a table of a film's faces, before those of the classes.
 FILM_COLUMNS = (
     *("source", "time", "frame", "track", "label", "confidence"),
@@ -24,7 +25,7 @@ FILM_COLUMNS = (
 RAW = "raw_"  # prefix of the columns of raw probabilities
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TrackedFace(Face):
     """A Face that belongs to a track of a film.
 
@@ -43,8 +44,8 @@ class TrackedFace(Face):
         return {"track": self.track, **super().to_dict(), "raw": raw}
 
 
-@dataclass(frozen=True, eq=False)
-class Frame:
+@dataclass(frozen=True, eq=False, repr=False)
+class Frame(Brief):
     """One frame of a film.
 
     time: seconds from the film's start. index: number of the frame in the film, from 0.
@@ -108,11 +109,19 @@ def frames_table(frames: Iterable[Frame]) -> Any:
     """A pandas.DataFrame with one row for each face of each frame, columns as in `Frame.rows`.
 
     Without faces it has no row, and no columns for the classes.
-    Raises InputError: pandas is not installed (it is no dependency of this package).
+    Raises InputError: pandas is not installed (it is no dependency of this package); what is given
+        are no frames.
     """
     try:
         pandas = importlib.import_module("pandas")
     except ImportError as error:
         raise InputError("frames_table: pandas must be installed: pip install pandas") from error
-    rows = [row for frame in frames for row in frame.rows()]
+    rows = []
+    for frame in frames if isinstance(frames, Iterable) else [frames]:
+        if not isinstance(frame, Frame):
+            raise InputError(
+                "frames_table: frames must be what Recognizer.predict_video returns, got "
+                f"{type(frame).__name__}"
+            )
+        rows += frame.rows()
     return pandas.DataFrame(rows, columns=list(rows[0]) if rows else list(FILM_COLUMNS))

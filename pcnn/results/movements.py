@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pcnn.representation import Brief
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -14,8 +16,8 @@ if TYPE_CHECKING:
 POSE_COLUMNS = ("yaw", "pitch", "roll")
 
 
-@dataclass(frozen=True)
-class Pose:
+@dataclass(frozen=True, repr=False)
+class Pose(Brief):
     """The direction of a head, in degrees; all 0 for a face that looks straight at the camera.
 
     yaw: above 0 the face is turned to the right side of the picture.
@@ -31,8 +33,8 @@ class Pose:
         return {name: round(float(getattr(self, name)), 2) for name in POSE_COLUMNS}
 
 
-@dataclass(frozen=True, eq=False)
-class FaceMotion:
+@dataclass(frozen=True, eq=False, repr=False)
+class FaceMotion(Brief):
     """The movements, pose and mesh of one face; see docs/movements.md.
 
     movements: name → 0…1, in ARKit's names. Left and right are those of the person.

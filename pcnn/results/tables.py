@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from pcnn.errors import InputError
+from pcnn.errors import InputError, check_texts
 from pcnn.images.files import as_unicode
 from pcnn.results.frames import Frame
 from pcnn.results.movements import movement_columns
@@ -76,8 +76,8 @@ def to_pandas(
     values: names of the numbers of a ValueHead, in the same way, as `Recognizer.value_names`.
     movements: names of movements, in the same way, as `Recognizer.movements`.
     Numbers keep every digit. No prediction gives a table without rows.
-    Raises InputError: pandas is not installed; faces of different classes; a class that is named
-        like another column; more or fewer sources than predictions.
+    Raises InputError: pandas is not installed; predictions that are none; faces of different
+        classes; a class that is named like another column; more or fewer sources than predictions.
 
     >>> from pcnn import Recognizer, to_pandas
     >>> table = to_pandas(Recognizer().predict(["docs/images/astronaut.png"]))
@@ -130,9 +130,12 @@ def face_schema(
 
     Its metadata `pcnn` is JSON with the schema's version, the classes, and values and movements
     if any.
-    Raises InputError: pyarrow is not installed; a class that is named like another column.
+    Raises InputError: pyarrow is not installed; names that are no texts; a class that is named
+        like another column.
     """
     pyarrow = needed("pyarrow", "face_schema")
+    for kind, texts in (("classes", classes), ("values", values), ("movements", movements)):
+        check_texts(f"face_schema: {kind}", texts)
     about = {"schema": SCHEMA_VERSION, "classes": list(classes)}
     if values:
         about["values"] = list(values)
@@ -181,10 +184,13 @@ def _filled(
     names: tuple[Sequence[str] | None, ...],
 ) -> tuple[dict[str, list[Any]], tuple[Sequence[str], ...]]:
     """The columns' contents by name, and the names of classes, values and movements."""
-    single = isinstance(predictions, (Prediction, Frame, Expression, InputError))
-    results: list[Any] = [predictions] if single else list(predictions)  # type: ignore[arg-type]
+    results = _results(function, predictions)
     if sources is None:
         sources = [getattr(result, "source", None) for result in results]
+    for kind, texts in zip(("classes", "values", "movements"), names, strict=True):
+        if texts is not None:
+            check_texts(f"{function}: {kind}", texts)
+    check_texts(f"{function}: sources", sources, none=True)
     if len(sources) != len(results):
         raise InputError(
             f"{function}: sources must be one for each of {len(results)} predictions, "
@@ -211,6 +217,28 @@ def _filled(
             for name, column in columns.items():
                 column.append(own[name] if name in own else row.get(name))
     return columns, known
+
+
+def _results(function: str, predictions: Any) -> list[Any]:
+    """The results in a list, also a single one. Raises InputError: something else is there."""
+    if _is_result(predictions):
+        return [predictions]
+    if isinstance(predictions, (str, bytes, Mapping)) or not isinstance(predictions, Iterable):
+        wrong = [predictions]
+    else:
+        results = list(predictions)
+        wrong = [result for result in results if not _is_result(result)]
+        if not wrong:
+            return results
+    raise InputError(
+        f"{function}: predictions must be what Recognizer.predict, predict_crops or predict_video "
+        f"returns, got {type(wrong[0]).__name__}"
+    )
+
+
+def _is_result(value: Any) -> bool:
+    """Whether a value has faces, as a Prediction or a Frame, is one, or an error in its place."""
+    return isinstance(value, (Expression, InputError)) or hasattr(value, "faces")
 
 
 def _faces(result: Any) -> Sequence[Expression]:

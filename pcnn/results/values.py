@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pcnn.representation import Brief
 from pcnn.results.angle import angle_of
 from pcnn.results.movements import FaceMotion, Moving
 
@@ -28,8 +29,8 @@ FACE_COLUMNS = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Detection:
+@dataclass(frozen=True, eq=False, repr=False)
+class Detection(Brief):
     """One detected face.
 
     box: x1, y1, x2, y2 in pixels of the upright image; it may extend beyond the image.
@@ -48,8 +49,8 @@ class Detection:
         return angle_of(self.landmarks.tolist())
 
 
-@dataclass(frozen=True, eq=False)
-class Expression:
+@dataclass(frozen=True, eq=False, repr=False)
+class Expression(Brief):
     """The expression of one face.
 
     label: the likeliest class, or "uncertain" below the `min_confidence` or `min_quality` asked
@@ -81,7 +82,7 @@ class Expression:
         return fields
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Face(Moving, Expression):
     """An Expression with its place in the image; for the fields see Detection.
 
@@ -121,8 +122,8 @@ class Face(Moving, Expression):
         }
 
 
-@dataclass(frozen=True, eq=False)
-class Prediction:
+@dataclass(frozen=True, eq=False, repr=False)
+class Prediction(Brief):
     """All faces of one image, the highest detection score first; may be empty.
 
     source: the path as given, or None for an image passed as an object.
@@ -222,8 +223,8 @@ class Prediction:
 DECISIVE_DROP = 0.05
 
 
-@dataclass(frozen=True, eq=False)
-class Explanation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Explanation(Brief):
     """The reasons for one face's expression (see docs/explain.md).
 
     expression: the answer, with each region's own scores; a Face for a photograph.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
-from pcnn.errors import InputError
+from pcnn.errors import InputError, check_count
 from pcnn.results.values import Prediction
 
 Results: TypeAlias = list["Prediction | InputError"]
@@ -35,8 +35,7 @@ class Batcher:
     """
 
     def __init__(self, recognizer: Predictor, *, most: int) -> None:
-        if most < 1:
-            raise InputError(f"Batcher: most must be at least 1, got {most}")
+        check_count("Batcher", "most", most)
         self._recognizer, self._most = recognizer, most
         self._waiting: deque[_Job] = deque()
         self._changed = threading.Condition()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from pcnn.errors import InputError
+from pcnn.errors import InputError, is_number
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if not value > 0:
-                raise InputError(f"Limits: {field.name} must be above 0, got {value}")
+            if not is_number(value) or not value > 0:
+                raise InputError(f"Limits: {field.name} must be above 0, got {value!r}")
 
 
 # Refused while the body may still be on its way: else the server would go on receiving it.

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pcnn.errors import InputError
+from pcnn.errors import InputError, is_number
 from pcnn.video.interrupts import interruptible
-from pcnn.video.sources import FilmSource, import_av, is_live, open_container, source_name
+from pcnn.video.sources import FilmSource, import_av, is_live, is_pipe, open_container, source_name
 from pcnn.video.sources import video_stream as find_stream
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class FilmReader:
         except InputError:
             self._container.close()
             raise
-        live = is_live(source)
+        live, self._pipe = is_live(source), is_pipe(source)
         self._stream.thread_type = "SLICE" if live else "AUTO"
         self.info = self._describe(live)
         self._origin: float | None = None
@@ -142,7 +142,10 @@ class FilmReader:
 
     def _why_none(self) -> str:
         if self._index <= self.broken:
-            return "no frame could be decoded: the film is empty or damaged"
+            reason = "no frame could be decoded: the film is empty or damaged"
+            if not self._pipe:
+                return reason
+            return f"{reason}, or its index is at its end, as of many MP4s: pass the file's path"
         lasts = self.info.duration or max(0.0, self._last)
         return f"no frame between start and end: the film lasts {lasts:.2f} s"
 
@@ -235,14 +238,14 @@ class FilmReader:
 
 
 def _check_times(every: float | None, start: float | None, end: float | None) -> None:
-    if every is not None and not 0 < every < math.inf:
-        raise InputError(f"Recognizer.predict_video: every must be seconds above 0, got {every}")
-    if start is not None and not 0 <= start < math.inf:
+    if every is not None and (not is_number(every) or not 0 < every < math.inf):
+        raise InputError(f"Recognizer.predict_video: every must be seconds above 0, got {every!r}")
+    if start is not None and (not is_number(start) or not 0 <= start < math.inf):
         raise InputError(
-            f"Recognizer.predict_video: start must be seconds of at least 0, got {start}"
+            f"Recognizer.predict_video: start must be seconds of at least 0, got {start!r}"
         )
-    if end is not None and not end > (start or 0):
-        raise InputError(f"Recognizer.predict_video: end must be seconds after start, got {end}")
+    if end is not None and (not is_number(end) or not end > (start or 0)):
+        raise InputError(f"Recognizer.predict_video: end must be seconds after start, got {end!r}")
 
 
 def _upright(frame: VideoFrame, stream: Any) -> NDArray[np.uint8]:

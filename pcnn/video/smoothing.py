@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from pcnn.errors import InputError
+from pcnn.errors import InputError, is_number
 
 SMOOTHING_S = 0.5  # time constant of a face that does not change
 # Means of several frames are surer than calibrated scores say: benchmarks/steady_scores.py fits it.
@@ -21,9 +21,9 @@ _FORGOTTEN = 4.0
 
 def check_smoothing(smoothing: float | None) -> None:
     """Raise InputError unless smoothing is None or a number of seconds above 0."""
-    if smoothing is not None and not 0 < smoothing < math.inf:
+    if smoothing is not None and (not is_number(smoothing) or not 0 < smoothing < math.inf):
         raise InputError(
-            f"Recognizer.predict_video: smoothing must be None or seconds, got {smoothing}"
+            f"Recognizer.predict_video: smoothing must be None or seconds, got {smoothing!r}"
         )
 
 

@@ -62,6 +62,13 @@ def is_address(source: FilmSource) -> bool:
     return isinstance(source, str) and (source == "-" or source.startswith((_CAMERA, *_ADDRESSES)))
 
 
+def is_pipe(source: FilmSource) -> bool:
+    """Whether a source is read once, from its beginning to its end: standard input, or a pipe."""
+    if hasattr(source, "read"):
+        return not bool(getattr(source, "seekable", lambda: False)())
+    return isinstance(source, str) and source == "-"
+
+
 def open_container(source: FilmSource) -> InputContainer:
     """Open a film with PyAV.
 
@@ -141,8 +148,7 @@ def _opened(source: FilmSource, name: str) -> tuple[Any, dict[str, Any]]:
     if isinstance(source, (bytes, bytearray)):
         return io.BytesIO(source), {}
     if hasattr(source, "read"):
-        seekable = getattr(source, "seekable", lambda: False)()
-        return (source if seekable else _Pipe(source)), {}
+        return (_Pipe(source) if is_pipe(source) else source), {}
     if not isinstance(source, (str, os.PathLike)):
         kind = type(source).__name__
         raise InputError(

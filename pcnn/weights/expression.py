@@ -19,6 +19,7 @@ from pcnn.networks.mirror import Forward, read_both
 from pcnn.networks.pcnn import PCNN, FaceNet, Learner, ModelConfig
 from pcnn.networks.regions import RegionLayout
 from pcnn.networks.saliency import find_model
+from pcnn.representation import Brief
 from pcnn.weights.files import WeightsFile, locate, sha256
 from pcnn.weights.kinds import ENSEMBLE, NETWORK, expression
 from pcnn.weights.known import SPECS
@@ -28,8 +29,8 @@ from pcnn.weights.schema import Rule, shown
 PRIORS = ("data", "uniform")
 
 
-@dataclass(frozen=True)
-class ExpressionWeights:
+@dataclass(frozen=True, repr=False)
+class ExpressionWeights(Brief):
     """An expression network with the settings of its file.
 
     network: in float32 and eval mode, on the CPU.
@@ -132,15 +133,13 @@ def load_expression(weights: str | Path, labels: str | None = None) -> Expressio
     path = locate(weights, kind="expression")
     file = _open(path, expression)
     metadata = answers = file.metadata
-    learners = _load_learners(file)
-    if labels is None:
-        networks = [learner.network for learner in learners]
-    else:
-        others = metadata.get("labels") or {}
-        if labels not in others:
+    others = metadata.get("labels") or {}
+    if labels is not None:
+        if labels not in list(others):  # a list, so that labels of any type can be compared
             raise InputError(_unknown_labels(labels, path, others))
-        networks = [learner.relabelled() for learner in learners]
         answers = {"temperature": 1.0, **others[labels]}
+    learners = _load_learners(file)
+    networks = [learner.network if labels is None else learner.relabelled() for learner in learners]
     network: ExpressionNetwork = networks[0]
     if metadata["architecture"] == ENSEMBLE:
         network = _joined(path, networks, answers["members"])

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from pcnn.disk import cache_folder, whole_file
-from pcnn.errors import WeightsError
+from pcnn.errors import InputError, WeightsError
 from pcnn.weights.compression import SCALE, widen
 from pcnn.weights.known import SPECS, WeightSpec
 from pcnn.weights.schema import Rule, keep_to, parse_metadata
@@ -40,10 +40,13 @@ def locate(weights: str | Path, *, kind: str | None = None) -> Path:
     has a URL, it is downloaded to the cache. Its sha256 is checked every time.
     kind: as in WeightSpec; a name of the other kind is refused.
     Raises WeightsError: no such file or name, a wrong checksum, or a failed download.
+    Raises InputError: `weights` is no text and no path.
 
     >>> locate("small").name
     'pcnn-small.safetensors'
     """
+    if not isinstance(weights, (str, os.PathLike)):
+        raise InputError(f"weights must be a name or the path of a file, got {weights!r}")
     spec = SPECS.get(str(weights))
     if spec is None:
         path = Path(weights).expanduser()

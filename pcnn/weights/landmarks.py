@@ -12,14 +12,15 @@ import torch
 from pcnn.devices import own_settings
 from pcnn.errors import WeightsError
 from pcnn.networks.landmarks import LandmarkConfig, LandmarkNet
+from pcnn.representation import Brief
 from pcnn.weights.files import WeightsFile, locate, write
 from pcnn.weights.kinds import LANDMARKS
 from pcnn.weights.schema import shown
 from pcnn.weights.states import fill_lasting, half_state, lasting_state
 
 
-@dataclass(frozen=True)
-class LandmarkWeights:
+@dataclass(frozen=True, repr=False)
+class LandmarkWeights(Brief):
     """A landmark network with the settings of its file.
 
     network: in float32 and eval mode, on the CPU.

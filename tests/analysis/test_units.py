@@ -397,6 +397,46 @@ def test_tables_say_what_was_found(tmp_path: Path) -> None:
     assert columns[3] == ["1", "2", "0", "1"] and columns[4][2] == "none"
 
 
+class Counted(FeatureMap):
+    """A map that counts how often maps are compared."""
+
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Counted.compared += 1
+        return super().__eq__(other)
+
+    __hash__ = FeatureMap.__hash__
+
+
+def test_findings_are_told_at_a_cost_linear_in_the_maps(tmp_path: Path) -> None:
+    count = 60
+    found = Sensitivity(
+        maps=tuple(Counted("face", "layer3", number // 2) for number in range(count)),
+        units=(1, 2),
+        distances=np.arange(1, 2 * count + 1, dtype=float).reshape(count, 2),
+        p_values=np.arange(2 * count).reshape(count, 2) / 1e4,
+        shown=np.array([5, 6]),
+        faces=11,
+        permutations=10,
+    )
+    told = found.to_dict()["units"]
+    # Each map has its own numbers, also where two have one name.
+    expected = list(range(count))[::-1]
+    assert [each["distance"] for each in told["2"]["maps"]] == [2.0 * row + 2 for row in expected]
+    assert [each["p"] for each in told["1"]["maps"]] == [2 * row / 1e4 for row in expected]
+    write_csv(found, maps=tmp_path / "maps.csv", units=tmp_path / "units.csv")
+    with (tmp_path / "units.csv").open(newline="") as file:
+        first, second, *others = csv.DictReader(file)
+    assert (first["map"], second["map"]) == ("face/layer3/29", "face/layer3/29")
+    assert (first["distance"], second["distance"]) == ("119.0000", "117.0000")
+    assert len(others) == 16
+    assert "face/layer3/29 119.00, face/layer3/29 117.00" in str(
+        list(unit_table(found).columns[4].cells)
+    )
+    assert Counted.compared == 0
+
+
 def test_heat_marks_chance() -> None:
     """Map 7 comes first in its row, in colour; what chance finds is grey; 11 is blue."""
     labelled, responses = planted()

@@ -443,7 +443,14 @@ def test_nothing_done(fake: FakeRecognizer, photos: Path, capsys: Captured) -> N
             "give at least one picture, folder or pattern (or --info)",
         ),
         (["a.jpg", "--worker-gpus", "-1"], "argument --worker-gpus: must be at least 0, got -1"),
-        (["a.jpg", "--worker-gpus", "nan"], "argument --worker-gpus: must be at least 0, got nan"),
+        (
+            ["a.jpg", "--worker-gpus", "nan"],
+            "argument --worker-gpus: must be a finite number, got nan",
+        ),
+        (
+            ["a.jpg", "--worker-gpus", "inf"],
+            "argument --worker-gpus: must be a finite number, got inf",
+        ),
         (
             ["a.jpg", "--workers", "3", "--worker-cpus", "2"],
             "only --ray has workers and partitions: add it, or omit --workers, --worker-cpus",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import re
 from pathlib import Path
@@ -166,6 +167,24 @@ def test_answers_for_no_face_are_named(
     np.savez(photos / "t" / "fer_train.npz", image=["a"], names=["jawOpen"], **nobody)
     message = refusal(["train", kind, *_TAUGHT], capsys)
     assert message == f"{Path('t', 'fer_train.npz')} has answers for no face"
+
+
+@pytest.mark.parametrize(
+    "file", sorted((PACKAGE / "commands").glob("*.py")), ids=lambda file: file.stem
+)
+def test_numbers_of_all_options_are_finite(file: Path) -> None:
+    module = importlib.import_module(f"pcnn.commands.{file.stem}")
+    if not hasattr(module, "add_arguments"):
+        return
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    for action in parser._actions:
+        for text in ("inf", "-inf", "nan", "1e999"):
+            try:
+                value = action.type(text) if callable(action.type) else text
+            except (argparse.ArgumentTypeError, ValueError):
+                continue
+            assert not isinstance(value, float), (action.dest, value)
 
 
 def test_every_name_before_a_message_can_be_left_out() -> None:

@@ -123,6 +123,8 @@ def test_what_cannot_be() -> None:
         FaceSet(faces, votes, ("a",), ("x", "y"))
     with pytest.raises(InputError, match=r"faces must be \(2, H, W\) or .* got \(2, 4, 4, 1\)"):
         FaceSet(faces[..., None], votes, ("a", "b"), ("x", "y"))
+    with pytest.raises(InputError, match="FaceSet: faces must be of type Tensor, got ndarray"):
+        FaceSet(faces.numpy(), votes, ("a", "b"), ("x", "y"))  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"faces must be uint8, got torch.float32"):
         FaceSet(faces.float(), votes, ("a", "b"), ("x", "y"))
     with pytest.raises(InputError, match=r"votes must be \(2, 8\), a column for .* got \(2, 2\)"):

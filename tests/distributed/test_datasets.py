@@ -182,6 +182,14 @@ def test_errors_and_what_a_cluster_can_hold(ray: Any) -> None:
         ({"concurrency": 3}, "concurrency must be at most 2.* 2 cores and 0 GPUs, got 3"),
         ({"num_gpus": 1}, "concurrency must be at most 0"),
         ({"num_cpus": 0}, "num_cpus must be above 0"),
+        (
+            {"num_cpus": "a"},
+            "num_cpus must be above 0 .* both finite, got 'a'",
+        ),
+        ({"num_gpus": float("inf")}, "both finite, got 1 and inf"),
+        ({"concurrency": 2.5}, "concurrency must be a whole number, got 2.5"),
+        ({"concurrency": (2, 1)}, "concurrency must be the least and the most"),
+        ({"batch_size": "a"}, "batch_size must be a whole number, got 'a'"),
     ]:
         with pytest.raises(InputError, match=message):
             predict_dataset(dataset, **options)  # type: ignore[arg-type]

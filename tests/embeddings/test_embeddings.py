@@ -220,7 +220,11 @@ def test_one_example_of_each_is_enough() -> None:
         ({"labels": ["a"]}, "labels must be 2, got 1"),
         ({"labels": ["a", "a"]}, "labels must be of two kinds or more, got ('a',)"),
         ({"method": "tree"}, "method must be 'logistic', 'balanced' or 'means', got 'tree'"),
-        ({"strength": 0.0}, "strength must be above 0, got 0.0"),
+        ({"strength": 0.0}, "strength must be a finite number above 0, got 0.0"),
+        ({"strength": float("inf")}, "strength must be a finite number above 0, got inf"),
+        ({"strength": "a"}, "strength must be a finite number above 0, got 'a'"),
+        ({"strength": True}, "strength must be a finite number above 0, got True"),
+        ({"features": "a"}, "features must be numbers"),
     ],
 )
 def test_what_no_head_can_be_fitted_on(changed: dict[str, Any], message: str) -> None:
@@ -231,6 +235,13 @@ def test_what_no_head_can_be_fitted_on(changed: dict[str, Any], message: str) ->
 
 def test_what_is_no_head_and_no_vector() -> None:
     matrix, bias = np.zeros((2, 3), np.float32), np.zeros(2, np.float32)
+    with pytest.raises(InputError, match="Head: labels must be texts, got 1"):
+        Head.fit([[0.0], [1.0]], [1, 2], weights=SHA, method="means")  # type: ignore[list-item]
+    for labels in (5, None, "ab"):
+        with pytest.raises(InputError, match="Head: labels must be a list of texts, got "):
+            Head(labels, matrix, bias, SHA)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="Head: bias must be of type ndarray, got list"):
+        Head(("a", "b"), matrix, [0.0, 0.0], SHA)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="labels must be two or more, all different"):
         Head(("a", "a"), matrix, bias, SHA)
     with pytest.raises(InputError, match=r"matrix must be \(3, D\) and bias \(3,\), got \(2, 3\)"):
@@ -350,8 +361,13 @@ def test_what_cannot_be_searched() -> None:
         nearest([[1.0, 2.0]], [[1.0, 2.0, 3.0]])
     with pytest.raises(InputError, match="k must be at least 1, got 0"):
         nearest([[1.0]], [[1.0]], 0)
+    for wrong in ("a", None, True, 2.5):
+        with pytest.raises(InputError, match=f"k must be a whole number, got {wrong!r}"):
+            nearest([[1.0]], [[1.0]], wrong)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="must be finite"):
         nearest([[np.inf]], [[1.0]])
+    with pytest.raises(InputError, match="nearest: queries must be numbers"):
+        nearest([[1.0]], "a")
 
 
 # --- files ---

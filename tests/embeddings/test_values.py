@@ -62,7 +62,12 @@ def test_the_strength_is_chosen_for_each_number() -> None:
         ({"values": [[np.nan]] * 4}, "values must be finite"),
         ({"values": [[1e39], [1], [2], [3]]}, "values are too large for float32"),
         ({"features": [[np.inf]] * 4}, "features must be finite"),
-        ({"strength": 0.0}, "strength must be above 0, got 0.0"),
+        ({"strength": 0.0}, "strength must be a finite number above 0, got 0.0"),
+        ({"strength": float("inf")}, "strength must be a finite number above 0, got inf"),
+        ({"strength": "a"}, "strength must be a finite number above 0, got 'a'"),
+        ({"strength": True}, "strength must be a finite number above 0, got True"),
+        ({"features": "a"}, "features must be numbers"),
+        ({"values": "a"}, "values must be numbers"),
     ],
 )
 def test_what_no_head_can_be_fitted_on(changed: dict[str, Any], message: str) -> None:
@@ -72,6 +77,10 @@ def test_what_no_head_can_be_fitted_on(changed: dict[str, Any], message: str) ->
 
 
 def test_what_is_no_head() -> None:
+    with pytest.raises(InputError, match="ValueHead: names must be a list of texts, got 'ab'"):
+        ValueHead("ab", np.zeros((2, 3), np.float32), np.zeros(2, np.float32), SHA)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="ValueHead: matrix must be of type ndarray, got list"):
+        ValueHead(("a",), [[1.0]], np.zeros(1, np.float32), SHA)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="names must be one or more, all different"):
         ValueHead(("a", "a"), np.zeros((2, 3), np.float32), np.zeros(2, np.float32), SHA)
     with pytest.raises(InputError, match=r"matrix must be \(1, D\) and bias \(1,\)"):

@@ -22,6 +22,27 @@ def test_concordance_by_hand() -> None:
     assert math.isnan(concordance([1.0], [1.0]))
 
 
+@pytest.mark.parametrize("value", [0.0, 0.1, -1 / 3, 1e-200, 1e16])
+@pytest.mark.parametrize("count", [1, 3, 7, 1000])
+def test_concordance_of_constants(value: float, count: int) -> None:
+    """Equal ones leave 0 / 0, whatever their mean is rounded to; different ones do not agree."""
+    same, other = [value] * count, [value + 1 + abs(value)] * count
+    assert math.isnan(concordance(same, same))
+    assert concordance(same, other) == concordance(other, same) == 0
+    assert concordance(same, np.arange(count) + value + 1 + abs(value)) == 0
+
+
+def test_concordance_without_numbers_and_near_zero() -> None:
+    assert math.isnan(concordance([], []))
+    assert math.isnan(concordance([0.0, 1e-200], [0.0, 1e-200]))  # their variances are 0
+
+
+def test_constant_labels_have_no_concordance() -> None:
+    labels = np.full((30, 1), 0.1)
+    found = score_values(labels, labels, ["v"], bootstrap=20)["v"]
+    assert np.isnan(found.ccc).all() and found.rmse == (0, 0, 0)
+
+
 def test_scores_of_two_numbers() -> None:
     draw = np.random.default_rng(0)
     labels = draw.normal(0, 2, (200, 2))

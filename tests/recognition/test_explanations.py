@@ -526,7 +526,7 @@ def test_a_network_without_regions_is_not_explained() -> None:
     with pytest.raises(InputError) as error:
         explanations.explain_faces(plain, [], [], torch.device("cpu"))
     assert str(error.value) == (
-        "Recognizer.explain: weights must be of a PCNN; these have no regions"
+        "Recognizer.explain: weights must be of a PCNN; these have no regions: use pcnn-ferplus"
     )
 
 

@@ -211,6 +211,14 @@ def test_known_faces_lead_on_near_tracks_too(recognizer: Recognizer, walk: Path)
     assert again == whole
 
 
+def test_known_faces_of_other_classes_are_refused(recognizer: Recognizer, walk: Path) -> None:
+    place = np.array([[3, 3], [7, 3], [5, 5], [4, 7], [6, 7]], np.float32)
+    other = Face("joy", 1.0, {"joy": 1.0}, {}, (0.0, 0.0, 9.0, 9.0), 0.9, place)
+    refusal = pytest.raises(InputError, match=r"known faces must have the classes .*, got joy")
+    with recognizer.predict_video(walk, known=[(0, [other])]) as film, refusal:
+        next(film)
+
+
 def face_of_dict(each: dict) -> Face:
     label = max(each["raw"], key=each["raw"].get)
     return Face(
@@ -222,6 +230,7 @@ def face_of_dict(each: dict) -> Face:
 def test_it_can_be_left_early_and_closed_twice(recognizer: Recognizer, pair: Path) -> None:
     with recognizer.predict_video(pair) as film:
         assert isinstance(film, Film)
+        assert repr(film).startswith(f"<Film: {pair}; FilmInfo(rate=15.0, ")
         assert next(film).index == 0
     film.close()
     with pytest.raises(StopIteration):

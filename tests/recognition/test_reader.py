@@ -142,6 +142,19 @@ def test_what_cannot_be_asked_for(options: dict[str, object], message: str) -> N
         Recognizer("small", device="cpu", **options)  # type: ignore[arg-type]
 
 
+def test_unknown_labels_are_refused_before_tensors_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: WeightsFile) -> None:
+        raise AssertionError("read")
+
+    monkeypatch.setattr(WeightsFile, "tensors", refuse)
+    with pytest.raises(InputError, match=r"labels 'six': .* has second labels: 'fer2013'"):
+        weights.load_expression("mobile", "six")
+    with pytest.raises(AssertionError, match="read"):
+        weights.load_expression("mobile", "fer2013")
+
+
 def test_second_labels_are_read_by_heads_of_their_own(tmp_path: Path, astronaut: Path) -> None:
     torch.manual_seed(0)
     grey = (0.5,)

@@ -13,7 +13,7 @@ import pytest
 
 from pcnn.errors import InputError
 from pcnn.results import tables
-from pcnn.results.frames import Frame, TrackedFace
+from pcnn.results.frames import FILM_COLUMNS, Frame, TrackedFace, frames_table
 from pcnn.results.tables import COLUMNS, face_schema, to_arrow, to_pandas
 from pcnn.results.values import Expression, Face, Prediction
 
@@ -68,6 +68,15 @@ def test_the_columns_are_those_of_the_docs(pytestconfig: pytest.Config) -> None:
         for name in line.split("|")[1].replace("`", "").replace(",", " ").split()
     ]
     assert listed == [*COLUMNS.items(), ("neutral", "float32"), ("valence", "float32")]
+
+
+def test_landmarks_of_films_are_named_as_in_tables() -> None:
+    named = [name for name in COLUMNS if name.endswith(("_x", "_y"))]
+    assert list(FILM_COLUMNS[-10:]) == named
+    tracked = TrackedFace(**vars(face()), track=1, raw=SCORES)
+    (row,) = Frame(0.5, 2, (tracked,), "film.mp4", 640, 480).rows()
+    (own,) = to_arrow(Frame(0.5, 2, (tracked,), "film.mp4", 640, 480)).to_pylist()
+    assert [row[name] for name in named] == [own[name] for name in named]
 
 
 def test_pictures_without_faces_and_errors_have_one_row() -> None:
@@ -130,6 +139,34 @@ def test_errors(convert: Any) -> None:
         convert(two_faces(), sources=["a", "b"])
     with pytest.raises(InputError, match="named like other columns, got 'error'"):
         convert([], classes=["error"])
+
+
+@pytest.mark.parametrize("convert", [to_pandas, to_arrow])
+@pytest.mark.parametrize("wrong", [["x"], "x", b"x", None, 5, [two_faces(), None], {"a": 1}])
+def test_what_is_no_prediction_is_refused(convert: Any, wrong: Any) -> None:
+    with pytest.raises(InputError, match=rf"{convert.__name__}: predictions must be what Recogni"):
+        convert(wrong)
+
+
+@pytest.mark.parametrize("name", ["sources", "classes", "values", "movements"])
+@pytest.mark.parametrize("wrong", ["ab", 5, [1, 2], {"a", "b"}, [b"a", b"b"]])
+def test_names_that_are_no_texts_are_refused(name: str, wrong: Any) -> None:
+    with pytest.raises(InputError, match=f"to_arrow: {name} must be (a list of )?texts, got "):
+        to_arrow([two_faces(), two_faces()], **{name: wrong})
+    if name != "sources":
+        with pytest.raises(InputError, match=f"face_schema: {name} must be"):
+            face_schema(**{"classes": ["a"], name: wrong})
+
+
+def test_names_may_be_the_keys_of_scores() -> None:
+    assert to_arrow(two_faces(), classes=SCORES.keys()).num_rows == 2  # type: ignore[arg-type]
+    assert to_arrow([], classes=SCORES).column_names[-3:] == list(SCORES)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [["x"], "x", None, 5, [two_faces()]])
+def test_what_is_no_frame_is_refused(wrong: Any) -> None:
+    with pytest.raises(InputError, match="frames_table: frames must be what Recogni"):
+        frames_table(wrong)
 
 
 @pytest.mark.parametrize(

@@ -381,6 +381,8 @@ def test_whose_addresses_are_local() -> None:
 def test_limits_must_be_above_0() -> None:
     with pytest.raises(InputError, match="pixels must be above 0, got 0"):
         Limits(pixels=0)
+    with pytest.raises(InputError, match="seconds must be above 0, got 'a'"):
+        Limits(seconds="a")  # type: ignore[arg-type]
     assert Refusal(401, "no").headers == {"www-authenticate": "Bearer", "connection": "close"}
 
 

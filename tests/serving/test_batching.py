@@ -101,5 +101,7 @@ def test_closing_answers_what_waits(recognizer: SlowRecognizer) -> None:
 
 
 def test_a_batch_takes_at_least_one(recognizer: SlowRecognizer) -> None:
+    with pytest.raises(InputError, match="most must be a whole number, got '4'"):
+        Batcher(recognizer, most="4")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="most must be at least 1, got 0"):
         Batcher(recognizer, most=0)

@@ -153,6 +153,25 @@ def test_bytes_files_and_pipes(film: Path) -> None:
     np.testing.assert_allclose([time for _, time, _ in found], np.arange(COUNT) / 15, atol=2e-3)
 
 
+def test_a_pipe_with_its_index_at_the_end_is_refused_with_a_remedy(film: Path) -> None:
+    class Pipe(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+    plain = film.read_bytes()
+    index = plain.index(b"moov") - 4
+    gap = (1 << 20).to_bytes(4, "big") + b"free" + bytes((1 << 20) - 8)  # FFmpeg buffers less
+    content = plain[:index] + gap + plain[index:]
+    assert read(content) == expected(*range(COUNT))
+    remedy = ", or its index is at its end, as of many MP4s: pass the file's path"
+    begin = plain.index(b"mdat") + 4
+    empty = io.BytesIO(plain[:begin] + bytes(index - begin) + plain[index:])
+    for source, end in ((Pipe(content), remedy), (empty, "")):
+        with pytest.raises(InputError) as error:
+            read(source)
+        assert str(error.value).endswith(f"the film is empty or damaged{end}"), end
+
+
 def test_a_stream_without_end_is_not_read_ahead_and_can_be_left(tmp_path: Path) -> None:
     content = write_film(tmp_path / "film.ts", shades(COUNT)).read_bytes()
 

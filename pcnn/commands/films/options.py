@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 
+from pcnn.commands.run_options import RESUMABLE
 from pcnn.commands.shared import number
 from pcnn.errors import InputError
 from pcnn.images.files import FILM_SUFFIXES, find_images
@@ -15,6 +15,13 @@ from pcnn.video.sources import is_address
 DEFAULT_SMOOTHING_S = 0.5
 # The default of recognition.film_search, for the same reason.
 DEFAULT_SEARCH_EVERY_S = 1 / 3
+# Options for photographs alone and for films alone, with their defaults.
+_OF_PHOTOGRAPHS = {"explain": None, "min_quality": 0.0}
+_OF_FILMS = {
+    **dict.fromkeys(("every", "start", "end", "timeline", "subtitles")),
+    "smoothing": DEFAULT_SMOOTHING_S,
+    "search_every": DEFAULT_SEARCH_EVERY_S,
+}
 _MOST_SIXTIES = 3  # hours, minutes, seconds
 
 
@@ -45,11 +52,28 @@ def add_film_arguments(parser: argparse.ArgumentParser) -> None:
 
 def wrong_film_arguments(arguments: argparse.Namespace) -> str:
     """The error in the combination of arguments, or ""."""
-    if arguments.resume and (arguments.output is None or arguments.format not in ("jsonl", "csv")):
+    if arguments.resume and (arguments.output is None or arguments.format not in RESUMABLE):
         return "--resume needs --output and --format jsonl or csv"
     if arguments.end is not None and arguments.end <= (arguments.start or 0):
         return "--end must be later than --start"
     return ""
+
+
+def idle_hints(arguments: argparse.Namespace, *, films: bool) -> list[str]:
+    """A hint on options that concern photographs alone, or films alone, and are given in vain.
+
+    films: there are films among the inputs.
+    """
+    usual = _OF_PHOTOGRAPHS if films else _OF_FILMS
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name, value in usual.items()
+        if getattr(arguments, name) != value
+    ]
+    if not given:
+        return []
+    where = "photographs, not films" if films else "films: there is none"
+    return [f"hint: {' and '.join(given)} {'is' if len(given) == 1 else 'are'} for {where}"]
 
 
 def find_inputs(arguments: argparse.Namespace) -> tuple[list[Path], list[str], list[InputError]]:
@@ -66,7 +90,7 @@ def find_inputs(arguments: argparse.Namespace) -> tuple[list[Path], list[str], l
 
 def seconds(text: str) -> float:
     value = number(text)
-    if not 0 < value < math.inf:
+    if value <= 0:
         raise argparse.ArgumentTypeError(f"must be seconds above 0, got {text}")
     return value
 
@@ -82,7 +106,7 @@ def seconds_or_zero(text: str) -> float:
 def clock(text: str) -> float:
     """Seconds, or hours, minutes and seconds with colons between them."""
     parts = [number(part) for part in text.split(":")]
-    if len(parts) > _MOST_SIXTIES or any(not 0 <= part < math.inf for part in parts):
+    if len(parts) > _MOST_SIXTIES or any(part < 0 for part in parts):
         raise argparse.ArgumentTypeError(f"must be like 90, 1:30 or 1:02:03.5, got {text!r}")
     total = 0.0
     for part in parts:

@@ -88,7 +88,8 @@ def train_expression(
     second = photographs = None
     if options.second:
         second = second_labels(options.data, "train", train)
-        train = train.subset([train.names.index(name) for name in second.names])
+        places = {name: place for place, name in reversed([*enumerate(train.names)])}
+        train = train.subset([places[name] for name in second.names])
     if options.photographs:
         photographs = photograph_faces(
             options.photographs, detector, template, options.size, grey=not options.colour

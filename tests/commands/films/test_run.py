@@ -226,6 +226,28 @@ def test_an_output_of_something_else_is_not_gone_on_with(
     assert Path("other.csv").read_text() == "a,b\n1,2\n"
 
 
+def test_a_film_goes_on_with_the_same_options_alone(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    words = ["media/people.mp4", "--every", "0.13", "--output", "part.jsonl"]
+    with monkeypatch.context() as patch:
+        patch.setattr("pcnn.video.summaries.Summary.tracks", stop)  # after the last frame
+        assert cli.predict([*words]) == 130
+    before = Path("part.jsonl").read_bytes()
+    assert cli.predict([*words, "--smoothing", "0", "--start", "0.1", "--resume"]) == 2
+    assert (
+        "part.jsonl: --resume cannot continue this file, because other options wrote it: "
+        "--start (none, now 0.1), --smoothing (0.5, now none): give the same options"
+    ) in capsys.readouterr().err
+    assert Path("part.jsonl").read_bytes() == before
+    assert cli.predict([*words, "--resume"]) == 0
+    assert Path("part.jsonl").read_bytes() == before
+    assert capsys.readouterr().err == ""
+
+
 def test_a_bad_film_is_named_and_the_others_go_on(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -248,6 +270,9 @@ def test_a_bad_film_is_named_and_the_others_go_on(
         (["--start", "9", "--end", "0:08"], "--end must be later than --start"),
         (["--min-face", "0"], "argument --min-face: must be pixels of at least 1, got 0"),
         (["--search-every", "-1"], "argument --search-every: must be seconds above 0, got -1"),
+        (["--end", "inf"], "argument --end: must be a finite number, got inf"),
+        (["--every", "nan"], "argument --every: must be a finite number, got nan"),
+        (["--min-face", "inf"], "argument --min-face: must be a finite number, got inf"),
         (["--every", "0"], "argument --every: must be seconds above 0, got 0"),
         (["--start", "1:2:3:4"], "argument --start: must be like 90, 1:30 or 1:02:03.5"),
     ],
@@ -256,6 +281,50 @@ def test_wrong_usage(words: list[str], message: str, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit):
         cli.predict(["film.mp4", *words])
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--explain", "why"], "--explain is for photographs, not films"),
+        (["--explain", "why", "--min-quality", "0.5"], "--explain and --min-quality are for ph"),
+        (["--min-quality", "0.5", "--timeline", "t"], "--min-quality is for photographs, not fi"),
+        (["--movements"], "the table has no movements"),
+        (["--movements", "--annotate", "a"], ""),
+        (["--timeline", "t"], ""),
+        ([], ""),
+    ],
+)
+def test_what_films_do_not_heed_is_said_once(
+    words: list[str],
+    hint: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pcnn.commands.predict._check_explained", lambda *_: None)
+    assert cli.predict(["media/grey.mkv", "--every", "0.5", *words]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith(f"pcnn-predict: hint: {hint}" if hint else "")
+    assert said.count("\n") == bool(hint)
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (
+            ["--timeline", "t", "--every", "2"],
+            "--every and --timeline are for films: there is none",
+        ),
+        (["--smoothing", "0"], "--smoothing is for films: there is none"),
+        (["--min-quality", "0.5"], ""),
+    ],
+)
+def test_what_photographs_do_not_heed_is_said_once(
+    words: list[str], hint: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.predict(["media/portrait.png", *words]) == 0
+    assert capsys.readouterr().err == (f"pcnn-predict: hint: {hint}\n" if hint else "")
 
 
 def test_clock_and_the_defaults() -> None:

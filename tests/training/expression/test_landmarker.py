@@ -1,4 +1,4 @@
-"""A teacher's landmarks align half of the training faces."""
+"""A teacher's landmarks align half of the training faces; its movements are learnt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from pcnn.datasets.labels import FaceSet
 from pcnn.errors import InputError
 from pcnn.results.values import Detection
-from pcnn.training.expression.landmarker import mixed_landmarks
+from pcnn.training.expression.landmarker import mixed_landmarks, movement_targets
 from pcnn.training.expression.options import ExpressionOptions
 
 OWN = np.array([[15, 18], [32, 18], [24, 28], [17, 36], [31, 36]], np.float32)
@@ -70,3 +70,55 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         mixed_landmarks(tmp_path / "none.npz", faces(4), Known())
     with pytest.raises(InputError, match="landmarks= needs aligned="):
         ExpressionOptions(network="trunk", data="", output="", landmarks=str(path))
+
+
+# --- movements ---
+
+
+def movement_table(path: Path, count: int) -> tuple[str, ...]:
+    """Answers for faces in reverse order; the second was not found."""
+    generator = np.random.default_rng(0)
+    movements = generator.random((count, 5)).astype(np.float32)
+    movements[:, 4] = 0.2  # never varies
+    found = np.arange(count) != 1
+    names = np.array([f"face{i}" for i in range(count)])
+    np.savez(
+        path,
+        image=names[::-1],
+        found=found[::-1],
+        movements=movements[::-1],
+        names=np.array(["smileLeft", "jawOpen", "smileRight", "pucker", "cheekPuff"]),
+    )
+    return tuple(names.tolist())
+
+
+def test_left_and_right_movements_are_averaged_and_constant_ones_left_out(tmp_path: Path) -> None:
+    names = movement_table(tmp_path / "t.npz", 40)
+    found = movement_targets(tmp_path / "t.npz", names)
+    with np.load(tmp_path / "t.npz") as table:
+        own = table["movements"][::-1]
+    assert found.shape == (40, 3) and found.dtype == torch.float32
+    assert found[1].isnan().all() and found[[0, 2]].isfinite().all()
+    known = [i for i in range(40) if i != 1]
+    smile = (own[:, 0] + own[:, 2])[known] / 2
+    expected = (smile - smile.mean()) / smile.std()
+    np.testing.assert_allclose(found[known, 0].numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(found[known].mean(0), 0, atol=1e-5)
+
+
+def test_other_files_of_movements_are_refused(tmp_path: Path) -> None:
+    names = movement_table(tmp_path / "t.npz", 4)
+    with pytest.raises(InputError, match=r"movements .*t\.npz: holds no movements of these faces"):
+        movement_targets(tmp_path / "t.npz", (*names, "stranger"))
+    with np.load(tmp_path / "t.npz") as table:
+        own = dict(table)
+    for change, reason in (
+        ({"found": np.zeros(4, bool)}, "the teacher found no face"),
+        ({"movements": np.full((4, 5), 0.2, np.float32)}, "no movement varies"),
+    ):
+        np.savez(tmp_path / "v.npz", **{**own, **change})
+        with pytest.raises(InputError, match=reason):
+            movement_targets(tmp_path / "v.npz", names)
+    np.savez(tmp_path / "u.npz", image=np.array(names))
+    with pytest.raises(InputError, match="holds no movements"):
+        movement_targets(tmp_path / "u.npz", names)

@@ -185,6 +185,36 @@ def test_a_frozen_network_learns_second_heads_alone(tmp_path: Path) -> None:
         ExpressionTraining(dataclasses.replace(options, size=40), faces, second=seven)
 
 
+def test_movements_are_learnt_beside_the_expressions() -> None:
+    labels = torch.arange(48) % 2
+    faces = _faces()
+    options = dataclasses.replace(TRUNK, epochs=4, movements="table.npz")
+    movements = torch.stack((2.0 * labels - 1, torch.zeros(48)), 1)
+    movements[5] = float("nan")
+    training = ExpressionTraining(options, faces, movements=movements)
+    for _ in range(training.steps):
+        training.advance()
+    training.learner.eval()
+    seen = training.learner(torch.randn(3, 1, 32, 32))[1]
+    assert seen is not None and seen.shape == (3, 2)
+    batch, _, targets = training._batch()
+    with torch.no_grad():
+        answers = training.learner(batch)[1]
+    assert targets is not None and answers is not None
+    known = targets.isfinite().all(1)
+    right = (answers[known, 0] > 0) == (targets[known, 0] > 0)
+    assert right.float().mean() > 0.8
+    # The head is the training's alone: the written network is one without it.
+    plain = ExpressionTraining(dataclasses.replace(options, movements=None), faces)
+    assert training.result().network.state_dict().keys() == (
+        plain.result().network.state_dict().keys()
+    )
+    assert plain._batch()[2] is None and plain.learner.movements is None
+    for wrong in (None, movements[:-1]):
+        with pytest.raises(InputError, match="movements must have a row for each face"):
+            ExpressionTraining(options, faces, movements=wrong)
+
+
 def test_a_teacher_without_second_labels_teaches_the_first_alone(tmp_path: Path) -> None:
     faces = _faces(16)
     seven = FaceSet(faces.faces, torch.eye(7)[torch.arange(16) % 2], faces.names, faces.classes[:7])
