@@ -5,8 +5,7 @@
 The classifier with 1 to 64 faces: the authors' definition as they run it, the prepared one, and in
 the engines that are installed; beside the least that the arithmetic and the memory allow, by what
 a large matrix product and a plain copy reach in the same run. Photographs of 0.3 to 24
-megapixels with one face: stage by stage. A pass of the detector's network by kinds of operations,
-with their floors. All of a row is timed in turn, round by round; medians.
+megapixels with one face: stage by stage. All of a row is timed in turn, round by round; medians.
 Writes the figures as JSON, tables into the page, and milliseconds a face against faces as a
 picture. Needs matplotlib.
 """
@@ -22,7 +21,6 @@ from typing import Any
 
 import torch
 from bench_predict import photograph
-from detector_parts import measure_call, measure_parts, parts_table
 from matplotlib.figure import Figure
 from PIL import Image
 from shared import Stages, medians, processor, put_into_page, require_native
@@ -51,7 +49,6 @@ def main() -> int:
         torch.set_num_threads(arguments.threads)
     with torch.inference_mode():
         rates = _rates()
-        detector, call = measure_parts(rates, arguments.rounds), measure_call(arguments.rounds)
         faces = {str(count): _faces(count, max(3, arguments.rounds // count)) for count in FACES}
     record = {
         "date": datetime.date.today().isoformat(),
@@ -61,8 +58,6 @@ def main() -> int:
         "rates": rates,
         "floors": _floors(rates),
         "faces": faces,
-        "detector": detector,
-        "call": call,
         "photographs": _photographs(max(3, arguments.rounds // 4)),
     }
     arguments.json.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
@@ -203,9 +198,6 @@ def _tables(record: dict[str, Any]) -> str:
     lines += ["| photograph | " + " | ".join(stages) + " |", "|---" * (len(stages) + 1) + "|"]
     for size, times in record["photographs"].items():
         lines.append(f"| {size} | " + " | ".join(f"{times[name]:.1f}" for name in stages) + " |")
-    lines += ["", "A pass of the detector's network over 640 × 480 pixels, prepared, in torch:", ""]
-    lines += parts_table(record["detector"])
-    lines += ["", f"To call oneDNN for a single pixel takes {record['call']:.2f} ms."]
     return "\n".join(lines)
 
 

@@ -61,66 +61,104 @@ PCNN_TARGET void tile(const Tile& t) {
 
 // One output row of a depthwise 3 × 3 convolution, for the channels of one vector.
 struct DepthwiseRow {
-  const float* rows[3];  // the source's rows, at the vector's channels; nullptr outside
+  const float* rows[3];  // of the source, at the vector's channels; nullptr outside
   float* out;
-  const float* weights;  // nine vectors
-  Vector bias, leak, most;
+  std::int64_t width, step, out_step;  // pixels of the source's row; from one pixel to the next
+  Mask mask;
+  Vector weights[kTaps], bias, leak, most;
 };
 
-template <bool Inside>
-PCNN_TARGET inline Vector depthwise_at(const DepthwiseRow& row, std::int64_t x, std::int64_t width,
-                                       std::int64_t channels, Mask mask,
-                                       const Vector (&weights)[kTaps]) {
+// The output whose patch begins at column x, where some of the patch may not exist.
+PCNN_TARGET inline Vector depthwise_at_border(const DepthwiseRow& row, std::int64_t x) {
   Vector sum = row.bias;
-#pragma GCC unroll 3
   for (int i = 0; i < 3; ++i) {
-    if (!Inside && row.rows[i] == nullptr) continue;
-#pragma GCC unroll 3
+    if (row.rows[i] == nullptr) continue;
     for (int j = 0; j < 3; ++j) {
-      if (!Inside && (x + j < 0 || x + j >= width)) continue;
-      const Vector value = load(row.rows[i] + (x + j) * channels, mask);
-      sum = multiply_add(value, weights[3 * i + j], sum);
+      if (x + j < 0 || x + j >= row.width) continue;
+      const Vector value = load(row.rows[i] + (x + j) * row.step, row.mask);
+      sum = multiply_add(value, row.weights[3 * i + j], sum);
     }
   }
   return rectified(sum, row.leak, row.most);
 }
 
+// N neighbours, whose patches exist; the first begins at column x.
+template <int Stride, int N>
+PCNN_TARGET inline void depthwise_inside(const DepthwiseRow& row, std::int64_t x, float* out) {
+  Vector sums[N];
+#pragma GCC unroll 4
+  for (int n = 0; n < N; ++n) sums[n] = row.bias;
+#pragma GCC unroll 3
+  for (int i = 0; i < 3; ++i) {
+    const float* from = row.rows[i] + x * row.step;
+#pragma GCC unroll 8
+    for (int j = 0; j < (N - 1) * Stride + 3; ++j) {
+      const Vector value = load(from + j * row.step, row.mask);
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) {
+        const int tap = j - n * Stride;
+        if (tap < 0 || tap > 2) continue;
+        sums[n] = multiply_add(value, row.weights[3 * i + tap], sums[n]);
+      }
+    }
+  }
+#pragma GCC unroll 4
+  for (int n = 0; n < N; ++n) {
+    store(out + n * row.out_step, rectified(sums[n], row.leak, row.most), row.mask);
+  }
+}
+
+// Outputs first … end of a row, of which left … right have whole patches.
+template <int Stride, int N>
+PCNN_TARGET void depthwise_row(const DepthwiseRow& given, std::int64_t before, std::int64_t left,
+                               std::int64_t right, std::int64_t end) {
+  const DepthwiseRow row = given;  // its own memory, which no output can change
+  std::int64_t x = 0;
+  float* out = row.out;
+  const auto advance = [&](std::int64_t count) {
+    x += count;
+    out += count * row.out_step;
+  };
+  for (; x < left; advance(1)) store(out, depthwise_at_border(row, x * Stride - before), row.mask);
+  for (; x + N <= right; advance(N)) depthwise_inside<Stride, N>(row, x * Stride - before, out);
+  for (; x < right; advance(1)) depthwise_inside<Stride, 1>(row, x * Stride - before, out);
+  for (; x < end; advance(1)) store(out, depthwise_at_border(row, x * Stride - before), row.mask);
+}
+
 PCNN_TARGET void depthwise_rows(const Layer& layer, const LayerMaps& maps, std::int64_t begin,
                                 std::int64_t end) {
-  const Vector leak = all(layer.leak), most = all(layer.most);
-  const std::int64_t in = maps.source_channels, out = maps.out_channels;
+  const std::int64_t stride = layer.stride, columns = maps.out_width;
+  // Outputs left … right have all three columns.
+  const std::int64_t left = std::min((maps.left + stride - 1) / stride, columns);
+  const std::int64_t reach = maps.width + maps.left - 3;
+  const std::int64_t right = reach < 0 ? left : std::clamp(reach / stride + 1, left, columns);
+  DepthwiseRow row;
+  row.width = maps.width;
+  row.step = maps.source_channels;
+  row.out_step = maps.out_channels;
+  row.leak = all(layer.leak);
+  row.most = all(layer.most);
   for (std::int64_t item = begin; item < end; ++item) {
-    const std::int64_t image = item / maps.out_height, y = item % maps.out_height;
-    const float* source = maps.source + image * maps.height * maps.width * in;
-    float* target = maps.out + item * maps.out_width * out;
-    const std::int64_t first_row = y * layer.stride - maps.top;
-    // Outputs left … right have all three columns.
-    const std::int64_t left = (maps.left + layer.stride - 1) / layer.stride;
-    const std::int64_t right = (maps.width + maps.left - 3) / layer.stride + 1;
-    const bool inside = maps.width + maps.left >= 3;
+    const std::int64_t image = item / maps.out_height;
+    const std::int64_t first_row = item % maps.out_height * stride - maps.top;
+    const float* source = maps.source + image * maps.height * maps.width * row.step;
     for (int c = 0; c < layer.channels; c += kLanes) {
-      const Mask mask = first(layer.channels - c);
-      DepthwiseRow row;
-      bool whole = inside;
+      bool whole = true;
       for (int i = 0; i < 3; ++i) {
         const bool exists = first_row + i >= 0 && first_row + i < maps.height;
-        row.rows[i] = exists ? source + (first_row + i) * maps.width * in + c : nullptr;
+        row.rows[i] = exists ? source + (first_row + i) * maps.width * row.step + c : nullptr;
         whole = whole && exists;
       }
+      row.out = maps.out + item * columns * row.out_step + c;
+      row.mask = first(layer.channels - c);
       row.bias = load(layer.bias.data() + c);
-      row.leak = leak;
-      row.most = most;
-      Vector weights[kTaps];
-      for (int k = 0; k < kTaps; ++k) weights[k] = load(layer.weights.data() + (c * kTaps) + k * kLanes);
-      std::int64_t x = 0;
-      for (; x < maps.out_width; ++x) {
-        const std::int64_t start = x * layer.stride - maps.left;
-        const Vector found =
-            whole && x >= left && x < right
-                ? depthwise_at<true>(row, start, maps.width, in, mask, weights)
-                : depthwise_at<false>(row, start, maps.width, in, mask, weights);
-        store(target + x * out + c, found, mask);
+      for (int k = 0; k < kTaps; ++k) {
+        row.weights[k] = load(layer.weights.data() + c * kTaps + k * kLanes);
       }
+      const auto loop = stride == 1   ? depthwise_row<1, 4>
+                        : stride == 2 ? depthwise_row<2, 2>
+                                      : depthwise_row<3, 1>;
+      loop(row, maps.left, whole ? left : columns, whole ? right : columns, columns);
     }
   }
 }

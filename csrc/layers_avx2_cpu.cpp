@@ -4,6 +4,8 @@
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
 
+#include <algorithm>
+
 #define PCNN_LANES 8
 #define PCNN_ROWS 6
 #define PCNN_TARGET __attribute__((target("avx2,fma")))

@@ -1,6 +1,8 @@
 // Vectors of AVX-512, for layer_loops.h.
 #include <immintrin.h>
 
+#include <algorithm>
+
 #define PCNN_LANES 16
 #define PCNN_ROWS 12
 

@@ -1,19 +1,19 @@
 // Weights are packed in panels of output channels, two vectors wide; the last may be one vector
 // wide. A panel has a row of that width for each input of a channel: (kernel row, kernel column,
-// input channel). Missing channels are zeros. In bfloat16, a number's place holds a pair of rows. A depthwise convolution has nine vectors for each
-// vector of channels.
+// input channel). Missing channels are zeros. In bfloat16 a number's place holds those of two
+// inputs. A depthwise convolution has nine vectors for each vector of channels.
 #include "layers.h"
 
 #include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <memory>
-#include <system_error>
 #include <thread>
 #include <tuple>
 
 #include "checks.h"
 #include "numeric.h"
+#include "parallel.h"
 
 namespace pcnn {
 namespace {
@@ -26,6 +26,8 @@ constexpr std::int64_t kChunk = 1 << 19;
 constexpr std::int64_t kMostImages = 8;
 // Multiplications of a thread, at least: what it does while another one starts.
 constexpr double kWorthAThread = 4e6;
+// Looks at the others' progress before a thread lets another one have its processor.
+constexpr int kTurns = 1000;
 constexpr int kTaps = 9;
 // Winograd's tiles: sides of the patch and the tile, values of a patch, tiles of a block. Fewer
 // pixels of an image are not worth the transformation.
@@ -208,15 +210,16 @@ struct Layers::Run {
   std::vector<std::int64_t> rows;     // rows of a block of each layer
   std::unique_ptr<float[]> arena;
   std::int64_t numbers = 0;  // of the arena
+  std::size_t scratch = 0;   // numbers of a thread's patches
 
   Run(const Layers& own, const std::vector<Input>& inputs, const std::vector<Output>& outputs,
       const std::vector<Size>& sizes, std::int64_t batch, int threads);
 
   std::int64_t pieces(int layer) const;
-  void work(int layer, std::int64_t piece, std::vector<float>& patches) const;
-  void multiply(int layer, std::int64_t piece, std::vector<float>& patches) const;
+  void work(int layer, std::int64_t piece, float* patches) const;
+  void multiply(int layer, std::int64_t piece, float* patches) const;
   bool in_tiles(int layer) const;
-  void multiply_tiles(int layer, std::int64_t piece, std::vector<float>& patches) const;
+  void multiply_tiles(int layer, std::int64_t piece, float* patches) const;
   void alone() const;
   void together(int threads) const;
 };
@@ -291,6 +294,15 @@ Layers::Run::Run(const Layers& own, const std::vector<Input>& inputs,
                        ? divide_up(block, kernels.rows) * kernels.rows
                        : block);
     columns.push_back(cut);
+    const int index = static_cast<int>(rows.size()) - 1, panel = 2 * kernels.lanes;
+    const std::int64_t narrowed = divide_up(layer.count(), panel) * kernels.lanes;
+    const std::int64_t padded =
+        (divide_up(layer.width, panel) + divide_up(layer.channels, panel)) * panel;
+    const std::int64_t needed = in_tiles(index) ? kValues * kTilesAtOnce * padded
+                                                : rows[index] * (layer.count() + narrowed);
+    if (layer.kind == LayerKind::kConvolution) {
+      scratch = std::max(scratch, static_cast<std::size_t>(needed));
+    }
   }
 }
 
@@ -310,7 +322,7 @@ std::int64_t Layers::Run::pieces(int index) const {
   return divide_up(total, rows[index]) * columns[index];
 }
 
-void Layers::Run::work(int index, std::int64_t piece, std::vector<float>& patches) const {
+void Layers::Run::work(int index, std::int64_t piece, float* patches) const {
   const Layer& layer = own.layers_[index];
   const LayerMaps& maps = memory[index];
   if (in_tiles(index)) return multiply_tiles(index, piece, patches);
@@ -322,7 +334,7 @@ void Layers::Run::work(int index, std::int64_t piece, std::vector<float>& patche
   add_rows(layer, maps, begin, end);
 }
 
-void Layers::Run::multiply(int index, std::int64_t piece, std::vector<float>& patches) const {
+void Layers::Run::multiply(int index, std::int64_t piece, float* patches) const {
   const Layer& layer = own.layers_[index];
   const LayerMaps& maps = memory[index];
   const Kernels& kernels = *layer.kernels;
@@ -338,15 +350,13 @@ void Layers::Run::multiply(int index, std::int64_t piece, std::vector<float>& pa
   const float* a = maps.source + begin * maps.source_channels + layer.source_first;
   tile.a_step = maps.source_channels;
   const std::int64_t step = divide_up(tile.count, 2 * kernels.lanes) * kernels.lanes;  // narrowed
-  const std::size_t needed = (end - begin) * (tile.count + step);
-  if (patches.size() < needed) patches.resize(needed);
   if (layer.kernel > 1 || layer.stride > 1) {
-    gather(layer, maps, begin, end, patches.data());
-    a = patches.data();
+    gather(layer, maps, begin, end, patches);
+    a = patches;
     tile.a_step = tile.count;
   }
   if (kernels.narrow) {
-    float* narrowed = patches.data() + (end - begin) * tile.count;
+    float* narrowed = patches + (end - begin) * tile.count;
     for (std::int64_t row = 0; row < end - begin; ++row) {
       kernels.narrow(a + row * tile.a_step, tile.count, narrowed + row * step);
     }
@@ -379,7 +389,7 @@ void Layers::Run::multiply(int index, std::int64_t piece, std::vector<float>& pa
 }
 
 void Layers::Run::multiply_tiles(int index, std::int64_t piece,
-                                 std::vector<float>& patches) const {
+                                 float* patches) const {
   const Layer& layer = own.layers_[index];
   const LayerMaps& maps = memory[index];
   const Kernels& kernels = *layer.kernels;
@@ -390,9 +400,7 @@ void Layers::Run::multiply_tiles(int index, std::int64_t piece,
   const std::int64_t tiles = std::min(kTilesAtOnce, maps.batch * down * across - begin);
   const std::int64_t in = divide_up(layer.width, panel) * panel;
   const std::int64_t out = divide_up(layer.channels, panel) * panel;
-  const std::size_t needed = kValues * tiles * (in + out);
-  if (patches.size() < needed) patches.resize(needed);
-  float* const products = patches.data() + kValues * tiles * in;
+  float* const products = patches + kValues * tiles * in;
   const auto tile_at = [&](std::int64_t t) {
     const std::int64_t image = (begin + t) / (down * across);
     const std::int64_t y = (begin + t) / across % down * kTile;
@@ -423,7 +431,7 @@ void Layers::Run::multiply_tiles(int index, std::int64_t piece,
   };
   for (std::int64_t t = 0; t < tiles; ++t) {
     WinogradTile tile = tile_at(t);
-    tile.values = patches.data() + t * in;
+    tile.values = patches + t * in;
     tile.value_step = tiles * in;
     tile.channels = layer.width;
     kernels.winograd_in(tile);
@@ -444,7 +452,7 @@ void Layers::Run::multiply_tiles(int index, std::int64_t piece,
       const auto& loops = kernels.tiles[product.columns > kernels.lanes];
       product.columns = product.columns > kernels.lanes ? panel : kernels.lanes;
       for (std::int64_t t = 0; t < tiles; t += kernels.rows) {
-        product.a = patches.data() + (value * tiles + t) * in;
+        product.a = patches + (value * tiles + t) * in;
         product.c = products + (value * tiles + t) * out + start;
         loops[std::min<std::int64_t>(kernels.rows, tiles - t) - 1](product);
       }
@@ -460,11 +468,11 @@ void Layers::Run::multiply_tiles(int index, std::int64_t piece,
 }
 
 void Layers::Run::alone() const {
-  std::vector<float> patches;
+  const std::unique_ptr<float[]> patches(new float[scratch]);
   for (std::size_t layer = 0; layer < own.layers_.size(); ++layer) {
     const std::int64_t count = pieces(static_cast<int>(layer));
     for (std::int64_t piece = 0; piece < count; ++piece) {
-      work(static_cast<int>(layer), piece, patches);
+      work(static_cast<int>(layer), piece, patches.get());
     }
   }
 }
@@ -483,29 +491,22 @@ void Layers::Run::together(int threads) const {
     level.layers.emplace_back(static_cast<int>(index), level.pieces);
     level.pieces += pieces(static_cast<int>(index));
   }
-  const auto loop = [&] {
-    std::vector<float> patches;
+  // Allocated here, because a piece that failed would never be done.
+  std::vector<std::unique_ptr<float[]>> patches(threads);
+  for (auto& own : patches) own.reset(new float[scratch]);
+  on_threads(threads, [&](int thread) {
     for (Level& level : levels) {
       for (std::int64_t piece; (piece = level.next.fetch_add(1)) < level.pieces;) {
         auto layer = level.layers.end() - 1;
         while (layer->second > piece) --layer;
-        work(layer->first, piece - layer->second, patches);
+        work(layer->first, piece - layer->second, patches[thread].get());
         level.done.fetch_add(1, std::memory_order_release);
       }
       for (int turn = 0; level.done.load(std::memory_order_acquire) < level.pieces; ++turn) {
-        if (turn > 1000) std::this_thread::yield();
+        if (turn > kTurns) std::this_thread::yield();
       }
     }
-  };
-  std::vector<std::thread> others;
-  others.reserve(threads);
-  try {
-    while (static_cast<int>(others.size()) < threads - 1) others.emplace_back(loop);
-  } catch (const std::system_error&) {
-    // The system has no more threads: those already started, and this one, do the work.
-  }
-  loop();
-  for (std::thread& other : others) other.join();
+  });
 }
 
 Layers::Layers(const std::string& instructions)
@@ -537,8 +538,8 @@ void Layers::add(Layer layer, const float* weights, const float* bias) {
                        maps_[layer.out].channels == layer.channels;
     require(whole, "Layers: only convolutions read or write some of the channels");
   }
-  require(layer.kind != LayerKind::kDepthwise || layer.kernel == 3,
-          "Layers: a depthwise kernel must be 3 × 3");
+  require(layer.kind != LayerKind::kDepthwise || (layer.kernel == 3 && layer.stride <= 3),
+          "Layers: a depthwise kernel must be 3 × 3, its stride at most 3");
   require(!layer.winograd || (layer.kind == LayerKind::kConvolution && layer.kernel == 3 &&
                               layer.stride == 1 && layer.padding == 1),
           "Layers: Winograd's tiles are for 3 × 3 kernels, stride 1 and padding 1");
@@ -633,7 +634,7 @@ void Layers::run(const std::vector<Input>& inputs, const std::vector<Output>& ou
   }
   chunk = std::min(chunk, divide_up(batch, threads));
   std::atomic<std::int64_t> next{0};
-  const auto loop = [&] {
+  on_threads(threads, [&](int) {
     for (std::int64_t begin; (begin = next.fetch_add(chunk)) < batch;) {
       std::vector<Input> some = inputs;
       for (Input& input : some) {
@@ -646,16 +647,7 @@ void Layers::run(const std::vector<Input>& inputs, const std::vector<Output>& ou
       }
       Run(*this, some, out, all, std::min(chunk, batch - begin), 1).alone();
     }
-  };
-  std::vector<std::thread> others;
-  others.reserve(threads);
-  try {
-    while (static_cast<int>(others.size()) < threads - 1) others.emplace_back(loop);
-  } catch (const std::system_error&) {
-    // As in together().
-  }
-  loop();
-  for (std::thread& other : others) other.join();
+  });
 }
 
 }  // namespace pcnn

@@ -4,6 +4,7 @@
 #if defined(__aarch64__) && defined(__GNUC__)
 #include <arm_neon.h>
 
+#include <algorithm>
 #include <cstring>
 
 #define PCNN_LANES 4
