@@ -21,12 +21,12 @@ lint:
 	ruff check .
 	ruff format --check .
 	mypy
-	clang-format --dry-run --Werror csrc/* tests/emulated_cuda/*.h
+	clang-format --dry-run --Werror csrc/* tests/emulated_cuda/*.h tests/native/*
 
 format:
 	ruff check --fix .
 	ruff format .
-	clang-format -i csrc/* tests/emulated_cuda/*.h
+	clang-format -i csrc/* tests/emulated_cuda/*.h tests/native/*
 
 test:
 	pytest -n auto --dist loadgroup

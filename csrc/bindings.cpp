@@ -1,7 +1,6 @@
 // The Python modules: pcnn._C with the CPU ops, and, compiled with PCNN_WITH_CUDA, pcnn._cuda.
 // Tensors are passed as address, shape and strides, so no module depends on a version of torch.
 #include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 
 #include <array>
 #include <vector>
@@ -9,9 +8,13 @@
 #include "checks.h"
 #include "decode_faces.h"
 #include "landmark_crop.h"
-#include "layers.h"
 #include "stitch_regions.h"
 #include "warp_add.h"
+#ifndef PCNN_WITH_CUDA
+#include <pybind11/stl.h>
+
+#include "layers.h"
+#endif
 
 namespace py = pybind11;
 
@@ -253,6 +256,11 @@ void decode_faces(const py::tuple& predictions, std::int64_t anchors, const py::
 }
 
 #ifndef PCNN_WITH_CUDA
+int maps_of(std::int64_t number) {
+  require(number >= 0 && number < (1 << 20), "Layers: unknown maps");
+  return static_cast<int>(number);
+}
+
 float* floats_at(const char* name, std::int64_t address) {
   return static_cast<float*>(pointer_of("Layers", name, address, 1));
 }
@@ -262,7 +270,7 @@ std::vector<Layers::Input> inputs_of(const py::tuple& tuples) {
   std::vector<Layers::Input> inputs;
   for (const py::handle& own : tuples) {
     const auto [maps, address, height, width] = integers<4>(own);
-    inputs.push_back({static_cast<int>(maps), floats_at("an input", address), height, width});
+    inputs.push_back({maps_of(maps), floats_at("an input", address), height, width});
   }
   return inputs;
 }
@@ -270,14 +278,14 @@ std::vector<Layers::Input> inputs_of(const py::tuple& tuples) {
 // source: maps, first channel, channels. out: likewise. shape: kernel, stride, padding.
 void add_layer(Layers& layers, int kind, const py::tuple& source, const py::tuple& out,
                const py::tuple& shape, int onto, double leak, double most, bool exact,
-               bool winograd,               std::int64_t weights, std::int64_t bias) {
+               bool winograd, std::int64_t weights, std::int64_t bias) {
   require(kind >= 0 && kind <= 3, "Layers: kind must be 0 to 3");
   Layer layer = {};
   layer.kind = static_cast<LayerKind>(kind);
   const auto from = integers<3>(source), to = integers<3>(out), places = integers<3>(shape);
   for (const auto& numbers : {from, to, places}) {
     for (std::int64_t number : numbers) {
-      require(number >= -1 && number < (1 << 20), "Layers: a number is too large");
+      require(number >= -1 && number < (1 << 20), "Layers: a number is out of range");
     }
   }
   layer.source = static_cast<int>(from[0]);
@@ -305,7 +313,7 @@ void run_layers(const Layers& layers, const py::tuple& inputs, const py::tuple& 
   std::vector<Layers::Output> wanted;
   for (const py::handle& own : outputs) {
     const auto [maps, address] = integers<2>(own);
-    wanted.push_back({static_cast<int>(maps), floats_at("an output", address)});
+    wanted.push_back({maps_of(maps), floats_at("an output", address)});
   }
   const py::gil_scoped_release release;
   layers.run(given, wanted, batch, threads);
@@ -315,7 +323,7 @@ std::vector<Layers::Size> sizes_of_maps(const Layers& layers, const py::tuple& i
   std::vector<Layers::Input> given;
   for (const py::handle& own : inputs) {
     const auto [maps, height, width] = integers<3>(own);
-    given.push_back({static_cast<int>(maps), nullptr, height, width});
+    given.push_back({maps_of(maps), nullptr, height, width});
   }
   return layers.sizes(given);
 }
@@ -326,8 +334,8 @@ void bind_layers(py::module_& module) {
       .def_property_readonly("instructions", &Layers::instructions)
       .def("add_maps", &Layers::add_maps)
       .def("add", &add_layer, py::arg("kind"), py::arg("source"), py::arg("out"), py::arg("shape"),
-           py::arg("onto"), py::arg("leak"), py::arg("most"), py::arg("exact"),
-           py::arg("winograd"),           py::arg("weights") = 0, py::arg("bias") = 0)
+           py::arg("onto"), py::arg("leak"), py::arg("most"), py::arg("exact"), py::arg("winograd"),
+           py::arg("weights") = 0, py::arg("bias") = 0)
       .def("weights",
            [](const Layers& layers, int number) {
              const std::vector<float> found = layers.weights(number);

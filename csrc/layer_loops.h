@@ -1,14 +1,13 @@
-// The inner loops of layers for one instruction set. Included once for each, see layers_avx2_cpu.cpp.
-// PCNN_LANES: floats of a vector. PCNN_ROWS: rows of the largest tile. PCNN_TARGET: the attribute
-// that allows the instructions. Vector, Mask: types with the functions used here. product_add is
-// multiply_add, except where the numbers of a tile are pairs of bfloat16.
+// The inner loops of layers for one instruction set. Included once for each, see
+// layers_avx2_cpu.cpp. PCNN_LANES: floats of a vector. PCNN_ROWS: rows of the largest tile.
+// PCNN_TARGET: the attribute that allows the instructions. Vector, Mask: types with the functions
+// used here. product_add is multiply_add, except where the numbers of a tile are pairs of bfloat16.
 
 namespace pcnn {
 namespace {
 
 constexpr int kLanes = PCNN_LANES;
 constexpr int kRows = PCNN_ROWS;
-constexpr int kTaps = 9;  // of a depthwise convolution
 
 PCNN_TARGET inline Vector rectified(Vector value, Vector leak, Vector most) {
   return least(most, rectify(value, leak));
@@ -168,7 +167,8 @@ constexpr int kPatch = 6, kTile = 4;  // sides of Winograd's tiles
 // Six values of a row or column in Winograd's form.
 PCNN_TARGET inline void to_winograd(Vector (&d)[kPatch]) {
   const Vector four = all(4.0f), five = all(-5.0f), two = all(2.0f);
-  const Vector even = multiply_add(all(-4.0f), d[2], d[4]), odd = multiply_add(all(-4.0f), d[1], d[3]);
+  const Vector even = multiply_add(all(-4.0f), d[2], d[4]),
+               odd = multiply_add(all(-4.0f), d[1], d[3]);
   const Vector sum = subtract(d[4], d[2]), difference = subtract(d[3], d[1]);
   const Vector first = multiply_add(four, d[0], multiply_add(five, d[2], d[4]));
   const Vector last = multiply_add(four, d[1], multiply_add(five, d[3], d[5]));
@@ -197,8 +197,7 @@ PCNN_TARGET void winograd_in(const WinogradTile& t) {
     Vector columns[kPatch][kPatch];  // [column][row]
     for (int j = 0; j < kPatch; ++j) {
       for (int i = 0; i < kPatch; ++i) {
-        const bool exists =
-            whole || (i >= t.top && i < t.bottom && j >= t.left && j < t.right);
+        const bool exists = whole || (i >= t.top && i < t.bottom && j >= t.left && j < t.right);
         columns[j][i] =
             exists ? load(t.source + i * t.source_row + j * t.source_column + c, mask) : all(0.0f);
       }
@@ -247,22 +246,9 @@ PCNN_TARGET void winograd_out(const WinogradTile& t) {
   }
 }
 
-template <int V>
-constexpr void fill(void (*(&tiles)[12])(const Tile&)) {
-  tiles[0] = tile<1, V>;
-  tiles[1] = tile<2, V>;
-  tiles[2] = tile<3, V>;
-  tiles[3] = tile<4, V>;
-  tiles[4] = tile<5, V>;
-  tiles[5] = tile<6, V>;
-  if constexpr (kRows == 12) {
-    tiles[6] = tile<7, V>;
-    tiles[7] = tile<8, V>;
-    tiles[8] = tile<9, V>;
-    tiles[9] = tile<10, V>;
-    tiles[10] = tile<11, V>;
-    tiles[11] = tile<12, V>;
-  }
+template <int V, int... R>
+void fill(void (*(&tiles)[12])(const Tile&), std::integer_sequence<int, R...>) {
+  ((tiles[R] = tile<R + 1, V>), ...);
 }
 
 Kernels make_kernels(const char* name) {
@@ -270,8 +256,8 @@ Kernels make_kernels(const char* name) {
   found.name = name;
   found.lanes = kLanes;
   found.rows = kRows;
-  fill<1>(found.tiles[0]);
-  fill<2>(found.tiles[1]);
+  fill<1>(found.tiles[0], std::make_integer_sequence<int, kRows>());
+  fill<2>(found.tiles[1], std::make_integer_sequence<int, kRows>());
   found.depthwise = depthwise_rows;
   found.winograd_in = winograd_in;
   found.winograd_out = winograd_out;

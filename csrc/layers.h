@@ -6,9 +6,16 @@
 #include <utility>
 #include <vector>
 
+// GCC for Windows does not align the stack for spilled vectors (its bug 54412).
+#if defined(__x86_64__) && (defined(__clang__) || (defined(__GNUC__) && !defined(_WIN32)))
+#define PCNN_X86_VECTORS
+#endif
+
 namespace pcnn {
 
 struct Kernels;
+
+constexpr int kTaps = 9;  // of a depthwise convolution
 
 enum class LayerKind : int { kConvolution, kDepthwise, kMaxPool, kAddEnlarged };
 
@@ -18,13 +25,13 @@ struct Layer {
   int source, source_first, width;  // the maps it reads; the first channel of these, how many
   int out, out_first, channels;     // the maps it writes, likewise
   int kernel, stride;
-  int padding;        // pixels before the maps; -1 for TensorFlow's "same" padding
-  int onto;           // maps that are added before the rectifier; -1 for none
-  float leak, most;   // the rectifier: x > 0 ? x : leak · x, then at most `most`
-  bool exact;         // products of float32 also where the others are of bfloat16
-  bool winograd;      // by tiles of 4 × 4 pixels (Lavin and Gray 2016), if there are many; exact
-  int number;         // of the layer, in the order in which they were added
-  int level;          // layers of one level need none of each other's results
+  int padding;       // pixels before the maps; -1 for TensorFlow's "same" padding
+  int onto;          // maps that are added before the rectifier; -1 for none
+  float leak, most;  // the rectifier: x > 0 ? x : leak · x, then at most `most`; NaN stays
+  bool exact;        // products of float32 also where the others are of bfloat16
+  bool winograd;     // by tiles of 4 × 4 pixels (Lavin and Gray 2016), if there are many; exact
+  int number;        // of the layer, in the order in which they were added
+  int level;         // layers of one level need none of each other's results
   const Kernels* kernels;
   std::vector<float> weights, bias;  // packed, see layers_cpu.cpp
   std::vector<float> transformed;    // weights for Winograd's tiles: packed, for each of 36 places
@@ -45,8 +52,8 @@ struct LayerMaps {
 
 // One tile of a matrix product: c = rectified (a · b + bias + onto).
 struct Tile {
-  const float* a;     // rows of `count` numbers
-  const float* b;     // a packed panel: `count` rows of one or two vectors
+  const float* a;  // rows of `count` numbers
+  const float* b;  // a packed panel: `count` rows of one or two vectors
   const float* bias;
   const float* onto;  // nullptr for none
   float* c;
@@ -73,8 +80,8 @@ struct WinogradTile {
 // The inner loops for one instruction set.
 struct Kernels {
   const char* name;
-  int lanes;  // floats of a vector; a full panel has two
-  int rows;   // of the largest tile
+  int lanes;                          // floats of a vector; a full panel has two
+  int rows;                           // of the largest tile
   void (*tiles[2][12])(const Tile&);  // [vectors - 1][rows - 1]
   // Rows begin … end of a depthwise 3 × 3 convolution's maps, counted over all images.
   void (*depthwise)(const Layer&, const LayerMaps&, std::int64_t begin, std::int64_t end);
@@ -114,15 +121,18 @@ class Layers {
   void add(Layer layer, const float* weights, const float* bias);
   // The weights and the bias of a layer as they were given, one after the other.
   std::vector<float> weights(int number) const;
-  // The size of all maps. inputs: no data needed. A map of no input and no layer has no size.
+  // The size of all maps. inputs: no data needed.
   std::vector<Size> sizes(const std::vector<Input>& inputs) const;
-  void run(const std::vector<Input>& inputs, const std::vector<Output>& outputs,
-           std::int64_t batch, int threads) const;
+  void run(const std::vector<Input>& inputs, const std::vector<Output>& outputs, std::int64_t batch,
+           int threads) const;
 
  private:
   struct Run;
   struct Maps {
-    int channels, written, read, first;  // levels of the last writer and reader, first writer
+    int channels;
+    int filled = 0;  // channels that layers write; 0 for an input
+    int first = -1, written = -1,
+        read = -1;  // levels: of the first writer, the last, the last reader
   };
 
   const Kernels* kernels_;

@@ -1,7 +1,7 @@
 // The loops of layers with AVX2 and FMA.
 #include "layers.h"
 
-#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(PCNN_X86_VECTORS)
 #include <immintrin.h>
 
 #include <algorithm>
@@ -36,8 +36,12 @@ constexpr void (*narrow_row)(const float*, std::int64_t, float*) = nullptr;
 // Of two numbers of which one is NaN, min gives the second.
 PCNN_TARGET inline Vector least(Vector a, Vector b) { return _mm256_min_ps(a, b); }
 PCNN_TARGET inline Vector rectify(Vector value, Vector leak) {
-  const Vector positive = _mm256_cmp_ps(value, _mm256_setzero_ps(), _CMP_GT_OQ);
-  return _mm256_blendv_ps(_mm256_mul_ps(value, leak), value, positive);
+  const Vector zero = _mm256_setzero_ps();
+  const Vector positive = _mm256_cmp_ps(value, zero, _CMP_GT_OQ);
+  const Vector leaking = _mm256_blendv_ps(_mm256_mul_ps(value, leak), value, positive);
+  // 0 · -∞ would be NaN. Of two numbers of which one is NaN, max gives the second.
+  const Vector plain = _mm256_max_ps(zero, value);
+  return _mm256_blendv_ps(leaking, plain, _mm256_cmp_ps(leak, zero, _CMP_EQ_OQ));
 }
 PCNN_TARGET inline Mask first(int count) {
   const __m256i places = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);

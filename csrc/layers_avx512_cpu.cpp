@@ -1,7 +1,7 @@
 // The loops of layers with AVX-512.
 #include "layers.h"
 
-#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(PCNN_X86_VECTORS)
 #define PCNN_TARGET __attribute__((target("avx512f")))
 #include "layers_avx512.h"
 

@@ -10,7 +10,7 @@
 #define PCNN_KNOWS_BFLOAT16 0
 #endif
 
-#if defined(__x86_64__) && PCNN_KNOWS_BFLOAT16
+#if defined(PCNN_X86_VECTORS) && PCNN_KNOWS_BFLOAT16
 #define PCNN_TARGET __attribute__((target("avx512f,avx512bf16")))
 #include "layers_avx512.h"
 

@@ -2,8 +2,6 @@
 // wide. A panel has a row of that width for each input of a channel: (kernel row, kernel column,
 // input channel). Missing channels are zeros. In bfloat16 a number's place holds those of two
 // inputs. A depthwise convolution has nine vectors for each vector of channels.
-#include "layers.h"
-
 #include <algorithm>
 #include <atomic>
 #include <cstring>
@@ -12,6 +10,7 @@
 #include <tuple>
 
 #include "checks.h"
+#include "layers.h"
 #include "numeric.h"
 #include "parallel.h"
 
@@ -25,10 +24,13 @@ constexpr std::int64_t kMostRows = 96;
 constexpr std::int64_t kChunk = 1 << 19;
 constexpr std::int64_t kMostImages = 8;
 // Multiplications of a thread, at least: what it does while another one starts.
-constexpr double kWorthAThread = 4e6;
+#ifndef PCNN_WORTH_A_THREAD  // a test has less work
+#define PCNN_WORTH_A_THREAD 4e6
+#endif
 // Looks at the others' progress before a thread lets another one have its processor.
 constexpr int kTurns = 1000;
-constexpr int kTaps = 9;
+// Of a side: products of sizes stay below 2⁶³.
+constexpr std::int64_t kMostPixels = 1 << 16;
 // Winograd's tiles: sides of the patch and the tile, values of a patch, tiles of a block. Fewer
 // pixels of an image are not worth the transformation.
 constexpr int kPatch = 6, kTile = 4, kValues = kPatch * kPatch;
@@ -44,6 +46,7 @@ std::int64_t padding_before(const Layer& layer, std::int64_t size) {
 
 std::int64_t size_after(const Layer& layer, std::int64_t size) {
   if (layer.padding < 0) return divide_up(size, layer.stride);
+  if (size + 2 * layer.padding < layer.kernel) return 0;
   return (size + 2 * layer.padding - layer.kernel) / layer.stride + 1;
 }
 
@@ -59,8 +62,8 @@ Places places_of(const Layer& layer, int channel) {
   }
   const std::int64_t count = layer.kernels->narrow ? divide_up(layer.count(), 2) : layer.count();
   const int start = channel / (2 * lanes) * 2 * lanes;
-  return {start * count + (channel - start),
-          layer.channels - start > lanes ? 2 * lanes : lanes, count};
+  return {start * count + (channel - start), layer.channels - start > lanes ? 2 * lanes : lanes,
+          count};
 }
 
 bool is_narrow(const Layer& layer) {
@@ -71,8 +74,7 @@ std::vector<float> packed(const Layer& layer, const float* weights) {
   const int lanes = layer.kernels->lanes;
   const std::int64_t inputs = layer.kind == LayerKind::kDepthwise ? kTaps : layer.count();
   std::vector<float> narrowed(divide_up(inputs, 2 * lanes) * lanes);
-  std::vector<float> found(divide_up(layer.channels, lanes) * lanes *
-                           places_of(layer, 0).count);
+  std::vector<float> found(divide_up(layer.channels, lanes) * lanes * places_of(layer, 0).count);
   for (int channel = 0; channel < layer.channels; ++channel) {
     const Places places = places_of(layer, channel);
     const float* from = weights + channel * inputs;
@@ -166,9 +168,11 @@ PCNN_CLONES void pool_rows(const Layer& layer, const LayerMaps& maps, std::int64
            i < std::min(top + layer.kernel, maps.height); ++i) {
         for (std::int64_t j = std::max<std::int64_t>(left, 0);
              j < std::min(left + layer.kernel, maps.width); ++j) {
-          const float* from =
-              maps.source + ((image * maps.height + i) * maps.width + j) * channels;
-          for (std::int64_t c = 0; c < channels; ++c) out[c] = out[c] > from[c] ? out[c] : from[c];
+          const float* from = maps.source + ((image * maps.height + i) * maps.width + j) * channels;
+          for (std::int64_t c = 0; c < channels; ++c) {
+            const bool greater = from[c] > out[c] || from[c] != from[c];  // NaN stays
+            out[c] = greater ? from[c] : out[c];
+          }
         }
       }
     }
@@ -192,7 +196,8 @@ PCNN_CLONES void add_rows(const Layer& layer, const LayerMaps& maps, std::int64_
 }
 
 const Kernels* kernels_for(const std::string& instructions) {
-  for (const Kernels* found : {avx512_kernels(), avx2_kernels(), neon_kernels(), bfloat16_kernels()}) {
+  for (const Kernels* found :
+       {avx512_kernels(), avx2_kernels(), neon_kernels(), bfloat16_kernels()}) {
     if (found && (instructions == found->name || (instructions.empty() && !found->narrow))) {
       return found;
     }
@@ -229,6 +234,7 @@ Layers::Run::Run(const Layers& own, const std::vector<Input>& inputs,
                  std::int64_t batch, int threads)
     : own(own) {
   std::vector<float*> place(own.maps_.size(), nullptr);
+  // Checked by run(): no layer writes to an input.
   for (const Input& input : inputs) place[input.maps] = const_cast<float*>(input.data);
   for (const Output& output : outputs) place[output.maps] = output.data;
   // Other maps share an arena: a map takes the first gap that is free while it is needed.
@@ -245,9 +251,7 @@ Layers::Run::Run(const Layers& own, const std::vector<Input>& inputs,
                    [&](int a, int b) { return own.maps_[a].first < own.maps_[b].first; });
   for (int maps : order) {
     const Maps& needed = own.maps_[maps];
-    const std::int64_t line = 16;  // floats of a cache line
-    const std::int64_t size =
-        divide_up(batch * sizes[maps].first * sizes[maps].second * needed.channels, line) * line;
+    const std::int64_t size = batch * sizes[maps].first * sizes[maps].second * needed.channels;
     std::int64_t begin = 0;
     for (const Block& block : blocks) {  // in order of their begin
       const Maps& other = own.maps_[block.maps];
@@ -256,9 +260,10 @@ Layers::Run::Run(const Layers& own, const std::vector<Input>& inputs,
       begin = std::max(begin, block.end);
     }
     const Block found{maps, begin, begin + size};
-    blocks.insert(std::upper_bound(blocks.begin(), blocks.end(), found,
-                                   [](const Block& a, const Block& b) { return a.begin < b.begin; }),
-                  found);
+    blocks.insert(
+        std::upper_bound(blocks.begin(), blocks.end(), found,
+                         [](const Block& a, const Block& b) { return a.begin < b.begin; }),
+        found);
     numbers = std::max(numbers, found.end);
   }
   arena.reset(new float[numbers]);
@@ -317,8 +322,9 @@ std::int64_t Layers::Run::pieces(int index) const {
     const std::int64_t down = divide_up(maps.out_height, kTile);
     return divide_up(maps.batch * down * divide_up(maps.out_width, kTile), kTilesAtOnce);
   }
-  const std::int64_t total = maps.batch * maps.out_height *
-                             (own.layers_[index].kind == LayerKind::kConvolution ? maps.out_width : 1);
+  const std::int64_t total =
+      maps.batch * maps.out_height *
+      (own.layers_[index].kind == LayerKind::kConvolution ? maps.out_width : 1);
   return divide_up(total, rows[index]) * columns[index];
 }
 
@@ -388,8 +394,7 @@ void Layers::Run::multiply(int index, std::int64_t piece, float* patches) const 
   }
 }
 
-void Layers::Run::multiply_tiles(int index, std::int64_t piece,
-                                 float* patches) const {
+void Layers::Run::multiply_tiles(int index, std::int64_t piece, float* patches) const {
   const Layer& layer = own.layers_[index];
   const LayerMaps& maps = memory[index];
   const Kernels& kernels = *layer.kernels;
@@ -410,8 +415,9 @@ void Layers::Run::multiply_tiles(int index, std::int64_t piece,
     WinogradTile found = {};
     found.source_column = maps.source_channels;
     found.source_row = maps.width * found.source_column;
-    found.source = maps.source + ((image * maps.height + row) * maps.width + column) *
-                                     found.source_column + layer.source_first;
+    found.source = maps.source +
+                   ((image * maps.height + row) * maps.width + column) * found.source_column +
+                   layer.source_first;
     found.out_column = maps.out_channels;
     found.out_row = maps.out_width * found.out_column;
     found.out = maps.out + pixel * found.out_column + layer.out_first;
@@ -514,7 +520,8 @@ Layers::Layers(const std::string& instructions)
 
 int Layers::add_maps(int channels) {
   require(channels >= 1, "Layers: maps must have channels");
-  maps_.push_back({channels, -1, -1, -1});
+  maps_.emplace_back();
+  maps_.back().channels = channels;
   return static_cast<int>(maps_.size()) - 1;
 }
 
@@ -529,7 +536,6 @@ void Layers::add(Layer layer, const float* weights, const float* bias) {
           "Layers: channels outside the maps");
   require(layer.kernel >= 1 && layer.stride >= 1 && layer.padding < layer.kernel,
           "Layers: wrong kernel, stride or padding");
-  const bool adds = layer.kind == LayerKind::kAddEnlarged;
   require(layer.source != layer.out && layer.onto != layer.out, "Layers: a layer reads its output");
   if (layer.kind != LayerKind::kConvolution) {
     const bool whole = layer.width == layer.channels && layer.source_first == 0 &&
@@ -545,6 +551,15 @@ void Layers::add(Layer layer, const float* weights, const float* bias) {
           "Layers: Winograd's tiles are for 3 × 3 kernels, stride 1 and padding 1");
   require(layer.onto < 0 || maps_[layer.onto].channels == layer.channels,
           "Layers: the maps to add have other channels");
+  const bool adds = layer.kind == LayerKind::kAddEnlarged;
+  for (int maps : {layer.source, layer.onto < 0 ? layer.source : layer.onto}) {
+    require(maps_[maps].filled == 0 || maps_[maps].filled == maps_[maps].channels,
+            "Layers: maps are read before all of their channels are written");
+  }
+  require(
+      maps_[layer.out].filled == (adds ? maps_[layer.out].channels : layer.out_first),
+      "Layers: the parts of maps must be written once, in their order, and before they are read");
+  if (!adds) maps_[layer.out].filled += layer.channels;
   layer.kernels = layer.exact || layer.winograd ? exact_ : kernels_;
   if (layer.kind == LayerKind::kConvolution || layer.kind == LayerKind::kDepthwise) {
     require(weights && bias, "Layers: no weights");
@@ -555,8 +570,8 @@ void Layers::add(Layer layer, const float* weights, const float* bias) {
     std::copy_n(bias, layer.channels, layer.bias.begin());
   }
   layer.number = static_cast<int>(layers_.size());
-  layer.level = 1 + std::max(maps_[layer.source].written,
-                             layer.onto < 0 ? -1 : maps_[layer.onto].written);
+  layer.level =
+      1 + std::max(maps_[layer.source].written, layer.onto < 0 ? -1 : maps_[layer.onto].written);
   Maps &source = maps_[layer.source], &out = maps_[layer.out];
   if (adds) layer.level = std::max(layer.level, 1 + std::max(out.written, out.read));
   source.read = std::max(source.read, layer.level);
@@ -592,7 +607,11 @@ std::vector<Layers::Size> Layers::sizes(const std::vector<Input>& inputs) const 
   std::vector<Size> found(maps_.size(), Size{0, 0});
   for (const Input& input : inputs) {
     require(input.maps >= 0 && input.maps < static_cast<int>(maps_.size()), "Layers: unknown maps");
-    require(input.height >= 1 && input.width >= 1, "Layers: an input has no pixels");
+    require(maps_[input.maps].filled == 0, "Layers: an input is written by a layer");
+    require(input.height >= 1 && input.width >= 1 && input.height <= kMostPixels &&
+                input.width <= kMostPixels,
+            "Layers: an input has no pixels, or too many");
+    require(found[input.maps].first == 0, "Layers: an input is given twice");
     found[input.maps] = {input.height, input.width};
   }
   for (const Layer& layer : layers_) {
@@ -615,6 +634,14 @@ std::vector<Layers::Size> Layers::sizes(const std::vector<Input>& inputs) const 
 void Layers::run(const std::vector<Input>& inputs, const std::vector<Output>& outputs,
                  std::int64_t batch, int threads) const {
   const std::vector<Size> all = sizes(inputs);
+  std::vector<bool> given(maps_.size());
+  for (const Output& output : outputs) {
+    require(output.maps >= 0 && output.maps < static_cast<int>(maps_.size()) &&
+                maps_[output.maps].filled == maps_[output.maps].channels,
+            "Layers: an output is no maps that layers write");
+    require(!given[output.maps], "Layers: an output is given twice");
+    given[output.maps] = true;
+  }
   if (batch < 1) return;
   double products = 0;
   std::int64_t numbers = 1;  // of an image's largest maps
@@ -622,10 +649,10 @@ void Layers::run(const std::vector<Input>& inputs, const std::vector<Output>& ou
     const double pixels = static_cast<double>(all[layer.out].first * all[layer.out].second);
     const bool dense = layer.kind == LayerKind::kConvolution;
     products += pixels * layer.channels * layer.kernel * layer.kernel * (dense ? layer.width : 1);
-    numbers = std::max(numbers, all[layer.out].first * all[layer.out].second *
-                                    maps_[layer.out].channels);
+    numbers =
+        std::max(numbers, all[layer.out].first * all[layer.out].second * maps_[layer.out].channels);
   }
-  const std::int64_t useful = static_cast<std::int64_t>(products * batch / kWorthAThread);
+  const std::int64_t useful = static_cast<std::int64_t>(products * batch / PCNN_WORTH_A_THREAD);
   threads = static_cast<int>(std::clamp<std::int64_t>(useful, 1, std::max(threads, 1)));
   std::int64_t chunk = std::clamp<std::int64_t>(kChunk / numbers, 1, kMostImages);
   if (threads > 1 && batch < 2 * threads) {
@@ -642,8 +669,8 @@ void Layers::run(const std::vector<Input>& inputs, const std::vector<Output>& ou
       }
       std::vector<Output> out = outputs;
       for (Output& output : out) {
-        output.data += begin * all[output.maps].first * all[output.maps].second *
-                       maps_[output.maps].channels;
+        output.data +=
+            begin * all[output.maps].first * all[output.maps].second * maps_[output.maps].channels;
       }
       Run(*this, some, out, all, std::min(chunk, batch - begin), 1).alone();
     }

@@ -38,7 +38,9 @@ inline Vector product_add(Vector a, Vector b, Vector c) { return vfmaq_f32(c, a,
 constexpr void (*narrow_row)(const float*, std::int64_t, float*) = nullptr;
 inline Vector least(Vector a, Vector b) { return vminq_f32(a, b); }
 inline Vector rectify(Vector value, Vector leak) {
-  return vbslq_f32(vcgtq_f32(value, vdupq_n_f32(0.0f)), value, vmulq_f32(value, leak));
+  const Vector zero = vdupq_n_f32(0.0f);
+  const Vector leaking = vbslq_f32(vcgtq_f32(value, zero), value, vmulq_f32(value, leak));
+  return vbslq_f32(vceqq_f32(leak, zero), vmaxq_f32(zero, value), leaking);  // 0 · -∞ is NaN
 }
 inline Mask first(int count) { return count < 4 ? count : 4; }
 

@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -16,8 +15,8 @@ namespace pcnn {
 // (measured by benchmarks/bench_ops.py).
 constexpr double kWorkPerThread = 150e3;
 
-// Calls body(0) … body(threads - 1), each on its own thread, body(0) on this one. An exception of one
-// is thrown again when all have ended. If the system has no more threads, fewer are called.
+// Calls body(0) … body(threads - 1), each on its own thread, body(0) on this one. An exception of
+// one is thrown again when all have ended. If the system has no more threads, fewer are called.
 // Each call starts new threads. OpenMP would add a second runtime beside PyTorch's own. Its idle
 // threads compete with ours by spinning, and it hangs in a forked child, such as a data loader. A
 // thread pool would have to be restored after a fork, too.
@@ -39,7 +38,7 @@ void on_threads(int threads, const Body& body) {
     while (static_cast<int>(others.size()) < threads - 1) {
       others.emplace_back(guarded, static_cast<int>(others.size()) + 1);
     }
-  } catch (const std::system_error&) {
+  } catch (...) {  // no more threads, or no memory for one
     // Those already started, and this one, do the work.
   }
   guarded(0);

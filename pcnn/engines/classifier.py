@@ -94,7 +94,8 @@ class _Compiled:
     """A network whose trunks and stage 4 are layers of compiled code."""
 
     def __init__(self, network: PCNN | FaceNet, dtype: torch.dtype) -> None:
-        body, self._head = split_head(network)
+        body, head = split_head(network)
+        body, self._head = body.float(), head.float()  # as the maps are
         trunks = list(body.trunks.values()) if isinstance(body, PCNN) else [body.trunk]
         self._trunks, self._names = CompiledTrunks(trunks, dtype), body.regions
         # What is compiled needs no modules.

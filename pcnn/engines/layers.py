@@ -17,15 +17,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pcnn.devices import instructions as known_instructions
 from pcnn.engines.convolutions import keep_freed_memory
 from pcnn.errors import InputError, NativeError
 from pcnn.ops import native
 
 _CONVOLUTION, _DEPTHWISE, _MAX_POOL, _ADD_ENLARGED = range(4)  # LayerKind in csrc/layers.h
-
-
-_NAMES = {torch.float32: "", torch.bfloat16: "AVX-512 BF16"}
+_INSTRUCTIONS = {torch.float32: "", torch.bfloat16: "AVX-512 BF16"}
 
 
 def instruction_sets() -> list[str]:
@@ -34,16 +31,11 @@ def instruction_sets() -> list[str]:
 
 
 def can_run(weight: Tensor, dtype: torch.dtype | None = None) -> bool:
-    """Whether layers can compute with weights like this one in a type, by default their own.
-
-    With AMX, oneDNN computes in bfloat16 with instructions that are not used here.
-    """
+    """Whether layers can compute with weights like this one in a type, by default their own."""
     dtype = dtype or weight.dtype
-    if weight.device.type != "cpu" or dtype not in _NAMES:
+    if weight.device.type != "cpu" or dtype not in _INSTRUCTIONS:
         return False
-    if dtype == torch.bfloat16 and "amx_bf16" in known_instructions():
-        return False
-    return _compiled_class(_NAMES[dtype]) is not None
+    return _compiled_class(_INSTRUCTIONS[dtype]) is not None
 
 
 @cache
@@ -76,20 +68,22 @@ class Layers:
 
     dtype: of the products; sums and maps are float32. only: the instructions "AVX-512", "AVX2" or
     "NEON"; None for the best of the processor.
-    Methods add layers, which can be run from then on.
+    Methods add layers, which can be run from then on. Copies and pickles of bfloat16 need a processor
+    with these instructions, too.
     Raises NativeError: no compiled code, or not for this processor.
     """
 
     def __init__(self, dtype: torch.dtype = torch.float32, only: str | None = None) -> None:
         self._channels: list[int] = []  # of all maps
         self._added: list[tuple[Any, ...]] = []  # the arguments of each layer, without weights
-        self._start(_NAMES[dtype] if only is None else only)
+        self._start(_INSTRUCTIONS[dtype] if only is None else only)
 
     def _start(self, instructions: str) -> None:
         keep_freed_memory()
         found = _compiled_class(instructions)
         if found is None:
-            raise NativeError(f"Layers: no compiled code for this processor ({instructions})")
+            wanted = instructions or "AVX2 or a 64-bit ARM"
+            raise NativeError(f"Layers: no compiled code, or the processor lacks {wanted}")
         self._instructions, self._compiled = instructions, found(instructions)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -142,10 +136,11 @@ class Layers:
         count, channels, kernel = weight.shape[:3]
         if out is None:
             out = self.maps(count)
-        if out.channels != count or channels not in (1, source.channels):
+        fits = out.channels == count == len(bias) and channels in (1, source.channels)
+        if not fits or weight.shape[3] != kernel:
             raise InputError(
-                f"Layers: weights for {count} of {channels} channels, "
-                f"maps of {source.channels} and {out.channels}"
+                f"Layers: weights {tuple(weight.shape)} and {len(bias)} biases "
+                f"for maps of {source.channels} and {out.channels} channels"
             )
         ordered = weight.permute(0, 2, 3, 1).contiguous()  # (N, k, k, C)
         self._add(
@@ -167,7 +162,10 @@ class Layers:
         return out
 
     def add_enlarged(self, source: Maps, out: Maps) -> None:
-        """Add to each pixel of `out` the nearest one of smaller maps."""
+        """Add to each pixel of `out` the nearest one of smaller maps: at (x · w) // W of its row.
+
+        F.interpolate differs for a few sizes that are no multiples, because it rounds their ratio.
+        """
         self._add(_ADD_ENLARGED, source, out, (1, 1, 0))
 
     def _add(  # noqa: PLR0913 - what describes a layer
@@ -189,7 +187,18 @@ class Layers:
         self._added.append(arguments)
 
     def run(self, inputs: Sequence[tuple[Maps, Tensor]], outputs: Sequence[Maps]) -> list[Tensor]:
-        """Maps (B, C, h, w) float32, channels-last, for inputs (B, C, H, W)."""
+        """Maps (B, C, h, w) float32, channels-last, for inputs (B, C, H, W) on the CPU.
+
+        Raises InputError: an input of other channels, or of another batch than the first one.
+        """
+        for maps, own in inputs:
+            shape = (len(inputs[0][1]), self._channels[maps.number], *own.shape[2:])
+            if own.shape != shape or own.dim() != 4 or own.device.type != "cpu":
+                raise InputError(
+                    f"Layers: an input must be {shape[:2]} and two sides, got {tuple(own.shape)}"
+                )
+        if any(maps.channels != self._channels[maps.number] for maps in outputs):
+            raise InputError("Layers: an output must be whole maps")
         numbers = [maps.number for maps, _ in inputs]
         given = [_rows(own) for _, own in inputs]
         batch, shapes = len(given[0]), [own.shape[1:3] for own in given]

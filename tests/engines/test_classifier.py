@@ -154,6 +154,27 @@ def test_without_compiled_code_the_answers_are_the_same(
             _assert_same(network, _views(network, faces))
 
 
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet"])
+@pytest.mark.parametrize("given", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_one_type_compute_in_another(backbone: str, given: torch.dtype) -> None:
+    torch.manual_seed(0)
+    for kind in (PCNN, FaceNet):
+        network = _settled(kind(_config(64, 8, 3, backbone)))
+        views = _views(network, 2)
+        expected = prepare(network).forward_views(views)[0]
+        found = prepare(copy.deepcopy(network).to(given), torch.float32).forward_views(views)[0]
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected, rtol=0, atol=0.1 * float(expected.abs().max()))
+
+
+def test_views_that_do_not_fit_are_refused() -> None:
+    network = _pcnn(48)
+    views = _views(network, 2)
+    for own in ([views[0].expand(-1, 3, -1, -1), *views[1:]], [*views[:5], views[5][:1]]):
+        with pytest.raises(InputError, match="an input must be"):
+            prepare(network).forward_views(own)
+
+
 @pytest.mark.parametrize("compiled", [True, False])
 def test_no_faces(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not compiled:
