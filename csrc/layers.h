@@ -123,6 +123,7 @@ class Layers {
   std::vector<float> weights(int number) const;
   // The size of all maps. inputs: no data needed.
   std::vector<Size> sizes(const std::vector<Input>& inputs) const;
+  // Layers on which no output depends are left out.
   void run(const std::vector<Input>& inputs, const std::vector<Output>& outputs, std::int64_t batch,
            int threads) const;
 

@@ -210,6 +210,7 @@ const Kernels* kernels_for(const std::string& instructions) {
 // The work on a batch, or on some of its images. All threads share it.
 struct Layers::Run {
   const Layers& own;
+  std::vector<bool> needed;           // layers on which an output depends
   std::vector<LayerMaps> memory;      // of each layer
   std::vector<std::int64_t> columns;  // parts into which each layer's output channels are cut
   std::vector<std::int64_t> rows;     // rows of a block of each layer
@@ -237,6 +238,16 @@ Layers::Run::Run(const Layers& own, const std::vector<Input>& inputs,
   // Checked by run(): no layer writes to an input.
   for (const Input& input : inputs) place[input.maps] = const_cast<float*>(input.data);
   for (const Output& output : outputs) place[output.maps] = output.data;
+  std::vector<bool> wanted(own.maps_.size());
+  for (const Output& output : outputs) wanted[output.maps] = true;
+  needed.resize(own.layers_.size());
+  for (std::size_t index = own.layers_.size(); index-- > 0;) {
+    const Layer& layer = own.layers_[index];
+    needed[index] = wanted[layer.out];
+    if (!needed[index]) continue;
+    wanted[layer.source] = true;
+    if (layer.onto >= 0) wanted[layer.onto] = true;
+  }
   // Other maps share an arena: a map takes the first gap that is free while it is needed.
   struct Block {
     int maps;
@@ -245,7 +256,7 @@ Layers::Run::Run(const Layers& own, const std::vector<Input>& inputs,
   std::vector<Block> blocks;
   std::vector<int> order;
   for (std::size_t maps = 0; maps < place.size(); ++maps) {
-    if (!place[maps] && own.maps_[maps].first >= 0) order.push_back(static_cast<int>(maps));
+    if (!place[maps] && wanted[maps]) order.push_back(static_cast<int>(maps));
   }
   std::stable_sort(order.begin(), order.end(),
                    [&](int a, int b) { return own.maps_[a].first < own.maps_[b].first; });
@@ -317,6 +328,7 @@ bool Layers::Run::in_tiles(int index) const {
 }
 
 std::int64_t Layers::Run::pieces(int index) const {
+  if (!needed[index]) return 0;
   const LayerMaps& maps = memory[index];
   if (in_tiles(index)) {
     const std::int64_t down = divide_up(maps.out_height, kTile);

@@ -124,8 +124,7 @@ class CompiledDetector:
     """A RetinaFace with MobileNet's body, from its input to the predictions of each level.
 
     stem: weight and bias of its first convolution, which has no padding. heads: of each level,
-    see `detector.merge_heads`. fine: False leaves out the finest level. The stem and the heads
-    are in float32 in any case.
+    see `detector.merge_heads`. The stem and the heads are in float32 in any case.
     """
 
     def __init__(
@@ -134,8 +133,6 @@ class CompiledDetector:
         stem: tuple[Tensor, Tensor],
         heads: Sequence[tuple[Tensor, Tensor]],
         dtype: torch.dtype,
-        *,
-        fine: bool,
     ) -> None:
         self._layers = layers = Layers(dtype)
         body, pyramid = cast("MobileNet", network.body), network.fpn
@@ -153,11 +150,11 @@ class CompiledDetector:
         middle = _add_rectified(layers, stages[1], pyramid.output2)
         layers.add_enlarged(coarse, middle)
         middle = _add_rectified(layers, middle, pyramid.merge2)
-        levels = [(middle, network.ssh2), (coarse, network.ssh3)]
-        if fine:
-            finest = _add_rectified(layers, stages[0], pyramid.output1)
-            layers.add_enlarged(middle, finest)
-            levels.insert(0, (_add_rectified(layers, finest, pyramid.merge1), network.ssh1))
+        finest = _add_rectified(layers, stages[0], pyramid.output1)
+        layers.add_enlarged(middle, finest)
+        finest = _add_rectified(layers, finest, pyramid.merge1)
+        contexts = network.ssh1, network.ssh2, network.ssh3
+        levels = zip((finest, middle, coarse), contexts, heads, strict=True)
         self._out = [
             layers.convolution(
                 _add_context(layers, level, context),
@@ -166,12 +163,15 @@ class CompiledDetector:
                 leak=None,
                 exact=True,
             )
-            for (level, context), (bias, matrix) in zip(levels, heads[-len(levels) :], strict=True)
+            for level, context, (bias, matrix) in levels
         ]
 
-    def __call__(self, canvas: Tensor) -> list[Tensor]:
-        """(B, h, w, 30) for each level, of the canvas (B, 3, ·, ·)."""
-        found = self._layers.run([(self._canvas, canvas)], self._out)
+    def __call__(self, canvas: Tensor, *, fine: bool) -> list[Tensor]:
+        """(B, h, w, 30) for each level, of the canvas (B, 3, ·, ·), from the finest one.
+
+        fine: False leaves out the finest level.
+        """
+        found = self._layers.run([(self._canvas, canvas)], self._out if fine else self._out[1:])
         return [level.permute(0, 2, 3, 1) for level in found]
 
 

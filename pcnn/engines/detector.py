@@ -7,7 +7,7 @@ one matrix product.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
@@ -64,7 +64,7 @@ class PreparedRetinaFace:
         keep_freed_memory()
         parts = _Parts(network, channels, mean, std, dtype)
         self._kernel, self._colour = parts.kernel, parts.colour
-        self._compute = {fine: parts.predictor(network, fine) for fine in (True, False)}
+        self._compute = {fine: partial(parts.predict, fine) for fine in (True, False)}
         device = parts.colour.device
         self._recorded = {
             fine: with_cuda_graphs(compute, device, _SIZES)
@@ -109,45 +109,59 @@ class _Parts:
         std: Sequence[float],
         dtype: torch.dtype,
     ) -> None:
-        body, pyramid = network.body, network.fpn
-        self._dtype = dtype
-        self._body: _MobileNet | _ResNet50
+        body = network.body
+        leak = 0.0
         if isinstance(body, MobileNet):
-            self._body = _MobileNet(body, dtype)
+            first = list(body.stage1[0].children())
+            (weight, bias), leak = _fold_layers(first, torch.float32), rectifier_leak(first[2])
         else:
-            self._body = _ResNet50(body, dtype)  # type: ignore[arg-type]
-        weight, bias = self._body.stem
+            weight, bias = fold_norm(body.conv1, body.bn1)  # type: ignore[arg-type]
         colour, deviation = weight.new_tensor(mean), weight.new_tensor(std)
         weight = weight / deviation[:, None, None]
         bias = bias - (weight * colour[:, None, None]).sum((1, 2, 3))
         if channels == "bgr":
             weight, colour = weight.flip(1), colour.flip(0)
-        self.folded_stem = weight, bias
-        self._stem = FusedConvolution(weight, bias, stride=2, padding=0, leak=self._body.leak)
         self.kernel, self.colour = weight.shape[2], colour
+        levels = zip(network.ClassHead, network.BboxHead, network.LandmarkHead, strict=True)
+        heads = [merge_heads([head.conv1x1 for head in level]) for level in levels]  # type: ignore[misc]
+        self._levels: CompiledDetector | _Levels
+        if isinstance(body, MobileNet) and can_run(weight, dtype):
+            self._levels = CompiledDetector(network, (weight, bias), heads, dtype)
+        else:
+            stem = FusedConvolution(weight, bias, stride=2, padding=0, leak=leak)
+            self._levels = _Levels(network, stem, heads, dtype)
+
+    def predict(self, fine: bool, canvases: Sequence[Tensor]) -> list[Tensor]:
+        """The predictions for the only canvas (B, 3, ·, ·), channels-last."""
+        levels = self._levels(canvases[0], fine=fine)
+        return [torch.cat([level.reshape(len(level), -1, _VALUES) for level in levels], 1)]
+
+
+class _Levels:
+    """As CompiledDetector, on any device and for any body."""
+
+    def __init__(
+        self,
+        network: RetinaFace,
+        stem: FusedConvolution,
+        heads: Sequence[tuple[Tensor, Tensor]],
+        dtype: torch.dtype,
+    ) -> None:
+        body, pyramid = network.body, network.fpn
+        self._stem, self._heads, self._dtype = stem, heads, dtype
+        self._body: _MobileNet | _ResNet50
+        if isinstance(body, MobileNet):
+            self._body = _MobileNet(body, dtype)
+        else:
+            self._body = _ResNet50(body, dtype)  # type: ignore[arg-type]
         outputs = pyramid.output1, pyramid.output2, pyramid.output3
         self._outputs = [_sequence(output, dtype) for output in outputs]
         self._merges = [_sequence(own, dtype) for own in (pyramid.merge1, pyramid.merge2)]
         contexts = network.ssh1, network.ssh2, network.ssh3
         self._contexts = [_Context(own, dtype) for own in contexts]
-        heads = zip(network.ClassHead, network.BboxHead, network.LandmarkHead, strict=True)
-        self._heads = [merge_heads([head.conv1x1 for head in level]) for level in heads]  # type: ignore[misc]
 
-    def predictor(
-        self, network: RetinaFace, fine: bool
-    ) -> Callable[[Sequence[Tensor]], list[Tensor]]:
-        """The quickest form of `predict` for a choice of levels."""
-        if not (isinstance(network.body, MobileNet) and can_run(self._heads[0][0], self._dtype)):
-            return partial(self.predict, fine)
-        return partial(
-            _run_compiled,
-            CompiledDetector(network, self.folded_stem, self._heads, self._dtype, fine=fine),
-        )
-
-    def predict(self, fine: bool, canvases: Sequence[Tensor]) -> list[Tensor]:
-        """The predictions for the only canvas (B, 3, ·, ·), channels-last."""
-        images = len(canvases[0])
-        maps = self._body(self._stem(canvases[0]).to(self._dtype))  # strides 8, 16, 32
+    def __call__(self, canvas: Tensor, *, fine: bool) -> list[Tensor]:
+        maps = self._body(self._stem(canvas).to(self._dtype))  # strides 8, 16, 32
         coarse = self._outputs[2](maps[2])
         middle = self._merges[1](_add_enlarged(self._outputs[1](maps[1]), coarse))
         levels = [middle, coarse]
@@ -159,23 +173,15 @@ class _Parts:
             levels, self._contexts[-len(levels) :], self._heads[-len(levels) :], strict=True
         ):
             rows = torch.addmm(bias, rows_of(context(level)).to(bias.dtype), matrix)
-            found.append(rows.view(images, -1, _VALUES))
-        return [torch.cat(found, 1)]
-
-
-def _run_compiled(compiled: CompiledDetector, canvases: Sequence[Tensor]) -> list[Tensor]:
-    """As _Parts.predict."""
-    levels = compiled(canvases[0])
-    return [torch.cat([level.reshape(len(level), -1, _VALUES) for level in levels], 1)]
+            found.append(rows.view(len(canvas), *level.shape[2:], -1))
+        return found
 
 
 class _MobileNet:
-    """The body after its first convolution. stem, leak: that convolution, for the caller to run."""
+    """The body after its first convolution."""
 
     def __init__(self, body: MobileNet, dtype: torch.dtype) -> None:
-        first, *blocks = body.stage1
-        stem = list(first.children())
-        self.stem, self.leak = _fold_layers(stem, torch.float32), rectifier_leak(stem[2])
+        blocks = list(body.stage1)[1:]
         stages = blocks, list(body.stage2), list(body.stage3)
         self._stages = [
             [_separable(list(block.children()), dtype) for block in stage] for stage in stages
@@ -191,10 +197,9 @@ class _MobileNet:
 
 
 class _ResNet50:
-    """The body after its first convolution. stem, leak: as in `_MobileNet`."""
+    """The body after its first convolution."""
 
     def __init__(self, body: ResNet50, dtype: torch.dtype) -> None:
-        self.stem, self.leak = fold_norm(body.conv1, body.bn1), 0.0
         stages = body.layer1, body.layer2, body.layer3, body.layer4
         self._stages = [[_Bottleneck(block, dtype) for block in stage] for stage in stages]  # type: ignore[arg-type]
 

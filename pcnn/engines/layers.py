@@ -68,7 +68,7 @@ class Layers:
 
     dtype: of the products; sums and maps are float32. only: the instructions "AVX-512", "AVX2" or
     "NEON"; None for the best of the processor.
-    Methods add layers, which can be run from then on. Copies and pickles of bfloat16 need a processor
+    Methods add layers, which can be run from then on. Copies of bfloat16 need a processor
     with these instructions, too.
     Raises NativeError: no compiled code, or not for this processor.
     """
