@@ -106,7 +106,7 @@ def _classifier(weights: str, faces: int) -> Stages:
     views = [view.contiguous() for view in network.cut(squares)]
     # The memory layout in which faces are cut out.
     last = [view.contiguous(memory_format=torch.channels_last) for view in views]
-    folded, prepared = _Folded(network, torch.float32, fused=False), prepare(network)
+    folded, prepared = _Folded(network, torch.float32), prepare(network)
     return {
         "plain": lambda: network.forward_views(views),
         "norms folded, channels-last": lambda: folded.forward_views(last),

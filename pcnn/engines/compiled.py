@@ -32,7 +32,8 @@ def prepare_movements(network: MovementNet) -> Callable[[Tensor], Motion]:
     if not can_run(next(network.parameters())):
         return network
     twin = copy.deepcopy(network)
-    twin.trunk = CompiledTrunk(network.trunk)  # type: ignore[assignment]
+    twin.trunk = CompiledReductions(network)  # type: ignore[assignment]
+    twin.fine = twin.coarse = nn.Flatten()  # type: ignore[assignment]
     return twin
 
 
@@ -65,21 +66,21 @@ class CompiledTrunks:
         return self._layers.run(list(zip(self._views, views, strict=True)), self._out)
 
 
-class CompiledTrunk(nn.Module):
-    """One trunk."""
+class CompiledReductions(nn.Module):
+    """A movement network's trunk, with the reductions of its maps."""
 
-    def __init__(self, trunk: nn.Module) -> None:
+    def __init__(self, network: MovementNet) -> None:
         super().__init__()
         self._layers = Layers()
-        self._view = self._layers.maps(cast("nn.Conv2d", trunk.conv1).in_channels)
-        self._out = _add_trunk(self._layers, self._view, trunk)
-
-    def forward(self, view: Tensor) -> Tensor:
-        """See Trunk.forward and MobileTrunk.forward."""
-        return self._layers.run([(self._view, view)], self._out[-1:])[0]
+        self._view = self._layers.maps(network.trunk.conv1.in_channels)
+        maps = _add_trunk(self._layers, self._view, network.trunk)
+        self._out = [
+            self._layers.convolution(own, fold_norm(part.convolution, part.bn), most=_MOST)
+            for own, part in zip(maps, (network.fine, network.coarse), strict=True)
+        ]
 
     def both(self, view: Tensor) -> tuple[Tensor, Tensor]:
-        """See MobileTrunk.both."""
+        """As MobileTrunk.both, but reduced; only to be flattened."""
         fine, maps = self._layers.run([(self._view, view)], self._out)
         return fine, maps
 
