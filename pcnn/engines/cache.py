@@ -18,6 +18,7 @@ import torch
 from pcnn.disk import cache_folder, keep_if_possible, whole_file
 from pcnn.engines.portable import Graph
 from pcnn.errors import WeightsError
+from pcnn.ops import native
 from pcnn.terminal import stderr_console
 
 _Loaded = TypeVar("_Loaded")
@@ -139,12 +140,13 @@ def remembered(
     """One of several options, as measured before under the same circumstances, or measured now.
 
     choice: what is chosen, such as "engine". options: the possible results of `measure`.
-    circumstances: everything that the result depends on. The number of PyTorch's threads and its
-        version always count.
+    circumstances: everything that the result depends on. PyTorch's version, the number of its
+        threads and this package's compiled code always count.
     A cache that cannot be written is no error: then each process measures by itself.
     """
-    threads = str(torch.get_num_threads())
-    key = repr((choice, *options, *circumstances, threads, torch.__version__))
+    threads, compiled = str(torch.get_num_threads()), native.compiled(torch.device("cpu"))
+    code = "none" if isinstance(compiled, str) else compiled.SOURCES
+    key = repr((choice, *options, *circumstances, threads, torch.__version__, native.choice, code))
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]
     path = cache_folder() / "engines" / f"{choice}-{digest}.json"
     try:
