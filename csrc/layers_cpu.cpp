@@ -215,16 +215,19 @@ struct Layers::Run {
   std::vector<std::int64_t> columns;  // parts into which each layer's output channels are cut
   std::vector<std::int64_t> rows;     // rows of a block of each layer
   std::unique_ptr<float[]> arena;
-  std::int64_t numbers = 0;  // of the arena
-  std::size_t scratch = 0;   // numbers of a thread's patches
+  std::size_t scratch = 0;  // numbers of a thread's patches
 
   Run(const Layers& own, const std::vector<Input>& inputs, const std::vector<Output>& outputs,
       const std::vector<Size>& sizes, std::int64_t batch, int threads);
 
+  std::vector<float*> places(const std::vector<Input>& inputs, const std::vector<Output>& outputs,
+                             const std::vector<Size>& sizes, std::int64_t batch);
+  void plan(int layer, int threads);
   std::int64_t pieces(int layer) const;
   void work(int layer, std::int64_t piece, float* patches) const;
   void multiply(int layer, std::int64_t piece, float* patches) const;
   bool in_tiles(int layer) const;
+  WinogradTile tile_at(int layer, std::int64_t number) const;
   void multiply_tiles(int layer, std::int64_t piece, float* patches) const;
   void alone() const;
   void together(int threads) const;
@@ -234,51 +237,7 @@ Layers::Run::Run(const Layers& own, const std::vector<Input>& inputs,
                  const std::vector<Output>& outputs, const std::vector<Size>& sizes,
                  std::int64_t batch, int threads)
     : own(own) {
-  std::vector<float*> place(own.maps_.size(), nullptr);
-  // Checked by run(): no layer writes to an input.
-  for (const Input& input : inputs) place[input.maps] = const_cast<float*>(input.data);
-  for (const Output& output : outputs) place[output.maps] = output.data;
-  std::vector<bool> wanted(own.maps_.size());
-  for (const Output& output : outputs) wanted[output.maps] = true;
-  needed.resize(own.layers_.size());
-  for (std::size_t index = own.layers_.size(); index-- > 0;) {
-    const Layer& layer = own.layers_[index];
-    needed[index] = wanted[layer.out];
-    if (!needed[index]) continue;
-    wanted[layer.source] = true;
-    if (layer.onto >= 0) wanted[layer.onto] = true;
-  }
-  // Other maps share an arena: a map takes the first gap that is free while it is needed.
-  struct Block {
-    int maps;
-    std::int64_t begin, end;
-  };
-  std::vector<Block> blocks;
-  std::vector<int> order;
-  for (std::size_t maps = 0; maps < place.size(); ++maps) {
-    if (!place[maps] && wanted[maps]) order.push_back(static_cast<int>(maps));
-  }
-  std::stable_sort(order.begin(), order.end(),
-                   [&](int a, int b) { return own.maps_[a].first < own.maps_[b].first; });
-  for (int maps : order) {
-    const Maps& needed = own.maps_[maps];
-    const std::int64_t size = batch * sizes[maps].first * sizes[maps].second * needed.channels;
-    std::int64_t begin = 0;
-    for (const Block& block : blocks) {  // in order of their begin
-      const Maps& other = own.maps_[block.maps];
-      if (std::max(other.read, other.written) < needed.first) continue;
-      if (begin + size <= block.begin) break;
-      begin = std::max(begin, block.end);
-    }
-    const Block found{maps, begin, begin + size};
-    blocks.insert(
-        std::upper_bound(blocks.begin(), blocks.end(), found,
-                         [](const Block& a, const Block& b) { return a.begin < b.begin; }),
-        found);
-    numbers = std::max(numbers, found.end);
-  }
-  arena.reset(new float[numbers]);
-  for (const Block& block : blocks) place[block.maps] = arena.get() + block.begin;
+  const std::vector<float*> place = places(inputs, outputs, sizes, batch);
   for (const Layer& layer : own.layers_) {
     LayerMaps maps = {};
     maps.batch = batch;
@@ -295,31 +254,90 @@ Layers::Run::Run(const Layers& own, const std::vector<Input>& inputs,
     maps.top = padding_before(layer, maps.height);
     maps.left = padding_before(layer, maps.width);
     memory.push_back(maps);
-    const std::int64_t total = batch * maps.out_height * maps.out_width;
-    const Kernels& kernels = *layer.kernels;
-    std::int64_t block = std::clamp<std::int64_t>(kBlock / layer.count(), kernels.rows, kMostRows);
-    std::int64_t cut = 1;
-    if (layer.kind != LayerKind::kConvolution) {
-      block = std::max<std::int64_t>(1, batch * maps.out_height / (4 * threads));
-    } else if (threads > 1) {
-      block = std::min(block, std::max<std::int64_t>(kernels.rows, total / (4 * threads)));
-      const std::int64_t panels = divide_up(layer.channels, 2 * kernels.lanes);
-      cut = std::clamp<std::int64_t>(4 * threads / divide_up(total, block), 1, panels);
-    }
-    rows.push_back(layer.kind == LayerKind::kConvolution
-                       ? divide_up(block, kernels.rows) * kernels.rows
-                       : block);
-    columns.push_back(cut);
-    const int index = static_cast<int>(rows.size()) - 1, panel = 2 * kernels.lanes;
-    const std::int64_t narrowed = divide_up(layer.count(), panel) * kernels.lanes;
-    const std::int64_t padded =
-        (divide_up(layer.width, panel) + divide_up(layer.channels, panel)) * panel;
-    const std::int64_t needed = in_tiles(index) ? kValues * kTilesAtOnce * padded
-                                                : rows[index] * (layer.count() + narrowed);
-    if (layer.kind == LayerKind::kConvolution) {
-      scratch = std::max(scratch, static_cast<std::size_t>(needed));
-    }
+    plan(static_cast<int>(memory.size()) - 1, threads);
   }
+}
+
+// Where all maps lie; also what is needed for the outputs.
+std::vector<float*> Layers::Run::places(const std::vector<Input>& inputs,
+                                        const std::vector<Output>& outputs,
+                                        const std::vector<Size>& sizes, std::int64_t batch) {
+  std::vector<float*> place(own.maps_.size(), nullptr);
+  std::vector<bool> wanted(own.maps_.size());
+  // Checked by run(): no layer writes to an input.
+  for (const Input& input : inputs) place[input.maps] = const_cast<float*>(input.data);
+  for (const Output& output : outputs) {
+    place[output.maps] = output.data;
+    wanted[output.maps] = true;
+  }
+  needed.resize(own.layers_.size());
+  for (std::size_t index = own.layers_.size(); index-- > 0;) {
+    const Layer& layer = own.layers_[index];
+    needed[index] = wanted[layer.out];
+    if (!needed[index]) continue;
+    wanted[layer.source] = true;
+    if (layer.onto >= 0) wanted[layer.onto] = true;
+  }
+  // Other maps share an arena: a map takes the first gap that is free while it is needed.
+  struct Block {
+    int maps;
+    std::int64_t begin, end;
+  };
+  std::vector<int> order;
+  for (std::size_t maps = 0; maps < place.size(); ++maps) {
+    if (!place[maps] && wanted[maps]) order.push_back(static_cast<int>(maps));
+  }
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int a, int b) { return own.maps_[a].first < own.maps_[b].first; });
+  std::vector<Block> blocks;  // in order of their begin
+  std::int64_t numbers = 0;   // of the arena
+  for (int maps : order) {
+    const Maps& own_maps = own.maps_[maps];
+    const std::int64_t size = batch * sizes[maps].first * sizes[maps].second * own_maps.channels;
+    std::int64_t begin = 0;
+    for (const Block& block : blocks) {
+      const Maps& other = own.maps_[block.maps];
+      if (std::max(other.read, other.written) < own_maps.first) continue;
+      if (begin + size <= block.begin) break;
+      begin = std::max(begin, block.end);
+    }
+    const Block found{maps, begin, begin + size};
+    const auto before = [](const Block& a, const Block& b) { return a.begin < b.begin; };
+    blocks.insert(std::upper_bound(blocks.begin(), blocks.end(), found, before), found);
+    numbers = std::max(numbers, found.end);
+  }
+  arena.reset(new float[numbers]);
+  for (const Block& block : blocks) place[block.maps] = arena.get() + block.begin;
+  return place;
+}
+
+// How a layer's work is cut into pieces, and the memory that a piece needs.
+void Layers::Run::plan(int index, int threads) {
+  const Layer& layer = own.layers_[index];
+  const LayerMaps& maps = memory[index];
+  if (layer.kind != LayerKind::kConvolution) {
+    rows.push_back(std::max<std::int64_t>(1, maps.batch * maps.out_height / (4 * threads)));
+    columns.push_back(1);
+    return;
+  }
+  const Kernels& kernels = *layer.kernels;
+  const std::int64_t total = maps.batch * maps.out_height * maps.out_width;
+  const int panel = 2 * kernels.lanes;
+  std::int64_t block = std::clamp<std::int64_t>(kBlock / layer.count(), kernels.rows, kMostRows);
+  std::int64_t cut = 1;
+  if (threads > 1) {
+    block = std::min(block, std::max<std::int64_t>(kernels.rows, total / (4 * threads)));
+    cut = std::clamp<std::int64_t>(4 * threads / divide_up(total, block), 1,
+                                   divide_up(layer.channels, panel));
+  }
+  rows.push_back(divide_up(block, kernels.rows) * kernels.rows);
+  columns.push_back(cut);
+  const std::int64_t narrowed = divide_up(layer.count(), panel) * kernels.lanes;
+  const std::int64_t padded =
+      (divide_up(layer.width, panel) + divide_up(layer.channels, panel)) * panel;
+  const std::int64_t size =
+      in_tiles(index) ? kValues * kTilesAtOnce * padded : rows[index] * (layer.count() + narrowed);
+  scratch = std::max(scratch, static_cast<std::size_t>(size));
 }
 
 bool Layers::Run::in_tiles(int index) const {
@@ -406,7 +424,41 @@ void Layers::Run::multiply(int index, std::int64_t piece, float* patches) const 
   }
 }
 
+// One of a layer's tiles, counted over all images, without its values and channels.
+WinogradTile Layers::Run::tile_at(int index, std::int64_t number) const {
+  const Layer& layer = own.layers_[index];
+  const LayerMaps& maps = memory[index];
+  const std::int64_t across = divide_up(maps.out_width, kTile);
+  const std::int64_t down = divide_up(maps.out_height, kTile);
+  const std::int64_t image = number / (down * across);
+  const std::int64_t y = number / across % down * kTile, x = number % across * kTile;
+  const std::int64_t row = y - 1, column = x - 1;  // of the patch
+  const std::int64_t pixel = (image * maps.out_height + y) * maps.out_width + x;
+  const std::int64_t source = (image * maps.height + row) * maps.width + column;
+  WinogradTile found = {};
+  found.source_column = maps.source_channels;
+  found.source_row = maps.width * found.source_column;
+  found.source = maps.source + source * found.source_column + layer.source_first;
+  found.out_column = maps.out_channels;
+  found.out_row = maps.out_width * found.out_column;
+  found.out = maps.out + pixel * found.out_column + layer.out_first;
+  found.onto_column = maps.onto_channels;
+  found.onto_row = maps.out_width * found.onto_column;
+  found.onto = maps.onto ? maps.onto + pixel * found.onto_column : nullptr;
+  found.top = row < 0;
+  found.left = column < 0;
+  found.bottom = static_cast<int>(std::min<std::int64_t>(kPatch, maps.height - row));
+  found.right = static_cast<int>(std::min<std::int64_t>(kPatch, maps.width - column));
+  found.rows = static_cast<int>(std::min<std::int64_t>(kTile, maps.out_height - y));
+  found.columns = static_cast<int>(std::min<std::int64_t>(kTile, maps.out_width - x));
+  found.bias = layer.bias.data();
+  found.leak = layer.leak;
+  found.most = layer.most;
+  return found;
+}
+
 void Layers::Run::multiply_tiles(int index, std::int64_t piece, float* patches) const {
+  static const float kZeros[32] = {};  // the bias of products; two of the longest vectors
   const Layer& layer = own.layers_[index];
   const LayerMaps& maps = memory[index];
   const Kernels& kernels = *layer.kernels;
@@ -418,45 +470,15 @@ void Layers::Run::multiply_tiles(int index, std::int64_t piece, float* patches) 
   const std::int64_t in = divide_up(layer.width, panel) * panel;
   const std::int64_t out = divide_up(layer.channels, panel) * panel;
   float* const products = patches + kValues * tiles * in;
-  const auto tile_at = [&](std::int64_t t) {
-    const std::int64_t image = (begin + t) / (down * across);
-    const std::int64_t y = (begin + t) / across % down * kTile;
-    const std::int64_t x = (begin + t) % across * kTile;
-    const std::int64_t row = y - 1, column = x - 1;  // of the patch
-    const std::int64_t pixel = (image * maps.out_height + y) * maps.out_width + x;
-    WinogradTile found = {};
-    found.source_column = maps.source_channels;
-    found.source_row = maps.width * found.source_column;
-    found.source = maps.source +
-                   ((image * maps.height + row) * maps.width + column) * found.source_column +
-                   layer.source_first;
-    found.out_column = maps.out_channels;
-    found.out_row = maps.out_width * found.out_column;
-    found.out = maps.out + pixel * found.out_column + layer.out_first;
-    found.onto_column = maps.onto_channels;
-    found.onto_row = maps.out_width * found.onto_column;
-    found.onto = maps.onto ? maps.onto + pixel * found.onto_column : nullptr;
-    found.top = row < 0;
-    found.left = column < 0;
-    found.bottom = static_cast<int>(std::min<std::int64_t>(kPatch, maps.height - row));
-    found.right = static_cast<int>(std::min<std::int64_t>(kPatch, maps.width - column));
-    found.rows = static_cast<int>(std::min<std::int64_t>(kTile, maps.out_height - y));
-    found.columns = static_cast<int>(std::min<std::int64_t>(kTile, maps.out_width - x));
-    found.bias = layer.bias.data();
-    found.leak = layer.leak;
-    found.most = layer.most;
-    return found;
-  };
   for (std::int64_t t = 0; t < tiles; ++t) {
-    WinogradTile tile = tile_at(t);
+    WinogradTile tile = tile_at(index, begin + t);
     tile.values = patches + t * in;
     tile.value_step = tiles * in;
     tile.channels = layer.width;
     kernels.winograd_in(tile);
   }
-  const std::vector<float> zeros(panel);
   Tile product = {};
-  product.bias = zeros.data();
+  product.bias = kZeros;
   product.a_step = in;
   product.c_step = out;
   product.count = layer.width;
@@ -477,7 +499,7 @@ void Layers::Run::multiply_tiles(int index, std::int64_t piece, float* patches) 
     }
   }
   for (std::int64_t t = 0; t < tiles; ++t) {
-    WinogradTile tile = tile_at(t);
+    WinogradTile tile = tile_at(index, begin + t);
     tile.values = products + t * out;
     tile.value_step = tiles * out;
     tile.channels = layer.channels;
