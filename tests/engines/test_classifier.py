@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pcnn import Recognizer, weights
 from pcnn.engines import classifier as inference
 from pcnn.engines.classifier import prepare
+from pcnn.engines.layers import can_run
 from pcnn.errors import InputError
 from pcnn.networks.pcnn import PCNN, FaceNet, ModelConfig
 from pcnn.networks.regions import REGIONS
@@ -167,6 +168,7 @@ def test_weights_of_one_type_compute_in_another(backbone: str, given: torch.dtyp
         torch.testing.assert_close(found, expected, rtol=0, atol=0.1 * float(expected.abs().max()))
 
 
+@pytest.mark.skipif(not can_run(torch.zeros(1)), reason="needs compiled layers")
 def test_views_that_do_not_fit_are_refused() -> None:
     network = _pcnn(48)
     views = _views(network, 2)
