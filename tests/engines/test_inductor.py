@@ -164,8 +164,12 @@ def test_a_damaged_file_is_named(cache: Path) -> None:
 
 
 def test_what_cannot_be_compiled_is_named_and_announced(
-    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    # Another cache than the module's, where an earlier test may have compiled the network.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cache = tmp_path / "pcnn" / "engines"
+
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("the compiler raised:\n\n  no C++ compiler\nand much more")
 
