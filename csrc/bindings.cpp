@@ -331,7 +331,6 @@ std::vector<Layers::Size> sizes_of_maps(const Layers& layers, const py::tuple& i
 void bind_layers(py::module_& module) {
   py::class_<Layers>(module, "Layers")
       .def(py::init<const std::string&>())
-      .def_property_readonly("instructions", &Layers::instructions)
       .def("add_maps", &Layers::add_maps)
       .def("add", &add_layer, py::arg("kind"), py::arg("source"), py::arg("out"), py::arg("shape"),
            py::arg("onto"), py::arg("leak"), py::arg("most"), py::arg("exact"), py::arg("winograd"),

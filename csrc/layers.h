@@ -114,7 +114,6 @@ class Layers {
   // instructions: the name of Kernels, or "" for the best of this processor in float32.
   explicit Layers(const std::string& instructions);
 
-  const char* instructions() const { return kernels_->name; }
   // The number of new maps. Layers number maps in the order in which they were added.
   int add_maps(int channels);
   // weights: (channels, kernel, kernel, width), depthwise (channels, 3, 3); none for other kinds.

@@ -98,10 +98,7 @@ class Head(Brief):
             raise InputError(
                 f"Head.fit: method must be 'logistic', 'balanced' or 'means', got {method!r}"
             )
-        if not is_number(strength) or not 0 < strength < np.inf:
-            raise InputError(
-                f"Head.fit: strength must be a finite number above 0, got {strength!r}"
-            )
+        check_strength("Head.fit", strength)
         places = np.array([names.index(label) for label in labels])
         centre = examples.mean(0, dtype=np.float64)
         spread = np.sqrt(((examples - centre) ** 2).sum(1).mean())
@@ -266,6 +263,12 @@ def _logistic(
     if len(slopes) == 1:  # for two labels it has only the second logit; the first one is 0
         return np.concatenate((0 * slopes, slopes)), np.concatenate((0 * offsets, offsets))
     return slopes, offsets
+
+
+def check_strength(function: str, strength: object) -> None:
+    """Raise InputError unless the strength of a fit is a finite number above 0."""
+    if not is_number(strength) or not 0 < strength < np.inf:  # type: ignore[operator]
+        raise InputError(f"{function}: strength must be a finite number above 0, got {strength!r}")
 
 
 def numbers_of(subject: str, values: ArrayLike, kind: type[np.floating[Any]]) -> NDArray[Any]:

@@ -15,11 +15,12 @@ from pcnn.embeddings.heads import (
     Vectors,
     check_features,
     check_fitted_on,
+    check_strength,
     numbers_of,
     read_linear,
     write_linear,
 )
-from pcnn.errors import InputError, check_texts, check_types, is_number
+from pcnn.errors import InputError, check_texts, check_types
 from pcnn.representation import Brief
 from pcnn.weights.files import WeightsFile
 from pcnn.weights.kinds import VALUE_HEAD
@@ -93,10 +94,8 @@ class ValueHead(Brief):
             raise InputError("ValueHead.fit: values must be finite, got NaN or infinity")
         if np.abs(wanted).max() > _LARGEST:
             raise InputError("ValueHead.fit: values are too large for float32: divide them")
-        if strength is not None and (not is_number(strength) or not 0 < strength < np.inf):
-            raise InputError(
-                f"ValueHead.fit: strength must be a finite number above 0, got {strength!r}"
-            )
+        if strength is not None:
+            check_strength("ValueHead.fit", strength)
         centre, middle = examples.mean(0), wanted.mean(0)
         spread = max(float(np.sqrt(((examples - centre) ** 2).sum(1).mean())), 1e-12)
         tried = STRENGTHS if strength is None else (strength,)

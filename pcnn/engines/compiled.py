@@ -85,7 +85,19 @@ class CompiledReductions(nn.Module):
         return fine, maps
 
 
-class CompiledStage(nn.Module):
+class _Chain(nn.Module):
+    """Layers from one input to one output."""
+
+    _layers: Layers
+    _source: Maps
+    _out: Maps
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, H, W) → the last layer's maps."""
+        return self._layers.run([(self._source, maps)], [self._out])[0]
+
+
+class CompiledStage(_Chain):
     """Blocks of a ResNet or MobileNet."""
 
     def __init__(self, blocks: nn.Sequential, dtype: torch.dtype = torch.float32) -> None:
@@ -94,14 +106,10 @@ class CompiledStage(nn.Module):
         first = blocks[0]
         convolution = first.depthwise if isinstance(first, SeparableBlock) else first.conv1
         self._source = self._layers.maps(cast("nn.Conv2d", convolution).in_channels)
-        self._out = [_add_blocks(self._layers, self._source, blocks)]
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """(B, C, H, W) → the last block's maps."""
-        return self._layers.run([(self._source, maps)], self._out)[0]
+        self._out = _add_blocks(self._layers, self._source, blocks)
 
 
-class CompiledSequence(nn.Module):
+class CompiledSequence(_Chain):
     """Convolutions, each with its norm and a plain rectifier."""
 
     def __init__(self, trunk: nn.Sequential) -> None:
@@ -114,11 +122,7 @@ class CompiledSequence(nn.Module):
             stride, padding = own.stride[0], cast("int", own.padding[0])
             folded = fold_norm(own, norm)
             maps = self._layers.convolution(maps, folded, stride=stride, padding=padding)
-        self._out = [maps]
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """(B, C, H, W) → the last layer's maps."""
-        return self._layers.run([(self._source, maps)], self._out)[0]
+        self._out = maps
 
 
 class CompiledDetector:

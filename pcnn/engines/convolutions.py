@@ -20,7 +20,6 @@ class FusedConvolution:
     weight (N, C / groups, k, k), bias (N,): see `fold_norm`.
     padding: pixels on each side; None means half the kernel.
     leak: the rectifier's slope below zero, 0 for a plain rectifier; None for no rectifier.
-    most: the upper bound of a plain rectifier; None for no bound.
     """
 
     def __init__(  # noqa: PLR0913
@@ -32,9 +31,7 @@ class FusedConvolution:
         groups: int = 1,
         padding: int | None = None,
         leak: float | None = 0.0,
-        most: float | None = None,
     ) -> None:
-        self._most = most
         self._kernel, self._stride, self._groups = weight.shape[2], stride, groups
         self._padding = self._kernel // 2 if padding is None else padding
         self._bias, self._leak = bias, leak
@@ -67,7 +64,7 @@ class FusedConvolution:
         if not self._fused:
             padding, stride, dilation, groups = places
             maps = F.conv2d(maps, self._weight, self._bias, stride, padding, dilation, groups)
-            return rectify_(maps, self._leak, self._most)
+            return rectify_(maps, self._leak)
         found: Tensor = torch.ops.mkldnn._convolution_pointwise(
             maps, self._weight, self._bias, *places, *self._after(), ""
         )
@@ -79,7 +76,7 @@ class FusedConvolution:
             return "none", []
         if self._leak:
             return "leaky_relu", [self._leak]
-        return ("relu", []) if self._most is None else ("hardtanh", [0.0, self._most])
+        return "relu", []
 
 
 @cache
@@ -106,15 +103,13 @@ def has_fused_convolutions() -> bool:
     )
 
 
-def rectify_(maps: Tensor, leak: float | None, most: float | None = None) -> Tensor:
+def rectify_(maps: Tensor, leak: float | None) -> Tensor:
     """Rectify maps in place.
 
-    leak: the slope below zero; None changes nothing. most: the upper bound of a plain rectifier.
+    leak: the slope below zero; None changes nothing.
     """
     if leak is None:
         return maps
-    if most is not None:
-        return maps.clamp_(0, most)
     return F.leaky_relu_(maps, leak) if leak else maps.relu_()
 
 

@@ -126,7 +126,8 @@ class Layers:
         folded: weight (N, C, k, k) and bias (N,), see `fold_norm`; C = 1 of more input channels
             means a depthwise convolution.
         padding: pixels before and after the maps; None for TensorFlow's.
-        leak, most: see `convolutions.FusedConvolution`. onto: maps to add before the rectifier.
+        leak: see `convolutions.FusedConvolution`. most: the upper bound of the results.
+        onto: maps to add before the rectifier.
         out: where to write the maps; None for new ones. exact: multiply in float32 in any case.
         winograd: compute tiles of large maps by Winograd's transformation (Lavin and Gray 2016),
             in float32: a quarter of the products, four times the memory for weights. For 3 × 3
