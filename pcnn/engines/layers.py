@@ -1,8 +1,7 @@
 """Convolutional layers that compiled code runs on a CPU, a whole network in one call.
 
-PyTorch and oneDNN take about 0.1 ms for each call of a convolution before they compute, which for
-one face is more than the computation. `Layers` lists a network's layers once. A run is then one
-call. Its maps are channels-last, in float32.
+PyTorch and oneDNN take as long to begin a convolution of one face as to compute it. `Layers` lists
+a network's layers once. A run is then one call. Its maps are channels-last, in float32.
 
 The answer for an image is the same in every batch and with any number of threads, to the last bit.
 """
