@@ -9,14 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pcnn.devices import own_settings
+from pcnn.errors import InputError
 from pcnn.networks.landmarks import LandmarkConfig, LandmarkNet
 from pcnn.networks.movements import MovementConfig
 from pcnn.networks.trunk import initialise
 from pcnn.ops.reference import LUMA
 from pcnn.training.averaged import AveragedTraining
+from pcnn.training.expression.augmentation import over_expose
 from pcnn.training.landmarks.options import LandmarkOptions, fingerprint
 from pcnn.training.movements.augmentation import Placing, random_views
 from pcnn.training.movements.faces import TEMPLATE, TaughtFaces, shares_of_batch
+from pcnn.weights.landmarks import load_landmarks
+from pcnn.weights.states import lasting_state
 
 # The detector's landmarks are wrong by 6 to 11 % of the eye distance, and a tilted face by 45°.
 _PLACING = Placing(noise=0.06, turn=45.0, scale=0.14, shift=0.05)
@@ -31,16 +35,14 @@ class LandmarkTraining(AveragedTraining[LandmarkNet]):
     """A resumable training: the network, its average, the optimiser and the steps done.
 
     groups: faces of sheets and of photographs, whose `points` are the five landmarks to learn.
-    Raises InputError: no faces.
+    Raises InputError: no faces, or a start of another size.
     """
 
     @own_settings(gradients=True)
     def __init__(self, options: LandmarkOptions, groups: Sequence[TaughtFaces]) -> None:
         self._groups = shares_of_batch(options, groups)
         torch.manual_seed(options.seed)
-        network = LandmarkNet(LandmarkConfig())
-        initialise(network)
-        network.start(torch.tensor(TEMPLATE))
+        network = _start(options.init)
         self.options = options
         path = options.folder / "landmarks.checkpoint.pt"
         super().__init__(network, options, path, fingerprint(options), "train_landmarks")
@@ -67,10 +69,30 @@ class LandmarkTraining(AveragedTraining[LandmarkNet]):
         for group, count in self._groups:
             chosen = torch.randint(len(group), (count,), generator=generator)
             views, seen = random_views(group[chosen], placed, twins, generator, _PLACING)
-            parts.append((_covered(views, generator), seen.points))
+            views = _covered(views, generator)
+            if self.options.exposure > 1:
+                views = over_expose(views, self.options.exposure, generator)
+            parts.append((views, seen.points))
         views, points = (torch.cat(own) for own in zip(*parts, strict=True))
         grey = (views * views.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
         return (grey - config.mean[0]) / config.std[0], points
+
+
+def _start(init: str) -> LandmarkNet:
+    """The network before the first step, see LandmarkOptions.init."""
+    network = LandmarkNet(LandmarkConfig())
+    if init == "none":
+        initialise(network)
+        network.start(torch.tensor(TEMPLATE))
+        return network
+    start = load_landmarks(init).network
+    if start.config != network.config:
+        raise InputError(
+            f"LandmarkOptions: init must have views of {network.config.size} pixels with the same "
+            f"normalisation, {init!r} has {start.config}"
+        )
+    network.load_state_dict({**network.state_dict(), **lasting_state(start)})
+    return network
 
 
 def _covered(views: Tensor, generator: torch.Generator) -> Tensor:

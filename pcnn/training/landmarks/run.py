@@ -37,8 +37,9 @@ def train_landmarks(options: LandmarkOptions) -> Path:
     training.resume()
     finish(training, ({"distance": own} for own in training.run()), options, "landmarks")
     options.output.parent.mkdir(parents=True, exist_ok=True)
+    start = "random numbers" if options.init == "none" else Path(options.init).name
     provenance = (
-        f"Trained from random numbers by pcnn-train landmarks on a teacher's landmarks of "
+        f"Trained from {start} by pcnn-train landmarks on a teacher's landmarks of "
         f"{len(sheets)} faces of {options.data.name} and {len(photographs)} of "
         f"{options.photographs.name}, one photograph in ten held out; {fingerprint(options)}"
     )

@@ -21,7 +21,7 @@ from pcnn.training.landmarks.loop import LandmarkTraining
 from pcnn.training.landmarks.options import LandmarkOptions, fingerprint
 from pcnn.training.landmarks.run import _mean_difference, _with_landmarks
 from pcnn.training.movements.faces import TEMPLATE, TaughtFaces
-from pcnn.weights.landmarks import load_landmarks
+from pcnn.weights.landmarks import load_landmarks, write_landmarks
 
 
 def _five(faces: TaughtFaces) -> TaughtFaces:
@@ -92,6 +92,29 @@ def test_it_learns_where_points_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
 
 
+def test_it_goes_on_from_weights_of_its_kind(tmp_path: Path) -> None:
+    first = LandmarkTraining(_options(tmp_path), GROUPS)
+    list(first.run())
+    write_landmarks(tmp_path / "first.safetensors", first.average, TEMPLATE, {})
+    start = str(tmp_path / "first.safetensors")
+    second = LandmarkTraining(_options(tmp_path, init=start), GROUPS)
+    for name, value in load_landmarks(start).network.state_dict().items():
+        assert torch.equal(second.network.state_dict()[name], value), name
+    with pytest.raises(InputError, match=r"^LandmarkOptions: init must have views of 32 pixels"):
+        LandmarkTraining(_options(tmp_path, init="landmarks"), GROUPS)
+
+
+def test_some_faces_are_over_exposed(tmp_path: Path) -> None:
+    def bright(exposure: float) -> list[float]:
+        training = LandmarkTraining(_options(tmp_path, exposure=exposure, batch=64), GROUPS)
+        views, _ = training._batch()
+        return views.mean((1, 2, 3)).tolist()
+
+    plain, exposed = bright(1.0), bright(8.0)
+    changed = [own > was + 0.1 for own, was in zip(exposed, plain, strict=True)]
+    assert 2 <= sum(changed) <= 24  # about 0.15 of 64, some of them by factors near 1
+
+
 def test_no_faces_are_refused(tmp_path: Path) -> None:
     empty = GROUPS[1][torch.arange(0)]
     message = rf"^LandmarkOptions: photographs_share=0\.\d+ needs .*, got {len(GROUPS[0])} and 0$"
@@ -104,6 +127,7 @@ def test_no_faces_are_refused(tmp_path: Path) -> None:
     [
         ({"steps": 0}, "LandmarkOptions: steps must be at least 1, got 0"),
         ({"photographs_share": 1.5}, "photographs_share must lie in 0…1, got 1.5"),
+        ({"exposure": 0.5}, "exposure must be at least 1, got 0.5"),
         ({"average": 1.0}, "average must be at least 0 and below 1, got 1.0"),
     ],
 )
@@ -118,7 +142,16 @@ def test_a_checkpoint_with_options_in_their_former_order_is_continued(tmp_path: 
     begun.save()
     state = torch.load(begun.path, weights_only=True)
     found = json.loads(state["options"])
-    former = ["detector", "steps", "batch", "photographs_share", "learning_rate", "weight_decay"]
+    former = [
+        "detector",
+        "init",
+        "exposure",
+        "steps",
+        "batch",
+        "photographs_share",
+        "learning_rate",
+        "weight_decay",
+    ]
     former += ["average", "seed"]
     assert set(former) == set(found) and former != list(found)
     state["options"] = json.dumps({name: found[name] for name in former})
