@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pcnn.disk import as_path
 from pcnn.errors import InputError
 
 # An archive may unpack to this many bytes, or to this many times its own size.
@@ -28,7 +29,7 @@ def read_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
     Nothing is unpickled, and a size that the file does not bear out costs no memory.
     Raises InputError: the file is missing, damaged, holds objects, or is none of both.
     """
-    path = Path(path)
+    path = as_path("read_arrays: path", path)
     try:
         with path.open("rb") as file:
             if not zipfile.is_zipfile(file):

@@ -1,4 +1,4 @@
-"""Files on disk: the cache folder and atomic writes."""
+"""Files on disk: paths, the cache folder and atomic writes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,18 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from pcnn.errors import InputError
+
+
+def as_path(subject: str, value: object) -> Path:
+    """A path from the caller. subject: its function and name, at the message's beginning.
+
+    Raises InputError: it is no text and no path.
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        raise InputError(f"{subject} must be a path, got {value!r}")
+    return Path(value)
 
 
 def cache_folder() -> Path:

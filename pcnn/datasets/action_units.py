@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pcnn.datasets.labels import FaceSet, canonical
+from pcnn.disk import as_path
 from pcnn.errors import InputError, check_count, counted
 from pcnn.images.files import file_error
 from pcnn.networks.regions import RegionLayout
@@ -122,7 +123,7 @@ def from_table(faces: FaceSet, path: str | Path) -> UnitFaces:
     Raises InputError: the file cannot be read or is no such table; a unit is not in UNITS; a
         value is neither 0 nor 1; a face has two lines; or no face has a line.
     """
-    path = Path(path)
+    path = as_path("from_table: path", path)
     rows: dict[str, list[bool]] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

@@ -29,6 +29,7 @@ from pcnn.datasets.layouts import (
     read_list,
 )
 from pcnn.devices import own_settings
+from pcnn.disk import as_path
 from pcnn.errors import InputError, check_count, counted
 from pcnn.images.loading import load_image
 from pcnn.terminal import track
@@ -127,7 +128,7 @@ def load_faces(  # noqa: PLR0913 - the one entry to all layouts, each of which h
     options = _Options(
         side, grey, protocol, labels, duplicates, numbering, images, missing, on_error
     )
-    path = Path(path)
+    path = as_path("load_faces: path", path)
     if layout not in ("auto", *_TREES):
         raise InputError(f"load_faces: layout must be auto, {', '.join(_TREES)}, got {layout!r}")
     if not path.exists():

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pcnn.disk import as_path
 from pcnn.errors import InputError
 from pcnn.images.files import find_images, shown
 
@@ -58,7 +59,7 @@ def read_pictures(path: str | Path, columns: Sequence[str] = ()) -> LabelledPict
     pictures in `notes`.
     Raises InputError: another form, or nothing that can be used.
     """
-    path = Path(path)
+    path = as_path("read_pictures: path", path)
     if path.is_dir():
         if columns:
             raise InputError(f"{shown(path)}: a folder has labels, so it has no columns to choose")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pcnn.arrays import read_arrays
-from pcnn.disk import whole_file
+from pcnn.disk import as_path, whole_file
 from pcnn.embeddings.heads import Head, numbers_of, unit_norm
 from pcnn.embeddings.triplets import (
     Triplets,
@@ -91,7 +91,7 @@ class Embeddings(Brief):
         text is UTF-8: names of files that are no Unicode are escaped.
         Raises InputError: another suffix, a file that cannot be written, no pyarrow.
         """
-        path = Path(path)
+        path = as_path("Embeddings.save: path", path)
         check_suffix("Embeddings.save", path)
         try:
             with whole_file(path) as temporary:
@@ -109,7 +109,7 @@ class Embeddings(Brief):
 
         Raises InputError: another suffix, a missing file, other content, no pyarrow.
         """
-        path = Path(path)
+        path = as_path("Embeddings.load: path", path)
         check_suffix("Embeddings.load", path)
         try:
             if path.suffix.lower() == ".npz":

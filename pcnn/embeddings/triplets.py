@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pcnn.disk import as_path
 from pcnn.errors import InputError, counted
 from pcnn.images.loading import load_image
 from pcnn.representation import Brief
@@ -102,7 +103,7 @@ def read_triplets(path: str | Path, *, min_agreement: float = _AGREEMENT) -> Tri
     """
     places: dict[Crop, int] = {}
     members, odd, agreement, kinds = [], [], [], []
-    for number, line in _lines(Path(path)):
+    for number, line in _lines(as_path("read_triplets: path", path)):
         try:
             crops, kind, votes = _parse(line)
         except ValueError as error:
@@ -184,7 +185,11 @@ def embed_triplets(
     >>> embed_triplets(read_triplets("one.csv"), "docs/images", recognizer.embed_crops).shape
     (1, 1280)
     """
-    files = {path.name: path for path in sorted(Path(folder).rglob("*")) if path.is_file()}
+    files = {
+        path.name: path
+        for path in sorted(as_path("embed_triplets: folder", folder).rglob("*"))
+        if path.is_file()
+    }
     by_file: dict[str, list[int]] = defaultdict(list)
     for place, crop in enumerate(triplets.crops):
         by_file[crop.file_name].append(place)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 from pcnn.errors import InputError, is_number
 
 
 def check_at_least(options: object, least: float, *names: str) -> None:
-    """Check that options are at least `least`. Raises InputError: one is less."""
+    """Check that options are finite and at least `least`. Raises InputError: one is not."""
     for name in names:
         if not is_number(own := getattr(options, name)) or own < least:
             raise _wrong(options, name, f"be at least {least}")
+        if own == math.inf:
+            raise _wrong(options, name, "be finite")
+
+
+def check_positive(options: object, *names: str) -> None:
+    """Check that options are finite and above 0. Raises InputError: one is not."""
+    for name in names:
+        if not is_number(own := getattr(options, name)) or not 0 < own < math.inf:
+            raise _wrong(options, name, "be above 0 and finite")
 
 
 def check_shares(options: object, *names: str) -> None:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from pcnn.disk import cache_folder, whole_file
+from pcnn.disk import as_path, cache_folder, whole_file
 from pcnn.errors import InputError, WeightsError
 from pcnn.weights.compression import SCALE, widen
 from pcnn.weights.known import SPECS, WeightSpec
@@ -92,7 +92,7 @@ class WeightsFile:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = as_path("weights", path)
         with self._named_errors():
             # Opened once: a file that is replaced meanwhile must not give the tensors of another.
             file = _open(self.path)
@@ -208,7 +208,7 @@ def write(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, Any]
     >>> read("two.safetensors")
     ({'ones': tensor([1., 1.])}, {'made': 'here'})
     """
-    path = Path(path)
+    path = as_path("write: path", path)
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # save_file makes a file that only its owner may read.
     content = save(contiguous, metadata={_METADATA_KEY: json.dumps(metadata)})
@@ -222,7 +222,7 @@ def sha256(path: str | Path) -> str:
     >>> sha256(locate("small")) == SPECS["small"].sha256
     True
     """
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return hashlib.sha256(as_path("sha256: path", path).read_bytes()).hexdigest()
 
 
 def name_of_sha256(sha256: str) -> str | None:

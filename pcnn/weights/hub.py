@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pcnn.disk import as_path
 from pcnn.errors import WeightsError, in_words
 from pcnn.weights.expression import ExpressionWeights, load_expression
 from pcnn.weights.files import locate, sha256
@@ -40,7 +41,7 @@ def fetch(weights: str | Path, *, revision: str | None = None, checksum: str | N
     Raises WeightsError: nothing of that name; a download that failed; huggingface_hub is not
     installed; a checksum, architecture or classes other than `config.json` says.
     """
-    path = Path(weights).expanduser()
+    path = as_path("from_pretrained: weights", weights).expanduser()
     if str(weights) in SPECS or path.is_file():
         found = locate(weights, kind="expression")
     elif path.is_dir():
@@ -78,7 +79,7 @@ def push_to_hub(
         ...
     pcnn.errors.WeightsError: push_to_hub: repository must be owner/name, got 'no-owner'
     """
-    if not _REPOSITORY.fullmatch(repository):
+    if not isinstance(repository, str) or not _REPOSITORY.fullmatch(repository):
         raise WeightsError(f"push_to_hub: repository must be owner/name, got {repository!r}")
     hub = _hub("push_to_hub")
     with tempfile.TemporaryDirectory() as folder:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pcnn.devices import own_settings
+from pcnn.disk import as_path
 from pcnn.errors import WeightsError, counted
 from pcnn.networks.pcnn import PCNN, ModelConfig
 from pcnn.networks.regions import REGIONS
@@ -56,7 +57,7 @@ def load_upstream(path: str | Path, classes: tuple[str, ...] | None = None) -> P
         ...
     pcnn.errors.WeightsError: missing.pth: no such checkpoint
     """
-    state = _state_dict(Path(path))
+    state = _state_dict(as_path("load_upstream: path", path))
     try:
         tensors = _rename(state)
         count = len(tensors["expression_head.bias"])

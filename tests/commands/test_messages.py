@@ -130,7 +130,7 @@ def refusal(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ),
         pytest.param(
             ["train", "trunk", "--data", "sheets", "--output", "o", "--epochs", "0"],
-            "--epochs, --lr and clip must be above 0",
+            "--epochs must be above 0 and finite",
             marks=pytest.mark.train,
         ),
         pytest.param(

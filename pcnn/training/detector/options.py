@@ -7,7 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pcnn.errors import InputError
-from pcnn.training.limits import check_at_least, check_choices, check_decays, check_shares
+from pcnn.training.limits import (
+    check_at_least,
+    check_choices,
+    check_decays,
+    check_positive,
+    check_shares,
+)
 
 STARTS = ("teacher", "scratch")
 
@@ -60,7 +66,8 @@ class DetectorOptions:
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "steps", "batch", "save_every")
-        check_at_least(self, 0, "early", "polish")
+        check_at_least(self, 0, "early", "polish", "weight_decay")
+        check_positive(self, "learning_rate")
         for name in ("side", "early_side"):
             if getattr(self, name) < 64 or getattr(self, name) % 32:
                 raise InputError(

@@ -8,7 +8,13 @@ from pcnn.errors import InputError
 from pcnn.networks.backbones import find_backbone
 from pcnn.networks.saliency import find_model
 from pcnn.training.expression.augmentation import Augmentation
-from pcnn.training.limits import check_at_least, check_choices, check_decays, check_shares
+from pcnn.training.limits import (
+    check_at_least,
+    check_choices,
+    check_decays,
+    check_positive,
+    check_shares,
+)
 from pcnn.weights.compression import STORAGES
 from pcnn.weights.kinds import MOST
 
@@ -125,11 +131,8 @@ class ExpressionOptions:
                 f"ExpressionOptions: size and width must be at most {MOST}, "
                 f"got {self.size} and {self.width}"
             )
-        if not (self.epochs > 0 and self.lr > 0 and self.clip > 0):
-            raise InputError(
-                "ExpressionOptions: epochs, lr and clip must be above 0, "
-                f"got {self.epochs}, {self.lr} and {self.clip}"
-            )
+        check_positive(self, "epochs", "lr", "clip")
+        check_at_least(self, 0, "weight_decay", "alpha", "beta", "moving", "second")
         check_decays(self, "warm_up", "ema")
         check_shares(self, "balance", "calm", "teaching", "init_share", "photographs_share")
         for name, needed in (("landmarks", "aligned"), ("photographs", "teachers")):

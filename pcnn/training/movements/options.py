@@ -6,7 +6,13 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from pcnn.training.limits import check_at_least, check_choices, check_decays, check_shares
+from pcnn.training.limits import (
+    check_at_least,
+    check_choices,
+    check_decays,
+    check_positive,
+    check_shares,
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,8 @@ class TaughtOptions:
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "steps", "batch", "save_every")
+        check_positive(self, "learning_rate")
+        check_at_least(self, 0, "weight_decay")
         check_shares(self, "photographs_share")
         check_decays(self, "average")
 

@@ -1,0 +1,55 @@
+"""Paths from callers: what is none is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pcnn
+from pcnn import embeddings, weights
+from pcnn.arrays import read_arrays
+from pcnn.datasets import load_faces
+from pcnn.datasets.pictures import read_pictures
+from pcnn.disk import as_path
+from pcnn.errors import InputError
+
+_HEAD = embeddings.Head(
+    labels=("a", "b"),
+    matrix=np.ones((2, 3), np.float32),
+    bias=np.zeros(2, np.float32),
+    weights_sha256="0" * 64,
+)
+
+
+@pytest.mark.parametrize("value", [3, None, b"faces", ["faces"]])
+@pytest.mark.parametrize(
+    "function",
+    [
+        weights.read,
+        lambda path: weights.write(path, {}, {}),
+        weights.sha256,
+        weights.load_upstream,
+        weights.load_expression,
+        lambda path: load_faces(path, "train"),
+        read_pictures,
+        read_arrays,
+        pcnn.from_pretrained,
+        lambda path: pcnn.push_to_hub(path, "owner/name"),
+        embeddings.Embeddings.load,
+        embeddings.read_triplets,
+        embeddings.Head.load,
+        _HEAD.save,
+    ],
+)
+def test_what_is_no_path_is_refused(function: Callable[[object], object], value: object) -> None:
+    with pytest.raises(InputError, match=r"must be (a|a name or the) path"):
+        function(value)
+
+
+def test_texts_and_paths_are_taken() -> None:
+    assert as_path("f: path", "faces") == as_path("f: path", Path("faces")) == Path("faces")
+    with pytest.raises(InputError, match=r"^f: path must be a path, got 3$"):
+        as_path("f: path", 3)
