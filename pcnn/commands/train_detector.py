@@ -39,10 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers", type=count, default=0, help="processes that prepare mosaics (%(default)s)"
     )
     for name, text in (
+        ("init-share", "share of what the training started from in the weights written"),
         ("turned", "share of photographs that are rotated by any angle"),
         ("harsh", "share of pictures made much darker, lighter, flatter or tinted"),
     ):
-        share = getattr(DetectorOptions, name)
+        share = getattr(DetectorOptions, name.replace("-", "_"))
         parser.add_argument(f"--{name}", type=number, default=share, help=f"{text} ({share})")
     rate = DetectorOptions.learning_rate
     parser.add_argument("--learning-rate", type=number, default=rate, help=f"at its peak ({rate})")
@@ -68,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             start=arguments.start,
             init=arguments.init,
+            init_share=arguments.init_share,
             turned=arguments.turned,
             harsh=arguments.harsh,
             device=arguments.device,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from pcnn.devices import own_settings
 from pcnn.faces.detector import Detector
 from pcnn.networks.anchors import anchor_grid
+from pcnn.networks.pcnn import pull
 from pcnn.networks.retinaface import RetinaFace, load_state
 from pcnn.training.averaged import AveragedTraining
 from pcnn.training.detector.mosaics import Mosaic, degrade, mosaic
@@ -62,6 +64,7 @@ class DetectorTraining(AveragedTraining[RetinaFace]):
                 variances=teacher.settings.variances,
             )
             network = _new_network()
+        self._start = copy.deepcopy(network)
         network.train().requires_grad_(True).to(options.device)
         path = options.folder / "detector.checkpoint.pt"
         super().__init__(network, options, path, fingerprint(options), "train_detector")
@@ -102,9 +105,11 @@ class DetectorTraining(AveragedTraining[RetinaFace]):
 
     @own_settings(gradients=True)
     def detector(self) -> Detector:
-        """A detector with the averaged weights."""
+        """A detector with the averaged weights, mixed with a share `init_share` of the start."""
         state = {name: value.cpu() for name, value in self.average.state_dict().items()}
-        return Detector(load_state(state, leak=self.settings.leak), self.settings)
+        network = load_state(state, leak=self.settings.leak)
+        pull(network, self._start, self.options.init_share)
+        return Detector(network, self.settings)
 
 
 class _Steps(Dataset[_Step]):

@@ -36,6 +36,7 @@ class DetectorOptions:
     start: "teacher" starts from the teacher's own weights, "scratch" from random ones. Random
         weights need many times the steps and a learning rate of 3e-3.
     init: weights of the same network to start from instead.
+    init_share: the share, 0…1, of what the training started from in the weights that are written.
     turned: the share of photographs with any angle.
     harsh: the share of pictures made much too dark, too light, flat or tinted.
     device: the device to compute on. workers: processes that prepare mosaics; 0 for none. Both
@@ -59,6 +60,7 @@ class DetectorOptions:
     seed: int = 0
     start: str = "teacher"
     init: Path | None = None
+    init_share: float = 0.0
     turned: float = 0.0
     harsh: float = 0.0
     device: str = "cpu"
@@ -75,7 +77,7 @@ class DetectorOptions:
                     f"got {getattr(self, name)}"
                 )
         check_choices(self, start=STARTS)
-        check_shares(self, "turned", "harsh")
+        check_shares(self, "init_share", "turned", "harsh")
         check_decays(self, "average")
 
     @property

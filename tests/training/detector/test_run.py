@@ -514,6 +514,22 @@ def test_a_run_starts_where_it_is_told(options: DetectorOptions) -> None:
         replace(options, start="afresh")
 
 
+def test_what_is_written_keeps_a_share_of_the_start(options: DetectorOptions) -> None:
+    def network(share: float) -> dict[str, torch.Tensor]:
+        training = DetectorTraining(
+            replace(options, start="teacher", init_share=share), Detector.load(options.teacher)
+        )
+        list(training.run([_photograph()]))
+        return training.detector().network.state_dict()
+
+    name = "body.stage1.0.0.weight"
+    wanted, _ = weights.read(options.teacher)
+    start, learnt, mixed = wanted[name].float(), network(0)[name], network(0.7)[name]
+    assert not torch.allclose(learnt, start, rtol=0, atol=1e-6)
+    torch.testing.assert_close(mixed, 0.7 * start + 0.3 * learnt, rtol=0, atol=1e-7)
+    torch.testing.assert_close(network(1)[name], start, rtol=0, atol=0)
+
+
 def test_the_learning_rate_rises_falls_and_polishes(options: DetectorOptions) -> None:
     schedule = replace(options, steps=150, polish=50, learning_rate=0.3)
     rates = [loop_module._learning_rate(schedule, step) for step in range(200)]
