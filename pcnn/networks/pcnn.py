@@ -248,7 +248,7 @@ class Heads(nn.Module):
 
     def __init__(self, network: FaceNet | PCNN, classes: Sequence[str]) -> None:
         super().__init__()
-        vectors = int(_own_head(network).in_features)
+        vectors = int(own_head(network).in_features)
         self.expression_head = nn.Linear(vectors, len(classes))
         regions = network.region_heads.items() if isinstance(network, PCNN) else ()
         self.region_heads = nn.ModuleDict(
@@ -315,7 +315,8 @@ def relabelled(network: FaceNet | PCNN, heads: Heads, classes: Sequence[str]) ->
     return twin
 
 
-def _own_head(network: FaceNet | PCNN) -> nn.Linear:
+def own_head(network: FaceNet | PCNN) -> nn.Linear:
+    """The head of the expression logits."""
     return network.head if isinstance(network, FaceNet) else network.expression_head
 
 

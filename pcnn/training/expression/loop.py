@@ -135,30 +135,31 @@ class ExpressionTraining:
         options, kinds = self.options, [self.train]
         if self._second is not None:
             kinds.append(self._second)
-        self._targets = []
-        for place, kind in enumerate(kinds):
-            labels = _targets(kind.votes, options.labels)
-            # Teachers without heads for the second labels teach only the first.
-            teachers = [t for t in self._teachers if place == 0 or t.classes == kind.classes]
-            if teachers:
-                answers = self._answers(teachers, self.train.faces, place)
-                labels = torch.lerp(labels, answers, options.teaching)
-            if self._photographs is not None:
-                if not teachers:
+        votes = [_targets(kind.votes, options.labels) for kind in kinds]
+        every = self._answers(self.train.faces, kinds)
+        targets = [
+            own if answers is None else torch.lerp(own, answers, options.teaching)
+            for own, answers in zip(votes, every, strict=True)
+        ]
+        if self._photographs is not None:
+            for kind, answers in zip(kinds, every, strict=True):
+                if answers is None:
                     raise InputError(
                         "ExpressionTraining: photographs have no labels; no teacher knows "
                         f"{', '.join(kind.classes)}"
                     )
-                coarse = _shrink(self._photographs, _TEACHERS_SIDE)
-                labels = torch.cat((labels, self._answers(teachers, coarse, place)))
-            self._targets.append(labels.to(self.device))
+            read = self._answers(_shrink(self._photographs, _TEACHERS_SIDE), kinds)
+            pairs = zip(targets, read, strict=True)
+            targets = [torch.cat((own, new)) for own, new in pairs if new is not None]
+        self._targets = [own.to(self.device) for own in targets]
         self._teachers = []
         return self._targets
 
-    def _answers(self, teachers: Sequence[Learner], faces: Tensor, kind: int) -> Tensor:
+    def _answers(self, faces: Tensor, kinds: Sequence[FaceSet]) -> list[Tensor | None]:
+        """The teachers' mean answers for each kind of labels, see mean_answers."""
         dtype = torch.bfloat16 if self.options.precision == "bfloat16" else torch.float32
-        place, shown = (self.device, dtype), self.rank == 0
-        return mean_answers(teachers, faces, second=kind == 1, place=place, shown=shown)
+        classes, place = [kind.classes for kind in kinds], (self.device, dtype)
+        return mean_answers(self._teachers, faces, classes, place=place, shown=self.rank == 0)
 
     @own_settings(gradients=True)
     def advance(self) -> float:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcnn.devices import own_settings
 from pcnn.engines.classifier import prepare
 from pcnn.errors import InputError
 from pcnn.faces.views import network_views
 from pcnn.networks.mirror import read_both
-from pcnn.networks.pcnn import Learner
+from pcnn.networks.pcnn import Learner, own_head
 from pcnn.terminal import track
 from pcnn.weights.expression import load_learners
 
@@ -44,29 +44,54 @@ def load_teachers(paths: Sequence[str], classes: tuple[str, ...]) -> list[Learne
 def mean_answers(
     teachers: Sequence[Learner],
     faces: Tensor,
+    kinds: Sequence[Sequence[str]],
     *,
-    second: bool,
     place: tuple[torch.device, torch.dtype],
     shown: bool,
-) -> Tensor:
+) -> list[Tensor | None]:
     """The teachers' mean probabilities for faces, each read with its mirror image.
 
-    teachers: at least one. faces: (N, H, W) grey or (N, H, W, 3) RGB, uint8, N ≥ 1.
-    second: True for the second labels. place: the device and type of the arithmetic.
+    faces: (N, H, W) grey or (N, H, W, 3) RGB, uint8, N ≥ 1.
+    kinds: the classes of each kind of labels, the teachers' own first. Only teachers with the same
+        second labels answer for the second kind.
+    place: the device and type of the arithmetic.
     shown: whether to show progress on stderr, if that is a terminal.
-    Returns (N, classes) float32 on the CPU.
+    Returns (N, classes) float32 on the CPU for each kind, or None if no teacher knows it.
+    """
+    answers: list[list[Tensor]] = [[] for _ in kinds]
+    for number, teacher in enumerate(teachers, 1):
+        heads = [own_head(teacher.network)]
+        if teacher.second is not None and teacher.classes in kinds[1:]:
+            heads.append(teacher.second.expression_head)
+        chunks = track(
+            faces.split(_FACES_AT_ONCE), f"teacher {number} of {len(teachers)}", shown=shown
+        )
+        logits = _logits(teacher, heads, chunks, place)
+        for own, one in zip(answers, logits, strict=False):
+            own.append(one.softmax(1))
+    return [torch.stack(own).mean(0) if own else None for own in answers]
+
+
+def _logits(
+    teacher: Learner,
+    heads: Sequence[nn.Linear],
+    chunks: Iterable[Tensor],
+    place: tuple[torch.device, torch.dtype],
+) -> tuple[Tensor, ...]:
+    """The mean logits (N, classes) of faces and their mirror images, by each of a teacher's heads.
+
+    chunks: the faces in several parts. place: see mean_answers.
     """
     device, dtype = place
-    chunks = faces.split(_FACES_AT_ONCE)
-    answers = []
-    for number, teacher in enumerate(teachers, 1):
-        network = teacher.relabelled() if second else teacher.network
-        network.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        forward = prepare(network, dtype).forward_views
-        title = f"teacher {number} of {len(teachers)}"
-        logits = [
-            read_both(forward, network_views(network, chunk.to(device), None))[0].cpu()
-            for chunk in track(chunks, title, shown=shown)
-        ]
-        answers.append(torch.cat(logits).softmax(1))
-    return torch.stack(answers).mean(0)
+    teacher.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = teacher.network
+    embed = prepare(network, dtype).embed_views
+
+    def forward(views: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        vectors = embed(views)
+        return torch.cat([head(vectors) for head in heads], 1), {}
+
+    read = [read_both(forward, network_views(network, each.to(device), None))[0] for each in chunks]
+    counts = [head.out_features for head in heads]
+    logits: tuple[Tensor, ...] = torch.cat(read).cpu().split(counts, 1)
+    return logits

@@ -26,6 +26,7 @@ from pcnn.training.expression import run as train_expression
 from pcnn.training.expression.loop import ExpressionTraining, _generator
 from pcnn.training.expression.options import ExpressionOptions
 from pcnn.training.expression.run import train_expression as train
+from pcnn.training.expression.teachers import mean_answers
 
 pytestmark = pytest.mark.train
 
@@ -213,6 +214,26 @@ def test_movements_are_learnt_beside_the_expressions() -> None:
     for wrong in (None, movements[:-1]):
         with pytest.raises(InputError, match="movements must have a row for each face"):
             ExpressionTraining(options, faces, movements=wrong)
+
+
+@pytest.mark.parametrize("options", [TRUNK, OPTIONS], ids=["trunk", "pcnn"])
+def test_a_teacher_answers_both_kinds_of_labels(options: ExpressionOptions) -> None:
+    faces = _faces(16)
+    seven = FaceSet(faces.faces, torch.eye(7)[torch.arange(16) % 2], faces.names, faces.classes[:7])
+    both = dataclasses.replace(options, second=0.5)
+    teacher = ExpressionTraining(both, faces, second=seven).learner.eval()
+    plain = ExpressionTraining(dataclasses.replace(options, seed=3), faces).learner.eval()
+    kinds, place = [faces.classes, seven.classes], (torch.device("cpu"), torch.float32)
+    first, second = mean_answers([teacher, plain], faces.faces, kinds, place=place, shown=False)
+    expected = [
+        predict_logits(network, faces.faces, mirror=True)[0].softmax(1)
+        for network in (teacher.network, plain.network, teacher.relabelled())
+    ]
+    assert first is not None and second is not None
+    torch.testing.assert_close(first, (expected[0] + expected[1]) / 2, rtol=0, atol=1e-5)
+    torch.testing.assert_close(second, expected[2], rtol=0, atol=1e-5)
+    alone = mean_answers([plain], faces.faces, kinds, place=place, shown=False)
+    assert alone[0] is not None and alone[1] is None
 
 
 def test_a_teacher_without_second_labels_teaches_the_first_alone(tmp_path: Path) -> None:
