@@ -83,7 +83,7 @@ def load_image(source: ImageSource, *, bgr: bool = False, name: str = "image") -
     Returns (H, W, 3) uint8 RGB, contiguous and writable. An array or tensor that already has this
         form is not copied, so the result shares its memory.
     Raises InputError: the source is missing, unreadable, damaged, of an unsupported kind, without
-        pixels, or has more than MAX_PIXELS.
+        pixels, or a file or PIL image with more than MAX_PIXELS.
 
     >>> load_image("docs/images/astronaut.png").shape
     (512, 512, 3)

@@ -57,8 +57,8 @@ def create_app(
     """Create the server as an ASGI application.
 
     recognizer: a Recognizer. One thread calls it, with the pictures of waiting requests together.
-    token: the required token of `Authorization: Bearer …`; None allows all clients. The page and
-        /healthz need no token.
+    token: the required token of `Authorization: Bearer …`; None allows all clients. The page,
+        /healthz and /openapi.json need no token.
     page: the folder of the page; None for no page.
     The application's lifespan starts and stops the thread. Before its start, pictures are refused
     with status 503. `app.state.stop()`, called in the server's loop before it waits for open

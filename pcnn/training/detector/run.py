@@ -67,6 +67,7 @@ def train_detector(options: DetectorOptions) -> Path:
                 _log(options, entry)
                 training.save()
     _write_output(options, training, held_out)
+    training.path.unlink(missing_ok=True)
     return options.output
 
 

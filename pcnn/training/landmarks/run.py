@@ -45,6 +45,7 @@ def train_landmarks(options: LandmarkOptions) -> Path:
     )
     metadata = {"licence": "Apache-2.0", "provenance": provenance}
     write_landmarks(options.output, training.average, TEMPLATE, metadata)
+    training.path.unlink(missing_ok=True)
     return options.output
 
 

@@ -50,6 +50,7 @@ def train_movements(options: MovementOptions) -> Path:
     losses = (dict(zip(_LOSSES, own, strict=True)) for own in training.run())
     finish(training, losses, options, "movements")
     _write_output(options, training, *map(len, groups))
+    training.path.unlink(missing_ok=True)
     return options.output
 
 

@@ -436,6 +436,7 @@ def test_training_writes_a_detector_that_loads(options: DetectorOptions) -> None
     lines = (options.folder / "detector.log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [2, 4]
     assert all(np.isfinite(json.loads(line)["loss"]) for line in lines)
+    assert not (options.folder / "detector.checkpoint.pt").exists()
 
 
 class _KilledError(Exception):
@@ -487,7 +488,9 @@ def test_a_checkpoint_without_sums_is_continued(options: DetectorOptions) -> Non
 
 
 def test_a_checkpoint_of_other_options_is_refused(options: DetectorOptions) -> None:
-    train_detector(replace(options, steps=1, polish=0))
+    teacher = Detector.load(options.teacher)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    DetectorTraining(replace(options, steps=1, polish=0), teacher).save()
     with pytest.raises(InputError, match=r"was made with other options .*the file to start again"):
         train_detector(options)
 

@@ -210,3 +210,4 @@ def test_the_command_trains_and_writes(tmp_path: Path, monkeypatch: pytest.Monke
     assert f"9 faces of sheets and {learning} of p.tar" in loaded.metadata["provenance"]
     (line,) = (output.parent / "landmarks.log.jsonl").read_text().splitlines()
     assert json.loads(line)["step"] == 50
+    assert not (output.parent / "landmarks.checkpoint.pt").exists()

@@ -246,7 +246,8 @@ def test_the_command_trains_and_writes(tmp_path: Path, monkeypatch: pytest.Monke
     (line,) = (output.parent / "movements.log.jsonl").read_text().splitlines()
     assert json.loads(line)["step"] == 50
 
-    again = tmp_path / "again" / "m.safetensors"
+    # In the same folder, as the checkpoint of a finished training is gone.
+    again = tmp_path / "out" / "again.safetensors"
     assert main([*words, "--init", str(output), "--output", str(again), "--steps", "1"]) == 0
     told = load_movements(again).metadata["provenance"]
     assert '"init": "m.safetensors"' in told and str(tmp_path) not in told
