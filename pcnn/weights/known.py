@@ -69,13 +69,13 @@ SPECS: Mapping[str, WeightSpec] = {
     "mobilenet": WeightSpec(
         "detector",
         "detector-mobilenet.safetensors",
-        "8b9654549f2178150e2fb6e592953e80368db4bf72d968659578afe1bfe6584c",
+        "e3390b43364d05d3f1b75d0a4a098002172e0b27f27c008b9e42e3c38d0c9828",
     ),
     # Refines the detector's landmarks; learnt from MediaPipe's Face Landmarker.
     "landmarks": WeightSpec(
         "landmarks",
         "landmarks.safetensors",
-        "55c769cb07f1e028e962393941750328418f69e7b04f631e531d79165c34b917",
+        "1e82b54e6ee1ec46e9933b49f6346b60d3f2088cab0e32d5d76d646eff5665cb",
     ),
     # Mesh, movements and head pose, learnt from MediaPipe's Face Landmarker.
     "movements": WeightSpec(

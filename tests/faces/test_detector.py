@@ -457,7 +457,7 @@ def test_the_packaged_weights_are_ours_and_say_so() -> None:
     assert {value.dtype for value in state.values() if value.dim() > 1} == {torch.float16}
 
 
-@pytest.mark.xfail(reason="6.7 %; the teacher differs from itself by 5 % at a slightly other size")
+@pytest.mark.xfail(reason="6.5 %; the teacher differs from itself by 5 % at a slightly other size")
 def test_the_packaged_weights_place_landmarks_within_4_percent_of_the_eye_distance() -> None:
     if not PACKAGED.exists():
         pytest.skip(f"needs the trained weights {PACKAGED}")
