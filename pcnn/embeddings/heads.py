@@ -29,8 +29,9 @@ _ARCHITECTURE = "head"
 
 def unit_norm(features: Vectors) -> Vectors:
     """Scale the rows of (N, D) to length 1, float32; a row of zeros stays zero."""
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    return np.asarray(features / np.maximum(lengths, 1e-12), np.float32)
+    # In double precision squares neither overflow nor vanish.
+    lengths = np.linalg.norm(np.asarray(features, np.float64), axis=1, keepdims=True)
+    return np.asarray(features / np.where(lengths > 0, lengths, 1), np.float32)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -26,7 +26,7 @@ from PIL import (  # noqa: F401  (imported plugins register themselves in Image.
     WebPImagePlugin,
 )
 
-from pcnn.errors import InputError
+from pcnn.errors import InputError, in_words
 from pcnn.images.files import file_error, shown, what_instead
 from pcnn.images.pixels import Pixels, array_to_rgb, picture_to_rgb, tensor_to_array
 
@@ -161,8 +161,8 @@ def _load_file_object(source: Any, name: str) -> Pixels:
         content = source.read()
     except UnicodeDecodeError:  # a file opened as text, whose bytes are none
         content = ""
-    except (AttributeError, OSError, ValueError) as error:
-        raise InputError(f"{name}: the file object cannot be read ({error})") from error
+    except Exception as error:  # archives raise errors of their own
+        raise InputError(f"{name}: the file object cannot be read ({in_words(error)})") from error
     if not isinstance(content, bytes):
         raise InputError(f"{name}: the file object gives text: open it in binary mode, 'rb'")
     return _load_stream(io.BytesIO(content), name)

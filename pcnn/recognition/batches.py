@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
+from PIL import Image
 
 from pcnn.devices import own_settings
 from pcnn.errors import InputError
@@ -87,8 +88,19 @@ def process_each(  # noqa: PLR0913
         step = min(step, max(_FEWEST, -(-len(images) // workers)))
     if many and len(images) <= step:
         return work(list(enumerate(images)))
-    results = _chained(_batches(images, step), work, workers)
+    results = _chained(_batches(_loaded(images, on_error), step), work, workers)
     return list(results) if many else results
+
+
+def _loaded(images: Iterable[Any], on_error: OnError) -> Iterator[Any]:
+    """The images, PIL's as Pictures or errors.
+
+    PIL decodes an image when it is first used, which threads must not do at the same time, and an
+    iterator over frames may give the same object for each of them.
+    """
+    for number, image in enumerate(images):
+        is_lazy = isinstance(image, Image.Image)
+        yield _read(image, False, f"images[{number}]", on_error) if is_lazy else image
 
 
 def _batches(images: Iterable[Any], step: int) -> Iterator[_Batch]:
@@ -129,6 +141,8 @@ def _chained(
 
 
 def _read(image: Any, bgr: bool, name: str, on_error: OnError) -> Picture | InputError:
+    if isinstance(image, (Picture, InputError)):
+        return image
     try:
         return Picture(image, bgr, name)
     except InputError as error:

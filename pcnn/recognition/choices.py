@@ -14,7 +14,10 @@ from pcnn.errors import InputError, check_count, is_number
 from pcnn.faces.detector import Detector
 from pcnn.faces.interface import FaceDetector, OneAtATime
 from pcnn.faces.levels import check_min_face
+from pcnn.results.frames import FILM_COLUMNS
 from pcnn.results.movements import movement_columns
+from pcnn.results.tables import COLUMNS
+from pcnn.results.values import FACE_COLUMNS
 from pcnn.weights.expression import PRIORS, ExpressionWeights, load_expression
 from pcnn.weights.files import locate, name_of_sha256, sha256
 from pcnn.weights.known import (
@@ -75,11 +78,15 @@ def check_head(
 
 
 def check_columns(classes: Sequence[str], values: Sequence[str], movements: Sequence[str]) -> None:
-    """Raise InputError if two of these have the same column of a table.
+    """Raise InputError if two of these, or one of them and a table, have the same column.
 
     values: the names of a ValueHead's numbers. movements: names; not empty if they are read.
     """
-    others = ("class", classes), ("column of movements", movement_columns(movements))
+    others = (
+        ("class", classes),
+        ("column of movements", movement_columns(movements)),
+        ("column of tables", (*FACE_COLUMNS, *FILM_COLUMNS, *COLUMNS)),
+    )
     for kind, names in (("class", classes), ("number", values)):
         for other, taken in others:
             twins = [name for name in names if name in taken and kind != other]

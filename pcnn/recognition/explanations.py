@@ -245,10 +245,11 @@ def _explain(
             name: weights.answer(network.forward_views, hide(views, name, layout))[0]
             for name in REGIONS
         }
-    scores = weights.probabilities(logits).cpu()
+    given = weights.probabilities(logits)
+    scores = given.cpu()
     regions = {name: weights.probabilities(own[name], name).cpu() for name in REGIONS}
     without = {name: weights.probabilities(answers).tolist() for name, answers in hidden.items()}
-    heat = heat_maps(network, views, logits.argmax(1), steps=STEPS).cpu().numpy()
+    heat = heat_maps(network, views, given.argmax(1), steps=STEPS).cpu().numpy()
     size = network.config.size
     places = {
         name: (box.left / size, box.top / size, box.right / size, box.bottom / size)

@@ -66,7 +66,8 @@ class PhotographReader:
         """The explanations of each picture's faces."""
         found, places = self._finder.find(pictures, min_score)
         explained = iter(self._reader.explanations(pictures, places))
-        return [[next(explained).placed(face) for face in faces] for faces in found]
+        read = self._read(pictures, found, places)
+        return [[next(explained).placed(face) for face in faces] for faces in read]
 
     def _read(
         self,

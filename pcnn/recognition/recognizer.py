@@ -129,7 +129,7 @@ class Recognizer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Arguments for a copy in another process, which loads the files again."""
-        return partial(Recognizer, **self._made_of), ()
+        return partial(type(self), **self._made_of), ()
 
     def __repr__(self) -> str:
         parts = f"{self._weights.path.stem} on {self.device}; detector {self.finder.description}"

@@ -16,6 +16,8 @@ _MOVEMENTS = 10  # bars in a chart of movements, at most
 _TOP = 3  # bars in the shorter chart
 _GRID = 21  # candidate places in each direction, besides those around the head
 _CROWD = 10  # more faces than this get smaller text
+# Letters grow with the longer side, up to this many times the shorter one and these pixels.
+_LONGEST, _LEAST_LONGEST = 8, 512
 # Margins of heads with hair around face boxes, which extend from forehead to chin.
 _HAIR_ABOVE, _HAIR_BESIDE, _CHIN = 0.35, 0.3, 0.05  # of the box's height, width and height
 
@@ -95,7 +97,9 @@ class Style:
 
     def __init__(self, picture: tuple[int, int], titles: Sequence[str]) -> None:
         crowding = sqrt(_CROWD / len(titles)) if len(titles) > _CROWD else 1.0
-        self.title_px = max(12, round((7 + 0.011 * max(picture)) * crowding))
+        # A long strip of a picture must not become a large one for the sake of its letters.
+        longest = min(max(picture), _LONGEST * min(picture) + _LEAST_LONGEST)
+        self.title_px = max(12, round((7 + 0.011 * longest) * crowding))
         self.row_px = max(10, round(0.8 * self.title_px))
         self.title = letters(self.title_px)
         self.row = letters(self.row_px)

@@ -267,9 +267,10 @@ class Explanation(Brief):
         region, drop = max(self.drops.items(), key=lambda item: item[1])
         return region if drop >= DECISIVE_DROP else None
 
-    def placed(self, detection: Detection) -> Explanation:
-        """The same explanation, whose expression is a Face at the place of a detection."""
-        return dataclasses.replace(self, expression=face_of(detection, self.expression))
+    def placed(self, face: Face) -> Explanation:
+        """The same explanation, whose expression is a Face with the other's place and numbers."""
+        own = {**vars(self.expression), "values": face.values}
+        return dataclasses.replace(self, expression=dataclasses.replace(face, **own))
 
     def to_dict(self) -> dict[str, Any]:
         """The expression's fields, `without` and `decisive`, as values for `json.dumps`."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import io
 import ipaddress
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -92,7 +92,7 @@ class _Service:
         self.batcher: Batcher | None = None
         self.at_hand = 0
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         """Start the batcher; at the end let it answer what waits."""
         self.batcher = Batcher(self.recognizer, most=4 * self.recognizer.batch_size)
@@ -109,6 +109,22 @@ class _Service:
         if not hmac.compare_digest(given, f"Bearer {self._token}".encode()):
             raise Refusal(401, "the token is missing or wrong: send Authorization: Bearer TOKEN")
 
+    @contextlib.contextmanager
+    def place(self, request: Request) -> Iterator[None]:
+        """A place among the requests at hand, until its answer is made.
+
+        Raises Refusal: a wrong token, or no place is free.
+        """
+        self.check_token(request)
+        if self.at_hand >= self.limits.waiting:
+            most = self.limits.waiting
+            raise Refusal(429, f"{most} requests are at hand already: try again", retry=1)
+        self.at_hand += 1
+        try:
+            yield
+        finally:
+            self.at_hand -= 1
+
     async def predict(
         self, request: Request, *, alone: bool = False
     ) -> tuple[list[Upload], Results]:
@@ -117,20 +133,12 @@ class _Service:
         alone: True takes a single picture.
         Raises Refusal: whatever is wrong, with the request or with the server.
         """
-        self.check_token(request)
-        if self.at_hand >= self.limits.waiting:
-            most = self.limits.waiting
-            raise Refusal(429, f"{most} requests are at hand already: try again", retry=1)
-        self.at_hand += 1
-        try:
-            started = asyncio.get_running_loop().time()
-            uploads = await read_uploads(request, self.arrivals, self.limits)
-            if alone and len(uploads) != 1:
-                raise Refusal(422, f"one picture at a time can be drawn on, got {len(uploads)}")
-            taken = asyncio.get_running_loop().time() - started
-            results = await self._results(uploads, max(0.01, self.limits.seconds - taken))
-        finally:
-            self.at_hand -= 1
+        started = asyncio.get_running_loop().time()
+        uploads = await read_uploads(request, self.arrivals, self.limits)
+        if alone and len(uploads) != 1:
+            raise Refusal(422, f"one picture at a time can be drawn on, got {len(uploads)}")
+        taken = asyncio.get_running_loop().time() - started
+        results = await self._results(uploads, max(0.01, self.limits.seconds - taken))
         found = [result for result in results if isinstance(result, Prediction)]
         faces = sum(len(prediction.faces) for prediction in found)
         self.metrics.add_pictures(len(found), faces)
@@ -172,7 +180,8 @@ def _add_routes(app: FastAPI, service: _Service, *, locked: bool) -> None:
         Of several pictures one that cannot be read has an `error` in its place; where none can
         be read, the status is 422.
         """
-        return JSONResponse(_answers(*await service.predict(request)))
+        with service.place(request):
+            return JSONResponse(_answers(*await service.predict(request)))
 
     @app.post(
         "/predict/annotated",
@@ -184,10 +193,11 @@ def _add_routes(app: FastAPI, service: _Service, *, locked: bool) -> None:
     )
     async def annotated(request: Request) -> Response:
         """A PNG; takes a single picture."""
-        uploads, results = await service.predict(request, alone=True)
-        _answers(uploads, results)
-        moving = bool(service.recognizer.movements)
-        png = await run_in_threadpool(_drawn, uploads[0], results[0], moving=moving)
+        with service.place(request):
+            uploads, results = await service.predict(request, alone=True)
+            _answers(uploads, results)
+            moving = bool(service.recognizer.movements)
+            png = await run_in_threadpool(_drawn, uploads[0], results[0], moving=moving)
         return Response(png, media_type="image/png")
 
     @app.get("/healthz", summary="Whether the server answers", responses=refusals(503))

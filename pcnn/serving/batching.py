@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -54,9 +55,16 @@ class Batcher:
         with self._changed:
             if self._closed:
                 raise InputError("Batcher.submit: is closed")
-            self._waiting.append(_Job(pictures, future))
+            self._waiting.append(job := _Job(pictures, future))
             self._changed.notify()
+        future.add_done_callback(lambda _: self._forget(job))
         return future
+
+    def _forget(self, job: _Job) -> None:
+        """Free the pictures of a job that was cancelled before its turn."""
+        if job.future.cancelled():
+            with self._changed, contextlib.suppress(ValueError):
+                self._waiting.remove(job)
 
     @property
     def waiting(self) -> int:

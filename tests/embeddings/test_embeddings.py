@@ -324,6 +324,9 @@ def test_nearest_by_hand() -> None:
     assert places.tolist() == [[1, 3, 2, 0, 4], [0, 2, 1, 3, 4]]
     half = np.sqrt(0.5)
     np.testing.assert_allclose(similar, [[1, 1, half, 0, 0], [1, half, 0, 0, -1]], atol=1e-6)
+    for scale in (1e-30, 1e30):
+        scaled, _ = nearest(scale * np.array(features), [[0.0, 0.1 * scale], [7 * scale, 0.0]], k=9)
+        assert scaled.tolist() == places.tolist()
     assert nearest(features, np.empty((0, 2)))[0].shape == (0, 5)
     assert nearest(np.empty((0, 2)), features)[0].shape == (5, 0)
 

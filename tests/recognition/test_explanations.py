@@ -323,6 +323,28 @@ def test_an_explanation_has_the_prediction_and_the_reason(recognizer: Recognizer
     assert json.loads(json.dumps(explained[0].to_dict()))["decisive"] == "mouth"
 
 
+def test_the_heat_is_of_the_label_also_with_another_prior(
+    recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The prior makes `second` the likeliest where the network says `first`."""
+    loaded = recognizer._weights
+    crop = recognizer.predict_crops(picture())
+    first, second = sorted(crop.scores, key=crop.scores.__getitem__)[::-1][:2]
+    shares = tuple(0.1 * (name != second) + 1e-4 for name in FERPLUS_CLASSES)
+    uniform = dataclasses.replace(loaded, class_shares=shares, uniform=True)
+    asked: list[int] = []
+
+    def seen(network: Any, views: Any, classes: torch.Tensor, **_: Any) -> torch.Tensor:
+        asked.extend(classes.tolist())
+        return torch.zeros(len(classes), 32, 32)
+
+    monkeypatch.setattr(explanations, "heat_maps", seen)
+    monkeypatch.setattr(recognizer.reader, "_loaded", uniform)
+    explained = recognizer.explain_crops(picture())
+    assert explained.label == second != first
+    assert asked == [FERPLUS_CLASSES.index(second)]
+
+
 def test_crops_batches_and_errors(recognizer: Recognizer) -> None:
     _, second = recognizer.explain_crops([picture(0), picture(1)])
     alone = recognizer.explain_crops(picture(1))

@@ -16,7 +16,7 @@ from pcnn.embeddings import ValueHead
 from pcnn.faces.geometry import similarity
 from pcnn.recognition.batches import Picture
 from pcnn.recognition.movements import MovementReader, motions
-from pcnn.results.values import Detection
+from pcnn.results.values import Detection, Face
 from pcnn.training.movements.faces import TEMPLATE
 
 
@@ -119,6 +119,7 @@ def test_names_of_a_head_are_no_other_columns(weights: Path) -> None:
         ("happiness", False, "number 'happiness' is also a class"),
         ("yaw", True, "number 'yaw' is also a column of movements"),
         (NAMES[0], True, f"number '{NAMES[0]}' is also a column of movements"),
+        ("quality", False, "number 'quality' is also a column of tables"),
     ):
         matrix, bias = np.ones((1, size), np.float32), np.zeros(1, np.float32)
         head = ValueHead((name,), matrix, bias, sha256)
@@ -128,9 +129,30 @@ def test_names_of_a_head_are_no_other_columns(weights: Path) -> None:
             assert Recognizer("small", Planted(), "cpu", head=head).value_names == (name,)
 
 
+class _Own(Recognizer):
+    pass
+
+
 def test_a_copy_for_another_process_reads_movements(weights: Path) -> None:
-    make, arguments = Recognizer("small", Planted(), "cpu", movements=weights).__reduce__()
-    assert make(*arguments).movements == NAMES
+    make, arguments = _Own("small", Planted(), "cpu", movements=weights).__reduce__()
+    copied = make(*arguments)
+    assert copied.movements == NAMES and type(copied) is _Own
+
+
+def test_an_explained_face_has_what_prediction_gives_it(weights: Path) -> None:
+    plain = Recognizer("pcnn-ferplus-only", Planted(), "cpu")
+    matrix = np.ones((1, plain.embedding_size), np.float32)
+    head = ValueHead(("valence",), matrix, np.zeros(1, np.float32), plain.weights_sha256)
+    recognizer = Recognizer("pcnn-ferplus-only", Planted(), "cpu", head=head, movements=weights)
+    picture = _picture().pixels
+    for explained, face in zip(
+        recognizer.explain(picture), recognizer.predict(picture).faces, strict=True
+    ):
+        found = explained.expression
+        assert isinstance(found, Face) and (found.label, found.box) == (face.label, face.box)
+        assert (found.values, found.quality) == (face.values, face.quality)
+        assert found.movements == face.movements and found.movements
+        assert found.confidence == pytest.approx(face.confidence, abs=1e-4)
 
 
 def test_weights_of_another_kind_are_refused() -> None:

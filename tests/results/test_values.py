@@ -358,6 +358,14 @@ def test_letters_grow_with_the_picture_and_shrink_in_a_crowd() -> None:
     assert panels.Style((64, 64), ["fear"]).title_px == 12
 
 
+def test_a_strip_of_a_picture_is_drawn_as_a_strip() -> None:
+    for size in ((1_000_000, 1), (1, 1_000_000)):
+        width, height = panels.Style(size, ["no face found"]).size
+        assert min(width, height) < 300 and max(width, height) == 1_000_000
+    # What people take for a panorama keeps its large letters.
+    assert panels.Style((8000, 1000), ["fear"]).title_px == 95
+
+
 def test_picture_without_faces_says_so() -> None:
     drawn = np.asarray(prediction_of().draw(picture((640, 480))))
     changed = np.argwhere((drawn != picture((640, 480))).any(axis=2))

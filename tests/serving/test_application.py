@@ -392,3 +392,31 @@ def test_the_real_recognizer_answers_as_pcnn_predict(astronaut: Path) -> None:
         answer = client.post("/predict", files={"p": ("astronaut.png", astronaut.read_bytes())})
     expected = recognizer.predict(astronaut).to_dict()
     assert answer.json() == [{**expected, "source": "astronaut.png"}]
+
+
+def test_a_picture_that_is_drawn_keeps_its_place(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go = threading.Semaphore(0), threading.Event()
+
+    def slow(*_: Any, **__: Any) -> bytes:
+        begun.release()
+        assert go.wait(20)
+        return b""
+
+    monkeypatch.setattr("pcnn.serving.application._drawn", slow)
+
+    def ask() -> None:
+        client.post("/predict/annotated", content=picture())
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        assert begun.acquire(timeout=20)
+    refused = client.post("/predict/annotated", content=picture())
+    go.set()
+    for thread in threads:
+        thread.join()
+    assert refused.status_code == 429
+    assert client.post("/predict/annotated", content=picture()).status_code == 200

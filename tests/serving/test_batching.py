@@ -62,7 +62,7 @@ def test_what_waits_shares_a_batch(batcher: Batcher, recognizer: SlowRecognizer)
     dropped = batcher.submit([b"dropped"])
     three, large = batcher.submit([b"dddd"]), batcher.submit([b"x"] * 6)
     dropped.cancel()
-    assert batcher.waiting == 11
+    assert batcher.waiting == 10
     for _ in range(3):
         recognizer.go.release()
     assert [_widths(each) for each in (first, one, two, three)] == [[1], [1], [2, 3], [4]]
@@ -105,3 +105,16 @@ def test_a_batch_takes_at_least_one(recognizer: SlowRecognizer) -> None:
         Batcher(recognizer, most="4")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="most must be at least 1, got 0"):
         Batcher(recognizer, most=0)
+
+
+def test_a_job_given_up_frees_its_pictures_at_once(
+    batcher: Batcher, recognizer: SlowRecognizer
+) -> None:
+    first = _hold(batcher, recognizer)
+    kept, *given_up = [batcher.submit([b"a", b"b"]) for _ in range(4)]
+    for each in given_up:
+        assert each.cancel()
+    assert batcher.waiting == 2
+    for _ in range(2):
+        recognizer.go.release()
+    assert (_widths(first), _widths(kept)) == ([1], [1, 1])
