@@ -248,8 +248,7 @@ class Heads(nn.Module):
 
     def __init__(self, network: FaceNet | PCNN, classes: Sequence[str]) -> None:
         super().__init__()
-        vectors = int(own_head(network).in_features)
-        self.expression_head = nn.Linear(vectors, len(classes))
+        self.expression_head = nn.Linear(own_head(network).in_features, len(classes))
         regions = network.region_heads.items() if isinstance(network, PCNN) else ()
         self.region_heads = nn.ModuleDict(
             {name: nn.Linear(int(head.in_features), len(classes)) for name, head in regions}  # type: ignore[arg-type]
