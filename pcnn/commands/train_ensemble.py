@@ -15,6 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--valid-split", default="valid", help="the part of it that is used [%(default)s]")
     add("--output", required=True, metavar="FILE", help="the .safetensors file to write")
     add("--shares", type=number, nargs="+", metavar="X", help="weights of the answers [equal]")
+    text = "the same for second labels [those of --shares]"
+    add("--second-shares", type=number, nargs="+", metavar="X", help=text)
     add("--mirror", action="store_true", help="read each face with its mirror image")
     add("--threads", type=positive, metavar="N", help="CPU threads [torch's own number]")
 
@@ -37,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.data,
         arguments.output,
         shares=arguments.shares,
+        second_shares=arguments.second_shares,
         mirror=arguments.mirror,
         valid_split=arguments.valid_split,
     )

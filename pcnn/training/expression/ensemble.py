@@ -43,6 +43,7 @@ def join_networks(  # noqa: PLR0913 - each is a choice of the user's
     output: str | Path,
     *,
     shares: Sequence[float] | None = None,
+    second_shares: Sequence[float] | None = None,
     mirror: bool = False,
     valid_split: str = "valid",
 ) -> float:
@@ -55,6 +56,7 @@ def join_networks(  # noqa: PLR0913 - each is a choice of the user's
     data: a data set, see load_faces. The temperatures are fitted on its `valid_split`, and the
         score in the file is measured on it.
     shares: the weight of each network's answer; None for equal ones. They are scaled to sum to 1.
+    second_shares: the same for second labels; None for `shares`.
     mirror: True if the file asks for each face to be read with its mirror image.
     Returns the accuracy on `valid_split`.
     Raises InputError: networks that do not fit together, or shares that are not positive.
@@ -67,13 +69,11 @@ def join_networks(  # noqa: PLR0913 - each is a choice of the user's
                 f"join_networks: {one.path} is an ensemble; name its networks' files instead, "
                 f"such as {SINGLE_WEIGHTS}"
             )
-    given = list(shares) if shares else [1.0] * len(loaded)
-    if len(given) != len(loaded) or not all(_LEAST_SHARE <= share < math.inf for share in given):
-        raise InputError(f"join_networks: shares must be positive, one a network, got {given}")
+    scaled = _scaled("shares", shares or [1.0] * len(loaded), len(loaded))
+    second_scaled = _scaled("second_shares", second_shares or scaled, len(loaded))
     for name, words in (("native_size", "size of training faces"), ("aligned", "alignment")):
         if len({getattr(one, name) for one in loaded}) > 1:
             raise InputError(f"join_networks: the networks must have the same {words}")
-    scaled = [share / sum(given) for share in given]
     ensemble = _ensemble(loaded, scaled)
     joined = replace(loaded[-1], network=ensemble, mirror=mirror)
     valid = load_faces(data, valid_split, grey=ensemble.config.channels == 1)
@@ -89,7 +89,7 @@ def join_networks(  # noqa: PLR0913 - each is a choice of the user's
     others = _second_labels(loaded, data, valid_split, valid)
     if others is not None:
         second = [load_expression(one.path, SECOND) for one in loaded]
-        network = _ensemble(second, scaled)
+        network = _ensemble(second, second_scaled)
         described = describe_second(network, others, native_size=native_size, mirror=mirror)
         described["members"] = [asdict(member) for member in network.members]
         metadata["labels"] = {SECOND: described | _class_shares(second)}
@@ -102,6 +102,15 @@ def join_networks(  # noqa: PLR0913 - each is a choice of the user's
     keep_to(expression, metadata, "join_networks")
     write(output, tensors, metadata)
     return score
+
+
+def _scaled(name: str, shares: Sequence[float], count: int) -> list[float]:
+    """Shares that sum to 1. Raises InputError: one is not positive, or not one a network."""
+    if len(shares) != count or not all(_LEAST_SHARE <= share < math.inf for share in shares):
+        raise InputError(
+            f"join_networks: {name} must be positive, one a network, got {list(shares)}"
+        )
+    return [share / sum(shares) for share in shares]
 
 
 def _ensemble(loaded: Sequence[ExpressionWeights], shares: Sequence[float]) -> Ensemble:

@@ -145,7 +145,7 @@ def test_second_labels_are_joined_and_need_data_that_have_them(
         row[-2] = ("happiness", "fear")[number % 2]
     with table.open("w", newline="") as file:
         csv.writer(file).writerows(rows)
-    join_networks(files, data, output, shares=[3, 1])
+    join_networks(files, data, output, shares=[3, 1], second_shares=[1, 1])
     loaded = weights.load_expression(output, "fer2013")
     described = loaded.metadata["labels"]["fer2013"]
     assert list(described["scores"]) == ["40 validation faces"]
@@ -160,11 +160,14 @@ def test_second_labels_are_joined_and_need_data_that_have_them(
     ]
     expected = sum(
         share * (logits / 0.9).log_softmax(1)
-        for share, logits in zip((0.75, 0.25), each, strict=True)
+        for share, logits in zip((0.5, 0.5), each, strict=True)
     )
     torch.testing.assert_close(both.forward_views([faces])[0], expected)
     eight = weights.load_expression(output).network
     assert eight.config.classes == FERPLUS_CLASSES
+    assert [member.share for member in eight.members] == [0.75, 0.25]
+    with pytest.raises(InputError, match="second_shares must be positive, one a network, got"):
+        join_networks(files, data, output, second_shares=[1.0])
     learners = load_learners(output)  # as teachers of both kinds of labels
     assert [learner.classes for learner in learners] == [SEVEN, SEVEN]
 
