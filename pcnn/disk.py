@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 import warnings
@@ -10,6 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pcnn.errors import InputError
+
+_COUNT = itertools.count()  # of temporary files in this process
+# Characters of a name that its temporary file keeps: systems allow 255 bytes, encrypted folders 143.
+_KEPT = 30
 
 
 def as_path(subject: str, value: object) -> Path:
@@ -32,12 +37,15 @@ def whole_file(path: Path) -> Iterator[Path]:
     """A temporary file's path; the file is renamed to `path` when the block succeeds.
 
     A reader finds either the old file or the complete new one, also after a loss of power: what was
-    written reaches the disk before the rename. Each thread has its own temporary name. So several
+    written reaches the disk before the rename. Each call has its own temporary name. So several
     may write at once, and the last rename wins.
     The folder must exist. Raises OSError: the file cannot be renamed.
     """
-    # The suffix stays at the end: some writers choose the format by it.
-    temporary = path.with_name(f"part-{os.getpid()}-{threading.get_ident()}-{path.name}")
+    # The suffix stays at the end: some writers choose the format by it. The beginning of a long
+    # name is cut, because with more before it the system may refuse it.
+    # Two containers at one folder may have the same process numbers, but not the same threads.
+    own = f"{os.getpid()}-{threading.get_ident()}-{next(_COUNT)}"
+    temporary = path.with_name(f"part-{own}-{path.name[-_KEPT:]}")
     try:
         yield temporary
         with temporary.open("rb+") as written:
