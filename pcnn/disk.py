@@ -13,7 +13,7 @@ from pathlib import Path
 from pcnn.errors import InputError
 
 _COUNT = itertools.count()  # of temporary files in this process
-# Characters of a name that its temporary file keeps: systems allow 255 bytes, encrypted folders 143.
+# Characters of a name in its temporary one. Systems allow 255 bytes, encrypted folders 143.
 _KEPT = 30
 
 
