@@ -1,4 +1,4 @@
-"""Files on disk: paths, the cache folder and atomic writes."""
+"""Files on disk: paths, the cache folder, atomic writes and lines of CSV."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from pcnn.errors import InputError
 
@@ -69,3 +70,18 @@ def keep_if_possible(path: Path, write: Callable[[Path], object]) -> None:
     except OSError as error:
         reason = error.strerror or error
         warnings.warn(f"{path}: cannot be kept for the next time ({reason})", stacklevel=3)
+
+
+class CsvStream:
+    """A stream for `csv.writer` and `csv.DictWriter` with their own line ends; it writes "\\n".
+
+    Python 3.11 quotes a "\\r", as a file's name may have, only where lines end with "\\r\\n".
+    Unquoted it would end a line for whoever reads the file.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, line: str) -> int:
+        """Write one line, as `csv` gives it."""
+        return self._stream.write(line.removesuffix("\r\n") + "\n")

@@ -1,7 +1,9 @@
-"""Paths from callers: what is none is refused by name."""
+"""Paths from callers, names of temporary files, and lines of CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from pcnn import embeddings, weights
 from pcnn.arrays import read_arrays
 from pcnn.datasets import load_faces
 from pcnn.datasets.pictures import read_pictures
-from pcnn.disk import as_path, whole_file
+from pcnn.disk import CsvStream, as_path, whole_file
 from pcnn.errors import InputError
 
 _HEAD = embeddings.Head(
@@ -72,3 +74,13 @@ def test_two_long_names_at_once_have_two_temporary_files(tmp_path: Path) -> None
         first.write_bytes(b"one")
         second.write_bytes(b"two")
     assert (one.read_bytes(), two.read_bytes()) == (b"one", b"two")
+
+
+def test_csv_quotes_whatever_ends_a_line() -> None:
+    cells = ["plain", "a\rb", "a\nb", "a\r\n", "\r", 'a"b', "a,b", "ü", ""]
+    stream = io.StringIO(newline="")
+    csv.writer(CsvStream(stream)).writerows([cells, ["x", "1"]])
+    text = stream.getvalue()
+    assert text.startswith('plain,"a\rb","a\nb","a\r\n","\r","a""b","a,b",ü,\n')
+    assert text.endswith("\nx,1\n")
+    assert list(csv.reader(io.StringIO(text, newline=""))) == [cells, ["x", "1"]]

@@ -214,6 +214,22 @@ def test_an_unfinished_output_is_finished(
     assert len(fake.asked) <= 3 if cut < 10_000 else len(fake.asked) <= 2
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows refuses such names")
+def test_csv_of_a_name_with_a_line_end(fake: FakeRecognizer, photos: Path) -> None:
+    names = ["odd/a\rb.png", "odd/c\n.png", "odd/d.png"]
+    for name in names:
+        save(photos / name, 10)
+    words = ("odd", "--format", "csv", "--output", "odd.csv")
+    assert run(*words) == 0
+    whole = Path("odd.csv").read_bytes()
+    with Path("odd.csv").open(newline="") as file:
+        assert [row["source"] for row in csv.DictReader(file)] == names
+    for length in (len(whole), whole.index(b"\n.png") + 5):
+        Path("odd.csv").write_bytes(whole[:length])
+        assert run(*words, "--resume") == 0
+        assert Path("odd.csv").read_bytes() == whole
+
+
 @pytest.mark.tables
 def test_parquet(fake: FakeRecognizer, photos: Path, capsys: Captured) -> None:
     from pyarrow import parquet
