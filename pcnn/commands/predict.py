@@ -178,7 +178,7 @@ def predict_files(arguments: argparse.Namespace) -> int:
     if arguments.resume:
         from pcnn.commands.films.resumption import resume
 
-        resumed = resume(arguments, names, films=bool(films))
+        resumed = resume(arguments, names, films=bool(films), ended=options.ended)
         pictures = [file for file in pictures if str(file) not in resumed.finished]
     begun = resumed is not None and resumed.size > 0
     files = [*pictures, *map(Path, films)]
@@ -188,7 +188,8 @@ def predict_files(arguments: argparse.Namespace) -> int:
         if films:
             from pcnn.commands.films.run import FilmRun
 
-            failed += FilmRun(recognizer, arguments, report, resumed, _complain).predict(films)
+            run_of_films = FilmRun(recognizer, arguments, report, resumed, options, _complain)
+            failed += run_of_films.predict(films)
     if failed and failed == len(files):
         return NOTHING_DONE
     if failed or errors:
