@@ -70,6 +70,8 @@ class FilmRun:
         arguments, resumed = self.arguments, self.resumed
         begun = resumed.films.get(film) if resumed is not None else None
         done, rows = (begun.frame, begun.rows) if begun is not None else (-1, 0)
+        # Rows have no mesh to draw: then all frames are read anew.
+        anew = arguments.movements and ".mp4" in targets
         frames = self.recognizer.predict_video(
             film,
             every=arguments.every,
@@ -79,7 +81,7 @@ class FilmRun:
             min_score=arguments.min_score,
             search_every=arguments.search_every,
             keep_pixels=bool(targets),
-            known=() if resumed is None or begun is None else resumed.known(film),
+            known=() if resumed is None or begun is None or anew else resumed.known(film),
         )
         begin, rate = arguments.start or 0.0, frames.info.rate
         with Interruption() as interruption, frames:

@@ -174,6 +174,28 @@ def test_without_the_file_beside_it_no_film_counts_as_finished(
     assert list(rows_by_source("x.jsonl")) == ["media/b.mp4"]
 
 
+def test_a_continued_film_is_drawn_with_its_mesh(
+    media: Path, monkeypatch: pytest.MonkeyPatch, astronaut: Path
+) -> None:
+    """All frames are read anew for it, and rows are not repeated."""
+    moving = Recognizer("small", device="cpu", movements=True)
+    monkeypatch.setattr("pcnn.commands.predict.load_recognizer", lambda _: moving)
+    words = ["media/a.mp4", "--movements", "--output", "x.csv"]
+    assert cli.predict([*words, "--annotate", "whole"]) == 0
+    lines = Path("x.csv").read_text().splitlines(keepends=True)
+    Path("x.csv").write_text("".join(lines[:5]))
+    assert cli.predict([*words, "--annotate", "again", "--resume"]) == 0
+    assert Path("x.csv").read_text().splitlines(keepends=True) == lines
+    whole, again = (list(pixels_of(f"{name}/a.annotated.mp4")) for name in ("whole", "again"))
+    assert np.array_equal(whole, again)
+
+
+def pixels_of(path: str) -> Iterator[np.ndarray]:
+    with av.open(path) as film:
+        for frame in film.decode(video=0):
+            yield frame.to_ndarray(format="rgb24")
+
+
 # --- files by hand ---
 
 NAMES = Names(("u", "v"))
