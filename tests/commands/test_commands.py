@@ -733,6 +733,37 @@ def test_annotate_keeps_pictures_of_one_name_apart(fake: FakeRecognizer, photos:
     assert {path: path.read_bytes() for path in before} == before
 
 
+def contents(folder: str) -> dict[Path, bytes]:
+    """The files below a folder."""
+    files = (path for path in Path(folder).rglob("*") if path.is_file())
+    return {path.relative_to(folder): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("option", ["--annotate", "--explain"])
+def test_resumed_pictures_are_drawn_where_those_of_a_whole_run_are(
+    option: str, fake: FakeRecognizer, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures of one name, and of two folders: all inputs decide the names, not the rest alone."""
+
+    def explained(file: Path, *, min_score: float | None) -> list[types.SimpleNamespace]:
+        return [types.SimpleNamespace(draw=lambda number: Image.open(file).convert("RGB"))]
+
+    monkeypatch.setattr(fake, "explain", explained, raising=False)
+    monkeypatch.setattr(fake, "reader", types.SimpleNamespace(regions=("mouth",)), raising=False)
+    save(photos / "photos" / "one.webp", 20)
+    save(photos / "more" / "one.webp", 30)
+    words = ["more", "photos", "--output", "x.jsonl", option]
+    assert run(*words, "whole") == 0
+    lines = Path("x.jsonl").read_bytes().splitlines(keepends=True)
+    whole = contents("whole")
+    assert len(whole) == len(lines) == 5
+    Path("whole").rename("again")
+    for count in range(1, 5):
+        Path("x.jsonl").write_bytes(b"".join(lines[:count]))
+        assert run(*words, "again", "--resume") == 0
+        assert contents("again") == whole
+
+
 def test_annotate_in_the_pictures_own_folder(fake: FakeRecognizer, photos: Path) -> None:
     assert run("photos", "--annotate", "photos") == 0
     before = (photos / "photos/one.annotated.png").read_bytes()
