@@ -7,7 +7,7 @@ import json
 import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pcnn.commands.films.options import (
     add_film_arguments,
@@ -173,22 +173,26 @@ def predict_files(arguments: argparse.Namespace) -> int:
         if folder is not None:
             make_folder(folder)
     _give_hints(arguments, pictures, films)
+    targets = _targets(arguments, pictures)  # before some are left out: all decide their names
     resumed = None
     names = Names(tuple(recognizer.classes), tuple(recognizer.value_names), recognizer.movements)
     if arguments.resume:
         from pcnn.commands.films.resumption import resume
 
-        resumed = resume(arguments, names, films=bool(films))
+        resumed = resume(arguments, names, films=bool(films), ended=options.ended)
         pictures = [file for file in pictures if str(file) not in resumed.finished]
     begun = resumed is not None and resumed.size > 0
     files = [*pictures, *map(Path, films)]
     with report_to(arguments, files, names, films=bool(films), begun=begun) as report:
         options.keep()
-        failed = _predict_pictures(recognizer, pictures, arguments, report) if pictures else 0
+        failed = 0
+        if pictures:
+            failed = _predict_pictures(recognizer, pictures, arguments, report, targets)
         if films:
             from pcnn.commands.films.run import FilmRun
 
-            failed += FilmRun(recognizer, arguments, report, resumed, _complain).predict(films)
+            run_of_films = FilmRun(recognizer, arguments, report, resumed, options, _complain)
+            failed += run_of_films.predict(films)
     if failed and failed == len(files):
         return NOTHING_DONE
     if failed or errors:
@@ -220,14 +224,32 @@ def _give_hints(
         _complain(arguments, hint)
 
 
+class _Targets(NamedTuple):
+    """Where drawn pictures go: file → its annotated copy, file → its explanation."""
+
+    annotated: dict[Path, Path]
+    explained: dict[Path, Path]
+
+
+def _targets(arguments: argparse.Namespace, files: Sequence[Path]) -> _Targets:
+    """Where in --annotate and --explain each file's drawn picture goes; none without a folder."""
+    annotate, explain = arguments.annotate, arguments.explain
+    return _Targets(
+        annotated_names(files, annotate) if annotate else {},
+        annotated_names(files, explain, word="explained", jpeg=False) if explain else {},
+    )
+
+
 def _predict_pictures(
-    recognizer: Recognizer, files: Sequence[Path], arguments: argparse.Namespace, report: Report
+    recognizer: Recognizer,
+    files: Sequence[Path],
+    arguments: argparse.Namespace,
+    report: Report,
+    targets: _Targets,
 ) -> int:
     """Predict all pictures, report each that fails, and return how many did."""
     from pcnn.results.values import Prediction
 
-    drawn = _targets(arguments.annotate, files, word="annotated", jpeg=True)
-    explained = _targets(arguments.explain, files, word="explained", jpeg=False)
     failed = 0
     # The bar ends before the report closes: a table printed beside a bar is garbled.
     with progress(arguments, len(files)) as bar:
@@ -236,10 +258,10 @@ def _predict_pictures(
                 if isinstance(result, InputError):
                     raise result
                 report.add(str(file), result)
-                if isinstance(result, Prediction) and drawn:
-                    save_picture(_drawn(result, file, arguments), drawn[file])
-                if explained:
-                    _explain(recognizer, file, explained[file], arguments)
+                if isinstance(result, Prediction) and targets.annotated:
+                    save_picture(_drawn(result, file, arguments), targets.annotated[file])
+                if targets.explained:
+                    _explain(recognizer, file, targets.explained[file], arguments)
             except InputError as error:
                 failed += 1
                 _complain(arguments, error, bar)
@@ -317,15 +339,6 @@ def _explain(
 
 def _drawn(result: Prediction, file: Path, arguments: argparse.Namespace) -> Image:
     return result.draw(file, mesh=arguments.movements, movements=arguments.movements)
-
-
-def _targets(
-    folder: Path | None, files: Sequence[Path], *, word: str, jpeg: bool
-) -> dict[Path, Path]:
-    """Where in the folder each file's drawn picture goes; none without a folder."""
-    if folder is None:
-        return {}
-    return annotated_names(files, folder, word=word, jpeg=jpeg)
 
 
 def _complain(arguments: argparse.Namespace, what: object, bar: Progress | None = None) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pcnn.disk import CsvStream
 from pcnn.errors import InputError
 from pcnn.images.files import shown
 from pcnn.results.frames import FILM_COLUMNS, RAW, Frame
@@ -154,7 +155,7 @@ class _CsvReport(_TextReport):
         self, stream: TextIO, columns: Sequence[str], *, begun: bool, all_rows: bool
     ) -> None:
         self._stream, self._all_rows = stream, all_rows
-        self._writer = csv.DictWriter(stream, columns, lineterminator="\n", extrasaction="ignore")
+        self._writer = csv.DictWriter(CsvStream(stream), columns, extrasaction="ignore")
         if not begun:
             self._writer.writeheader()
 

@@ -1,4 +1,4 @@
-"""The options that decide an output's rows, in a file beside it, so that --resume can compare."""
+"""What --resume must know of an output, in a file beside it: its options, and films that ended."""
 
 from __future__ import annotations
 
@@ -32,10 +32,12 @@ class RunOptions:
     The file has the output's name and `.options`. It is there while the run is not complete, and
     stays after one with --resume. Without an --output of a format in RESUMABLE there is none.
     arguments: as `pcnn-predict` parses them.
+    ended: film → how many rows it had when it ended. Rows alone do not say that it did.
     Raises WeightsError: as `choices.checksums`.
     """
 
     def __init__(self, arguments: argparse.Namespace) -> None:
+        self.ended: dict[str, int] = {}
         self._resume = arguments.resume
         self._output: Path | None = arguments.output if arguments.format in RESUMABLE else None
         if self._output is None:
@@ -49,7 +51,7 @@ class RunOptions:
         }
 
     def compare(self) -> str:
-        """Compare with those of an output to --resume.
+        """Compare with those of an output to --resume, and take over which of its films ended.
 
         Returns a hint where the output has rows, and no file says what decided them; else "".
         Raises InputError: other options wrote the output, or the file is damaged.
@@ -61,6 +63,7 @@ class RunOptions:
         try:
             before = json.loads(self._file.read_text(encoding="utf-8"))
             others = _differences(before, self._now)
+            self.ended = dict(before.get("films", {}))
         except FileNotFoundError:
             return (
                 f"hint: no {shown(self._file)} says which options wrote {shown(self._output)}: "
@@ -81,8 +84,13 @@ class RunOptions:
     def keep(self) -> None:
         """Write the file, unless the output is no file on a disk; a warning if it cannot be."""
         if self._output is not None and self._output.is_file():
-            text = json.dumps(self._now, indent=2) + "\n"
+            text = json.dumps({**self._now, "films": self.ended}, indent=2) + "\n"
             keep_if_possible(self._file, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def end_film(self, film: str, rows: int) -> None:
+        """A film ended, with so many rows: write that, too."""
+        self.ended[film] = rows
+        self.keep()
 
     def complete(self) -> None:
         """The run is complete: remove the file, but not after --resume."""

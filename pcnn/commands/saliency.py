@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pcnn.commands.outputs import save_picture
 from pcnn.commands.process import complain
 from pcnn.commands.shared import DONE, NOTHING_DONE, SOME_FAILED, photograph_hint, run_command
 from pcnn.errors import InputError, counted
@@ -55,14 +56,13 @@ def run(arguments: argparse.Namespace) -> int:
     for file in track(files, "drawing"):
         try:
             rows = draw(file)
+            if rows:
+                save_picture(stack(rows), targets[file])
         except InputError as error:
             failed += 1
             complain("pcnn-saliency", error, vars(arguments))
             continue
         faces += len(rows)
-        if rows:
-            targets[file].parent.mkdir(parents=True, exist_ok=True)
-            stack(rows).save(targets[file])
     if failed == len(files):
         return NOTHING_DONE
     print(

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
+from pcnn.disk import CsvStream
 from pcnn.evaluation.scores import Estimate, Scores
 
 _CLASS_COLUMNS = (
@@ -91,7 +92,7 @@ def _class_rows(scores: Scores) -> Iterable[list[object]]:
 
 def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv.writer(CsvStream(file))
         writer.writerow(header)
         writer.writerows(rows)
 

@@ -180,19 +180,12 @@ def _found_in_folder(
     folder: Path, errors: list[InputError], suffixes: frozenset[str]
 ) -> list[Path]:
     """Sorted files below `folder` with one of the suffixes; errors are added to `errors`."""
-
-    def report(error: OSError) -> None:
-        reason = f"the folder cannot be read ({error.strerror})"
-        errors.append(InputError(f"{shown(error.filename)}: {reason}"))
-
-    found: list[Path] = []
-    known = len(errors)
-    for parent, folders, names in os.walk(folder, onerror=report):
-        folders[:] = [each for each in folders if not each.startswith(".")]
-        found += (Path(parent, each) for each in names if _has_suffix(each, suffixes))
-    if not found and len(errors) == known:
+    unread: dict[Path, InputError] = {}
+    found = _files_below(folder, unread, suffixes)
+    errors += unread.values()
+    if not found and not unread:
         errors.append(InputError(f"{shown(folder)}: no pictures in this folder"))
-    return sorted(found)
+    return found
 
 
 def _found_by_pattern(
@@ -200,15 +193,57 @@ def _found_by_pattern(
 ) -> list[Path]:
     """Sorted files that match, and those below matching folders, with one of the suffixes."""
     found: list[Path] = []
+    unread = _unread_folders(pattern)
     matches = glob.glob(pattern, recursive=True)  # noqa: PTH207  (it may be absolute)
     for match in sorted(map(Path, matches)):
-        if match.is_dir():
-            found += _found_in_folder(match, [], suffixes)
+        if os.path.isdir(match):  # noqa: PTH112  (Path.is_dir raises PermissionError)
+            found += _files_below(match, unread, suffixes)
         elif _has_suffix(match.name, suffixes):
             found.append(match)
-    if not found:
+    errors += unread.values()
+    if not found and not unread:
         errors.append(InputError(f"{shown(pattern)}: no pictures match this pattern"))
     return found
+
+
+def _files_below(
+    folder: Path, unread: dict[Path, InputError], suffixes: frozenset[str]
+) -> list[Path]:
+    """Sorted files below `folder` with one of the suffixes.
+
+    unread: folders that cannot be read are added to it.
+    """
+
+    def report(error: OSError) -> None:
+        unread[Path(error.filename)] = _not_read(error)
+
+    found: list[Path] = []
+    for parent, folders, names in os.walk(folder, onerror=report):
+        folders[:] = [each for each in folders if not each.startswith(".")]
+        found += (Path(parent, each) for each in names if _has_suffix(each, suffixes))
+    return sorted(found)
+
+
+def _unread_folders(pattern: str) -> dict[Path, InputError]:
+    """The folders in which a pattern looks for names, but which cannot be read: glob is silent."""
+    unread: dict[Path, InputError] = {}
+    parts = Path(pattern).parts
+    for place, part in enumerate(parts):
+        if not glob.has_magic(part):
+            continue
+        # "a/*" looks into a; "a/**" into a and each folder below.
+        above = os.path.join(*parts[:place], *(["**"] if part == "**" else []), "")  # noqa: PTH118
+        for folder in glob.iglob(above, recursive=True) if above else (os.curdir,):  # noqa: PTH207
+            try:
+                os.scandir(folder).close()
+            except OSError as error:
+                unread[Path(folder)] = _not_read(error)
+    return unread
+
+
+def _not_read(error: OSError) -> InputError:
+    reason = f"the folder cannot be read ({error.strerror})"
+    return InputError(f"{shown(Path(error.filename))}: {reason}")
 
 
 def _has_suffix(name: str, suffixes: frozenset[str]) -> bool:

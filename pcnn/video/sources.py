@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import select
+import stat
 import sys
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -163,6 +164,7 @@ def _opened(source: FilmSource, name: str) -> tuple[Any, dict[str, Any]]:
     if path.startswith(_ADDRESSES):
         return path, {"timeout": _TIMEOUT_S}
     try:
+        _check_rewindable(path, name)
         with open(path, "rb") as file:  # noqa: PTH123  (so that a message names what was passed)
             if not file.read(1):
                 raise InputError(f"{name}: {what_instead(b'')}")
@@ -171,6 +173,19 @@ def _opened(source: FilmSource, name: str) -> tuple[Any, dict[str, Any]]:
             raise InputError(f"{name}: {file_error(error)}") from error
         raise
     return f"file:{path}", {}  # so that a name with a colon is no address
+
+
+def _check_rewindable(path: str, name: str) -> None:
+    """Raises InputError: a pipe or a device of characters; opened again it would wait for ever.
+
+    Raises OSError: no such file.
+    """
+    mode = os.stat(path).st_mode  # noqa: PTH116
+    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+        raise InputError(
+            f"{name}: a pipe or a device, not a file: pass - and redirect it to standard input "
+            "(in Python: pass it opened)"
+        )
 
 
 def _camera(number: str, name: str) -> tuple[str, dict[str, Any]]:

@@ -186,7 +186,7 @@ def load_network(weights: str | Path) -> PCNN | FaceNet:
     Raises WeightsError: no such file or name, or a file of another kind, such as an ensemble.
 
     >>> load_network("small").config.size
-    96
+    112
     """
     return load_learner(weights).network
 

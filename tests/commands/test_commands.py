@@ -214,6 +214,22 @@ def test_an_unfinished_output_is_finished(
     assert len(fake.asked) <= 3 if cut < 10_000 else len(fake.asked) <= 2
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows refuses such names")
+def test_csv_of_a_name_with_a_line_end(fake: FakeRecognizer, photos: Path) -> None:
+    names = ["odd/a\rb.png", "odd/c\n.png", "odd/d.png"]
+    for name in names:
+        save(photos / name, 10)
+    words = ("odd", "--format", "csv", "--output", "odd.csv")
+    assert run(*words) == 0
+    whole = Path("odd.csv").read_bytes()
+    with Path("odd.csv").open(newline="") as file:
+        assert [row["source"] for row in csv.DictReader(file)] == names
+    for length in (len(whole), whole.index(b"\n.png") + 5):
+        Path("odd.csv").write_bytes(whole[:length])
+        assert run(*words, "--resume") == 0
+        assert Path("odd.csv").read_bytes() == whole
+
+
 @pytest.mark.tables
 def test_parquet(fake: FakeRecognizer, photos: Path, capsys: Captured) -> None:
     from pyarrow import parquet
@@ -715,6 +731,37 @@ def test_annotate_keeps_pictures_of_one_name_apart(fake: FakeRecognizer, photos:
     with Image.open("drawn/more/one.annotated.png") as picture:
         assert picture.size == (300, 20)
     assert {path: path.read_bytes() for path in before} == before
+
+
+def contents(folder: str) -> dict[Path, bytes]:
+    """The files below a folder."""
+    files = (path for path in Path(folder).rglob("*") if path.is_file())
+    return {path.relative_to(folder): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("option", ["--annotate", "--explain"])
+def test_resumed_pictures_are_drawn_where_those_of_a_whole_run_are(
+    option: str, fake: FakeRecognizer, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures of one name, and of two folders: all inputs decide the names, not the rest alone."""
+
+    def explained(file: Path, *, min_score: float | None) -> list[types.SimpleNamespace]:
+        return [types.SimpleNamespace(draw=lambda number: Image.open(file).convert("RGB"))]
+
+    monkeypatch.setattr(fake, "explain", explained, raising=False)
+    monkeypatch.setattr(fake, "reader", types.SimpleNamespace(regions=("mouth",)), raising=False)
+    save(photos / "photos" / "one.webp", 20)
+    save(photos / "more" / "one.webp", 30)
+    words = ["more", "photos", "--output", "x.jsonl", option]
+    assert run(*words, "whole") == 0
+    lines = Path("x.jsonl").read_bytes().splitlines(keepends=True)
+    whole = contents("whole")
+    assert len(whole) == len(lines) == 5
+    Path("whole").rename("again")
+    for count in range(1, 5):
+        Path("x.jsonl").write_bytes(b"".join(lines[:count]))
+        assert run(*words, "again", "--resume") == 0
+        assert contents("again") == whole
 
 
 def test_annotate_in_the_pictures_own_folder(fake: FakeRecognizer, photos: Path) -> None:

@@ -128,7 +128,8 @@ def test_a_run_of_which_a_picture_failed_keeps_its_options(folder: Path) -> None
 
 @pytest.mark.parametrize(
     "content", [b"", b"[]", b"3", b"\xff", b"{}", b'{"files": 3, "options": {}}', b"[" * 100_000,
-                b'{"files": {}, "options": 3}', b'{"files": {}, "options": "format"}']
+                b'{"files": {}, "options": 3}', b'{"files": {}, "options": "format"}',
+                b'{"files": {}, "options": {}, "films": 3}']
 )  # fmt: skip
 def test_a_damaged_file_is_named(
     content: bytes, folder: Path, capsys: pytest.CaptureFixture[str]

@@ -256,9 +256,10 @@ def _resumed(content: bytes, folder: Path) -> None:
     kind = "csv" if content[:1] in b"01" else "jsonl"
     path = _file(content[kind == "csv" :], folder, f"x.{kind}")
     arguments = argparse.Namespace(output=path, format=kind, faces=False)
-    found = resume(arguments, Names(("a", "b")), films=films or kind == "jsonl")
+    found = resume(arguments, Names(("a", "b")), films=films or kind == "jsonl", ended={"f.mp4": 3})
     assert path.stat().st_size == found.size
-    list(found.known())
+    for film in found.films:
+        list(found.known(film))
 
 
 def _hub(content: bytes, folder: Path) -> None:

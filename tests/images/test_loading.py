@@ -635,20 +635,28 @@ def test_find_images_reports_and_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
     ]
 
 
-def test_find_images_names_folders_it_cannot_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("", ["a.jpg"]),
+        *(("*", ["a.jpg"]), ("**", ["a.jpg"]), ("**/*.jpg", ["a.jpg"])),
+        *(("*/*.jpg", []), ("locked", []), ("locked/*.jpg", []), ("l*/**", [])),
+    ],
+)
+def test_find_images_names_folders_it_cannot_read_once(
+    path: str, found: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     touch(tmp_path, "a.jpg", "locked/b.jpg")
     scan = os.scandir
 
     def denied(path: str) -> Any:
-        if str(path).endswith("locked"):
+        if Path(path).name == "locked":
             raise PermissionError(13, "Permission denied", path)
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", denied)
-    files, errors = find_images([tmp_path])
-    assert files == [tmp_path / "a.jpg"]
+    files, errors = find_images([tmp_path / path])
+    assert files == [tmp_path / name for name in found]
     reason = "the folder cannot be read (Permission denied)"
     assert [str(error) for error in errors] == [f"{tmp_path / 'locked'}: {reason}"]
 

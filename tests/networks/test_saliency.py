@@ -429,6 +429,22 @@ def test_the_command_draws_each_face(
     assert "no saliency model is called 'Itti'" in capsys.readouterr().err
 
 
+def test_a_drawing_that_cannot_be_written_is_one_failed_picture(
+    plain: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    files = [tmp_path / f"{name}.png" for name in "abc"]
+    for file in files:
+        Image.new("L", (32, 32), 90).save(file)
+    output = tmp_path / "drawn"
+    (output / "b.saliency.png").mkdir(parents=True)
+    words = ["--faces", "--weights", str(plain), "--output", str(output)]
+    assert cli.saliency([*map(str, files), *words]) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith(f"pcnn-saliency: {output / 'b.saliency.png'}: cannot be written (")
+    assert told[1:] == [f"{output}: 2 faces of 2 pictures"]
+    assert all((output / f"{name}.saliency.png").is_file() for name in "ac")
+
+
 def test_a_photograph_taken_for_a_face_gets_a_hint(
     plain: Path, tmp_path: Path, capsys: Captured
 ) -> None:

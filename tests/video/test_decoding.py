@@ -172,6 +172,20 @@ def test_a_pipe_with_its_index_at_the_end_is_refused_with_a_remedy(film: Path) -
         assert str(error.value).endswith(f"the film is empty or damaged{end}"), end
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders")
+def test_a_named_pipe_is_refused_with_a_remedy_and_read_opened(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "film.mkv", shades(COUNT))
+    path = tmp_path / "pipe.mkv"
+    os.mkfifo(path)
+    feeder = threading.Thread(target=lambda: path.write_bytes(film.read_bytes()), daemon=True)
+    feeder.start()
+    with pytest.raises(InputError, match=r"pipe\.mkv: a pipe or a device, not a file: pass - and"):
+        FilmReader(path)
+    with path.open("rb") as opened:
+        assert read(opened) == read(film)
+    feeder.join()
+
+
 def test_a_stream_without_end_is_not_read_ahead_and_can_be_left(tmp_path: Path) -> None:
     content = write_film(tmp_path / "film.ts", shades(COUNT)).read_bytes()
 

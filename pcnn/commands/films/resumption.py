@@ -1,4 +1,4 @@
-"""An output that was broken off: what of it is whole, and the faces it has of the last film."""
+"""An output that was broken off: what of it is whole, and the faces it has of begun films."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import csv
 import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -26,12 +27,23 @@ _POINTS = FILM_COLUMNS[-10:]
 _MOST = 1e30
 
 
+class BegunFilm(NamedTuple):
+    """What an output has of a film.
+
+    frame: the index of the last frame with faces. rows: how many there are, one for each face.
+    begin: bytes of the file before the first of them, without those of a header.
+    """
+
+    frame: int
+    rows: int
+    begin: int
+
+
 @dataclass(frozen=True)
 class Resumption:
     """What an output file has, after its last picture or frame was cut off, which may not be whole.
 
-    finished: sources that are done. film: the one that is not, if it is a film with whole frames,
-        and `last` the index of the last of them with faces; else "" and −1.
+    finished: sources that are done. films: those that are not, but have whole frames.
     size: bytes of the file.
     """
 
@@ -39,61 +51,76 @@ class Resumption:
     format: str
     names: Names
     finished: frozenset[str]
-    film: str
-    last: int
+    films: Mapping[str, BegunFilm]
     size: int
 
-    def known(self) -> Iterator[tuple[int, Sequence[Face]]]:
-        """Frames of the unfinished film and their faces, with raw scores.
+    def known(self, film: str) -> Iterator[tuple[int, Sequence[Face]]]:
+        """Frames of one of `films` and their faces, with raw scores.
 
         Raises InputError: a row lacks what this command writes.
         """
+        columns = csv_columns(self.names, crops=False, films=True)
+        _, count, begin = self.films[film]
         with self.path.open("rb") as file, _named_errors(self.path):
-            rows = (row for row, _ in _rows(file, self.format, self.size))
-            own = (
-                row for row in rows if row.get("source") == self.film and _frame(row) is not None
-            )
-            for index, faces in itertools.groupby(own, key=_frame):
+            rows = _rows(file, self.format, self.size, columns, begin)
+            own = (row for row, _ in rows if row.get("source") == film and _frame(row) is not None)
+            for index, faces in itertools.groupby(itertools.islice(own, count), key=_frame):
                 if index is not None:
                     yield index, [_face(row, self.names) for row in faces]
 
 
-def resume(arguments: argparse.Namespace, names: Names, *, films: bool) -> Resumption:
+def resume(
+    arguments: argparse.Namespace, names: Names, *, films: bool, ended: Mapping[str, int]
+) -> Resumption:
     """See what --output has, and cut off what may not be whole.
 
     arguments: of `pcnn-predict`; the output need not exist. names: of the classes and values.
-    films: there are films among the pictures.
+    films: there are films among the inputs.
+    ended: film → how many rows it had when it ended. One of which the output has fewer is not
+        finished, and neither is one that is not listed.
     Raises InputError: the file cannot be read, or was not written by this command.
     """
     path, kind = arguments.output, arguments.format
     columns = csv_columns(names, crops=arguments.faces, films=films)
-    sources: dict[str, None] = {}
+    pictures: set[str] = set()
+    begun: dict[str, BegunFilm] = {}
+    rows: Counter[str] = Counter()  # of each source
+    begins: dict[str, int] = {}
     group: tuple[str, int | None] | None = None  # the last picture, or frame of a film
-    film, last = "", -1  # the film that the last row was of, and its frame
-    before = film, last  # those of the group before, if it is of the same film
     begin = size = 0  # where the last group begins, and the whole rows end
+
+    def add(source: str, index: int | None) -> None:
+        if index is None:
+            pictures.add(source)
+        else:
+            begun[source] = BegunFilm(index, rows[source], begins[source])
+
     if path.exists():
-        whole = path.stat().st_size
         with path.open("rb") as file, _named_errors(path):
-            for row, end in _rows(file, kind, whole, columns):
-                source, index = _source(row), _frame(row)
-                if (source, index) != group:
-                    before = (film, last) if film == source else ("", -1)
-                    begin, group = size, (source, index)
-                sources[source] = None
-                film, last = (source, index) if index is not None else ("", -1)
+            for row, end in _rows(file, kind, path.stat().st_size, columns):
+                before, group = group, (_source(row), _frame(row))
+                if group != before:
+                    begin = size
+                    if before is not None:
+                        add(*before)
+                begins.setdefault(group[0], begin)
+                rows[group[0]] += 1
                 size = end
-        size = begin if group is not None else 0
+    finished = {film for film, count in ended.items() if rows[film] == count}
+    if group is None or group[0] not in finished:
+        size = begin
+    if path.exists():
         os.truncate(path, size)
-    finished = frozenset(sources) - ({group[0]} if group else set())
-    return Resumption(path, kind, names, finished, *before, size)
+    unfinished = {film: each for film, each in begun.items() if film not in finished}
+    return Resumption(path, kind, names, frozenset(pictures | finished), unfinished, size)
 
 
 def _rows(
-    file: BinaryIO, kind: str, size: int, columns: Sequence[str] | None = None
+    file: BinaryIO, kind: str, size: int, columns: Sequence[str], begin: int = 0
 ) -> Iterator[tuple[dict[str, Any], int]]:
-    """The whole rows in a file's first `size` bytes, and where each ends."""
-    end = 0
+    """The whole rows in a file's first `size` bytes, from `begin` on, and where each ends."""
+    file.seek(begin)
+    end = begin
 
     def lines() -> Iterator[str]:
         nonlocal end
@@ -110,9 +137,9 @@ def _rows(
                 raise ValueError("a line is no object")
             yield row, end
         return
-    reader = csv.DictReader(lines())
+    reader = csv.DictReader(lines(), columns if begin else None)
     for row in reader:
-        if columns is not None and list(row) != list(columns):
+        if list(row) != list(columns):
             raise ValueError("other columns")
         yield row, end
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from pcnn.commands.films.resumption import Resumption
     from pcnn.commands.reports import Report
+    from pcnn.commands.run_options import RunOptions
     from pcnn.recognition.films import Film
     from pcnn.recognition.recognizer import Recognizer
     from pcnn.results.frames import Frame
@@ -38,13 +39,15 @@ _KINDS = {
 class FilmRun:
     """What `pcnn-predict` does with films: each to the report, and to the files asked for.
 
-    resumed: what the output has already. tell: says a line on stderr, past a bar.
+    resumed: what the output has already. options: are told which films ended.
+    tell: says a line on stderr, past a bar.
     """
 
     recognizer: Recognizer
     arguments: argparse.Namespace
     report: Report
     resumed: Resumption | None
+    options: RunOptions
     tell: Callable[[argparse.Namespace, object, Progress | None], None]
 
     def predict(self, films: Sequence[str]) -> int:
@@ -65,8 +68,10 @@ class FilmRun:
 
     def _predict(self, film: str, targets: dict[str, Path], bar: Progress | None) -> None:
         arguments, resumed = self.arguments, self.resumed
-        going_on = resumed is not None and resumed.film == film
-        done = resumed.last if resumed is not None and going_on else -1
+        begun = resumed.films.get(film) if resumed is not None else None
+        done, rows = (begun.frame, begun.rows) if begun is not None else (-1, 0)
+        # Rows have no mesh to draw: then all frames are read anew.
+        anew = arguments.movements and ".mp4" in targets
         frames = self.recognizer.predict_video(
             film,
             every=arguments.every,
@@ -76,7 +81,7 @@ class FilmRun:
             min_score=arguments.min_score,
             search_every=arguments.search_every,
             keep_pixels=bool(targets),
-            known=resumed.known() if resumed is not None and going_on else (),
+            known=() if resumed is None or begun is None or anew else resumed.known(film),
         )
         begin, rate = arguments.start or 0.0, frames.info.rate
         with Interruption() as interruption, frames:
@@ -87,11 +92,13 @@ class FilmRun:
                     outputs.add(frame)
                     if frame.index > done:
                         self.report.add_frame(frame)
+                        rows += len(frame.faces)
             self.report.add_tracks(film, outputs.summary.tracks())
             interruption.raise_if_asked()
         if frames.broken:
             packets = counted(frames.broken, "broken packet")
             self.tell(arguments, f"{shown(film)}: {packets} left out", bar)
+        self.options.end_film(film, rows)
 
 
 def _watched(

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pcnn.disk import whole_file
+from pcnn.disk import CsvStream, whole_file
 from pcnn.errors import counted
 from pcnn.evaluation.charts import draw_agreement, draw_confusion
 from pcnn.evaluation.scores import Estimate, Scores
@@ -201,7 +201,7 @@ def _write(
         whole_file(path) as temporary,
         temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv.writer(CsvStream(file))
         writer.writerow(header)
         writer.writerows(rows)
         writer.writerows([*[""] * (len(header) - 1), problem] for problem in problems)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -121,6 +122,16 @@ def test_labels_are_learnt_and_what_is_told_is_so(tmp_path: Path, recognizer: An
     assert {row["picture"] for row in rows} == {
         f"{label}/{number}.png" for label in head.labels for number in range(12)
     }
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows refuses such names")
+def test_the_table_quotes_a_name_with_a_line_end(tmp_path: Path, recognizer: Any) -> None:
+    album = _album(tmp_path / "a")
+    (album / "calm" / "0.png").rename(album / "calm" / "0\r.png")
+    train_head(_options(tmp_path), recognizer)
+    with (tmp_path / "m.safetensors.csv").open(newline="") as file:
+        names = [row["picture"] for row in csv.DictReader(file)]
+    assert len(names) == 36 and "calm/0\r.png" in names
 
 
 def test_the_same_pictures_give_the_same_bytes(tmp_path: Path, recognizer: Any) -> None:
