@@ -133,7 +133,7 @@ def test_the_command_says_uncertain(astronaut: Path, capsys: pytest.CaptureFixtu
     [
         ({"min_confidence": 1.5}, "Recognizer: min_confidence must lie in 0…1, got 1.5"),
         ({"prior": "flat"}, "Recognizer: prior must be data or uniform, got 'flat'"),
-        ({"labels": "six"}, r"labels 'six': .*small.safetensors has second labels: none"),
+        ({"labels": "six"}, r"labels 'six': .*small.safetensors has second labels: .fer2013."),
         ({"prior": "uniform", "head": object()}, "a head has its own labels: omit labels"),
     ],
 )

@@ -70,7 +70,7 @@ def test_a_folder_says_what_is_in_it(folder: Path) -> None:
         "pcnn-small.safetensors",
     ]
     told = json.loads((folder / CONFIG).read_text())["pcnn"]
-    assert told["sha256"] == SPECS["small"].sha256 and told["size"] == 96
+    assert told["sha256"] == SPECS["small"].sha256 and told["size"] == 112
     assert told["architecture"] == "trunk" and told["classes"][1] == "happiness"
     card = (folder / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: pcnn\n") and "# pcnn-small" in card
@@ -104,7 +104,7 @@ def test_weights_without_a_card_get_a_plain_one(tmp_path: Path) -> None:
     [
         ({"sha256": "0" * 64}, r"sha256 of pcnn-small\.safetensors is .*, expected 0{64}"),
         ({"classes": ["a", "b"]}, r"config\.json says classes \['a', 'b'\], but"),
-        ({"size": 64}, r"config\.json says size 64, but pcnn-small\.safetensors has 96"),
+        ({"size": 64}, r"config\.json says size 64, but pcnn-small\.safetensors has 112"),
         ({"file": "../pcnn-small.safetensors"}, "which is not beside it"),
         ({"file": "gone.safetensors"}, "names the file 'gone.safetensors'"),
     ],
