@@ -37,7 +37,7 @@ from pcnn.faces.views import cut_views
 from pcnn.networks.retinaface import RetinaFace, load_state
 from pcnn.weights.detector import DetectorSettings, normalise_images, read_detector
 from pcnn.weights.expression import load_expression
-from pcnn.weights.known import DEFAULT_WEIGHTS
+from pcnn.weights.known import DEFAULT_WEIGHTS, SINGLE_WEIGHTS
 
 # What the detector looks at in 640 × 480, filled to multiples of 32.
 LEVELS = ((480, 640), (256, 320), (128, 160))
@@ -89,7 +89,7 @@ def main() -> int:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", default=DEFAULT_WEIGHTS, help="of the classifier")
+    parser.add_argument("--weights", default=SINGLE_WEIGHTS, help="of the classifier")
     parser.add_argument("--faces", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--threads", type=int, help="of the CPU (PyTorch's choice)")
