@@ -81,6 +81,7 @@ def push_to_hub(
     """
     if not isinstance(repository, str) or not _REPOSITORY.fullmatch(repository):
         raise WeightsError(f"push_to_hub: repository must be owner/name, got {repository!r}")
+    as_path("push_to_hub: weights", weights)
     hub = _hub("push_to_hub")
     with tempfile.TemporaryDirectory() as folder:
         write_repository(weights, Path(folder))
