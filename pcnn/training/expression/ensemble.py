@@ -69,8 +69,9 @@ def join_networks(  # noqa: PLR0913 - each is a choice of the user's
                 f"join_networks: {one.path} is an ensemble; name its networks' files instead, "
                 f"such as {SINGLE_WEIGHTS}"
             )
-    scaled = _scaled("shares", shares or [1.0] * len(loaded), len(loaded))
-    second_scaled = _scaled("second_shares", second_shares or scaled, len(loaded))
+    given, count = shares or [1.0] * len(loaded), len(loaded)
+    scaled = _scaled("shares", given, count)
+    second_scaled = _scaled("second_shares", second_shares or given, count)
     for name, words in (("native_size", "size of training faces"), ("aligned", "alignment")):
         if len({getattr(one, name) for one in loaded}) > 1:
             raise InputError(f"join_networks: the networks must have the same {words}")

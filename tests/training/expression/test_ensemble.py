@@ -166,6 +166,7 @@ def test_second_labels_are_joined_and_need_data_that_have_them(
     eight = weights.load_expression(output).network
     assert eight.config.classes == FERPLUS_CLASSES
     assert [member.share for member in eight.members] == [0.75, 0.25]
+    join_networks(files, data, output, shares=[0.01, 100])  # allowed, whatever they are scaled to
     with pytest.raises(InputError, match="second_shares must be positive, one a network, got"):
         join_networks(files, data, output, second_shares=[1.0])
     learners = load_learners(output)  # as teachers of both kinds of labels
