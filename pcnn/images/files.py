@@ -228,11 +228,13 @@ def _unread_folders(pattern: str) -> dict[Path, InputError]:
     """The folders in which a pattern looks for names, but which cannot be read: glob is silent."""
     unread: dict[Path, InputError] = {}
     parts = Path(pattern).parts
-    for place, part in enumerate(parts):
-        if not glob.has_magic(part):
-            continue
-        # "a/*" looks into a; "a/**" into a and each folder below.
-        above = os.path.join(*parts[:place], *(["**"] if part == "**" else []), "")  # noqa: PTH118
+    # "a/*" looks into a; "a/**" into a and each folder below, and so does "a/**/*" once more.
+    looked_into = dict.fromkeys(
+        os.path.join(*parts[:place], *(["**"] if part == "**" else []), "")  # noqa: PTH118
+        for place, part in enumerate(parts)
+        if glob.has_magic(part)
+    )
+    for above in looked_into:
         for folder in glob.iglob(above, recursive=True) if above else (os.curdir,):  # noqa: PTH207
             try:
                 os.scandir(folder).close()
