@@ -27,6 +27,9 @@ from pcnn.weights.known import (
     DEFAULT_WEIGHTS,
 )
 
+# Names of columns that every table of results has.
+TABLE_COLUMNS = frozenset((*FACE_COLUMNS, *FILM_COLUMNS, *COLUMNS))
+
 
 def check_choices(
     batch_size: int,
@@ -85,7 +88,7 @@ def check_columns(classes: Sequence[str], values: Sequence[str], movements: Sequ
     others = (
         ("class", classes),
         ("column of movements", movement_columns(movements)),
-        ("column of tables", (*FACE_COLUMNS, *FILM_COLUMNS, *COLUMNS)),
+        ("column of tables", TABLE_COLUMNS),
     )
     for kind, names in (("class", classes), ("number", values)):
         for other, taken in others:

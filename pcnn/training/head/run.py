@@ -17,11 +17,11 @@ from pcnn.errors import InputError, counted
 from pcnn.evaluation.scores import score
 from pcnn.evaluation.values import score_values
 from pcnn.images.files import shown
+from pcnn.recognition.choices import TABLE_COLUMNS
 from pcnn.recognition.recognizer import Recognizer
-from pcnn.results.frames import FILM_COLUMNS, RAW
+from pcnn.results.frames import RAW
 from pcnn.results.movements import movement_columns
-from pcnn.results.tables import COLUMNS
-from pcnn.results.values import FACE_COLUMNS, UNCERTAIN
+from pcnn.results.values import UNCERTAIN
 from pcnn.training.head.features import Examples, examples_of
 from pcnn.training.head.reports import LabelReport, Validated, ValueReport
 from pcnn.training.head.validation import (
@@ -40,7 +40,7 @@ from pcnn.weights.known import DEFAULT_MOVEMENTS
 
 LEAST_NUMBERS = 10  # the least pictures of a set of numbers
 ROUNDS = 1000  # resamplings for intervals
-_RESERVED = {UNCERTAIN, *FACE_COLUMNS, *FILM_COLUMNS, *COLUMNS}
+_RESERVED = {UNCERTAIN, *TABLE_COLUMNS}
 
 
 @dataclass(frozen=True)
