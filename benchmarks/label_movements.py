@@ -12,8 +12,8 @@ images of the held-out faces.
 The teacher is MediaPipe's Face Landmarker (Apache-2.0): `pip install mediapipe` for this script
 alone. It sees a cut-out face enlarged to 192 pixels on grey, and a photograph's face in a square of
 twice its box. A face of a photograph counts as found if the teacher's five landmarks are near the
-detector's. `--mirrored` writes movements that are the mean of those of a face and those of its
-mirror image. They have less noise.
+detector's. `--answers` writes the means of so many answers, to the face and to its mirror image in
+turn, from the third on turned, scaled and moved a little at random. They have less noise.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ _CANVAS, _TILE, _GREY = 320, 192, 128  # pixels, pixels, level
 _LEAST_SCORE, _LEAST_SIDE = 0.8, 24  # of the detector's faces
 _VARIES = 0.05  # the least deviation of a movement that counts as one that varies
 _NEAR = 0.2  # of the box's width, the teacher's mean distance from the detector's landmarks
+_TURN, _SCALE, _SHIFT = 12.0, 0.1, 6.0  # of moved canvases: degrees, logarithm, pixels, at most
 _BATCH = 8
 
 Answer: TypeAlias = "tuple[NDArray[Any], NDArray[Any], NDArray[Any]]"  # points, movements, matrix
@@ -59,11 +60,11 @@ def main() -> None:
         if arguments.kind == "agreement":
             print(json.dumps(_agreement(arguments.path, look, names), indent=2))
             return
+        often = partial(_mean_answer, look, names, arguments.answers)
         if arguments.kind == "faces":
-            table = _faces(arguments.path, arguments.split, look)
+            table = _faces(arguments.path, arguments.split, often)
         else:
-            both = partial(_both, look, names) if arguments.mirrored else look
-            table = _photographs(arguments.path, both)
+            table = _photographs(arguments.path, often)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(arguments.output, names=np.array(names), **table)
 
@@ -74,11 +75,11 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("path", type=Path, help="folder of contact sheets, or tar of photographs")
     parser.add_argument("--split", default="train", help="of the contact sheets [train]")
     parser.add_argument("--task", type=Path, required=True, help="face_landmarker.task")
-    parser.add_argument("--mirrored", action="store_true", help="of photographs; see above")
+    parser.add_argument("--answers", type=int, default=1, help="to take the mean of [1]")
     parser.add_argument("--output", type=Path, help=".npz file to write")
     arguments = parser.parse_args()
-    if arguments.mirrored and arguments.kind != "photographs":
-        parser.error("--mirrored is for photographs")
+    if arguments.answers < 1:
+        parser.error("--answers must be at least 1")
     if arguments.output is None and arguments.kind != "agreement":
         parser.error("--output is missing")
     return arguments
@@ -161,12 +162,60 @@ def _photographs(archive: Path, look: Look) -> dict[str, Any]:
     }
 
 
-def _both(look: Look, names: Sequence[str], pixels: Pixels) -> Answer | None:
-    """The teacher's answer; its movements are the mean of the picture's and the mirror image's."""
-    one, two = look(pixels), look(pixels[:, ::-1])
-    if one is None or two is None:
-        return one
-    return one[0], (one[1] + two[1][mirror_names(tuple(names))]) / 2, one[2]
+def _mean_answer(look: Look, names: Sequence[str], count: int, pixels: Pixels) -> Answer | None:
+    """The mean of the teacher's answers to views of a canvas; None if it finds no face in it.
+
+    Movements are the mean of all answers, points that of those to views that are not mirrored. The
+    matrix is that of the canvas as it is.
+    """
+    first = look(pixels)
+    if first is None or count == 1:
+        return first
+    random = np.random.default_rng(0)
+    points, movements = [first[0]], [first[1]]
+    for number in range(1, count):
+        view, place = (pixels, np.eye(2, 3)) if number == 1 else _moved(pixels, random)
+        mirrored = number % 2 == 1
+        answer = look(view[:, ::-1] if mirrored else view)
+        if answer is None:
+            continue
+        seen = answer[0] * (-1, 1, 1) + (_CANVAS, 0, 0) if mirrored else answer[0]
+        seen = _in_canvas(seen, place)
+        off = np.linalg.norm((seen - first[0]).mean(0)[:2])
+        if off > _NEAR * np.linalg.norm(np.subtract(*first[0][list(FIVE[:2]), :2])):
+            continue  # another face
+        if mirrored:
+            movements.append(answer[1][mirror_names(tuple(names))])
+        else:
+            movements.append(answer[1])
+            points.append(seen)
+    return np.mean(points, 0), np.mean(movements, 0), first[2]
+
+
+def _moved(pixels: Pixels, random: np.random.Generator) -> tuple[Pixels, NDArray[Any]]:
+    """A canvas turned, scaled and moved a little, and the (2, 3) matrix from it to the canvas."""
+    angle = np.radians(random.uniform(-_TURN, _TURN))
+    scale = np.exp(random.uniform(-_SCALE, _SCALE))
+    cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
+    turn = np.array([[cosine, -sine], [sine, cosine]])
+    middle = np.full(2, _CANVAS / 2)
+    place = np.column_stack((turn, middle - turn @ middle + random.uniform(-_SHIFT, _SHIFT, 2)))
+    view = Image.fromarray(pixels).transform(
+        (_CANVAS, _CANVAS),
+        Image.Transform.AFFINE,
+        tuple(place.ravel()),
+        Image.Resampling.BICUBIC,
+        fillcolor=(_GREY,) * 3,
+    )
+    return np.asarray(view), place
+
+
+def _in_canvas(points: NDArray[Any], place: NDArray[Any]) -> NDArray[Any]:
+    """Points (P, 3) of a moved canvas in the canvas as it is; depths are scaled."""
+    turn = place[:, :2]
+    flat = points[:, :2] @ turn.T + place[:, 2]
+    deep = points[:, 2:] * np.sqrt(np.linalg.det(turn))
+    return np.concatenate((flat, deep), 1, dtype=np.float32)
 
 
 def _agreement(archive: Path, look: Look, names: Sequence[str]) -> dict[str, Any]:

@@ -69,11 +69,12 @@ PCNN_INLINE float tap_offset(int index, int count, float footprint) {
 
 // Clamps a position to 0 … size - 1 (NaN to 0). Returns its lower neighbour; share is the weight of
 // the next one.
-PCNN_INLINE std::int64_t inside(float position, std::int64_t size, float& share) {
+template <typename Index>
+PCNN_INLINE Index inside(float position, Index size, float& share) {
   const float last = static_cast<float>(size - 1);
   position = position > 0.0f ? position : 0.0f;
   position = position < last ? position : last;
-  std::int64_t lower = static_cast<std::int64_t>(position);
+  Index lower = static_cast<Index>(position);
   lower = lower < size - 1 ? lower : size - 1;  // `last` may have been rounded up
   share = position - static_cast<float>(lower);
   return lower;

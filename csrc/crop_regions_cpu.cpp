@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstring>
 #include <iterator>
 #include <vector>
 
@@ -82,6 +83,88 @@ void copy_window(const CropRegions& op, const View* views, const Window& place, 
   }
 }
 
+constexpr int kColumns = 64;  // view pixels of a row that are computed together
+
+// The colours of neighbours in a row, one array for each channel.
+struct RowColours {
+  float channel[3][kColumns];
+};
+
+// Samples of neighbours in a row: the four pixels of each, and the weights of the later ones.
+struct RowSamples {
+  std::uint32_t corner[4][kColumns];  // upper left, upper right, lower left, lower right
+  float along[kColumns], down[kColumns];
+};
+
+// A pixel's channels, red in the lowest byte. `whole`: four bytes can be read.
+PCNN_INLINE std::uint32_t word(const std::uint8_t* pixel, bool whole) {
+  std::uint32_t found;
+  if (!whole) return pixel[0] | std::uint32_t{pixel[1]} << 8 | std::uint32_t{pixel[2]} << 16;
+  std::memcpy(&found, pixel, sizeof found);
+  return found;
+}
+
+// As add_sample, for all columns. Loops without calls or branches, which compilers vectorise.
+PCNN_INLINE void add_samples(const RowSamples& samples, int columns, RowColours& sums) {
+  for (int channel = 0; channel < 3; ++channel) {
+    float* const sum = sums.channel[channel];
+    const auto value = [&](int corner, int c) {
+      const std::uint32_t bits = samples.corner[corner][c] >> (8 * channel) & 0xffu;
+      return static_cast<float>(static_cast<std::int32_t>(bits));
+    };
+    for (int c = 0; c < columns; ++c) {
+      const float p00 = value(0, c), p01 = value(1, c), p10 = value(2, c), p11 = value(3, c);
+      const float upper = p00 + samples.along[c] * (p01 - p00);
+      const float lower = p10 + samples.along[c] * (p11 - p10);
+      sum[c] += upper + samples.down[c] * (lower - upper);
+    }
+  }
+}
+
+// The same colours as view_pixel's, to the last bit, of a row's pixels from `first` on. The image's
+// channels must be neighbours in memory, its sides exact as float32.
+PCNN_CLONES void row_colours(const CropRegions& op, const float* transform, int count,
+                             const float* offsets, std::int64_t row, std::int64_t first,
+                             int columns, RowColours& colours) {
+  const Image image = op.image;
+  float map[6];  // a copy that no other memory overlaps
+  std::copy_n(transform, 6, map);
+  const auto width = static_cast<std::int32_t>(image.width);
+  const auto height = static_cast<std::int32_t>(image.height);
+  const auto start = static_cast<std::int32_t>(first);
+  const std::uint8_t* const last =
+      image.data + (height - 1) * image.row_stride + (width - 1) * image.column_stride;
+  RowSamples samples;
+  std::int32_t left[kColumns], top[kColumns];
+  colours = {};
+  for (int j = 0; j < count; ++j) {
+    const float y = static_cast<float>(row) + offsets[j];
+    for (int i = 0; i < count; ++i) {
+      const float offset = offsets[i];
+      for (int c = 0; c < columns; ++c) {
+        const float x = static_cast<float>(start + c) + offset;
+        left[c] = inside(map[0] * x + map[1] * y + map[2], width, samples.along[c]);
+        top[c] = inside(map[3] * x + map[4] * y + map[5], height, samples.down[c]);
+      }
+      for (int c = 0; c < columns; ++c) {
+        const std::uint8_t* pixel =
+            image.data + top[c] * image.row_stride + left[c] * image.column_stride;
+        const std::int64_t right = left[c] < width - 1 ? image.column_stride : 0;
+        const std::int64_t below = top[c] < height - 1 ? image.row_stride : 0;
+        const bool whole = pixel + below + right < last;
+        samples.corner[0][c] = word(pixel, whole);
+        samples.corner[1][c] = word(pixel + right, whole);
+        samples.corner[2][c] = word(pixel + below, whole);
+        samples.corner[3][c] = word(pixel + below + right, whole);
+      }
+      add_samples(samples, columns, colours);
+    }
+  }
+  for (auto& channel : colours.channel) {
+    for (int c = 0; c < columns; ++c) channel[c] /= static_cast<float>(count * count);
+  }
+}
+
 template <typename T>
 PCNN_INLINE void crop_row(const CropRegions& op, const View& view, const float* transform,
                           std::int64_t face, std::int64_t row) {
@@ -89,6 +172,21 @@ PCNN_INLINE void crop_row(const CropRegions& op, const View& view, const float* 
   float offsets[kMaxTaps];
   for (int i = 0; i < count; ++i) {
     offsets[i] = tap_offset(i, count, static_cast<float>(op.footprint));
+  }
+  const Image& image = op.image;
+  constexpr std::int64_t kExact = 1 << 24;
+  if (image.channel_stride == 1 && image.width <= kExact && image.height <= kExact) {
+    RowColours colours;
+    for (std::int64_t first = 0; first < view.width; first += kColumns) {
+      const int columns = static_cast<int>(std::min<std::int64_t>(kColumns, view.width - first));
+      row_colours(op, transform, count, offsets, row, first, columns, colours);
+      for (int c = 0; c < columns; ++c) {
+        const float colour[3] = {colours.channel[0][c], colours.channel[1][c],
+                                 colours.channel[2][c]};
+        write_both<T>(op.normalisation, view, colour, face, row, first + c);
+      }
+    }
+    return;
   }
   const auto offset = [&offsets](int i) { return offsets[i]; };
   for (std::int64_t column = 0; column < view.width; ++column) {
@@ -122,7 +220,7 @@ void crop(const CropRegions& op, const View* views, int threads) {
     for (std::int64_t face = 0; face < op.faces; ++face) {
       if (copied.of(face, view).found) continue;
       const int count = taps(op.transform(face, view), op.footprint);
-      nanoseconds += pixels * (5.0 + 8.0 * count * count);
+      nanoseconds += pixels * (6.0 + 2.7 * count * count);
     }
   }
   parallel_for(op.faces * rows_per_face, nanoseconds, threads,

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -34,7 +36,12 @@ struct Layer {
   int level;         // layers of one level need none of each other's results
   const Kernels* kernels;
   std::vector<float> weights, bias;  // packed, see layers_cpu.cpp
-  std::vector<float> transformed;    // weights for Winograd's tiles: packed, for each of 36 places
+  // Weights for Winograd's tiles: packed, for each of 36 places. Computed when first needed.
+  struct Transformed {
+    std::once_flag once;
+    std::vector<float> weights;
+  };
+  std::shared_ptr<Transformed> transformed;  // nullptr without tiles
 
   // Inputs of one output number of a convolution.
   std::int64_t count() const { return std::int64_t{kernel} * kernel * width; }

@@ -34,7 +34,7 @@ constexpr std::int64_t kMostPixels = 1 << 16;
 // Winograd's tiles: sides of the patch and the tile, values of a patch, tiles of a block. Fewer
 // pixels of an image are not worth the transformation.
 constexpr int kPatch = 6, kTile = 4, kValues = kPatch * kPatch;
-constexpr std::int64_t kTilesAtOnce = 24, kWorthTiles = 256;
+constexpr std::int64_t kTilesAtOnce = 24, kWorthTiles = 30;
 
 std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -89,31 +89,49 @@ std::vector<float> packed(const Layer& layer, const float* weights) {
   return found;
 }
 
+// The numbers that were packed, (channels, inputs).
+std::vector<float> unpacked(const Layer& layer) {
+  const std::int64_t inputs = layer.kind == LayerKind::kDepthwise ? kTaps : layer.count();
+  const bool narrow = is_narrow(layer);
+  std::vector<float> found;
+  found.reserve(layer.channels * inputs);
+  for (int channel = 0; channel < layer.channels; ++channel) {
+    const Places places = places_of(layer, channel);
+    for (std::int64_t k = 0; k < inputs; ++k) {
+      const float value = layer.weights[places.first + (narrow ? k / 2 : k) * places.step];
+      const std::uint32_t bits = bits_of(value);  // two numbers of bfloat16, the lower one first
+      found.push_back(narrow ? float_of(k % 2 ? bits & 0xffff0000u : bits << 16) : value);
+    }
+  }
+  return found;
+}
+
 // The weights as 36 packed matrices, one for each value of a patch.
-std::vector<float> transformed(const Layer& layer, const float* weights) {
+std::vector<float> transformed(const Layer& layer) {
   constexpr double kMatrix[kPatch][3] = {{1 / 4.0, 0, 0},
                                          {-1 / 6.0, -1 / 6.0, -1 / 6.0},
                                          {-1 / 6.0, 1 / 6.0, -1 / 6.0},
                                          {1 / 24.0, 1 / 12.0, 1 / 6.0},
                                          {1 / 24.0, -1 / 12.0, 1 / 6.0},
                                          {0, 0, 1}};
+  const std::vector<float> weights = unpacked(layer);
   Layer pointwise = {};
   pointwise.kind = LayerKind::kConvolution;
   pointwise.kernel = 1;
   pointwise.width = layer.width;
   pointwise.channels = layer.channels;
   pointwise.kernels = layer.kernels;
+  std::vector<double> sums(layer.width);
   std::vector<float> found, matrix(std::int64_t{layer.channels} * layer.width);
   for (int value = 0; value < kValues; ++value) {
-    for (int n = 0; n < layer.channels; ++n) {
-      for (int c = 0; c < layer.width; ++c) {
-        double sum = 0;
-        for (int tap = 0; tap < kTaps; ++tap) {
-          const double factor = kMatrix[value / kPatch][tap / 3] * kMatrix[value % kPatch][tap % 3];
-          sum += factor * weights[(n * kTaps + tap) * layer.width + c];
-        }
-        matrix[n * layer.width + c] = static_cast<float>(sum);
+    for (std::int64_t n = 0; n < layer.channels; ++n) {
+      std::fill(sums.begin(), sums.end(), 0.0);
+      for (int tap = 0; tap < kTaps; ++tap) {
+        const double factor = kMatrix[value / kPatch][tap / 3] * kMatrix[value % kPatch][tap % 3];
+        const float* from = weights.data() + (n * kTaps + tap) * layer.width;
+        for (int c = 0; c < layer.width; ++c) sums[c] += factor * static_cast<double>(from[c]);
       }
+      std::copy(sums.begin(), sums.end(), matrix.begin() + n * layer.width);
     }
     const std::vector<float> one = packed(pointwise, matrix.data());
     found.insert(found.end(), one.begin(), one.end());
@@ -321,6 +339,10 @@ void Layers::Run::plan(int index, int threads) {
     return;
   }
   const Kernels& kernels = *layer.kernels;
+  if (needed[index] && in_tiles(index)) {
+    Layer::Transformed& own_tiles = *layer.transformed;
+    std::call_once(own_tiles.once, [&] { own_tiles.weights = transformed(layer); });
+  }
   const std::int64_t total = maps.batch * maps.out_height * maps.out_width;
   const int panel = 2 * kernels.lanes;
   std::int64_t block = std::clamp<std::int64_t>(kBlock / layer.count(), kernels.rows, kMostRows);
@@ -484,11 +506,12 @@ void Layers::Run::multiply_tiles(int index, std::int64_t piece, float* patches) 
   product.count = layer.width;
   product.leak = 1;
   product.most = std::numeric_limits<float>::infinity();
-  const std::int64_t matrix = static_cast<std::int64_t>(layer.transformed.size()) / kValues;
+  const std::vector<float>& weights = layer.transformed->weights;
+  const std::int64_t matrix = static_cast<std::int64_t>(weights.size()) / kValues;
   for (int value = 0; value < kValues; ++value) {
     for (int start = 0; start < layer.channels; start += panel) {
       product.columns = std::min(layer.channels - start, panel);
-      product.b = layer.transformed.data() + value * matrix + start * product.count;
+      product.b = weights.data() + value * matrix + start * product.count;
       const auto& loops = kernels.tiles[product.columns > kernels.lanes];
       product.columns = product.columns > kernels.lanes ? panel : kernels.lanes;
       for (std::int64_t t = 0; t < tiles; t += kernels.rows) {
@@ -598,7 +621,7 @@ void Layers::add(Layer layer, const float* weights, const float* bias) {
   if (layer.kind == LayerKind::kConvolution || layer.kind == LayerKind::kDepthwise) {
     require(weights && bias, "Layers: no weights");
     layer.weights = packed(layer, weights);
-    if (layer.winograd) layer.transformed = transformed(layer, weights);
+    if (layer.winograd) layer.transformed = std::make_shared<Layer::Transformed>();
     const int panel = 2 * layer.kernels->lanes;
     layer.bias.assign(divide_up(layer.channels, panel) * panel, 0.0f);
     std::copy_n(bias, layer.channels, layer.bias.begin());
@@ -622,16 +645,7 @@ std::vector<float> Layers::weights(int number) const {
   std::vector<float> found;
   for (const Layer& layer : layers_) {
     if (layer.number != number || layer.weights.empty()) continue;
-    const std::int64_t inputs = layer.kind == LayerKind::kDepthwise ? kTaps : layer.count();
-    for (int channel = 0; channel < layer.channels; ++channel) {
-      const Places places = places_of(layer, channel);
-      for (std::int64_t k = 0; k < inputs; ++k) {
-        const bool narrow = is_narrow(layer);
-        const float value = layer.weights[places.first + (narrow ? k / 2 : k) * places.step];
-        const std::uint32_t bits = bits_of(value);  // two numbers of bfloat16, the lower one first
-        found.push_back(narrow ? float_of(k % 2 ? bits & 0xffff0000u : bits << 16) : value);
-      }
-    }
+    found = unpacked(layer);
     found.insert(found.end(), layer.bias.begin(), layer.bias.begin() + layer.channels);
   }
   return found;

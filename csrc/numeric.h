@@ -11,7 +11,7 @@
 #endif
 
 // Loops over channels are compiled for any x86-64 and again for wider vectors, which halves their
-// time. The loader chooses the version. (crop_regions gains nothing, so it is compiled once.)
+// time. The loader chooses the version.
 // Sanitizers start before this choice is possible, so their builds have one version.
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__CUDACC__) && \
     !defined(__SANITIZE_ADDRESS__) && !defined(PCNN_NO_CLONES)

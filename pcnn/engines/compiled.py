@@ -211,10 +211,13 @@ def _add_residual(layers: Layers, maps: Maps, block: BasicBlock) -> Maps:
     if block.downsample is not None:
         folded = fold_norm(cast("nn.Conv2d", block.downsample[0]), block.downsample[1])
         shortcut = layers.convolution(maps, folded, stride=stride, padding=0, leak=None)
+    tiled = layers.dtype == torch.float32  # products of bfloat16 are quicker than tiles
     first = fold_norm(block.conv1, block.bn1)
-    hidden = layers.convolution(maps, first, stride=stride, padding=1)
+    hidden = layers.convolution(
+        maps, first, stride=stride, padding=1, winograd=tiled and stride == 1
+    )
     second = fold_norm(block.conv2, block.bn2)
-    return layers.convolution(hidden, second, padding=1, onto=shortcut)
+    return layers.convolution(hidden, second, padding=1, onto=shortcut, winograd=tiled)
 
 
 def _add_rectified(

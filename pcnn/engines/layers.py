@@ -73,6 +73,7 @@ class Layers:
     """
 
     def __init__(self, dtype: torch.dtype = torch.float32, only: str | None = None) -> None:
+        self.dtype = dtype
         self._channels: list[int] = []  # of all maps
         self._added: list[tuple[Any, ...]] = []  # the arguments of each layer, without weights
         self._start(_INSTRUCTIONS[dtype] if only is None else only)
@@ -129,8 +130,8 @@ class Layers:
         onto: maps to add before the rectifier.
         out: where to write the maps; None for new ones. exact: multiply in float32 in any case.
         winograd: compute tiles of large maps by Winograd's transformation (Lavin and Gray 2016),
-            in float32: a quarter of the products, four times the memory for weights. For 3 × 3
-            kernels with stride 1 and padding 1.
+            in float32: a quarter of the products, but five times the memory for weights.
+            For 3 × 3 kernels with stride 1 and padding 1.
         """
         weight, bias = (own.detach().float() for own in folded)
         count, channels, kernel = weight.shape[:3]

@@ -89,6 +89,22 @@ def test_impossible_transforms_read_inside_the_image(bad: float, place: int) -> 
     assert 1 <= view.min() <= view.max() <= 255
 
 
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (40, 30)])
+@pytest.mark.parametrize("scale", [0.4, 1.7, 5.0])
+def test_the_order_of_the_numbers_in_memory_changes_no_bit(
+    size: tuple[int, int], scale: float
+) -> None:
+    """Neighbouring channels are computed many at a time, others one by one."""
+    image = picture(*size)
+    transforms = torch.tensor([[[[scale, -0.2, -1.5], [0.2, scale, -2.5]]]])
+    planar = image.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    wide = torch.cat((image, image), 2)[:, :, :3]  # with three numbers between pixels
+    packed, *others = (
+        ops.crop_regions(own, transforms, [(9, 130)], **PLAIN) for own in (image, planar, wide)
+    )
+    assert all(torch.equal(packed[0], other[0]) for other in others)
+
+
 def test_no_faces_and_no_views_give_empty_results() -> None:
     image = picture(5, 7)
     sizes = [(3, 4), (1, 1)]
