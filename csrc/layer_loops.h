@@ -125,7 +125,7 @@ PCNN_TARGET void depthwise_row(const DepthwiseRow& given, std::int64_t before, s
 }
 
 PCNN_TARGET void depthwise_rows(const Layer& layer, const LayerMaps& maps, std::int64_t begin,
-                                std::int64_t end) {
+                                std::int64_t end, float* out) {
   const std::int64_t stride = layer.stride, columns = maps.out_width;
   // Outputs left … right have all three columns.
   const std::int64_t left = std::min((maps.left + stride - 1) / stride, columns);
@@ -148,7 +148,7 @@ PCNN_TARGET void depthwise_rows(const Layer& layer, const LayerMaps& maps, std::
         row.rows[i] = exists ? source + (first_row + i) * maps.width * row.step + c : nullptr;
         whole = whole && exists;
       }
-      row.out = maps.out + item * columns * row.out_step + c;
+      row.out = out + (item - begin) * columns * row.out_step + c;
       row.mask = first(layer.channels - c);
       row.bias = load(layer.bias.data() + c);
       for (int k = 0; k < kTaps; ++k) {

@@ -90,8 +90,10 @@ struct Kernels {
   int lanes;                          // floats of a vector; a full panel has two
   int rows;                           // of the largest tile
   void (*tiles[2][12])(const Tile&);  // [vectors - 1][rows - 1]
-  // Rows begin … end of a depthwise 3 × 3 convolution's maps, counted over all images.
-  void (*depthwise)(const Layer&, const LayerMaps&, std::int64_t begin, std::int64_t end);
+  // Rows begin … end of a depthwise 3 × 3 convolution's maps, counted over all images. out: the
+  // place of the first one, instead of that in LayerMaps.
+  void (*depthwise)(const Layer&, const LayerMaps&, std::int64_t begin, std::int64_t end,
+                    float* out);
   void (*winograd_in)(const WinogradTile&);   // from the patch to its values
   void (*winograd_out)(const WinogradTile&);  // from values to the tile
   // Rounds numbers to bfloat16, two in the place of one; writes up to the next vector's end.

@@ -228,19 +228,25 @@ const Kernels* kernels_for(const std::string& instructions) {
 // The work on a batch, or on some of its images. All threads share it.
 struct Layers::Run {
   const Layers& own;
+  std::vector<int> uses;              // of maps: by layers that are needed, and as an output
   std::vector<bool> needed;           // layers on which an output depends
   std::vector<LayerMaps> memory;      // of each layer
   std::vector<std::int64_t> columns;  // parts into which each layer's output channels are cut
   std::vector<std::int64_t> rows;     // rows of a block of each layer
+  // Of a pointwise convolution, the depthwise one before it, if it computes that one's rows for
+  // each of its blocks. They never reach memory then. -1 for none.
+  std::vector<int> joined;
   std::unique_ptr<float[]> arena;
   std::size_t scratch = 0;  // numbers of a thread's patches
 
   Run(const Layers& own, const std::vector<Input>& inputs, const std::vector<Output>& outputs,
       const std::vector<Size>& sizes, std::int64_t batch, int threads);
 
+  void find_needed(const std::vector<Output>& outputs);
+  void plan(int layer, int threads);
+  int to_join(int layer) const;
   std::vector<float*> places(const std::vector<Input>& inputs, const std::vector<Output>& outputs,
                              const std::vector<Size>& sizes, std::int64_t batch);
-  void plan(int layer, int threads);
   std::int64_t pieces(int layer) const;
   void work(int layer, std::int64_t piece, float* patches) const;
   void multiply(int layer, std::int64_t piece, float* patches) const;
@@ -254,8 +260,8 @@ struct Layers::Run {
 Layers::Run::Run(const Layers& own, const std::vector<Input>& inputs,
                  const std::vector<Output>& outputs, const std::vector<Size>& sizes,
                  std::int64_t batch, int threads)
-    : own(own) {
-  const std::vector<float*> place = places(inputs, outputs, sizes, batch);
+    : own(own), uses(own.maps_.size()), needed(own.layers_.size()), joined(own.layers_.size(), -1) {
+  find_needed(outputs);
   for (const Layer& layer : own.layers_) {
     LayerMaps maps = {};
     maps.batch = batch;
@@ -263,38 +269,46 @@ Layers::Run::Run(const Layers& own, const std::vector<Input>& inputs,
     std::tie(maps.out_height, maps.out_width) = sizes[layer.out];
     maps.source_channels = own.maps_[layer.source].channels;
     maps.out_channels = own.maps_[layer.out].channels;
-    maps.source = place[layer.source];
-    maps.out = place[layer.out];
-    if (layer.onto >= 0) {
-      maps.onto = place[layer.onto];
-      maps.onto_channels = own.maps_[layer.onto].channels;
-    }
+    if (layer.onto >= 0) maps.onto_channels = own.maps_[layer.onto].channels;
     maps.top = padding_before(layer, maps.height);
     maps.left = padding_before(layer, maps.width);
     memory.push_back(maps);
     plan(static_cast<int>(memory.size()) - 1, threads);
   }
+  const std::vector<float*> place = places(inputs, outputs, sizes, batch);
+  for (std::size_t index = 0; index < memory.size(); ++index) {
+    const Layer& layer = own.layers_[index];
+    memory[index].source = place[layer.source];
+    memory[index].out = place[layer.out];
+    if (layer.onto >= 0) memory[index].onto = place[layer.onto];
+  }
 }
 
-// Where all maps lie; also what is needed for the outputs.
+void Layers::Run::find_needed(const std::vector<Output>& outputs) {
+  for (const Output& output : outputs) ++uses[output.maps];
+  for (std::size_t index = own.layers_.size(); index-- > 0;) {
+    const Layer& layer = own.layers_[index];
+    needed[index] = uses[layer.out] > 0;
+    if (!needed[index]) continue;
+    ++uses[layer.source];
+    if (layer.onto >= 0) ++uses[layer.onto];
+  }
+}
+
+// Where all maps lie.
 std::vector<float*> Layers::Run::places(const std::vector<Input>& inputs,
                                         const std::vector<Output>& outputs,
                                         const std::vector<Size>& sizes, std::int64_t batch) {
   std::vector<float*> place(own.maps_.size(), nullptr);
-  std::vector<bool> wanted(own.maps_.size());
   // Checked by run(): no layer writes to an input.
   for (const Input& input : inputs) place[input.maps] = const_cast<float*>(input.data);
-  for (const Output& output : outputs) {
-    place[output.maps] = output.data;
-    wanted[output.maps] = true;
-  }
-  needed.resize(own.layers_.size());
-  for (std::size_t index = own.layers_.size(); index-- > 0;) {
-    const Layer& layer = own.layers_[index];
-    needed[index] = wanted[layer.out];
-    if (!needed[index]) continue;
-    wanted[layer.source] = true;
-    if (layer.onto >= 0) wanted[layer.onto] = true;
+  for (const Output& output : outputs) place[output.maps] = output.data;
+  std::vector<int> last;  // the level in which maps are read or written last
+  for (const Maps& maps : own.maps_) last.push_back(std::max(maps.read, maps.written));
+  for (std::size_t index = 0; index < joined.size(); ++index) {
+    if (joined[index] < 0) continue;
+    int& level = last[own.layers_[joined[index]].source];
+    level = std::max(level, own.layers_[index].level);
   }
   // Other maps share an arena: a map takes the first gap that is free while it is needed.
   struct Block {
@@ -303,7 +317,7 @@ std::vector<float*> Layers::Run::places(const std::vector<Input>& inputs,
   };
   std::vector<int> order;
   for (std::size_t maps = 0; maps < place.size(); ++maps) {
-    if (!place[maps] && wanted[maps]) order.push_back(static_cast<int>(maps));
+    if (!place[maps] && uses[maps] > 0) order.push_back(static_cast<int>(maps));
   }
   std::stable_sort(order.begin(), order.end(),
                    [&](int a, int b) { return own.maps_[a].first < own.maps_[b].first; });
@@ -314,8 +328,7 @@ std::vector<float*> Layers::Run::places(const std::vector<Input>& inputs,
     const std::int64_t size = batch * sizes[maps].first * sizes[maps].second * own_maps.channels;
     std::int64_t begin = 0;
     for (const Block& block : blocks) {
-      const Maps& other = own.maps_[block.maps];
-      if (std::max(other.read, other.written) < own_maps.first) continue;
+      if (last[block.maps] < own_maps.first) continue;
       if (begin + size <= block.begin) break;
       begin = std::max(begin, block.end);
     }
@@ -354,12 +367,33 @@ void Layers::Run::plan(int index, int threads) {
   }
   rows.push_back(divide_up(block, kernels.rows) * kernels.rows);
   columns.push_back(cut);
+  const int depthwise = to_join(index);
+  if (depthwise >= 0) {  // whole rows of its maps, which nobody else reads
+    rows[index] = std::max<std::int64_t>(block / maps.out_width, 1) * maps.out_width;
+    joined[index] = depthwise;
+    needed[depthwise] = false;
+    uses[layer.source] = 0;
+  }
   const std::int64_t narrowed = divide_up(layer.count(), panel) * kernels.lanes;
   const std::int64_t padded =
       (divide_up(layer.width, panel) + divide_up(layer.channels, panel)) * panel;
   const std::int64_t size =
       in_tiles(index) ? kValues * kTilesAtOnce * padded : rows[index] * (layer.count() + narrowed);
   scratch = std::max(scratch, static_cast<std::size_t>(size));
+}
+
+// The depthwise convolution whose maps a pointwise one alone reads, each row once; -1 for none.
+int Layers::Run::to_join(int index) const {
+  const Layer& layer = own.layers_[index];
+  const bool pointwise = layer.kernel == 1 && layer.stride == 1 && layer.padding <= 0;
+  if (!needed[index] || !pointwise || columns[index] > 1 || uses[layer.source] > 1) return -1;
+  if (memory[index].out_width * layer.count() > kBlock) return -1;
+  for (int other = index - 1; other >= 0; --other) {
+    const Layer& found = own.layers_[other];
+    if (found.out != layer.source) continue;
+    return found.kind == LayerKind::kDepthwise && found.channels == layer.width ? other : -1;
+  }
+  return -1;
 }
 
 bool Layers::Run::in_tiles(int index) const {
@@ -387,7 +421,10 @@ void Layers::Run::work(int index, std::int64_t piece, float* patches) const {
   if (layer.kind == LayerKind::kConvolution) return multiply(index, piece, patches);
   const std::int64_t begin = piece * rows[index];
   const std::int64_t end = std::min(begin + rows[index], maps.batch * maps.out_height);
-  if (layer.kind == LayerKind::kDepthwise) return layer.kernels->depthwise(layer, maps, begin, end);
+  if (layer.kind == LayerKind::kDepthwise) {
+    float* const out = maps.out + begin * maps.out_width * maps.out_channels;
+    return layer.kernels->depthwise(layer, maps, begin, end, out);
+  }
   if (layer.kind == LayerKind::kMaxPool) return pool_rows(layer, maps, begin, end);
   add_rows(layer, maps, begin, end);
 }
@@ -405,13 +442,21 @@ void Layers::Run::multiply(int index, std::int64_t piece, float* patches) const 
   tile.most = layer.most;
   tile.c_step = maps.out_channels;
   tile.onto_step = maps.onto_channels;
-  const float* a = maps.source + begin * maps.source_channels + layer.source_first;
-  tile.a_step = maps.source_channels;
+  const float* a = nullptr;
   const std::int64_t step = divide_up(tile.count, 2 * kernels.lanes) * kernels.lanes;  // narrowed
-  if (layer.kernel > 1 || layer.stride > 1) {
+  if (joined[index] >= 0) {
+    const Layer& depthwise = own.layers_[joined[index]];
+    depthwise.kernels->depthwise(depthwise, memory[joined[index]], begin / maps.out_width,
+                                 end / maps.out_width, patches);
+    a = patches;
+    tile.a_step = tile.count;
+  } else if (layer.kernel > 1 || layer.stride > 1) {
     gather(layer, maps, begin, end, patches);
     a = patches;
     tile.a_step = tile.count;
+  } else {
+    a = maps.source + begin * maps.source_channels + layer.source_first;
+    tile.a_step = maps.source_channels;
   }
   if (kernels.narrow) {
     float* narrowed = patches + (end - begin) * tile.count;

@@ -197,6 +197,41 @@ def test_they_can_be_copied_and_sent(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("instructions", SETS)
+@pytest.mark.parametrize("size", [(1, 1), (7, 50), (40, 6)])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_depthwise_convolution_may_be_computed_within_the_next_layer(
+    instructions: str,
+    size: tuple[int, int],
+    stride: int,
+    threads: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is, unless its maps are asked for, or another layer reads them, too."""
+    layers = Layers(only=instructions)
+    view = layers.maps(5)
+    first = layers.convolution(view, (_random(37, 5, 1, 1), _random(37)), padding=0)
+    deep = layers.convolution(first, (_random(37, 1, 3, 3, seed=1), _random(37)), stride=stride)
+    one = layers.convolution(deep, (_random(70, 37, 1, 1, seed=2), _random(70)), padding=0)
+    last = layers.convolution(one, (_random(9, 70, 1, 1, seed=3), _random(9)), padding=0)
+    other = layers.convolution(deep, (_random(4, 37, 1, 1, seed=4), _random(4)), padding=0)
+    inputs = [(view, _random(3, 5, *size, seed=5))]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    alone = layers.run(inputs, [last])
+    apart = layers.run(inputs, [last, deep])
+    both = layers.run(inputs, [last, other])
+    assert torch.equal(alone[0], apart[0])
+    assert torch.equal(alone[0], both[0])
+    expected = F.conv2d(inputs[0][1], _random(37, 5, 1, 1), _random(37)).relu()
+    padded, weight = _padded(expected, 3, stride), _random(37, 1, 3, 3, seed=1)
+    expected = F.conv2d(padded, weight, _random(37), stride=stride, groups=37).relu()
+    torch.testing.assert_close(apart[1], expected, rtol=1e-5, atol=1e-4)
+    expected = F.conv2d(expected, _random(70, 37, 1, 1, seed=2), _random(70)).relu()
+    expected = F.conv2d(expected, _random(9, 70, 1, 1, seed=3), _random(9)).relu()
+    torch.testing.assert_close(alone[0], expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("instructions", SETS)
 @pytest.mark.parametrize("channels", [(3, 5), (16, 70), (40, 33)])
 @pytest.mark.parametrize("size", [(5, 5), (6, 6), (17, 31), (40, 5)])
 def test_winograd_s_tiles_are_a_convolution(
