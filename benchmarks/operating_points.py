@@ -5,6 +5,7 @@
 Two tables: for each threshold of `min_confidence` how many faces keep their label, and how many of
 these are right; for each prior accuracy, mean recall and each class's recall. The ECE is of a
 temperature that is fitted on every second face and measured on the others, in both directions.
+"By chance" is what it would be if the probabilities were exact: labels are drawn from them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pcnn.faces.alignment import suited_faces
 from pcnn.terminal import track
 from pcnn.weights.expression import ExpressionWeights, load_expression
 
+_DRAWS = 1000  # of all labels
 THRESHOLDS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -60,10 +62,12 @@ def measure(loaded: ExpressionWeights, data: Path) -> dict[str, Any]:
     logits, votes = torch.cat(chunks), valid.votes
     labels = votes.argmax(1)
     probabilities = loaded.probabilities(logits)
+    ece, by_chance = ece_of_halves(logits, votes)
     found: dict[str, Any] = {
         "faces": len(labels),
         "classes": list(loaded.network.config.classes),
-        "ece_of_halves": ece_of_halves(logits, votes),
+        "ece_of_halves": ece,
+        "ece_by_chance": by_chance,
         "thresholds": [at_threshold(probabilities, labels, least) for least in THRESHOLDS],
         "priors": {"data": recalls(probabilities, labels)},
     }
@@ -73,15 +77,23 @@ def measure(loaded: ExpressionWeights, data: Path) -> dict[str, Any]:
     return found
 
 
-def ece_of_halves(logits: Tensor, votes: Tensor) -> float:
-    """The calibration error of each half of the faces with the other half's temperature."""
+def ece_of_halves(logits: Tensor, votes: Tensor) -> tuple[float, list[float]]:
+    """The mean calibration error of each half of the faces with the other half's temperature.
+
+    Also the 5th, 50th and 95th percentile of the same for labels drawn from the probabilities.
+    """
     errors = []
+    chance = torch.zeros(_DRAWS, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
     for half in (slice(0, None, 2), slice(1, None, 2)):
         other = slice(1 - (half.start or 0), None, 2)
         temperature = fit_temperature(logits[other], votes[other])
         probabilities = (logits[half] / temperature).softmax(1)
         errors.append(calibration_error(probabilities, votes[half].argmax(1)))
-    return sum(errors) / 2
+        drawn = torch.multinomial(probabilities, _DRAWS, replacement=True, generator=generator)
+        chance += torch.tensor([calibration_error(probabilities, own) / 2 for own in drawn.t()])
+    levels = torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64)
+    return sum(errors) / 2, chance.quantile(levels).tolist()
 
 
 def at_threshold(probabilities: Tensor, labels: Tensor, least: float) -> dict[str, float]:
@@ -127,10 +139,11 @@ def prior_table(found: dict[str, Any]) -> str:
     for name, own in found["priors"].items():
         row = " | ".join(f"{own['recalls'].get(i, float('nan')):.0%}" for i in range(len(classes)))
         lines.append(f"| {name} | {own['accuracy']:.1%} | {own['mean_recall']:.1%} | {row} |")
+    low, median, high = found["ece_by_chance"]
     lines.append("")
     lines.append(
-        f"{found['faces']:,} faces; ECE {found['ece_of_halves']:.3f} "
-        "(temperature fitted on one half, measured on the other)."
+        f"{found['faces']:,} faces; ECE {found['ece_of_halves']:.3f} (temperature fitted on one "
+        f"half, measured on the other).\nBy chance {median:.3f} ({low:.3f} … {high:.3f})."
     )
     return "\n".join(lines)
 
