@@ -31,10 +31,11 @@ constexpr std::int64_t kMostImages = 8;
 constexpr int kTurns = 1000;
 // Of a side: products of sizes stay below 2⁶³.
 constexpr std::int64_t kMostPixels = 1 << 16;
-// Winograd's tiles: sides of the patch and the tile, values of a patch, tiles of a block. Fewer
-// pixels of an image are not worth the transformation.
+// Winograd's tiles: sides of the patch and the tile, values of a patch, tiles of a block.
 constexpr int kPatch = 6, kTile = 4, kValues = kPatch * kPatch;
-constexpr std::int64_t kTilesAtOnce = 24, kWorthTiles = 30;
+constexpr std::int64_t kTilesAtOnce = 24;
+// The most pairs of channels for each tile of an image: each has 36 weights to read.
+constexpr std::int64_t kPairsOfTile = 12000;
 
 std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -123,6 +124,8 @@ std::vector<float> transformed(const Layer& layer) {
   pointwise.kernels = layer.kernels;
   std::vector<double> sums(layer.width);
   std::vector<float> found, matrix(std::int64_t{layer.channels} * layer.width);
+  const int lanes = layer.kernels->lanes;
+  found.reserve(kValues * divide_up(layer.channels, lanes) * lanes * layer.width);
   for (int value = 0; value < kValues; ++value) {
     for (std::int64_t n = 0; n < layer.channels; ++n) {
       std::fill(sums.begin(), sums.end(), 0.0);
@@ -229,10 +232,10 @@ const Kernels* kernels_for(const std::string& instructions) {
 struct Layers::Run {
   const Layers& own;
   std::vector<int> uses;              // of maps: by layers that are needed, and as an output
-  std::vector<bool> needed;           // layers on which an output depends
+  std::vector<bool> needed;           // layers on which an output depends, but for joined ones
   std::vector<LayerMaps> memory;      // of each layer
   std::vector<std::int64_t> columns;  // parts into which each layer's output channels are cut
-  std::vector<std::int64_t> rows;     // rows of a block of each layer
+  std::vector<std::int64_t> rows;     // rows of a block of each layer, or Winograd's tiles
   // Of a pointwise convolution, the depthwise one before it, if it computes that one's rows for
   // each of its blocks. They never reach memory then. -1 for none.
   std::vector<int> joined;
@@ -245,11 +248,13 @@ struct Layers::Run {
   void find_needed(const std::vector<Output>& outputs);
   void plan(int layer, int threads);
   int to_join(int layer) const;
+  void join(int layer, int depthwise);
   std::vector<float*> places(const std::vector<Input>& inputs, const std::vector<Output>& outputs,
                              const std::vector<Size>& sizes, std::int64_t batch);
   std::int64_t pieces(int layer) const;
   void work(int layer, std::int64_t piece, float* patches) const;
   void multiply(int layer, std::int64_t piece, float* patches) const;
+  std::int64_t tiles_of_image(int layer) const;
   bool in_tiles(int layer) const;
   WinogradTile tile_at(int layer, std::int64_t number) const;
   void multiply_tiles(int layer, std::int64_t piece, float* patches) const;
@@ -342,7 +347,8 @@ std::vector<float*> Layers::Run::places(const std::vector<Input>& inputs,
   return place;
 }
 
-// How a layer's work is cut into pieces, and the memory that a piece needs.
+// How a layer's work is cut into pieces, and the memory that a piece needs. Prepares its weights if
+// it is computed in tiles, and joins the depthwise convolution before it if it can.
 void Layers::Run::plan(int index, int threads) {
   const Layer& layer = own.layers_[index];
   const LayerMaps& maps = memory[index];
@@ -352,13 +358,13 @@ void Layers::Run::plan(int index, int threads) {
     return;
   }
   const Kernels& kernels = *layer.kernels;
-  if (needed[index] && in_tiles(index)) {
-    Layer::Transformed& own_tiles = *layer.transformed;
-    std::call_once(own_tiles.once, [&] { own_tiles.weights = transformed(layer); });
-  }
-  const std::int64_t total = maps.batch * maps.out_height * maps.out_width;
+  const bool tiled = in_tiles(index);
+  const std::int64_t total =
+      maps.batch * (tiled ? tiles_of_image(index) : maps.out_height * maps.out_width);
   const int panel = 2 * kernels.lanes;
-  std::int64_t block = std::clamp<std::int64_t>(kBlock / layer.count(), kernels.rows, kMostRows);
+  std::int64_t block =
+      tiled ? kTilesAtOnce
+            : std::clamp<std::int64_t>(kBlock / layer.count(), kernels.rows, kMostRows);
   std::int64_t cut = 1;
   if (threads > 1) {
     block = std::min(block, std::max<std::int64_t>(kernels.rows, total / (4 * threads)));
@@ -367,46 +373,69 @@ void Layers::Run::plan(int index, int threads) {
   }
   rows.push_back(divide_up(block, kernels.rows) * kernels.rows);
   columns.push_back(cut);
-  const int depthwise = to_join(index);
-  if (depthwise >= 0) {  // whole rows of its maps, which nobody else reads
-    rows[index] = std::max<std::int64_t>(block / maps.out_width, 1) * maps.out_width;
-    joined[index] = depthwise;
-    needed[depthwise] = false;
-    uses[layer.source] = 0;
+  if (!needed[index]) return;
+  if (tiled) {
+    Layer::Transformed& own_tiles = *layer.transformed;
+    std::call_once(own_tiles.once, [&] { own_tiles.weights = transformed(layer); });
   }
-  const std::int64_t narrowed = divide_up(layer.count(), panel) * kernels.lanes;
-  const std::int64_t padded =
-      (divide_up(layer.width, panel) + divide_up(layer.channels, panel)) * panel;
-  const std::int64_t size =
-      in_tiles(index) ? kValues * kTilesAtOnce * padded : rows[index] * (layer.count() + narrowed);
+  const int depthwise = to_join(index);
+  if (depthwise >= 0) join(index, depthwise);
+  const std::int64_t narrowed =
+      kernels.narrow ? divide_up(layer.count(), panel) * kernels.lanes : 0;
+  const std::int64_t values =
+      (divide_up(layer.width, panel) + divide_up(layer.channels, panel)) * panel * kValues;
+  const std::int64_t size = rows[index] * (tiled ? values : layer.count() + narrowed);
   scratch = std::max(scratch, static_cast<std::size_t>(size));
 }
 
-// The depthwise convolution whose maps a pointwise one alone reads, each row once; -1 for none.
+// The depthwise convolution that a pointwise one can compute; -1 for none. It alone reads its maps,
+// each row once, and the maps before it stay as they are until then.
 int Layers::Run::to_join(int index) const {
   const Layer& layer = own.layers_[index];
   const bool pointwise = layer.kernel == 1 && layer.stride == 1 && layer.padding <= 0;
-  if (!needed[index] || !pointwise || columns[index] > 1 || uses[layer.source] > 1) return -1;
+  if (!pointwise || columns[index] > 1 || uses[layer.source] > 1) return -1;
   if (memory[index].out_width * layer.count() > kBlock) return -1;
-  for (int other = index - 1; other >= 0; --other) {
-    const Layer& found = own.layers_[other];
-    if (found.out != layer.source) continue;
-    return found.kind == LayerKind::kDepthwise && found.channels == layer.width ? other : -1;
+  const auto writes = [&](const Layer& other) { return other.out == layer.source; };
+  const auto found = std::find_if(own.layers_.begin(), own.layers_.end(), writes);
+  if (found == own.layers_.end() || found->kind != LayerKind::kDepthwise ||
+      found->channels != layer.width) {
+    return -1;
   }
-  return -1;
+  for (const Layer& other : own.layers_) {
+    const bool between = other.level >= found->level && other.level <= layer.level;
+    if (between && other.out == found->source) return -1;
+  }
+  return static_cast<int>(found - own.layers_.begin());
 }
 
-bool Layers::Run::in_tiles(int index) const {
+void Layers::Run::join(int index, int depthwise) {
+  const std::int64_t width = memory[index].out_width;
+  rows[index] = std::max<std::int64_t>(rows[index] / width, 1) * width;  // whole rows of its maps
+  joined[index] = depthwise;
+  needed[depthwise] = false;
+  uses[own.layers_[index].source] = 0;
+}
+
+std::int64_t Layers::Run::tiles_of_image(int index) const {
   const LayerMaps& maps = memory[index];
-  return own.layers_[index].winograd && maps.out_height * maps.out_width >= kWorthTiles;
+  return divide_up(maps.out_height, kTile) * divide_up(maps.out_width, kTile);
+}
+
+// Whether a layer is computed in Winograd's tiles: if they save a third of the products, and the
+// weights are not too many for so few tiles. That must be the same in every batch.
+bool Layers::Run::in_tiles(int index) const {
+  const Layer& layer = own.layers_[index];
+  const LayerMaps& maps = memory[index];
+  const std::int64_t tiles = tiles_of_image(index), pixels = maps.out_height * maps.out_width;
+  return layer.winograd && 3 * kValues * tiles < 2 * kTaps * pixels &&
+         std::int64_t{layer.width} * layer.channels <= kPairsOfTile * tiles;
 }
 
 std::int64_t Layers::Run::pieces(int index) const {
   if (!needed[index]) return 0;
   const LayerMaps& maps = memory[index];
   if (in_tiles(index)) {
-    const std::int64_t down = divide_up(maps.out_height, kTile);
-    return divide_up(maps.batch * down * divide_up(maps.out_width, kTile), kTilesAtOnce);
+    return divide_up(maps.batch * tiles_of_image(index), rows[index]) * columns[index];
   }
   const std::int64_t total =
       maps.batch * maps.out_height *
@@ -530,10 +559,13 @@ void Layers::Run::multiply_tiles(int index, std::int64_t piece, float* patches) 
   const LayerMaps& maps = memory[index];
   const Kernels& kernels = *layer.kernels;
   const int panel = 2 * kernels.lanes;
-  const std::int64_t across = divide_up(maps.out_width, kTile);
-  const std::int64_t down = divide_up(maps.out_height, kTile);
-  const std::int64_t begin = piece * kTilesAtOnce;
-  const std::int64_t tiles = std::min(kTilesAtOnce, maps.batch * down * across - begin);
+  const std::int64_t begin = piece / columns[index] * rows[index];
+  const std::int64_t tiles = std::min(rows[index], maps.batch * tiles_of_image(index) - begin);
+  // The piece's output channels.
+  const std::int64_t panels = divide_up(layer.channels, panel), part = piece % columns[index];
+  const int first = static_cast<int>(part * panels / columns[index]) * panel;
+  const int last = static_cast<int>(
+      std::min<std::int64_t>((part + 1) * panels / columns[index] * panel, layer.channels));
   const std::int64_t in = divide_up(layer.width, panel) * panel;
   const std::int64_t out = divide_up(layer.channels, panel) * panel;
   float* const products = patches + kValues * tiles * in;
@@ -554,7 +586,7 @@ void Layers::Run::multiply_tiles(int index, std::int64_t piece, float* patches) 
   const std::vector<float>& weights = layer.transformed->weights;
   const std::int64_t matrix = static_cast<std::int64_t>(weights.size()) / kValues;
   for (int value = 0; value < kValues; ++value) {
-    for (int start = 0; start < layer.channels; start += panel) {
+    for (int start = first; start < last; start += panel) {
       product.columns = std::min(layer.channels - start, panel);
       product.b = weights.data() + value * matrix + start * product.count;
       const auto& loops = kernels.tiles[product.columns > kernels.lanes];
@@ -568,9 +600,12 @@ void Layers::Run::multiply_tiles(int index, std::int64_t piece, float* patches) 
   }
   for (std::int64_t t = 0; t < tiles; ++t) {
     WinogradTile tile = tile_at(index, begin + t);
-    tile.values = products + t * out;
+    tile.values = products + t * out + first;
     tile.value_step = tiles * out;
-    tile.channels = layer.channels;
+    tile.out += first;
+    tile.onto = tile.onto ? tile.onto + first : nullptr;
+    tile.bias += first;
+    tile.channels = last - first;
     kernels.winograd_out(tile);
   }
 }

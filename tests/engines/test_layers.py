@@ -197,7 +197,7 @@ def test_they_can_be_copied_and_sent(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("instructions", SETS)
-@pytest.mark.parametrize("size", [(1, 1), (7, 50), (40, 6)])
+@pytest.mark.parametrize("size", [(1, 1), (7, 50), (40, 60)])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_depthwise_convolution_may_be_computed_within_the_next_layer(
@@ -231,16 +231,41 @@ def test_a_depthwise_convolution_may_be_computed_within_the_next_layer(
     torch.testing.assert_close(alone[0], expected, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_maps_that_change_after_a_depthwise_convolution_are_read_before(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    layers = Layers()
+    view = layers.maps(3)
+    early, small = (
+        layers.convolution(view, (_random(40, 3, 1, 1, seed=seed), _random(40)), padding=0)
+        for seed in (1, 2)
+    )
+    deep = layers.convolution(early, (_random(40, 1, 3, 3, seed=3), _random(40)))
+    layers.add_enlarged(small, early)
+    last = layers.convolution(deep, (_random(70, 40, 1, 1, seed=4), _random(70)), padding=0)
+    inputs = [(view, _random(3, 3, 40, 60, seed=5))]
+    both, every = layers.run(inputs, [last, early]), layers.run(inputs, [last, early, deep])
+    assert torch.equal(both[0], every[0])
+
+
 @pytest.mark.parametrize("instructions", SETS)
-@pytest.mark.parametrize("channels", [(3, 5), (16, 70), (40, 33)])
+@pytest.mark.parametrize("channels", [(3, 5), (16, 70), (40, 33), (128, 128)])
 @pytest.mark.parametrize("size", [(5, 5), (6, 6), (17, 31), (40, 5)])
+@pytest.mark.parametrize("threads", [1, 3])
 def test_winograd_s_tiles_are_a_convolution(
-    instructions: str, channels: tuple[int, int], size: tuple[int, int]
+    instructions: str,
+    channels: tuple[int, int],
+    size: tuple[int, int],
+    threads: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of maps with and without a last, smaller tile; 5 × 5 pixels are too few for tiles.
 
     The transformations multiply rounding errors by about ten.
     """
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     inner, width = channels
     weight, bias = _random(width, inner, 3, 3), _random(width, seed=1)
     maps, more = _random(3, inner, *size, seed=2), _random(3, width, *size, seed=3)
