@@ -93,9 +93,14 @@ class ExpressionWeights(Brief):
         return scaled.softmax(-1)
 
     def facts(self) -> list[tuple[str, str]]:
-        """A description of the file, as (name, text) pairs."""
+        """A description of the file, as (name, text) pairs.
+
+        The accuracy is that at the end of training, before later detectors and landmarks.
+        """
         scores, size = self.metadata.get("scores", {}), self.network.config.size
-        accuracy = "; ".join(f"{100 * value:.2f} % on {name}" for name, value in scores.items())
+        accuracy = "; ".join(
+            f"{100 * value:.2f} % on {name}, when trained" for name, value in scores.items()
+        )
         return [
             ("weights", str(self.path)),
             ("weights sha256", sha256(self.path)),
