@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcnn.datasets.ferplus import read_tiles, sheet_splits
-from pcnn.datasets.labels import RAFDB_CLASSES, FaceSet, canonical
+from pcnn.datasets.labels import RAFDB_CLASSES, FaceSet, canonical, composed
 from pcnn.errors import InputError
 from pcnn.images.files import find_images
 from pcnn.networks.pcnn import FERPLUS_CLASSES
@@ -113,7 +113,7 @@ def list_folders(root: Path, split: str | None, numbering: Numbering | None) -> 
     Raises InputError: no such folders or split, a folder with an unknown name, or no pictures.
     """
     splits = _split_folders(root)
-    chosen = splits.get(split and _USUAL.get(split.lower(), split))
+    chosen = splits.get(split and _split_name(split))
     if chosen is None:
         raise InputError(f"load_faces: {root} {_no_such_split(splits, split)}")
     labels = {}
@@ -160,9 +160,14 @@ def _split_folders(root: Path) -> dict[str | None, Path]:
         return {None: root}
     for each in _folders(root):
         if holds_classes(each):
-            name = _USUAL.get(each.name.lower(), each.name)
+            name = _split_name(each.name)
             splits[each.name if name in splits else name] = each
     return splits
+
+
+def _split_name(folder: str) -> str:
+    """The split of a folder's name."""
+    return _USUAL.get(folder.lower(), composed(folder))
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -333,6 +333,13 @@ def test_folders_of_splits(tmp_path: Path) -> None:
         load_faces(tmp_path, "test")
 
 
+def test_a_split_has_either_form_of_its_accents(tmp_path: Path) -> None:
+    whole, apart = "g\u00eane", "ge\u0302ne"
+    _picture(tmp_path / apart / "fear" / "a.png")
+    for split in (whole, apart):
+        assert load_faces(tmp_path, split).names == (f"{apart}/fear/a.png",)
+
+
 def test_folders_of_expressions_without_pictures(tmp_path: Path) -> None:
     _picture(tmp_path / "val" / "loose.png")
     (tmp_path / "val" / "fear").mkdir()
