@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--explain", type=Path, metavar="DIR", help="save a picture that explains each face")
     add("--movements", action="store_true", help="also read facial movements, pose and mesh")
     add("--faces", action="store_true", help="each picture is one cut-out face")
-    add("--as-they-are", action="store_true", help="never align faces (default: weights decide)")
+    add("--as-they-are", action="store_true", help="never align (default: head or weights decide)")
     add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
     add("--head", type=Path, metavar="FILE", help="your own labels, see docs/own-labels.md")
     add("--detector", metavar="NAME|FILE", help="mobilenet, resnet50 or a checkpoint")

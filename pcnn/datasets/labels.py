@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -86,6 +87,14 @@ class FaceSet(Brief):
         chosen = torch.tensor(list(indices), dtype=torch.long)
         names = tuple(self.names[index] for index in indices)
         return FaceSet(self.faces[chosen], self.votes[chosen], names, self.classes)
+
+
+def composed(name: str) -> str:
+    """A name in Unicode's form NFC, so that names that look alike are equal.
+
+    macOS, for one, names files with accents as characters of their own.
+    """
+    return unicodedata.normalize("NFC", name)
 
 
 def canonical(name: str) -> str | None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcnn.datasets.ferplus import read_tiles, sheet_splits
-from pcnn.datasets.labels import RAFDB_CLASSES, FaceSet, canonical
+from pcnn.datasets.labels import RAFDB_CLASSES, FaceSet, canonical, composed
 from pcnn.errors import InputError
 from pcnn.images.files import find_images
 from pcnn.networks.pcnn import FERPLUS_CLASSES
@@ -67,7 +67,8 @@ class Listing:
 def list_rafdb(folder: Path, split: str | None) -> Listing:
     """The aligned faces of one split of RAF-DB's basic set.
 
-    Raises InputError: a missing file, an unknown split, or lines of another form.
+    Raises InputError: a missing file, an unknown split or one without pictures, or lines of another
+        form.
     """
     table, aligned = rafdb_list(folder), _rafdb_pictures(folder)
     if table is None or aligned is None:
@@ -77,14 +78,19 @@ def list_rafdb(folder: Path, split: str | None) -> Listing:
         raise InputError(f"load_faces: {folder} has splits: choose one with split=: train, test")
     there = {file.name: file for file in aligned.iterdir()}
     found = []
+    listed: set[str] = set()
     for place, line in _lines(table):
         match = re.fullmatch(r"((?:train|test)_\d+)\.jpg\s+([1-7])", line)
         if match is None:
             raise InputError(f"{place}: expected train_00001.jpg and a label 1…7, got {line!r}")
         name, number = match.groups()
+        listed.add(name.partition("_")[0])
         if name.startswith(split):
             picture = there.get(f"{name}_aligned.jpg", there.get(f"{name}.jpg"))
             found.append((name, RAFDB_CLASSES[int(number) - 1], picture))
+    if not found:
+        others = f"only of {', '.join(listed)}" if listed else "nor of any other"
+        raise InputError(f"load_faces: {table} lists no picture of split {split!r}, {others}")
     return _listing(found, RAFDB_CLASSES)
 
 
@@ -107,7 +113,7 @@ def list_folders(root: Path, split: str | None, numbering: Numbering | None) -> 
     Raises InputError: no such folders or split, a folder with an unknown name, or no pictures.
     """
     splits = _split_folders(root)
-    chosen = splits.get(split and _USUAL.get(split.lower(), split))
+    chosen = splits.get(split and _split_name(split))
     if chosen is None:
         raise InputError(f"load_faces: {root} {_no_such_split(splits, split)}")
     labels = {}
@@ -121,6 +127,10 @@ def list_folders(root: Path, split: str | None, numbering: Numbering | None) -> 
         raise errors[0]
     below = [(file, labels.get(file.relative_to(chosen).parts[0])) for file in files]
     found = [(file.relative_to(root).as_posix(), label, file) for file, label in below if label]
+    if not found:
+        others = ", ".join(sorted(name for name, at in splits.items() if name and at != chosen))
+        hint = f"; other splits: {others}" if others else ""
+        raise InputError(f"load_faces: {chosen}: no picture in its folders of expressions{hint}")
     present = {_meaning(each.name, numbering) for at in splits.values() for each in _folders(at)}
     return _listing(found, tuple(name for name in FERPLUS_CLASSES if name in present))
 
@@ -150,9 +160,14 @@ def _split_folders(root: Path) -> dict[str | None, Path]:
         return {None: root}
     for each in _folders(root):
         if holds_classes(each):
-            name = _USUAL.get(each.name.lower(), each.name)
+            name = _split_name(each.name)
             splits[each.name if name in splits else name] = each
     return splits
+
+
+def _split_name(folder: str) -> str:
+    """The split of a folder's name."""
+    return _USUAL.get(folder.lower(), composed(folder))
 
 
 def _folders(folder: Path) -> list[Path]:

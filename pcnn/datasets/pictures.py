@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pcnn.datasets.labels import composed
 from pcnn.disk import as_path
 from pcnn.errors import InputError
 from pcnn.images.files import find_images, shown
@@ -55,6 +56,7 @@ def read_pictures(path: str | Path, columns: Sequence[str] = ()) -> LabelledPict
         looked for beside the CSV.
     columns: the columns of numbers to take. () takes `label` if there is one, else all columns
         but `picture` and `group`.
+    Labels, groups and columns are read in Unicode's form NFC: the two forms of "é" are one name.
     Rows and pictures that cannot be used are left out and listed in `problems`, folders without
     pictures in `notes`.
     Raises InputError: another form, or nothing that can be used.
@@ -66,7 +68,7 @@ def read_pictures(path: str | Path, columns: Sequence[str] = ()) -> LabelledPict
         return _read_folders(path)
     if not path.is_file():
         raise InputError(f"{shown(path)}: no such folder or CSV; expected\n{PICTURES_TREE}")
-    return _read_csv(path, columns)
+    return _read_csv(path, [composed(name) for name in columns])
 
 
 def _read_folders(root: Path) -> LabelledPictures:
@@ -87,7 +89,7 @@ def _read_folders(root: Path) -> LabelledPictures:
             raise InputError(f"{shown(folder)}: a label must be printable: rename the folder")
         found, errors = find_images([folder])
         files += found
-        labels += [folder.name] * len(found)
+        labels += [composed(folder.name)] * len(found)
         notes += map(str, errors)
     loose = sum(each.is_file() for each in inside)
     if loose:
@@ -124,8 +126,8 @@ def _read_csv(path: Path, columns: Sequence[str]) -> LabelledPictures:
             problems.append(f"{place}: the label is not printable")
             continue
         files.append(path.parent / row[_PICTURE])
-        labels += [row[_LABEL]] if labelled else []
-        groups += [row[_GROUP]] if _GROUP in header else []
+        labels += [composed(row[_LABEL])] if labelled else []
+        groups += [composed(row[_GROUP])] if _GROUP in header else []
         values.append([value for value in numbers if value is not None])
     if not files:
         why = problems[0] if problems else f"{shown(path)}: it has no rows"
@@ -180,7 +182,7 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]], list
         raise InputError(f"{shown(path)}: cannot be read as a CSV of UTF-8 ({error})") from error
     if not lines:
         raise InputError(f"{shown(path)}: it is empty; expected\n{PICTURES_TREE}")
-    header = lines[0][1]
+    header = [composed(name) for name in lines[0][1]]
     count = len(header)
     rows, problems = [], []
     for number, fields in lines[1:]:

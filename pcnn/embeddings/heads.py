@@ -41,6 +41,8 @@ class Head(Brief):
     labels: their names, in the order of the scores. matrix: (labels, D) float32.
     bias: (labels,) float32. weights_sha256: of the weights whose embeddings it was fitted on.
         Embeddings of other weights do not fit.
+    align_crops: how its examples were read if they were pictures of faces, as in Recognizer, which
+        reads such pictures in the same way. None: as the weights decide.
     Raises InputError: shapes do not fit together, fewer than two labels, or a repeated label.
 
     >>> matrix = np.eye(2, 256, dtype=np.float32)
@@ -53,10 +55,12 @@ class Head(Brief):
     matrix: Vectors
     bias: Vectors
     weights_sha256: str
+    align_crops: bool | None = None
 
     def __post_init__(self) -> None:
         check_texts("Head: labels", self.labels)
         check_types(self, np.ndarray, "matrix", "bias")
+        check_align_crops(self)
         count = len(self.labels)
         if count < 2 or len(set(self.labels)) < count:
             raise InputError(f"Head: labels must be two or more, all different, got {self.labels}")
@@ -144,8 +148,7 @@ class Head(Brief):
     @own_settings()
     def load(cls, path: str | Path) -> Head:
         """Read a file that `save` wrote. Raises WeightsError: missing, damaged, or another file."""
-        names, matrix, bias, sha256 = read_linear(path, _ARCHITECTURE, "labels", HEAD)
-        return cls(labels=names, matrix=matrix, bias=bias, weights_sha256=sha256)
+        return cls(*read_linear(path, _ARCHITECTURE, "labels", HEAD))
 
     def sharpened(self, temperature: float) -> Head:
         """The head whose logits are divided by `temperature`, above 0; below 1 it is surer."""
@@ -178,11 +181,16 @@ class Linear(Protocol):
     def weights_sha256(self) -> str:
         """Of the weights, hexadecimal."""
 
+    @property
+    def align_crops(self) -> bool | None:
+        """Whether the examples were aligned, see Head."""
+
 
 def write_linear(
     path: str | Path, architecture: str, field: str, names: Sequence[str], head: Linear
 ) -> None:
     """Write a head of either kind as safetensors. field: the metadata's entry for the names."""
+    alignment = {} if head.align_crops is None else {"align_crops": head.align_crops}
     write(
         path,
         {"matrix": torch.from_numpy(head.matrix), "bias": torch.from_numpy(head.bias)},
@@ -190,14 +198,15 @@ def write_linear(
             "architecture": architecture,
             field: list(names),
             "weights_sha256": head.weights_sha256,
+            **alignment,
         },
     )
 
 
 def read_linear(
     path: str | Path, architecture: str, field: str, rule: Rule
-) -> tuple[tuple[str, ...], Vectors, Vectors, str]:
-    """Names, matrix (names, D), bias (names,) and the weights' sha256 of a file of write_linear.
+) -> tuple[tuple[str, ...], Vectors, Vectors, str, bool | None]:
+    """The fields of a head of either kind, in their order, of a file of write_linear.
 
     Raises WeightsError: missing, damaged, or another file.
     """
@@ -215,7 +224,14 @@ def read_linear(
         )
     tensors = file.tensors()
     matrix, bias = (tensors[name].float().numpy() for name in ("matrix", "bias"))
-    return names, matrix, bias, metadata["weights_sha256"]
+    return names, matrix, bias, metadata["weights_sha256"], metadata.get("align_crops")
+
+
+def check_align_crops(head: Linear) -> None:
+    """Raise InputError unless a head's `align_crops` is True, False or None."""
+    if head.align_crops is not None and not isinstance(head.align_crops, bool):
+        kind, value = type(head).__name__, head.align_crops
+        raise InputError(f"{kind}: align_crops must be True, False or None, got {value!r}")
 
 
 def check_fitted_on(fitted_on: str, sha256: str, name: str) -> None:

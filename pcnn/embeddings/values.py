@@ -13,6 +13,7 @@ from pcnn.devices import own_settings
 from pcnn.embeddings.heads import (
     Head,
     Vectors,
+    check_align_crops,
     check_features,
     check_fitted_on,
     check_strength,
@@ -39,6 +40,7 @@ class ValueHead(Brief):
 
     names: of the numbers, in order. matrix: (names, D) float32. bias: (names,) float32.
     weights_sha256: of the weights whose embeddings it was fitted on.
+    align_crops: how its examples were read if they were pictures of faces, see Head.
     Raises InputError: shapes do not fit together, no name, or a repeated name.
 
     >>> import numpy as np
@@ -52,10 +54,12 @@ class ValueHead(Brief):
     matrix: Vectors
     bias: Vectors
     weights_sha256: str
+    align_crops: bool | None = None
 
     def __post_init__(self) -> None:
         check_texts("ValueHead: names", self.names)
         check_types(self, np.ndarray, "matrix", "bias")
+        check_align_crops(self)
         count = len(self.names)
         if count < 1 or len(set(self.names)) < count:
             raise InputError(f"ValueHead: names must be one or more, all different: {self.names}")
@@ -128,8 +132,7 @@ class ValueHead(Brief):
     @own_settings()
     def load(cls, path: str | Path) -> ValueHead:
         """Read a file that `save` wrote. Raises WeightsError: missing, damaged, or another file."""
-        names, matrix, bias, sha256 = read_linear(path, _ARCHITECTURE, "names", VALUE_HEAD)
-        return cls(names=names, matrix=matrix, bias=bias, weights_sha256=sha256)
+        return cls(*read_linear(path, _ARCHITECTURE, "names", VALUE_HEAD))
 
     def check_weights(self, sha256: str, name: str) -> None:
         """Raise WeightsError unless the head was fitted on embeddings of these weights.

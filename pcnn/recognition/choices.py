@@ -80,6 +80,16 @@ def check_head(
         head.check_weights(sha256, str(given) if file else "Recognizer: head")
 
 
+def aligns_crops(
+    asked: bool | None, head: Head | ValueHead | None, weights: ExpressionWeights
+) -> bool:
+    """Whether cut-out faces are aligned: as asked for, else as for the head, else the weights."""
+    for choice in (asked, head.align_crops if head else None):
+        if choice is not None:
+            return choice
+    return weights.aligned
+
+
 def check_columns(classes: Sequence[str], values: Sequence[str], movements: Sequence[str]) -> None:
     """Raise InputError if two of these, or one of them and a table, have the same column.
 

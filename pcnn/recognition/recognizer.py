@@ -53,7 +53,7 @@ class Recognizer:
         "bfloat16", on a GPU "float16", or "auto", see select.choose_precision.
     batch_size: pictures in one pass when there are many; a few more are in memory.
     align_crops: True aligns the faces for `predict_crops`, `embed_crops` and `explain_crops` by
-        their landmarks. None does so if the weights were trained on aligned faces.
+        their landmarks. None does so if the head's examples, else the weights', were aligned.
     labels: "fer2013" gives FER2013's seven labels, if the weights have heads for them; None gives
         the weights' first labels.
     prior: the assumed frequencies of the classes. "data" takes those of the training faces, for
@@ -117,7 +117,7 @@ class Recognizer:
         self.finder = FaceFinder(
             found_by,
             self._weights,
-            align_crops=self._weights.aligned if align_crops is None else align_crops,
+            align_crops=choices.aligns_crops(align_crops, own_head, self._weights),
             min_face=min_face,
         )
         self._moving = MovementReader(movements, self.device) if movements else None

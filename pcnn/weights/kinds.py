@@ -123,10 +123,12 @@ EXPORTED = record({"outputs": row(label, 1, 16, different=True)})
 HEAD = record(
     {"architecture": one_of("head"), "labels": row(label, 2, 10_000, different=True)}
     | {"weights_sha256": text},
+    {"align_crops": truth},
 )
 VALUE_HEAD = record(
     {"architecture": one_of("values"), "names": row(label, 1, 1000, different=True)}
     | {"weights_sha256": text},
+    {"align_crops": truth},
 )
 
 

@@ -299,6 +299,27 @@ def test_faces(fake: FakeRecognizer, photos: Path, capsys: Captured, kind: str) 
         }
 
 
+def test_films_are_no_cut_out_faces(fake: FakeRecognizer, photos: Path, capsys: Captured) -> None:
+    """The others are read; a film that is not there is said to be missing."""
+    (photos / "film.MP4").write_bytes(b"\0\0\0\x18ftypisom")
+    cause = "a film, but --faces is for pictures of cut-out faces: omit it for films"
+    for name, shown in (
+        ("film.MP4", "film.MP4"),
+        ("camera:0", "camera:0"),
+        ("-", "standard input"),
+    ):
+        assert run(name, "--faces") == 2
+        out, err = capsys.readouterr()
+        assert (out, err) == ("", f"pcnn-predict: {shown}: {cause}\n")
+    assert run("photos/one.png", "film.MP4", "--faces", "--format", "csv") == 1
+    out, err = capsys.readouterr()
+    assert cause in err and [row["source"] for row in csv.DictReader(io.StringIO(out))] == [
+        "photos/one.png"
+    ]
+    assert run("absent.mp4", "--faces") == 2
+    assert "absent.mp4: no such file" in capsys.readouterr().err
+
+
 def test_csv_of_faces_has_the_digits_of_json() -> None:
     stream = io.StringIO()
     report = reports.open_report("csv", stream, names=reports.Names(("a", "b")), crops=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 
 from pcnn import Recognizer
 from pcnn.datasets.loading import load_ferplus
+from pcnn.embeddings.heads import Head
 from pcnn.results.tables import to_arrow
 from pcnn.training.head import run as training
 
@@ -88,6 +90,28 @@ def test_a_second_run_writes_the_same_bytes(
     )
     assert any(line.startswith("  accuracy     ") for line in told)
     assert told[-1] == f"Use it: pcnn-predict --head {output} --faces photo.jpg"
+
+
+def test_faces_are_read_as_they_were_validated(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """The printed line has no `--as-they-are`: the head's file says it."""
+    monkeypatch.setattr(training, "ROUNDS", 100)
+    output = tmp_path / "mine.safetensors"
+    words = ["head", str(album / "train"), "--output", str(output), "--faces"]
+    assert cli.train([*words, "--as-they-are"]) == 0
+    use = capsys.readouterr().out.splitlines()[-1]
+    assert use == f"Use it: pcnn-predict --head {output} --faces photo.jpg"
+    with np.load(f"{output}.features.npz") as kept:
+        validated = Head.load(output).predict_proba(kept["features"])
+        digests = kept["digests"].tolist()
+    words = ["--head", str(output), "--faces", str(album / "train"), "--format", "jsonl"]
+    assert cli.predict(words) == 0
+    for line in capsys.readouterr().out.splitlines():
+        row = json.loads(line)
+        digest = hashlib.sha256(Path(row["source"]).read_bytes()).hexdigest()
+        scores = validated[digests.index(digest)]
+        np.testing.assert_allclose(list(row["scores"].values()), scores, atol=1e-3)
 
 
 @pytest.mark.parametrize("form", ["json", "csv", "table"])

@@ -287,6 +287,17 @@ def test_errors_of_rafdb(tmp_path: Path) -> None:
         load_faces(tmp_path, "train")
 
 
+@pytest.mark.parametrize(
+    ("text", "there"), [("train_00001.jpg 5\n", "only of train"), ("\n", "nor of any other")]
+)
+def test_a_list_of_rafdb_without_the_split(text: str, there: str, tmp_path: Path) -> None:
+    _rafdb(tmp_path, "", "aligned")
+    (tmp_path / "list_patition_label.txt").write_text(text)
+    message = rf"list_patition_label.txt lists no picture of split 'test', {there}$"
+    with pytest.raises(InputError, match=message):
+        load_faces(tmp_path, "test")
+
+
 # Folders
 
 
@@ -320,6 +331,25 @@ def test_folders_of_splits(tmp_path: Path) -> None:
         load_faces(tmp_path)
     with pytest.raises(InputError, match="split=: occlusion, train, valid; got 'test'"):
         load_faces(tmp_path, "test")
+
+
+def test_a_split_has_either_form_of_its_accents(tmp_path: Path) -> None:
+    whole, apart = "g\u00eane", "ge\u0302ne"
+    _picture(tmp_path / apart / "fear" / "a.png")
+    for split in (whole, apart):
+        assert load_faces(tmp_path, split).names == (f"{apart}/fear/a.png",)
+
+
+def test_folders_of_expressions_without_pictures(tmp_path: Path) -> None:
+    _picture(tmp_path / "val" / "loose.png")
+    (tmp_path / "val" / "fear").mkdir()
+    message = "val: no picture in its folders of expressions"
+    with pytest.raises(InputError, match=f"{message}$"):
+        load_faces(tmp_path / "val")
+    for split in ("train", "occlusion"):
+        _picture(tmp_path / split / "fear" / "a.png")
+    with pytest.raises(InputError, match=f"{message}; other splits: occlusion, train$"):
+        load_faces(tmp_path, "valid")
 
 
 def test_numbered_folders(tmp_path: Path) -> None:

@@ -56,6 +56,22 @@ def test_a_csv_of_labels_and_groups(tmp_path: Path) -> None:
     )
 
 
+def test_names_that_look_alike_are_one(tmp_path: Path) -> None:
+    """Unicode has "é" as one character, and as a letter and its accent: macOS writes the latter."""
+    whole, apart = "g\u00ean\u00e9", "ge\u0302ne\u0301"
+    names = (f"{whole}/a.jpg", f"{apart}/b.jpg", "calm/c.jpg")
+    found = read_pictures(_touch(tmp_path / "album", *names))
+    assert sorted(found.labels) == ["calm", whole, whole]
+    assert all(file.is_file() for file in found.files)  # files keep the names that they have
+    text = f"picture,label,group\n{apart}.jpg,{whole},{apart}\nb.jpg,{apart},{whole}\n"
+    found = read_pictures(_csv(tmp_path, text))
+    assert found.labels == found.groups == (whole, whole)
+    assert found.files[0] == tmp_path / f"{apart}.jpg"
+    numbers = _csv(tmp_path, f"picture,{apart}\na.jpg,1\n")
+    for columns in ([], [whole], [apart]):
+        assert read_pictures(numbers, columns).names == (whole,)
+
+
 def test_a_csv_of_numbers(tmp_path: Path) -> None:
     path = _csv(tmp_path, "picture,valence,arousal\na.jpg,0.5,-1\nb.jpg,high,0\nc.jpg,1e-1,inf\n")
     found = read_pictures(path)

@@ -6,7 +6,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +264,23 @@ def test_a_head_is_kept(tmp_path: Path) -> None:
     assert (found.labels, found.weights_sha256) == (head.labels, SHA)
     np.testing.assert_array_equal(found.matrix, head.matrix)
     np.testing.assert_array_equal(found.bias, head.bias)
+    assert found.align_crops is None
+
+
+def test_a_head_knows_how_its_faces_were_read(tmp_path: Path) -> None:
+    plain = Head.fit([[0.0, 1.0], [1.0, 0.0]], ["a", "b"], weights=SHA, method="means")
+    path = tmp_path / "mine.safetensors"
+    for aligned in (False, True):
+        replace(plain, align_crops=aligned).sharpened(2).save(path)
+        assert Head.load(path).align_crops is aligned
+    wrong: Any = "no"
+    with pytest.raises(InputError, match="Head: align_crops must be True, False or None, got 'no'"):
+        replace(plain, align_crops=wrong)
+    described = {"architecture": "head", "labels": ["a", "b"], "weights_sha256": SHA}
+    tensors = {"matrix": torch.zeros(2, 3), "bias": torch.zeros(2)}
+    weights.write(path, tensors, {**described, "align_crops": "no"})
+    with pytest.raises(WeightsError, match="align_crops must be true or false, got 'no'"):
+        Head.load(path)
 
 
 def test_what_is_no_file_of_a_head(small: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,7 @@ def test_files(tmp_path: Path) -> None:
     head.save(path)
     again = load_head(path)
     assert isinstance(again, ValueHead) and again.names == head.names
+    assert again.align_crops is None
     np.testing.assert_array_equal(again.predict(features), head.predict(features))
     again.check_weights(SHA, "numbers")
     with pytest.raises(WeightsError, match="numbers: fitted on embeddings of weights abababab"):
@@ -107,6 +109,17 @@ def test_files(tmp_path: Path) -> None:
         ValueHead.load(tmp_path / "labels.safetensors")
     with pytest.raises(WeightsError):
         load_head(tmp_path / "absent.safetensors")
+
+
+def test_how_faces_were_read_is_kept(tmp_path: Path) -> None:
+    features, values = _examples()
+    plain = ValueHead.fit(features, values, ("valence", "arousal"), weights=SHA)
+    for aligned in (False, True):
+        replace(plain, align_crops=aligned).save(tmp_path / "numbers.safetensors")
+        assert load_head(tmp_path / "numbers.safetensors").align_crops is aligned
+    wrong: Any = 0
+    with pytest.raises(InputError, match="ValueHead: align_crops must be True, False or None"):
+        replace(plain, align_crops=wrong)
 
 
 def test_a_sharper_head_keeps_its_answers() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from pcnn import InputError, Recognizer
+from pcnn.embeddings import Head, ValueHead
 from pcnn.faces.detector import Detector
 
 NO_NUMBERS = ["a", "0.5", None, float("nan"), np.float32("nan"), True, [0.5], np.ones(2)]
@@ -74,6 +76,23 @@ def test_a_search_of_films_needs_a_number(recognizer: Recognizer) -> None:
 def test_names_and_paths(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Recognizer(**{"weights": "small", "device": "cpu", **options})
+
+
+@pytest.mark.parametrize("kind", [Head, ValueHead])
+@pytest.mark.parametrize("aligned", [True, False])
+def test_faces_are_read_as_the_heads_examples_were(
+    aligned: bool, kind: Any, recognizer: Recognizer, tmp_path: Path
+) -> None:
+    """An explicit `align_crops` wins; a head that does not say leaves it to the weights."""
+    matrix = np.zeros((2, recognizer.embedding_size), np.float32)
+    parts = (("a", "b"), matrix, np.zeros(2, np.float32), recognizer.weights_sha256)
+    kind(*parts, align_crops=aligned).save(tmp_path / "mine.safetensors")
+    for head in (kind(*parts, align_crops=aligned), tmp_path / "mine.safetensors"):
+        assert Recognizer(device="cpu", head=head).finder.align_crops is aligned
+        other = Recognizer(device="cpu", head=head, align_crops=not aligned)
+        assert other.finder.align_crops is not aligned
+    usual = recognizer.finder.align_crops
+    assert Recognizer(device="cpu", head=kind(*parts)).finder.align_crops is usual
 
 
 def test_a_detectors_device() -> None:

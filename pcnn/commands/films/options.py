@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from pcnn.commands.run_options import RESUMABLE
 from pcnn.commands.shared import number
 from pcnn.errors import InputError
 from pcnn.images.files import FILM_SUFFIXES, find_images
-from pcnn.video.sources import is_address
+from pcnn.video.sources import is_address, source_name
 
 # The default of video.smoothing, repeated to avoid its import; a test compares both.
 DEFAULT_SMOOTHING_S = 0.5
@@ -77,15 +78,25 @@ def idle_hints(arguments: argparse.Namespace, *, films: bool) -> list[str]:
 
 
 def find_inputs(arguments: argparse.Namespace) -> tuple[list[Path], list[str], list[InputError]]:
-    """The pictures and films of the paths, and the errors of some paths."""
+    """The pictures and films of the paths, and the errors of some paths.
+
+    With --faces there are no films: they are among the errors.
+    """
     addresses = [path for path in arguments.paths if is_address(path)]
     named = [path for path in arguments.paths if not is_address(path)]
     found, errors = find_images(named, films=not arguments.faces)
-    if arguments.faces:
-        return found, addresses, errors
-    films = [file for file in found if file.suffix.lower() in FILM_SUFFIXES]
-    pictures = [file for file in found if file.suffix.lower() not in FILM_SUFFIXES]
-    return pictures, [str(film) for film in films] + addresses, errors
+    # With --faces a missing film is passed on like any missing file, and reported as such.
+    films = dict.fromkeys(
+        file
+        for file in found
+        if file.suffix.lower() in FILM_SUFFIXES and (not arguments.faces or os.path.lexists(file))
+    )
+    pictures = [file for file in found if file not in films]
+    sources = [str(film) for film in films] + addresses
+    if not arguments.faces:
+        return pictures, sources, errors
+    cause = "a film, but --faces is for pictures of cut-out faces: omit it for films"
+    return pictures, [], errors + [InputError(f"{source_name(each)}: {cause}") for each in sources]
 
 
 def seconds(text: str) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +65,8 @@ class HeadOptions:
 def train_head(options: HeadOptions, recognizer: Recognizer) -> LabelReport | ValueReport:
     """Fit a head to your own pictures, validate it, and write it.
 
-    recognizer: finds the faces and computes their embeddings.
+    recognizer: finds the faces and computes their embeddings. The head's file notes whether it
+        aligned pictures of faces.
     Pictures that cannot be read or have no face are left out and listed. The same pictures,
     options and machine give the same file, byte for byte.
     Raises InputError: another form of data, too few pictures of a label, a name that other columns
@@ -89,7 +90,9 @@ def train_head(options: HeadOptions, recognizer: Recognizer) -> LabelReport | Va
         head, report = _labels(pictures, examples, options, recognizer.weights_sha256)
     else:
         head, report = _values(pictures, examples, options, recognizer.weights_sha256)
-    head.save(output)
+    # Only pictures of faces are read in either way.
+    aligned = recognizer.finder.align_crops if options.faces else None
+    replace(head, align_crops=aligned).save(output)
     report.write_table(output.with_name(output.name + ".csv"))
     report.draw(output.with_name(output.name + ".png"))
     return report

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from pcnn.embeddings.heads import Head
-from pcnn.embeddings.values import ValueHead
+from pcnn.embeddings.values import ValueHead, load_head
 from pcnn.errors import InputError
 from pcnn.images.loading import load_image
 from pcnn.training.head import features, run
@@ -89,6 +89,10 @@ def _album(root: Path, count: int = 12, noise: float = 25) -> Path:
     return root
 
 
+def _files(album: Path) -> list[Path]:
+    return sorted(album.rglob("*.png"))
+
+
 @pytest.fixture
 def recognizer(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(run, "ROUNDS", 50)  # intervals take most of the time
@@ -149,6 +153,23 @@ def test_the_same_pictures_give_the_same_bytes(tmp_path: Path, recognizer: Any) 
     _album(tmp_path / "b")
     train_head(replace(options, data=tmp_path / "b"), recognizer)
     assert options.output.read_bytes() == first and len(recognizer.read) == 72
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+def test_the_file_says_how_faces_were_read(
+    aligned: bool, tmp_path: Path, recognizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Finder, "align_crops", aligned)
+    album = _album(tmp_path / "a")
+    rows = [f"{file.relative_to(tmp_path)},{place % 7}" for place, file in enumerate(_files(album))]
+    table = tmp_path / "values.csv"
+    table.write_text("\n".join(["picture,valence", *rows]))
+    for data in (album, table):
+        options = _options(tmp_path, data=data, faces=True)
+        train_head(options, recognizer)
+        assert load_head(options.output).align_crops is aligned
+    train_head(_options(tmp_path), recognizer)  # photographs are read in one way alone
+    assert load_head(options.output).align_crops is None
 
 
 def test_only_what_is_new_is_read_again(tmp_path: Path, recognizer: Any) -> None:
