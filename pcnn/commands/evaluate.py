@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises InputError, WeightsError, OSError: nothing could be scored or written.
     """
-    from pcnn.datasets.loading import load_faces
+    from pcnn.datasets.loading import FaceOptions, open_faces
     from pcnn.devices import choose_device
     from pcnn.evaluation.cost import measure_cost
     from pcnn.evaluation.evaluate import evaluate
@@ -70,13 +70,18 @@ def run(arguments: argparse.Namespace) -> int:
     loaded.network.to(choose_device(arguments.device, "--device"))
     if arguments.as_they_are:
         loaded = dataclasses.replace(loaded, aligned=False)
-    faces = load_faces(
+    own_options = data_options(arguments)
+    faces = open_faces(
         arguments.data,
-        grey=loaded.network.config.channels == 1,
-        protocol=arguments.protocol,
-        labels=arguments.labels,
-        duplicates=arguments.duplicates,
-        **data_options(arguments),
+        own_options.pop("split"),
+        layout=own_options.pop("layout"),
+        options=FaceOptions(
+            grey=loaded.network.config.channels == 1,
+            protocol=arguments.protocol,
+            labels=arguments.labels,
+            duplicates=arguments.duplicates,
+            **own_options,
+        ),
     )
     evaluation = evaluate(
         loaded,

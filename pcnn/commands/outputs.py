@@ -28,13 +28,13 @@ def report_to(
     files: Sequence[Path],
     names: Names,
     *,
-    films: bool,
+    columns: Sequence[str],
     begun: bool,
 ) -> Iterator[Report]:
     """What takes the results, in the format that the arguments ask for.
 
-    names: of the classes and values.
-    films: there are films among the files. begun: the output has the beginning already.
+    names: of the classes and values. columns: of CSV, see csv_columns.
+    begun: the output has the beginning already.
     Raises InputError: the output is one of the pictures, or cannot be written.
     """
     if arguments.format == "parquet":
@@ -50,8 +50,8 @@ def report_to(
         report = open_report(
             *(arguments.format, stream),
             names=names,
+            columns=columns,
             crops=arguments.faces,
-            films=films,
             begun=begun,
             all_rows=arguments.all_rows,
         )

@@ -162,7 +162,7 @@ def predict_files(arguments: argparse.Namespace) -> int:
         _complain(arguments, error)
     if not pictures and not films:
         return NOTHING_DONE
-    from pcnn.commands.reports import Names
+    from pcnn.commands.reports import Names, csv_columns
 
     options = RunOptions(arguments)
     if hint := options.compare():
@@ -176,14 +176,17 @@ def predict_files(arguments: argparse.Namespace) -> int:
     targets = _targets(arguments, pictures)  # before some are left out: all decide their names
     resumed = None
     names = Names(tuple(recognizer.classes), tuple(recognizer.value_names), recognizer.movements)
+    kinds = {"pictures": bool(pictures), "films": bool(films)}
+    columns = csv_columns(names, crops=arguments.faces, **kinds)
     if arguments.resume:
         from pcnn.commands.films.resumption import resume
 
         resumed = resume(arguments, names, films=bool(films), ended=options.ended)
         pictures = [file for file in pictures if str(file) not in resumed.finished]
+        columns = resumed.columns or columns
     begun = resumed is not None and resumed.size > 0
     files = [*pictures, *map(Path, films)]
-    with report_to(arguments, files, names, films=bool(films), begun=begun) as report:
+    with report_to(arguments, files, names, columns=columns, begun=begun) as report:
         options.keep()
         failed = 0
         if pictures:

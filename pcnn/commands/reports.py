@@ -15,7 +15,7 @@ from rich.text import Text
 from pcnn.disk import CsvStream
 from pcnn.errors import InputError
 from pcnn.images.files import shown
-from pcnn.results.frames import FILM_COLUMNS, RAW, Frame
+from pcnn.results.frames import FILM_COLUMNS, LANDMARK_COLUMNS, RAW, Frame
 from pcnn.results.movements import movement_columns
 from pcnn.results.values import FACE_COLUMNS, Expression, Face, Prediction
 from pcnn.video.curves import clock, told_shares
@@ -26,6 +26,11 @@ STREAMED = ("jsonl", "csv")  # written line by line, as results come
 
 _RUNNERS_UP = 2
 _CROP_COLUMNS = ("source", "label", "confidence")
+# Those of FILM_COLUMNS and FACE_COLUMNS, in the order of both.
+_MIXED_COLUMNS = (
+    *("source", "time", "frame", "track", "face", "label", "confidence"),
+    *("x1", "y1", "x2", "y2", "detection_score", "angle", "quality", *LANDMARK_COLUMNS),
+)
 
 
 class Names(NamedTuple):
@@ -60,37 +65,37 @@ def open_report(  # noqa: PLR0913
     stream: TextIO,
     *,
     names: Names,
+    columns: Sequence[str],
     crops: bool,
-    films: bool = False,
     begun: bool = False,
     all_rows: bool = False,
 ) -> Report:
     """A report that writes to a text stream.
 
     kind: one of FORMATS.
-    names: of the classes, values and movements.
+    names: of the classes, values and movements. columns: of CSV, see csv_columns.
     crops: the results are Expressions, not Predictions.
-    films: there are films, see csv_columns.
     begun: the stream has the beginning of a report already.
     all_rows: CSV has a row, empty but for the source, for a picture without a face.
     """
     if kind == "table":
         return _TableReport(stream, crops, bool(names.values))
     if kind == "csv":
-        columns = csv_columns(names, crops=crops, films=films)
         return _CsvReport(stream, columns, begun=begun, all_rows=all_rows)
     return _JsonReport(stream) if kind == "json" else _JsonLinesReport(stream)
 
 
-def csv_columns(names: Names, *, crops: bool, films: bool) -> tuple[str, ...]:
+def csv_columns(names: Names, *, crops: bool, pictures: bool, films: bool) -> tuple[str, ...]:
     """The columns of a CSV report.
 
-    films: there are films among the inputs; pictures leave the columns of films empty.
+    pictures, films: whether there are such inputs. With both, the columns are those of both, and
+        pictures leave empty what only films have.
     """
     classes, values, movements = names
     own = (*values, *movement_columns(movements))
     if films:
-        return (*FILM_COLUMNS, *classes, *(f"{RAW}{name}" for name in classes), *own)
+        first = _MIXED_COLUMNS if pictures else FILM_COLUMNS
+        return (*first, *classes, *(f"{RAW}{name}" for name in classes), *own)
     return (*(_CROP_COLUMNS if crops else FACE_COLUMNS), *classes, *own)
 
 
@@ -149,7 +154,10 @@ class _JsonReport(_TextReport):
 
 
 class _CsvReport(_TextReport):
-    """A header, then one line for each face, as in Prediction.rows or Frame.rows."""
+    """A header, then one line for each face, as in Prediction.rows or Frame.rows.
+
+    Rows have more than these, and so fill the columns of pictures and films together.
+    """
 
     def __init__(
         self, stream: TextIO, columns: Sequence[str], *, begun: bool, all_rows: bool
@@ -161,7 +169,10 @@ class _CsvReport(_TextReport):
 
     def add(self, source: str, result: Prediction | Expression) -> None:
         if isinstance(result, Prediction):
-            rows = [{**row, "source": source} for row in result.rows()]
+            rows = [
+                {**row, **_landmarks(face), "source": source}
+                for row, face in zip(result.rows(), result.faces, strict=True)
+            ]
             if self._all_rows and not rows:
                 rows = [{"source": source}]
             self._writer.writerows(rows)
@@ -173,7 +184,11 @@ class _CsvReport(_TextReport):
         self._stream.flush()
 
     def add_frame(self, frame: Frame) -> None:
-        self._writer.writerows(frame.rows())
+        found = enumerate(zip(frame.rows(), frame.faces, strict=True), 1)
+        self._writer.writerows(
+            {**row, "face": number, "angle": face.to_dict()["angle"]}
+            for number, (row, face) in found
+        )
         self._stream.flush()
 
     def add_tracks(self, source: str, tracks: Sequence[TrackSummary]) -> None:
@@ -250,6 +265,12 @@ class _TableReport(_TextReport):
             console.print(table)
         self._stream.write(captured.get())
         self._stream.flush()
+
+
+def _landmarks(face: Face) -> dict[str, float]:
+    """A face's landmarks by their columns."""
+    numbers = [number for point in face.to_dict()["landmarks"] for number in point]
+    return dict(zip(LANDMARK_COLUMNS, numbers, strict=True))
 
 
 def _cells(expression: Expression) -> tuple[Text, Text, Text]:

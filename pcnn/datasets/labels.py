@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pcnn.errors import InputError, check_types
@@ -43,6 +48,8 @@ _SPELLINGS = {
 _CANONICAL = {spelling: name for name in FERPLUS_CLASSES for spelling in (name, *_SPELLINGS[name])}
 _NUMBER_BEFORE = re.compile(r"\d+[\s_.-]*")
 
+Picture: TypeAlias = Path | NDArray[np.uint8]
+
 
 @dataclass(frozen=True, repr=False)
 class FaceSet(Brief):
@@ -73,11 +80,7 @@ class FaceSet(Brief):
             )
         if self.faces.dtype != torch.uint8:
             raise InputError(f"FaceSet: faces must be uint8, got {self.faces.dtype}")
-        if self.votes.shape != (count, len(self.classes)):
-            raise InputError(
-                f"FaceSet: votes must be ({count}, {len(self.classes)}), a column for each of "
-                f"{', '.join(self.classes)}, got {tuple(self.votes.shape)}"
-            )
+        _check_votes("FaceSet", self.votes, count, self.classes)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -87,6 +90,49 @@ class FaceSet(Brief):
         chosen = torch.tensor(list(indices), dtype=torch.long)
         names = tuple(self.names[index] for index in indices)
         return FaceSet(self.faces[chosen], self.votes[chosen], names, self.classes)
+
+
+@dataclass(frozen=True, repr=False)
+class FacePictures(Brief):
+    """Faces with their votes, whose pictures have any sizes and are read when they are needed.
+
+    pictures: N files, or arrays (H, W) or (H, W, 3) uint8, each of one face.
+    votes, names, classes: as in FaceSet. Raises InputError: shapes do not fit together.
+    """
+
+    pictures: tuple[Picture, ...]
+    votes: Tensor
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_types(self, Tensor, "votes")
+        if len(self.pictures) != len(self.names):
+            raise InputError(
+                f"FacePictures: pictures must be {len(self.names)}, one for each name, "
+                f"got {len(self.pictures)}"
+            )
+        _check_votes("FacePictures", self.votes, len(self.names), self.classes)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def subset(self, indices: Sequence[int]) -> FacePictures:
+        """The faces at `indices`, in this order."""
+        return FacePictures(
+            tuple(self.pictures[index] for index in indices),
+            self.votes[torch.tensor(list(indices), dtype=torch.long)],
+            tuple(self.names[index] for index in indices),
+            self.classes,
+        )
+
+
+def _check_votes(name: str, votes: Tensor, count: int, classes: Sequence[str]) -> None:
+    if votes.shape != (count, len(classes)):
+        raise InputError(
+            f"{name}: votes must be ({count}, {len(classes)}), a column for each of "
+            f"{', '.join(classes)}, got {tuple(votes.shape)}"
+        )
 
 
 def composed(name: str) -> str:
@@ -125,22 +171,31 @@ def relabel(faces: FaceSet, classes: Sequence[str]) -> FaceSet:
     classes = tuple(classes)
     if classes == faces.classes:
         return faces
+    kept, votes = moved_votes(faces.votes, faces.classes, classes)
+    return dataclasses.replace(faces.subset(kept), votes=votes, classes=classes)
+
+
+def moved_votes(
+    votes: Tensor, own: Sequence[str], classes: Sequence[str]
+) -> tuple[list[int], Tensor]:
+    """The faces that have votes for other classes, and these votes, as in relabel.
+
+    votes: (N, own classes) float32. own, classes: the names of its columns and of the result's.
+    Returns the numbers of the K faces, and (K, classes) float32. Raises InputError: as relabel.
+    """
     exact = {name: index for index, name in enumerate(classes)}
     alike = {canonical(name) or name: index for index, name in enumerate(classes)}
     if len(alike) < len(classes):
         raise InputError(f"relabel: classes must differ in meaning, got {', '.join(classes)}")
-    moves = torch.zeros(len(faces.classes), len(classes))
-    for row, name in enumerate(faces.classes):
+    moves = torch.zeros(len(own), len(classes))
+    for row, name in enumerate(own):
         column = exact.get(name, alike.get(canonical(name) or name))
         if column is not None:
             moves[row, column] = 1
     if not moves.any():
         raise InputError(
-            f"relabel: classes must share a name with {', '.join(faces.classes)}, "
-            f"got {', '.join(classes)}"
+            f"relabel: classes must share a name with {', '.join(own)}, got {', '.join(classes)}"
         )
-    votes = faces.votes @ moves
-    kept = torch.nonzero(votes.sum(1) > 0).flatten()
-    names = tuple(faces.names[index] for index in kept.tolist())
-    shares = votes[kept] / votes[kept].sum(1, keepdim=True)
-    return FaceSet(faces.faces[kept], shares, names, classes)
+    moved = votes @ moves
+    kept = torch.nonzero(moved.sum(1) > 0).flatten()
+    return kept.tolist(), moved[kept] / moved[kept].sum(1, keepdim=True)

@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pcnn.datasets.ferplus import read_tiles, sheet_splits
-from pcnn.datasets.labels import RAFDB_CLASSES, FaceSet, canonical, composed
+from pcnn.datasets.labels import RAFDB_CLASSES, FaceSet, Picture, canonical, composed
 from pcnn.errors import InputError
 from pcnn.images.files import find_images
 from pcnn.networks.pcnn import FERPLUS_CLASSES
@@ -45,7 +42,6 @@ _RAFDB_LIST = "list_patition_label.txt"
 _MOST_DIGITS = 9
 _FERPLUS_NAME = re.compile(r"fer\d+")
 
-Picture: TypeAlias = Path | NDArray[np.uint8]
 Numbering: TypeAlias = Mapping[int, str]
 
 
@@ -62,6 +58,16 @@ class Listing:
     names: Sequence[str]
     classes: tuple[str, ...]
     missing: Sequence[str] = ()
+
+    def subset(self, indices: Sequence[int]) -> Listing:
+        """The faces at `indices`, in this order, and the same missing ones."""
+        return Listing(
+            pictures=[self.pictures[index] for index in indices],
+            labels=[self.labels[index] for index in indices],
+            names=[self.names[index] for index in indices],
+            classes=self.classes,
+            missing=self.missing,
+        )
 
 
 def list_rafdb(folder: Path, split: str | None) -> Listing:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +14,12 @@ from PIL import Image
 from torch import Tensor
 
 from pcnn.datasets.ferplus import FER2013_TREE, SHEETS_TREE, read_fer2013, read_sheets, sheet_splits
-from pcnn.datasets.labels import FaceSet, one_hot
+from pcnn.datasets.labels import FacePictures, FaceSet, Picture, one_hot
 from pcnn.datasets.layouts import (
     FOLDERS_TREE,
     LIST_TREE,
     RAFDB_TREE,
     Listing,
-    Picture,
     holds_classes,
     holds_splits,
     list_folders,
@@ -34,7 +33,7 @@ from pcnn.errors import InputError, check_count, counted
 from pcnn.images.loading import load_image
 from pcnn.terminal import track
 
-__all__ = ["FaceSet", "load_faces", "load_ferplus"]
+__all__ = ["FaceOptions", "FaceSet", "load_faces", "load_ferplus", "open_faces"]
 
 _TREES = {
     "sheets": SHEETS_TREE,
@@ -65,8 +64,8 @@ _LONG = 1000  # pictures from which a progress bar is shown
 
 
 @dataclass(frozen=True)
-class _Options:
-    """The options of load_faces with their defaults."""
+class FaceOptions:
+    """The options of load_faces with their defaults; they are explained there."""
 
     side: int | None = None
     grey: bool = True
@@ -125,9 +124,44 @@ def load_faces(  # noqa: PLR0913 - the one entry to all layouts, each of which h
     >>> load_faces("faces", side=48).classes
     ('happiness', 'sadness')
     """
-    options = _Options(
+    options = FaceOptions(
         side, grey, protocol, labels, duplicates, numbering, images, missing, on_error
     )
+    path, found = _find(path, split, layout, options)
+    return _fit(found, options) if isinstance(found, FaceSet) else _read(found, path, options)
+
+
+@own_settings()
+def open_faces(
+    path: str | Path,
+    split: str | None = None,
+    *,
+    layout: str = "auto",
+    options: FaceOptions | None = None,
+) -> FaceSet | FacePictures:
+    """As load_faces, but pictures that differ in size keep their sizes.
+
+    options: without `side`, so that nothing is resized. None means the defaults.
+    Returns a FaceSet if all pictures have one size. Otherwise FacePictures, in the same order:
+    their files are read once now, to find unreadable ones, and again when they are needed.
+    Raises InputError: as load_faces, or `side` is given.
+    """
+    options = options or FaceOptions()
+    if options.side is not None:
+        raise InputError("open_faces: faces keep their sizes: omit side, or use load_faces")
+    path, found = _find(path, split, layout, options)
+    if isinstance(found, FaceSet):
+        return _fit(found, options)
+    return _open(found, path, options)
+
+
+def _find(
+    path: str | Path, split: str | None, layout: str, options: FaceOptions
+) -> tuple[Path, FaceSet | Listing]:
+    """The path, and the faces, or the pictures where each is a file of its own.
+
+    Raises InputError: as load_faces, except for what is wrong with such pictures.
+    """
     path = as_path("load_faces: path", path)
     if layout not in ("auto", *_TREES):
         raise InputError(f"load_faces: layout must be auto, {', '.join(_TREES)}, got {layout!r}")
@@ -135,20 +169,21 @@ def load_faces(  # noqa: PLR0913 - the one entry to all layouts, each of which h
         raise InputError(f"{path}: no such file or folder; expected\n{_expected(layout)}")
     layout = _recognise(path) if layout == "auto" else layout
     _check(options, layout)
+    protocol, labels = options.protocol, options.labels
     if layout == "sheets":
-        return _fit(
-            read_sheets(path, split, protocol=protocol, labels=labels, duplicates=duplicates),
-            options,
+        duplicates = options.duplicates
+        return path, read_sheets(
+            path, split, protocol=protocol, labels=labels, duplicates=duplicates
         )
     if layout == "fer2013":
-        return _fit(read_fer2013(path, split, protocol=protocol, labels=labels), options)
+        return path, read_fer2013(path, split, protocol=protocol, labels=labels)
     if layout == "rafdb":
-        return _read(list_rafdb(path, split), path, options)
+        return path, list_rafdb(path, split)
     if layout == "folders":
-        return _read(list_folders(path, split, numbering), path, options)
+        return path, list_folders(path, split, options.numbering)
     if split is not None:
         raise InputError(f"load_faces: a list has no splits: omit split={split!r}")
-    return _read(read_list(path, images, numbering), path, options)
+    return path, read_list(path, options.images, options.numbering)
 
 
 def load_ferplus(folder: str | Path, split: str) -> FaceSet:
@@ -195,7 +230,7 @@ def _expected(layout: str) -> str:
     return "\n".join(f"{name}: {tree}" for name, tree in _TREES.items())
 
 
-def _check(options: _Options, layout: str) -> None:
+def _check(options: FaceOptions, layout: str) -> None:
     """Raise InputError for an invalid value, or an option that the layout does not use."""
     for name, choices in _CHOICES.items():
         value = getattr(options, name)
@@ -214,7 +249,7 @@ def _check(options: _Options, layout: str) -> None:
             )
 
 
-def _fit(faces: FaceSet, options: _Options) -> FaceSet:
+def _fit(faces: FaceSet, options: FaceOptions) -> FaceSet:
     """Resize and convert grey faces as the options require."""
     if options.side in (None, faces.faces.shape[1]) and options.grey:
         return faces
@@ -222,39 +257,81 @@ def _fit(faces: FaceSet, options: _Options) -> FaceSet:
     return dataclasses.replace(faces, faces=pixels)
 
 
-def _read(listing: Listing, path: Path, options: _Options) -> FaceSet:
+def _read(listing: Listing, path: Path, options: FaceOptions) -> FaceSet:
     """Read the faces of a listing; missing and unreadable ones as the options say."""
+    _tell_missing(listing, path, options)
+    pixels, broken = _read_pictures(listing.pictures, options)
+    listing = _without(listing, broken, path)
+    return FaceSet(
+        pixels, one_hot(listing.labels, listing.classes), tuple(listing.names), listing.classes
+    )
+
+
+def _open(listing: Listing, path: Path, options: FaceOptions) -> FaceSet | FacePictures:
+    """The faces of a listing, see open_faces. Pixels are held only while all have one size."""
+    _tell_missing(listing, path, options)
+    faces: list[Image.Image] = []
+    sizes: set[tuple[int, int]] = set()
+    broken: dict[int, InputError] = {}
+    for face in _each(listing.pictures, options, broken):
+        sizes.add(face.size)
+        faces.append(face)
+        if len(sizes) > 1:
+            faces.clear()
+    listing = _without(listing, broken, path)
+    votes, names = one_hot(listing.labels, listing.classes), tuple(listing.names)
+    if len(sizes) == 1:
+        return FaceSet(_stacked(faces), votes, names, listing.classes)
+    return FacePictures(tuple(listing.pictures), votes, names, listing.classes)
+
+
+def _tell_missing(listing: Listing, path: Path, options: FaceOptions) -> None:
+    """Warn of missing pictures, or raise InputError, as the options say."""
     missing = listing.missing
-    pictures = counted(len(listing.names) + len(missing), "picture")
     if missing:
+        pictures = counted(len(listing.names) + len(missing), "picture")
         named = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
         text = f"load_faces: {len(missing)} of {pictures} of {path} missing: {named}"
         if options.missing == "raise":
             raise InputError(f"{text}; use missing='skip' to skip them")
-        warnings.warn(text, stacklevel=4)  # own_settings is one of the frames
-    pixels, broken = _read_pictures(listing.pictures, options)
+        warnings.warn(text, stacklevel=5)  # own_settings is one of the frames
+
+
+def _without(listing: Listing, broken: Mapping[int, InputError], path: Path) -> Listing:
+    """The listing without broken pictures, of which it warns.
+
+    Raises InputError: there is no other picture.
+    """
     if broken:
+        pictures = counted(len(listing.names) + len(listing.missing), "picture")
         first = next(iter(broken.values()))
         text = f"{len(broken)} of {pictures} of {path} cannot be read; the first: {first}"
-        warnings.warn(f"load_faces: {text}", stacklevel=4)
+        warnings.warn(f"load_faces: {text}", stacklevel=5)
     whole = [index for index in range(len(listing.names)) if index not in broken]
     if not whole:
         raise InputError(f"load_faces: {path} holds no picture that can be read")
-    return FaceSet(
-        pixels,
-        one_hot([listing.labels[index] for index in whole], listing.classes),
-        tuple(listing.names[index] for index in whole),
-        listing.classes,
-    )
+    return listing.subset(whole)
 
 
 def _read_pictures(
-    pictures: Sequence[Picture], options: _Options
+    pictures: Sequence[Picture], options: FaceOptions
 ) -> tuple[Tensor, dict[int, InputError]]:
     """Readable pictures in one size, and index → error of the others."""
     side = options.side
     faces: list[Image.Image] = []
     broken: dict[int, InputError] = {}
+    for face in _each(pictures, options, broken):
+        if side is None and faces and face.size != faces[0].size:
+            side = _GREY_SIDE if options.grey else _RGB_SIDE
+            faces = [_resize(each, side) for each in faces]
+        faces.append(face if side is None else _resize(face, side))
+    return _stacked(faces), broken
+
+
+def _each(
+    pictures: Sequence[Picture], options: FaceOptions, broken: dict[int, InputError]
+) -> Iterator[Image.Image]:
+    """Each face, grey or RGB. broken: takes the errors of skipped pictures by their index."""
     for index, picture in enumerate(track(pictures, "reading faces", shown=len(pictures) >= _LONG)):
         try:
             face = Image.fromarray(load_image(picture))
@@ -263,13 +340,13 @@ def _read_pictures(
                 raise
             broken[index] = error
             continue
-        face = face.convert("L") if options.grey else face
-        if side is None and faces and face.size != faces[0].size:
-            side = _GREY_SIDE if options.grey else _RGB_SIDE
-            faces = [_resize(each, side) for each in faces]
-        faces.append(face if side is None else _resize(face, side))
+        yield face.convert("L") if options.grey else face
+
+
+def _stacked(faces: Sequence[Image.Image]) -> Tensor:
+    """Faces of one size, (N, H, W) or (N, H, W, 3) uint8."""
     pixels = np.stack([np.asarray(face) for face in faces]) if faces else np.empty((0, 1, 1))
-    return torch.from_numpy(pixels.astype(np.uint8, copy=False)), broken
+    return torch.from_numpy(pixels.astype(np.uint8, copy=False))
 
 
 def _resize(face: Image.Image, side: int) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcnn.datasets.labels import FaceSet, canonical, one_hot, relabel
+from pcnn.datasets.labels import FacePictures, FaceSet, canonical, moved_votes, one_hot
 from pcnn.devices import own_settings
 from pcnn.errors import InputError
-from pcnn.evaluation.logits import predict_logits
+from pcnn.evaluation.logits import picture_logits, predict_logits
 from pcnn.evaluation.scores import Scores, score
 from pcnn.faces.alignment import suited_faces
 from pcnn.faces.interface import FaceDetector
@@ -32,7 +33,7 @@ class Common:
     left_out: the number of faces with a label of `data_only`.
     """
 
-    faces: FaceSet
+    faces: FaceSet | FacePictures
     network_only: tuple[str, ...]
     data_only: tuple[str, ...]
     left_out: int
@@ -77,7 +78,7 @@ class Evaluation:
 @own_settings()
 def evaluate(  # noqa: PLR0913
     loaded: ExpressionWeights,
-    faces: FaceSet,
+    faces: FaceSet | FacePictures,
     *,
     batch: int = 64,
     flip: bool = False,
@@ -86,20 +87,27 @@ def evaluate(  # noqa: PLR0913
 ) -> Evaluation:
     """Score a network on labelled faces, on the network's device.
 
-    Faces are read as in `predict_crops`, except that aligned faces are rounded to whole levels.
+    Faces are read as in `predict_crops`, except that aligned faces of a FaceSet are rounded to
+    whole levels.
 
-    faces: a face's label is the class with most votes, the first one of equals. If the classes
-        differ from the network's, only common ones count; see Common.
+    faces: see loading.open_faces for pictures that differ in size. A face's label is the class
+        with most votes, the first one of equals. If the classes differ from the network's, only
+        common ones count; see Common.
     batch: faces in one pass.
     flip: also score with the opposite of the weights' setting of `mirror`.
     bootstrap: see scores.score.
     detector: its landmarks align the faces, if the weights require aligned faces.
-    Raises InputError: fewer than two common classes, or no face with one of them.
+    Raises InputError: fewer than two common classes, no face with one of them, or a picture that
+        cannot be read.
     """
     classes = loaded.network.config.classes
     common = match_classes(faces, classes)
-    pixels, native_size = suited_faces(loaded, common.faces.faces, detector)
-    alone, both = _logits(loaded.network, pixels, native_size, batch, flip or loaded.mirror)
+    if isinstance(common.faces, FacePictures):
+        pictures, mirror = common.faces.pictures, flip or loaded.mirror
+        alone, both = picture_logits(loaded, pictures, detector, batch=batch, mirror=mirror)
+    else:
+        pixels, native_size = suited_faces(loaded, common.faces.faces, detector)
+        alone, both = _logits(loaded.network, pixels, native_size, batch, flip or loaded.mirror)
     used, other = (both, alone) if loaded.mirror else (alone, both)
     labels = common.faces.votes.argmax(1)
     columns = [classes.index(name) for name in common.faces.classes]
@@ -120,7 +128,7 @@ def evaluate(  # noqa: PLR0913
     )
 
 
-def match_classes(faces: FaceSet, classes: Sequence[str]) -> Common:
+def match_classes(faces: FaceSet | FacePictures, classes: Sequence[str]) -> Common:
     """The faces whose label is one of a network's classes; names may differ in spelling.
 
     Raises InputError: fewer than two common classes, or no face with one of them.
@@ -135,15 +143,14 @@ def match_classes(faces: FaceSet, classes: Sequence[str]) -> Common:
         )
     # Each face has one label, so that votes for other classes cannot change it.
     labels = [faces.classes[place] for place in faces.votes.argmax(1).tolist()]
-    labelled = FaceSet(faces.faces, one_hot(labels, faces.classes), faces.names, faces.classes)
-    known = relabel(labelled, shared)
-    if len(known) == 0:
+    kept, votes = moved_votes(one_hot(labels, faces.classes), faces.classes, shared)
+    if not kept:
         raise InputError(f"match_classes: no face has one of the labels {', '.join(shared)}")
     return Common(
-        faces=known,
+        faces=dataclasses.replace(faces.subset(kept), votes=votes, classes=shared),
         network_only=tuple(name for name in classes if name not in shared),
         data_only=tuple(theirs[meaning] for meaning in theirs if meaning not in ours),
-        left_out=len(faces) - len(known),
+        left_out=len(faces) - len(kept),
     )
 
 

@@ -219,13 +219,26 @@ def suited_faces(
     Returns the faces, aligned if the weights require it, and the side in pixels that corresponds
     to the detail for the network, called `native_size` elsewhere.
     """
-    if not weights.aligned:
+    finder = crop_detector(weights, detector)
+    if finder is None:
         return faces, weights.native_size
+    size = weights.network.config.size
+    return align_faces(faces, weights.template, size, weights.native_size, finder), size
+
+
+def crop_detector(
+    weights: ExpressionWeights, detector: FaceDetector | str | Path
+) -> FaceDetector | None:
+    """The detector that aligns cut-out faces, loaded if it is a name or path.
+
+    None if the weights do not require alignment.
+    """
+    if not weights.aligned:
+        return None
     if isinstance(detector, (str, Path)):
         device = next(weights.network.parameters()).device
-        detector = Detector.load(detector, device=device)
-    size = weights.network.config.size
-    return align_faces(faces, weights.template, size, weights.native_size, detector), size
+        return Detector.load(detector, device=device)
+    return detector
 
 
 @own_settings()

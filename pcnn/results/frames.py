@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+LANDMARK_COLUMNS = tuple(f"{point}_{axis}" for point in _POINTS for axis in "xy")
 # Columns of a table of a film's faces, before those of the classes.
 FILM_COLUMNS = (
     *("source", "time", "frame", "track", "label", "confidence"),
     *("x1", "y1", "x2", "y2", "detection_score", "quality"),
-    *(f"{point}_{axis}" for point in _POINTS for axis in "xy"),
+    *LANDMARK_COLUMNS,
 )
 RAW = "raw_"  # prefix of the columns of raw probabilities
 

@@ -322,7 +322,9 @@ def test_films_are_no_cut_out_faces(fake: FakeRecognizer, photos: Path, capsys: 
 
 def test_csv_of_faces_has_the_digits_of_json() -> None:
     stream = io.StringIO()
-    report = reports.open_report("csv", stream, names=reports.Names(("a", "b")), crops=True)
+    names = reports.Names(("a", "b"))
+    columns = reports.csv_columns(names, crops=True, pictures=True, films=False)
+    report = reports.open_report("csv", stream, names=names, columns=columns, crops=True)
     report.add("a.png", Expression("a", 2 / 3, {"a": 2 / 3, "b": 1 / 3}, {}))
     assert stream.getvalue().splitlines()[1] == "a.png,a,0.666667,0.666667,0.333333"
 

@@ -14,8 +14,14 @@ from PIL import Image
 
 from pcnn.datasets import ferplus
 from pcnn.datasets import loading as datasets
-from pcnn.datasets.labels import AFFECTNET_CLASSES, FER2013_CLASSES, RAFDB_CLASSES, FaceSet
-from pcnn.datasets.loading import load_faces, load_ferplus
+from pcnn.datasets.labels import (
+    AFFECTNET_CLASSES,
+    FER2013_CLASSES,
+    RAFDB_CLASSES,
+    FacePictures,
+    FaceSet,
+)
+from pcnn.datasets.loading import FaceOptions, load_faces, load_ferplus, open_faces
 from pcnn.errors import InputError
 from pcnn.networks.pcnn import FERPLUS_CLASSES
 
@@ -488,6 +494,46 @@ def test_sizes(tmp_path: Path) -> None:
     assert grey.faces[:, 24, 24].tolist() == [76, 150, 29]
     assert rgb.faces[:, 9, 9].tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
     assert load_faces(tmp_path, side=5).faces.shape == (3, 5, 5)
+
+
+def test_open_faces_keeps_pictures_that_differ_in_size(tmp_path: Path) -> None:
+    _picture(tmp_path / "fear" / "a.png", (255, 0, 0), (20, 10))
+    (tmp_path / "fear" / "b.png").write_text("no picture")
+    options = FaceOptions(on_error="skip")
+    with pytest.warns(UserWarning, match="1 of 2 pictures .* cannot be read") as warned:
+        alike = open_faces(tmp_path, options=options)
+    assert warned[0].filename == __file__
+    assert isinstance(alike, FaceSet) and alike.faces.tolist() == [[[76] * 20] * 10]
+    _picture(tmp_path / "fear" / "c.png", (0, 255, 0), (20, 11))
+    _picture(tmp_path / "sad" / "d.png", (0, 0, 255), (20, 10))
+    with pytest.warns(UserWarning, match="1 of 4 pictures .* cannot be read"):
+        found = open_faces(tmp_path, options=options)
+    assert isinstance(found, FacePictures) and len(found) == 3
+    assert found.pictures == tuple(tmp_path / name for name in found.names)
+    assert found.names == ("fear/a.png", "fear/c.png", "sad/d.png")
+    assert found.classes == ("sadness", "fear")
+    assert found.votes.tolist() == [[0, 1], [0, 1], [1, 0]]
+    chosen = found.subset([2, 0])
+    assert chosen.names == ("sad/d.png", "fear/a.png")
+    assert chosen.pictures == tuple(tmp_path / name for name in chosen.names)
+    assert chosen.votes.tolist() == [[1, 0], [0, 1]]
+
+
+def test_open_faces_refuses_what_load_faces_refuses(tmp_path: Path) -> None:
+    _picture(tmp_path / "fear" / "a.png", size=(20, 10))
+    _picture(tmp_path / "fear" / "b.png", size=(20, 11))
+    (tmp_path / "fear" / "c.png").write_text("no picture")
+    with pytest.raises(InputError, match=r"fear/c.png"):
+        open_faces(tmp_path)
+    with pytest.raises(InputError, match="protocol is only for sheets and fer2013, got folders"):
+        open_faces(tmp_path, options=FaceOptions(protocol="majority"))
+    with pytest.raises(InputError, match="open_faces: faces keep their sizes: omit side"):
+        open_faces(tmp_path, options=FaceOptions(side=48))
+    pictures, votes = (tmp_path / "fear" / "a.png",), torch.eye(2)[:1]
+    with pytest.raises(InputError, match=r"FacePictures: pictures must be 2, .* got 1"):
+        FacePictures(pictures, votes, ("a", "b"), ("x", "y"))
+    with pytest.raises(InputError, match=r"FacePictures: votes must be \(1, 3\)"):
+        FacePictures(pictures, votes, ("a",), ("x", "y", "z"))
 
 
 def test_shrinking_averages(tmp_path: Path) -> None:

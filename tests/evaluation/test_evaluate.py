@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import weakref
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from pcnn.datasets.labels import FaceSet, one_hot
 from pcnn.errors import InputError
 from pcnn.evaluation.cost import measure_cost
 from pcnn.evaluation.evaluate import evaluate, match_classes
-from pcnn.evaluation.logits import predict_logits
+from pcnn.evaluation.logits import picture_logits, predict_logits
 from pcnn.evaluation.scores import score
 from pcnn.faces.resampling import to_planes
 from pcnn.networks.pcnn import FERPLUS_CLASSES, PCNN, FaceNet, ModelConfig
@@ -35,6 +36,8 @@ pytestmark = pytest.mark.train
 GREY = ModelConfig(size=32, mean=(0.5,), std=(0.25,), width=8)
 RGB = ModelConfig(size=32, width=8)
 TEMPERATURE = 0.5
+NAMES = ("neutral", "happiness")
+ROOT = Path(__file__).parent.parent.parent
 
 Captured = pytest.CaptureFixture[str]
 
@@ -124,6 +127,60 @@ def test_faces_are_aligned_where_the_weights_ask_for_it(file: Path) -> None:
         # Aligned faces are rounded to whole levels, which may turn a face that is a draw.
         assert found.scores.overall["accuracy"].value >= (0.97 if aligned else 1)
     assert labels[0] != labels[1]
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("config", [GREY, RGB], ids=["grey", "rgb"])
+def test_pictures_that_differ_in_size_are_read_as_the_recognizer_reads_them(
+    config: ModelConfig, aligned: bool, file: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    """Also in the mirror. They come in the data set's order, which is not that of their sizes."""
+    path = tmp_path / "network.safetensors"
+    metadata = {**weights.read(file)[1], "config": asdict(config), "aligned": aligned}
+    weights.write(path, network_of(config).state_dict(), metadata)
+    files, labels = [], [0, 1] * 10
+    with Image.open(ROOT / "docs" / "images" / "astronaut.png") as picture:
+        for i, label in enumerate(labels):
+            side = 90 + 7 * (i * 3 % 20)
+            moved = picture.convert("RGB").crop((150 + i, 40, 150 + i + side, 40 + side + i % 3))
+            files.append(tmp_path / "data" / ("neutral", "happiness")[label] / f"{i:02}.png")
+            files[-1].parent.mkdir(parents=True, exist_ok=True)
+            moved.save(files[-1])
+    options = ["--data", str(tmp_path / "data"), "--weights", str(path), "--device", "cpu"]
+    options += ["--bootstrap", "0", "--no-latency", "--json", "--flip", "--batch-size", "3"]
+    assert cli.evaluate(options) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["aligned"] == aligned
+    for mirror, found in ((False, told["scores"]), (True, told["other"])):
+        weights.write(path, network_of(config).state_dict(), metadata | {"mirror": mirror})
+        read = Recognizer(path, device="cpu").predict_crops(files)
+        shares = torch.tensor([[each.scores[name] for name in NAMES] for each in read]).double()
+        shares /= shares.sum(1, keepdim=True)
+        expected = score(shares, torch.tensor(labels), NAMES, bootstrap=0)
+        for name in ("accuracy", "log_loss"):
+            value = expected.overall[name].value
+            assert found[name]["value"] == pytest.approx(value, abs=1e-5), (mirror, name)
+
+
+def test_few_pictures_that_differ_in_size_are_held_at_once(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: list[weakref.ref[NDArray[np.uint8]]] = []
+    most = 0
+
+    def watched(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        nonlocal most
+        pixels = np.repeat(picture[..., None], 3, 2)
+        alive.append(weakref.ref(pixels))
+        most = max(most, sum(each() is not None for each in alive))
+        return pixels
+
+    monkeypatch.setattr("pcnn.evaluation.logits.load_image", watched)
+    pictures = [faces_of(20 + i, 20).numpy() for i in range(20)]
+    loaded = weights.load_expression(file)
+    alone, both = picture_logits(loaded, pictures, NoDetector(), batch=4)
+    assert alone.shape == (20, 8) and torch.equal(alone, both)
+    assert len(alive) == 20 and most <= 8  # a batch, and that before it
 
 
 def test_faces_no_finer_than_the_training_faces_are_not_blurred(grey: PCNN) -> None:
@@ -381,7 +438,7 @@ def test_it_says_what_is_not_in_common(
     sheets: Path, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     faces = face_set(["sad", "happy", "bored", "sad"], ("sad", "happy", "bored"))
-    monkeypatch.setattr(loading, "load_faces", lambda *_, **__: faces)
+    monkeypatch.setattr(loading, "open_faces", lambda *_, **__: faces)
     assert cli.evaluate(words(sheets, file)) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("tiny, valid (argmax): 3 faces")
@@ -421,10 +478,10 @@ def test_the_network_decides_between_grey_and_rgb(
     asked: list[Any] = []
 
     def stop(*_: Any, **options: Any) -> FaceSet:
-        asked.append(options["grey"])
+        asked.append(options["options"].grey)
         raise InputError("enough")
 
-    monkeypatch.setattr(loading, "load_faces", stop)
+    monkeypatch.setattr(loading, "open_faces", stop)
     _, metadata = weights.read(file)
     rgb = tmp_path / "rgb.safetensors"
     network = PCNN(RGB)

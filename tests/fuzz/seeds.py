@@ -335,7 +335,7 @@ def resumed_lines() -> list[bytes]:
 
     tables = []
     for films in (False, True):
-        columns = csv_columns(Names(("a", "b")), crops=False, films=films)
+        columns = csv_columns(Names(("a", "b")), crops=False, pictures=True, films=films)
         row = {"source": "f.mp4", "frame": "3"}
         cells = [",".join(row.get(name, "1.5") for name in columns)] * 3
         tables.append(f"{int(films)}" + "\n".join([",".join(columns), *cells, ""]))

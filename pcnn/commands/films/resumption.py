@@ -19,11 +19,10 @@ import numpy as np
 from pcnn.commands.reports import Names, csv_columns
 from pcnn.errors import InputError
 from pcnn.images.files import shown
-from pcnn.results.frames import FILM_COLUMNS, RAW
+from pcnn.results.frames import LANDMARK_COLUMNS, RAW
 from pcnn.results.values import Face
 
 _EDGES = ("x1", "y1", "x2", "y2")
-_POINTS = FILM_COLUMNS[-10:]
 _MOST = 1e30
 
 
@@ -43,6 +42,7 @@ class BegunFilm(NamedTuple):
 class Resumption:
     """What an output file has, after its last picture or frame was cut off, which may not be whole.
 
+    columns: a CSV file's own; () if it has none yet, and for JSON lines.
     finished: sources that are done. films: those that are not, but have whole frames.
     size: bytes of the file.
     """
@@ -50,6 +50,7 @@ class Resumption:
     path: Path
     format: str
     names: Names
+    columns: tuple[str, ...]
     finished: frozenset[str]
     films: Mapping[str, BegunFilm]
     size: int
@@ -59,10 +60,9 @@ class Resumption:
 
         Raises InputError: a row lacks what this command writes.
         """
-        columns = csv_columns(self.names, crops=False, films=True)
         _, count, begin = self.films[film]
         with self.path.open("rb") as file, _named_errors(self.path):
-            rows = _rows(file, self.format, self.size, columns, begin)
+            rows = _rows(file, self.format, self.size, [self.columns], begin)
             own = (row for row, _ in rows if row.get("source") == film and _frame(row) is not None)
             for index, faces in itertools.groupby(itertools.islice(own, count), key=_frame):
                 if index is not None:
@@ -75,13 +75,18 @@ def resume(
     """See what --output has, and cut off what may not be whole.
 
     arguments: of `pcnn-predict`; the output need not exist. names: of the classes and values.
-    films: there are films among the inputs.
+    films: there are films among the inputs. Then the columns may be those of films alone or of
+        both kinds, because the pictures may have come or gone since.
     ended: film → how many rows it had when it ended. One of which the output has fewer is not
         finished, and neither is one that is not listed.
     Raises InputError: the file cannot be read, or was not written by this command.
     """
     path, kind = arguments.output, arguments.format
-    columns = csv_columns(names, crops=arguments.faces, films=films)
+    choices = [
+        csv_columns(names, crops=arguments.faces, pictures=both, films=films)
+        for both in (True, False)
+    ]
+    columns: tuple[str, ...] = ()
     pictures: set[str] = set()
     begun: dict[str, BegunFilm] = {}
     rows: Counter[str] = Counter()  # of each source
@@ -97,7 +102,8 @@ def resume(
 
     if path.exists():
         with path.open("rb") as file, _named_errors(path):
-            for row, end in _rows(file, kind, path.stat().st_size, columns):
+            for row, end in _rows(file, kind, path.stat().st_size, choices):
+                columns = tuple(row) if kind == "csv" else ()
                 before, group = group, (_source(row), _frame(row))
                 if group != before:
                     begin = size
@@ -112,13 +118,18 @@ def resume(
     if path.exists():
         os.truncate(path, size)
     unfinished = {film: each for film, each in begun.items() if film not in finished}
-    return Resumption(path, kind, names, frozenset(pictures | finished), unfinished, size)
+    columns = columns if size else ()  # the header is cut off, too
+    done = frozenset(pictures | finished)
+    return Resumption(path, kind, names, columns, done, unfinished, size)
 
 
 def _rows(
-    file: BinaryIO, kind: str, size: int, columns: Sequence[str], begin: int = 0
+    file: BinaryIO, kind: str, size: int, choices: Sequence[tuple[str, ...]], begin: int = 0
 ) -> Iterator[tuple[dict[str, Any], int]]:
-    """The whole rows in a file's first `size` bytes, from `begin` on, and where each ends."""
+    """The whole rows in a file's first `size` bytes, from `begin` on, and where each ends.
+
+    choices: the columns that CSV may have; if it is read from within, its own alone.
+    """
     file.seek(begin)
     end = begin
 
@@ -137,9 +148,9 @@ def _rows(
                 raise ValueError("a line is no object")
             yield row, end
         return
-    reader = csv.DictReader(lines(), columns if begin else None)
+    reader = csv.DictReader(lines(), choices[0] if begin else None)
     for row in reader:
-        if list(row) != list(columns):
+        if tuple(row) not in choices:
             raise ValueError("other columns")
         yield row, end
 
@@ -174,6 +185,7 @@ def _face(row: dict[str, Any], names: Names) -> Face:
     scores = {name: _number(row[f"{RAW}{name}"]) for name in names.classes}
     label = max(scores, key=lambda name: scores[name])
     x1, y1, x2, y2 = (_number(row[edge]) for edge in _EDGES)
+    points = [_number(row[name]) for name in LANDMARK_COLUMNS]
     return Face(
         label=label,
         confidence=scores[label],
@@ -183,7 +195,7 @@ def _face(row: dict[str, Any], names: Names) -> Face:
         box=(x1, y1, x2, y2),
         detection_score=_number(row["detection_score"]),
         quality=None if row.get("quality") in (None, "") else _number(row["quality"]),
-        landmarks=np.array([_number(row[each]) for each in _POINTS], np.float32).reshape(5, 2),
+        landmarks=np.array(points, np.float32).reshape(5, 2),
     )
 
 

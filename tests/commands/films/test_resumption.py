@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import operator
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,7 +149,48 @@ def test_a_film_is_continued_after_pictures_that_came_later(
     assert cli.predict(words) == 0
     assert read["media/a.mp4"] == 5  # the sixth was the last when it was broken off
     assert cli.predict(["media", "--output", f"whole.{kind}", *words[4:]]) == 0
-    assert rows_by_source(f"part.{kind}") == rows_by_source(f"whole.{kind}")
+    if kind == "jsonl":
+        assert rows_by_source("part.jsonl") == rows_by_source("whole.jsonl")
+        return
+    # The columns stay those of films alone, with which the file began.
+    part, whole = (table_of(f"{name}.csv") for name in ("part", "whole"))
+    columns = csv_columns(names_of(loaded), crops=False, pictures=False, films=True)
+    assert tuple(part[0]) == columns
+    by_place = operator.itemgetter("source", "frame")
+    assert sorted(part, key=by_place) == sorted(
+        ({name: row[name] for name in columns} for row in whole), key=by_place
+    )
+
+
+def test_a_film_is_continued_after_its_pictures_are_gone(
+    media: Path, loaded: Recognizer, read: dict[str, int], astronaut: Path
+) -> None:
+    """The columns stay those of both, with which the file began."""
+    shutil.copy(astronaut, media / "x.png")
+    assert cli.predict(["media", "--output", "whole.csv"]) == 0
+    rows = table_of("whole.csv")
+    both = csv_columns(names_of(loaded), crops=False, pictures=True, films=True)
+    assert tuple(rows[0]) == both and rows[0]["source"] == "media/x.png"
+    lines = Path("whole.csv").read_text().splitlines(keepends=True)
+    (media / "x.png").unlink()
+    Path("part.csv").write_text("".join(lines[:6]))  # the header, the picture and four frames
+    read.clear()
+    assert cli.predict(["media", "--output", "part.csv", "--resume"]) == 0
+    assert read["media/a.mp4"] == 3
+    assert Path("part.csv").read_text() == "".join(lines)
+    Path("part.csv").write_text("".join(lines[:2]))  # all is cut off, and then of films alone
+    assert cli.predict(["media", "--output", "part.csv", "--resume"]) == 0
+    alone = csv_columns(names_of(loaded), crops=False, pictures=False, films=True)
+    assert tuple(table_of("part.csv")[0]) == alone
+
+
+def table_of(path: str) -> list[dict[str, str]]:
+    with Path(path).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def names_of(recognizer: Recognizer) -> Names:
+    return Names(tuple(recognizer.classes))
 
 
 def test_without_the_file_beside_it_no_film_counts_as_finished(
@@ -203,7 +246,7 @@ NAMES = Names(("u", "v"))
 
 def row(source: str, frame: int | None = None) -> dict[str, object]:
     """A row of a picture, or of a film's frame, with numbers that tell them apart."""
-    columns = csv_columns(NAMES, crops=False, films=True)
+    columns = csv_columns(NAMES, crops=False, pictures=True, films=True)
     if frame is None:
         return dict.fromkeys(columns) | {"source": source}
     return dict.fromkeys(columns, 10 + frame) | {"source": source, "frame": frame}

@@ -23,6 +23,8 @@ from pcnn.commands.films import outputs
 from pcnn.commands.films.options import DEFAULT_SEARCH_EVERY_S, DEFAULT_SMOOTHING_S, clock
 from pcnn.errors import InputError
 from pcnn.recognition.film_search import SEARCH_EVERY_S
+from pcnn.results.frames import FILM_COLUMNS
+from pcnn.results.values import FACE_COLUMNS
 from pcnn.video.smoothing import SMOOTHING_S
 
 COUNT = 12
@@ -75,6 +77,39 @@ def test_a_folder_of_both_as_csv(folder: Path, capsys: pytest.CaptureFixture[str
         (str(frame), track) for frame in range(COUNT) for track in ("1", "2")
     ]
     assert float(rows[-1]["time"]) == pytest.approx((COUNT - 1) / 15, abs=1e-3)
+
+
+def test_pictures_and_films_have_the_columns_of_both_in_csv(
+    folder: Path, shared_data: Path, loaded: Recognizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each row has what the same input has alone, and what else is known."""
+    people = [face(shared_data / "lfw" / "lfw_faces.tar", name, 120) for name in PEOPLE]
+    places = [(person, 80 + 150 * i, 100) for i, person in enumerate(people)]
+    Image.fromarray(scene(places)).save("three.png")
+
+    def table(*inputs: str) -> list[dict[str, str]]:
+        assert cli.predict([*inputs, "--every", "0.4", "--format", "csv"]) == 0
+        return rows_of(capsys.readouterr().out)
+
+    pictures, film = table("three.png"), table("media/people.mp4")
+    classes = list(loaded.classes)
+    raw = [f"raw_{name}" for name in classes]
+    assert list(pictures[0]) == [*FACE_COLUMNS, *classes]
+    assert list(film[0]) == [*FILM_COLUMNS, *classes, *raw]
+    both = table("three.png", "media/people.mp4")
+    assert list(both[0])[:7] == [
+        *("source", "time", "frame", "track", "face", "label", "confidence"),
+    ]
+    assert set(both[0]) == {*pictures[0], *film[0]} and list(both[0])[-16:] == [*classes, *raw]
+    assert [row["face"] for row in both] == ["1", "2", "3", *["1", "2"] * 2]
+    for row, alone in zip(both, [*pictures, *film], strict=True):
+        assert {name: row[name] for name in alone} == alone
+    faces = loaded.predict("three.png").faces
+    for row, found in zip(both, faces, strict=False):
+        points = [float(row[name]) for name in FILM_COLUMNS[-10:]]
+        assert points == pytest.approx(found.landmarks.flatten().tolist(), abs=0.006)
+        assert {row[name] for name in ("time", "frame", "track", *raw)} == {""}
+    assert all(-180 < float(row["angle"]) <= 180 for row in both)
 
 
 @pytest.mark.tables
