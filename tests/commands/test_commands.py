@@ -9,6 +9,7 @@ import gc
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -970,7 +971,12 @@ def test_process_of_its_own_ends_without_collecting(
     monkeypatch.setattr(sys, "argv", ["command", "absent.png", "--output", "o.npz"])
     monkeypatch.setattr(gc, "set_threshold", lambda *_: calls.append("fewer"))
     monkeypatch.setattr(gc, "freeze", lambda: calls.append("none at the end"))
-    assert command() == commands.NOTHING_DONE
+    usual = signal.getsignal(signal.SIGINT)
+    try:
+        assert command() == commands.NOTHING_DONE
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # Ctrl-C ends it quietly
+    finally:
+        signal.signal(signal.SIGINT, usual)  # it would end this process, too
     assert calls == ["fewer", "none at the end"]
 
 
