@@ -15,7 +15,7 @@ from rich.text import Text
 from pcnn.disk import CsvStream
 from pcnn.errors import InputError
 from pcnn.images.files import shown
-from pcnn.results.frames import FILM_COLUMNS, LANDMARK_COLUMNS, RAW, Frame
+from pcnn.results.frames import FILM_COLUMNS, LANDMARK_COLUMNS, RAW, Frame, landmark_cells
 from pcnn.results.movements import movement_columns
 from pcnn.results.values import FACE_COLUMNS, Expression, Face, Prediction
 from pcnn.video.curves import clock, told_shares
@@ -154,25 +154,20 @@ class _JsonReport(_TextReport):
 
 
 class _CsvReport(_TextReport):
-    """A header, then one line for each face, as in Prediction.rows or Frame.rows.
-
-    Rows have more than these, and so fill the columns of pictures and films together.
-    """
+    """A header, then one line for each face, as in Prediction.rows or Frame.rows."""
 
     def __init__(
         self, stream: TextIO, columns: Sequence[str], *, begun: bool, all_rows: bool
     ) -> None:
         self._stream, self._all_rows = stream, all_rows
+        self._mixed = set(_MIXED_COLUMNS) <= set(columns)
         self._writer = csv.DictWriter(CsvStream(stream), columns, extrasaction="ignore")
         if not begun:
             self._writer.writeheader()
 
     def add(self, source: str, result: Prediction | Expression) -> None:
         if isinstance(result, Prediction):
-            rows = [
-                {**row, **_landmarks(face), "source": source}
-                for row, face in zip(result.rows(), result.faces, strict=True)
-            ]
+            rows = [{**row, "source": source} for row in self._rows(result)]
             if self._all_rows and not rows:
                 rows = [{"source": source}]
             self._writer.writerows(rows)
@@ -184,12 +179,18 @@ class _CsvReport(_TextReport):
         self._stream.flush()
 
     def add_frame(self, frame: Frame) -> None:
-        found = enumerate(zip(frame.rows(), frame.faces, strict=True), 1)
-        self._writer.writerows(
-            {**row, "face": number, "angle": face.to_dict()["angle"]}
-            for number, (row, face) in found
-        )
+        self._writer.writerows(self._rows(frame))
         self._stream.flush()
+
+    def _rows(self, result: Prediction | Frame) -> list[dict[str, Any]]:
+        """The result's rows, with what the other kind has, too, if there are both."""
+        rows = result.rows()
+        if not self._mixed:
+            return rows
+        return [
+            {**row, **_shared_cells(number, face)}
+            for number, (row, face) in enumerate(zip(rows, result.faces, strict=True), 1)
+        ]
 
     def add_tracks(self, source: str, tracks: Sequence[TrackSummary]) -> None:
         """Nothing: rows say all."""
@@ -267,10 +268,11 @@ class _TableReport(_TextReport):
         self._stream.flush()
 
 
-def _landmarks(face: Face) -> dict[str, float]:
-    """A face's landmarks by their columns."""
-    numbers = [number for point in face.to_dict()["landmarks"] for number in point]
-    return dict(zip(LANDMARK_COLUMNS, numbers, strict=True))
+def _shared_cells(number: int, face: Face) -> dict[str, Any]:
+    """What pictures' rows have of a face and films' have not, and the other way round."""
+    plain = face.to_dict()
+    points = dict(zip(LANDMARK_COLUMNS, landmark_cells(plain), strict=True))
+    return {"face": number, "angle": plain["angle"], **points}
 
 
 def _cells(expression: Expression) -> tuple[Text, Text, Text]:

@@ -94,16 +94,20 @@ class Frame(Brief):
 
     def _row(self, face: TrackedFace) -> dict[str, Any]:
         plain = face.to_dict()
-        points = [value for point in plain["landmarks"] for value in point]
         values = (
             *(self.source, round(self.time, 6), self.index, face.track),
             *(plain["label"], plain["confidence"], *plain["box"], plain["detection_score"]),
-            *(plain.get("quality"), *points),
+            *(plain.get("quality"), *landmark_cells(plain)),
         )
         raw = {f"{RAW}{name}": score for name, score in plain["raw"].items()}
         named = dict(zip(FILM_COLUMNS, values, strict=True))
         motion = face.motion.row() if face.motion else {}
         return {**named, **plain["scores"], **raw, **plain.get("values", {}), **motion}
+
+
+def landmark_cells(plain: Mapping[str, Any]) -> list[float]:
+    """The values of LANDMARK_COLUMNS for a face's `to_dict`."""
+    return [value for point in plain["landmarks"] for value in point]
 
 
 def frames_table(frames: Iterable[Frame]) -> Any:
