@@ -71,18 +71,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.as_they_are:
         loaded = dataclasses.replace(loaded, aligned=False)
     own_options = data_options(arguments)
-    faces = open_faces(
-        arguments.data,
-        own_options.pop("split"),
-        layout=own_options.pop("layout"),
-        options=FaceOptions(
-            grey=loaded.network.config.channels == 1,
-            protocol=arguments.protocol,
-            labels=arguments.labels,
-            duplicates=arguments.duplicates,
-            **own_options,
-        ),
+    split, layout = own_options.pop("split"), own_options.pop("layout")
+    options = FaceOptions(
+        grey=loaded.network.config.channels == 1,
+        protocol=arguments.protocol,
+        labels=arguments.labels,
+        duplicates=arguments.duplicates,
+        **own_options,
     )
+    faces = open_faces(arguments.data, split, layout=layout, options=options)
     evaluation = evaluate(
         loaded,
         faces,
