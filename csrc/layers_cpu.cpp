@@ -8,6 +8,7 @@
 #include <memory>
 #include <thread>
 #include <tuple>
+#include <utility>
 
 #include "checks.h"
 #include "layers.h"
@@ -268,6 +269,7 @@ struct Layers::Run {
   std::vector<float*> places(const std::vector<Input>& inputs, const std::vector<Output>& outputs,
                              const std::vector<Size>& sizes, std::int64_t batch);
   std::int64_t pieces(int layer) const;
+  std::pair<std::int64_t, std::int64_t> panels_of(int layer, std::int64_t piece) const;
   void work(int layer, std::int64_t piece, float* patches) const;
   void multiply(int layer, std::int64_t piece, float* patches) const;
   std::int64_t tiles_of_image(int layer) const;
@@ -459,6 +461,14 @@ std::int64_t Layers::Run::pieces(int index) const {
   return divide_up(total, rows[index]) * columns[index];
 }
 
+// The panels of output channels of a piece, from the first to behind the last.
+std::pair<std::int64_t, std::int64_t> Layers::Run::panels_of(int index, std::int64_t piece) const {
+  const Layer& layer = own.layers_[index];
+  const std::int64_t panels = divide_up(layer.channels, 2 * layer.kernels->lanes);
+  const std::int64_t part = piece % columns[index];
+  return {part * panels / columns[index], (part + 1) * panels / columns[index]};
+}
+
 void Layers::Run::work(int index, std::int64_t piece, float* patches) const {
   const Layer& layer = own.layers_[index];
   const LayerMaps& maps = memory[index];
@@ -513,12 +523,10 @@ void Layers::Run::multiply(int index, std::int64_t piece, float* patches) const 
     tile.count = divide_up(tile.count, 2);
   }
   const int panel = 2 * kernels.lanes;
-  const std::int64_t panels = divide_up(layer.channels, panel);
-  const std::int64_t part = piece % columns[index];
+  const auto [first, last] = panels_of(index, piece);
   // Tiles of nearly equal heights: 16 rows are 8 and 8, not 12 and 4.
   const std::int64_t count = divide_up(end - begin, kernels.rows);
-  for (std::int64_t p = part * panels / columns[index]; p < (part + 1) * panels / columns[index];
-       ++p) {
+  for (std::int64_t p = first; p < last; ++p) {
     const std::int64_t start = p * panel;
     tile.columns = static_cast<int>(std::min<std::int64_t>(layer.channels - start, panel));
     tile.b = layer.weights.data() + start * tile.count;
@@ -577,11 +585,9 @@ void Layers::Run::multiply_tiles(int index, std::int64_t piece, float* patches) 
   const int panel = 2 * kernels.lanes;
   const std::int64_t begin = piece / columns[index] * rows[index];
   const std::int64_t tiles = std::min(rows[index], maps.batch * tiles_of_image(index) - begin);
-  // The piece's output channels.
-  const std::int64_t panels = divide_up(layer.channels, panel), part = piece % columns[index];
-  const int first = static_cast<int>(part * panels / columns[index]) * panel;
-  const int last = static_cast<int>(
-      std::min<std::int64_t>((part + 1) * panels / columns[index] * panel, layer.channels));
+  const auto [from, to] = panels_of(index, piece);
+  const int first = static_cast<int>(from) * panel;  // output channel
+  const int last = std::min(static_cast<int>(to) * panel, layer.channels);
   const std::int64_t in = divide_up(layer.width, panel) * panel;
   const std::int64_t out = divide_up(layer.channels, panel) * panel;
   float* const products = patches + kValues * tiles * in;
