@@ -46,7 +46,9 @@ from pcnn.weights.known import DEFAULT_DETECTOR
 _CANVAS, _TILE, _GREY = 320, 192, 128  # pixels, pixels, level
 _LEAST_SCORE, _LEAST_SIDE = 0.8, 24  # of the detector's faces
 _VARIES = 0.05  # the least deviation of a movement that counts as one that varies
-_NEAR = 0.2  # of the box's width, the teacher's mean distance from the detector's landmarks
+# The teacher's mean distance from the detector's landmarks, of the box's width. Also the distance
+# of another answer's middle, of that between the eyes.
+_NEAR = 0.2
 _TURN, _SCALE, _SHIFT = 12.0, 0.1, 6.0  # of moved canvases: degrees, logarithm, pixels, at most
 _BATCH = 8
 
@@ -80,6 +82,8 @@ def _parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.answers < 1:
         parser.error("--answers must be at least 1")
+    if arguments.answers > 1 and arguments.kind == "agreement":
+        parser.error("--answers is for faces and photographs")
     if arguments.output is None and arguments.kind != "agreement":
         parser.error("--output is missing")
     return arguments
@@ -200,14 +204,19 @@ def _moved(pixels: Pixels, random: np.random.Generator) -> tuple[Pixels, NDArray
     turn = np.array([[cosine, -sine], [sine, cosine]])
     middle = np.full(2, _CANVAS / 2)
     place = np.column_stack((turn, middle - turn @ middle + random.uniform(-_SHIFT, _SHIFT, 2)))
-    view = Image.fromarray(pixels).transform(
+    return _canvas(Image.fromarray(pixels), place), place
+
+
+def _canvas(picture: Image.Image, place: NDArray[Any]) -> Pixels:
+    """A part of a picture. place: (2, 3), from the canvas to the picture."""
+    canvas = picture.transform(
         (_CANVAS, _CANVAS),
         Image.Transform.AFFINE,
         tuple(place.ravel()),
         Image.Resampling.BICUBIC,
         fillcolor=(_GREY,) * 3,
     )
-    return np.asarray(view), place
+    return np.asarray(canvas)
 
 
 def _in_canvas(points: NDArray[Any], place: NDArray[Any]) -> NDArray[Any]:
@@ -277,14 +286,8 @@ def _cut_faces(archive: Path, only: Callable[[str], bool] = bool) -> Iterator[Cu
                 side = 2 * max(right - left, bottom - top)
                 corner = np.array([left + right - side, top + bottom - side]) / 2
                 scale = side / _CANVAS
-                canvas = picture.transform(
-                    (_CANVAS, _CANVAS),
-                    Image.Transform.AFFINE,
-                    (scale, 0, corner[0], 0, scale, corner[1]),
-                    Image.Resampling.BICUBIC,
-                    fillcolor=(_GREY,) * 3,
-                )
-                yield Cut(name, face, np.asarray(canvas), scale, corner)
+                place = np.array([[scale, 0, corner[0]], [0, scale, corner[1]]])
+                yield Cut(name, face, _canvas(picture, place), scale, corner)
 
 
 def _placed(answer: Answer | None, scale: float, corner: NDArray[Any]) -> Answer | None:
