@@ -40,6 +40,8 @@ _FACE_PLACES = np.stack(np.meshgrid(*[np.linspace(0.1, 0.9, 5, dtype=np.float32)
 _FACE_STEP = 4
 # Smaller deviations, in normalised values, are only rounding.
 _LEAST_DEVIATION = 1e-3
+# A face is white if more than half of its view is above this level, of 0…1.
+_WHITE_LEVEL, _WHITE_HALF = 0.99, 0.5
 # A picture is over-exposed if more than this share of its pixels has a channel above this level.
 _WHITE, _WHITE_SHARE = 250, 0.25
 
@@ -88,7 +90,8 @@ def even_light(views: Sequence[Tensor], config: ModelConfig) -> list[Tensor]:
 
     views: (B, C, h, w) each, normalised by the config, the whole face first.
     A face with an unusual mean or very little contrast is scaled and shifted, separately for each
-    channel but equally in all its views. Other faces do not change.
+    channel but equally in all its views. Other faces do not change. Nor do white ones: in
+    training, too, over-exposed skin is white.
     """
     whole = views[0]
     mean, std = (whole.new_tensor(each)[:, None, None] for each in (config.mean, config.std))
@@ -98,6 +101,8 @@ def even_light(views: Sequence[Tensor], config: ModelConfig) -> list[Tensor]:
     usual = (level > _FACE_MEAN[0]) & (level < _FACE_MEAN[1]) & (contrast > _FACE_DEVIATION)
     if whole.device.type == "cpu" and bool(usual.all()):
         return list(views)
+    white = (few * std + mean >= _WHITE_LEVEL).to(few.dtype).mean((2, 3), keepdim=True)
+    usual |= white > _WHITE_HALF
     gain = (_USUAL_DEVIATION / std) / deviation.clamp(min=_LEAST_DEVIATION)
     target = (_USUAL_MEAN - mean) / std
     return [torch.where(usual, view, (view - middle) * gain + target) for view in views]
