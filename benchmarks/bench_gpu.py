@@ -53,6 +53,16 @@ def main() -> None:
     rate = matrix_rate(device, 8192 if device.type == "cuda" else 512)
     operations = 2 * measure_cost(network, runs=0).macs
     tables: dict[str, dict[str, float]] = {}
+    record = {
+        "date": datetime.date.today().isoformat(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        "torch": torch.__version__,
+        "weights": arguments.weights,
+        "matrix_operations_per_second": rate,
+        "network_operations": operations,
+        "milliseconds": tables,
+    }
+    print(f"{record['device']}, matrix rate {rate / 1e12:.1f} T/s in bfloat16")
     ways = _ways(network, loaded if arguments.compile else None)
     with torch.inference_mode():
         for batch in arguments.batches:
@@ -67,23 +77,19 @@ def main() -> None:
             for name, ms in times.items():
                 share = batch * operations / (ms / 1000) / rate
                 print(f"  {name:<36}{ms:>10.3f}{times[_PLAIN] / ms:>8.2f}{share:>20.1%}")
-    whole = photograph(device, arguments.rounds) if loaded else {}
-    print()
-    for name, ms in whole.items():
-        print(f"  {name:<36}{ms:>10.3f}")
-    record = {
-        "date": datetime.date.today().isoformat(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
-        "torch": torch.__version__,
-        "weights": arguments.weights,
-        "matrix_operations_per_second": rate,
-        "network_operations": operations,
-        "milliseconds": tables,
-        "photograph_milliseconds": whole,
-    }
-    print(f"\n{record['device']}, matrix rate {rate / 1e12:.1f} T/s in bfloat16")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(record, indent=2) + "\n")
+            _keep(record, arguments.json)
+    if loaded:
+        whole = photograph(device, arguments.rounds)
+        print()
+        for name, ms in whole.items():
+            print(f"  {name:<36}{ms:>10.3f}")
+        _keep({**record, "photograph_milliseconds": whole}, arguments.json)
+
+
+def _keep(record: dict[str, Any], path: Path | None) -> None:
+    """Write what was measured so far: a later part may fail, or its time run out."""
+    if path:
+        path.write_text(json.dumps(record, indent=2) + "\n")
 
 
 def _parse() -> argparse.Namespace:
@@ -141,7 +147,8 @@ def _stages(network: Any, ways: dict[str, PreparedClassifier], faces: Tensor) ->
         except Exception as error:  # one way that fails; the others are timed
             print(f"{name}: left out ({error})")
             continue
-        if not getattr(getattr(own, "_answer", None), "_recordable", True):
+        parts = getattr(own, "_networks", [own])  # an ensemble's members record on their own
+        if not all(getattr(getattr(part, "_answer", None), "_recordable", True) for part in parts):
             print(f"{name}: left out (its passes were not recorded: see the warning)")
             continue
         stages[name] = run

@@ -85,26 +85,28 @@ def main() -> None:
         print(f"starting and joining a thread: {start_of_a_thread():.0f} µs (from Python)")
     rate = copy_rate(device)
     print(f"a plain copy moves {rate / 1e9:.1f} GB/s (read and written)\n")
+    name = processor() if device.type == "cpu" else torch.cuda.get_device_name(device)
     cases: list[Case] = []
+    record: dict[str, object] = {
+        "date": datetime.date.today().isoformat(),
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "copied_bytes_per_second": rate,
+    }
     print(_line(HEADINGS))
     with torch.inference_mode():
         for kind in (crops, landmark_crops, detections, interactions):
             for case in kind(device, rate, options.quick):
                 print(_line(case.cells()), flush=True)
                 cases.append(case)
+                # A later case may fail, or the time run out.
+                record["microseconds"] = [asdict(case) for case in cases]
+                keep(record, "", "bench_ops", json_to=options.json, page=None)
         ratios = {str(faces): by_transforms(device, faces) for faces in (1, 16)}
     print("\ntransforms from the host, crop_regions and flips, against landmark_crop:")
     print(", ".join(f"{faces} face(s): {ratio:.2f}" for faces, ratio in ratios.items()))
-    name = processor() if device.type == "cpu" else torch.cuda.get_device_name(device)
-    record = {
-        "date": datetime.date.today().isoformat(),
-        "device": name,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "copied_bytes_per_second": rate,
-        "microseconds": [asdict(case) for case in cases],
-        "crop_regions_to_landmark_crop": ratios,
-    }
+    record["crop_regions_to_landmark_crop"] = ratios
     text = _as_markdown(record, cases)
     keep(record, text, "bench_ops", json_to=options.json, page=options.page)
 
@@ -290,8 +292,12 @@ def measured(  # noqa: PLR0913, PLR0917
         torch.compiler.reset()
         ops._implementation = reference
         compiled = torch.compile(call, fullgraph=True)
-        compiled()
-        calls.append(by(reference, compiled))
+        try:
+            compiled()
+        except Exception as error:  # no compiler here; the others are timed
+            print(f"{name}: not compiled ({error})")
+        else:
+            calls.append(by(reference, compiled))
     times = medians(calls, device, 0.5 if quick else 3.0)
     ops._implementation = native
     compiled_time = 1e6 * times[2] if len(times) > 2 else None

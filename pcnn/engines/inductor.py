@@ -7,6 +7,7 @@ any number of faces, and is never compiled again.
 
 from __future__ import annotations
 
+import inspect
 import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,8 +24,10 @@ from pcnn.errors import InputError, WeightsError
 def write_compiled(graph: Graph, path: Path) -> None:
     """Compile a graph for its device into a .pt2 file.
 
-    Raises InputError: the graph cannot be compiled here, for example without a C++ compiler.
+    Raises InputError: the graph cannot be compiled here, for example without a C++ compiler, or
+        not be loaded.
     """
+    _check_loading(graph.example[0].device)
     # The code uses the caller's number of threads, not the present one. On a CPU weights become
     # constants in oneDNN's preferred order.
     options = {"cpp.dynamic_threads": True, "freezing": graph.example[0].device.type == "cpu"}
@@ -78,6 +81,16 @@ def _load(path: Path, device: torch.device) -> Callable[..., Any]:
     return torch._inductor.aoti_load_package(
         str(path), run_single_threaded=True, device_index=index
     )
+
+
+def _check_loading(device: torch.device) -> None:
+    """Raise InputError if this PyTorch cannot load code for a certain GPU."""
+    known = inspect.signature(torch._inductor.aoti_load_package).parameters
+    if device.type != "cpu" and "device_index" not in known:
+        raise InputError(
+            f"engine='compile': PyTorch {torch.__version__} cannot load compiled code for a GPU: "
+            "install 2.7.1 or later, or use engine='torch'"
+        )
 
 
 def machine(device: torch.device) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +115,16 @@ class ExpressionWeights(Brief):
         return replace(self, uniform=True)
 
 
-@lru_cache(maxsize=16)
+@cache
 def _log_shares(shares: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """The logarithms of shares, (classes,); uploaded once, since a CUDA graph uploads nothing."""
-    # Later calls use this tensor too, so it must not be an inference tensor.
+    """The logarithms of shares, (classes,); uploaded once, since a CUDA graph uploads nothing.
+
+    They are kept as long as the process lasts, because graphs know only their address.
+    """
+    # Later calls use this tensor too, so it must not be an inference tensor. The host computes the
+    # logarithms and waits for their upload: another thread's stream may use them at once.
     with torch.inference_mode(False):
-        return torch.tensor(shares, dtype=dtype, device=device).log()
+        return torch.tensor(shares, dtype=torch.float64).log().to(device, dtype)
 
 
 @own_settings(gradients=True)

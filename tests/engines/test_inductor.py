@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cli
@@ -233,3 +234,15 @@ def test_the_command_takes_it(astronaut: Path, capsys: pytest.CaptureFixture[str
     assert cli.predict([str(astronaut), "--engine", "compile", "--weights", "small"]) == 0
     told = capsys.readouterr()
     assert "happiness" in told.out and "compiling the classifier" in told.err
+
+
+def test_a_gpu_needs_a_torch_that_can_load_code_for_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def of_torch_2_6(path: str) -> None:
+        raise AssertionError(path)
+
+    monkeypatch.setattr(torch._inductor, "aoti_load_package", of_torch_2_6)
+    graph: Any = SimpleNamespace(example=[torch.empty(1, device="meta")])
+    with pytest.raises(InputError, match="cannot load compiled code for a GPU"):
+        compiled.write_compiled(graph, tmp_path / "never.pt2")
