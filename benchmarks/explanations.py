@@ -86,8 +86,11 @@ def measure_regions(loaded: ExpressionWeights, faces: Tensor) -> tuple[Tensor, A
         logits, _ = network.forward_views(views)
         chosen = logits.argmax(1)
         whole = probability(loaded, logits, chosen)
+        grey = explanations.without_regions(
+            lambda some: network.forward_views(some)[0], views, network.config.layout
+        )
         for drops, hidden in (
-            (flat, explanations.without_regions(network, views)),
+            (flat, grey),
             (blurred, blurred_regions(network, face)),
         ):
             left = [probability(loaded, hidden[name], chosen) for name in REGIONS]

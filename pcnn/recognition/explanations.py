@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -37,11 +37,14 @@ def explain_faces(
     pictures: Sequence[NDArray[np.uint8]],
     transforms: Sequence[NDArray[np.float32]],
     device: torch.device,
+    *,
+    min_confidence: float = 0.0,
 ) -> list[Explanation]:
-    """The explanations of all faces of all pictures, in order.
+    """The explanations of all faces of all pictures, in order, each for its likeliest class.
 
     weights: with the network on `device`.
     pictures: (H, W, 3) RGB each. transforms: for each picture (faces, 6, 2, 3), see geometry.
+    min_confidence: below it a face's label is "uncertain".
     Raises InputError: the network has no regions.
     """
     network = weights.network
@@ -67,7 +70,9 @@ def explain_faces(
     explained: list[Explanation] = []
     for start in range(0, len(squares), _FACES_AT_ONCE):
         some = slice(start, start + _FACES_AT_ONCE)
-        explained += _explain(weights, network, [view[some] for view in views], squares[some])
+        explained += _explain(
+            weights, [view[some] for view in views], squares[some], min_confidence
+        )
     return explained
 
 
@@ -119,10 +124,14 @@ def hide(views: Sequence[Tensor], region: str, layout: RegionLayout) -> list[Ten
 
 @own_settings()
 @torch.no_grad()
-def without_regions(network: ExpressionNetwork, views: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Region name → logits (B, classes) of the face with that region hidden (see hide)."""
-    layout = network.config.layout
-    return {name: network.forward_views(hide(views, name, layout))[0] for name in REGIONS}
+def without_regions(
+    answer: Callable[[Sequence[Tensor]], Tensor], views: Sequence[Tensor], layout: RegionLayout
+) -> dict[str, Tensor]:
+    """Region name → logits (B, classes) of the face with that region hidden (see hide).
+
+    answer: the logits of views.
+    """
+    return {name: answer(hide(views, name, layout)) for name in REGIONS}
 
 
 @own_settings(gradients=True)
@@ -232,19 +241,20 @@ def randomised(network: PCNN, parts: Iterable[str], seed: int) -> PCNN:
 
 def _explain(
     weights: ExpressionWeights,
-    network: ExpressionNetwork,
     views: Sequence[Tensor],
     squares: Sequence[NDArray[np.uint8]],
+    min_confidence: float,
 ) -> list[Explanation]:
     """Explanations of B faces, from their views (B, C, h, w) and squares for drawing."""
-    classes = network.config.classes
+    network = weights.network
+    classes, layout = network.config.classes, network.config.layout
+
+    def answer(some: Sequence[Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        return weights.answer(network.forward_views, some)
+
     with torch.no_grad():
-        logits, own = weights.answer(network.forward_views, views)
-        layout = network.config.layout
-        hidden = {
-            name: weights.answer(network.forward_views, hide(views, name, layout))[0]
-            for name in REGIONS
-        }
+        logits, own = answer(views)
+    hidden = without_regions(lambda some: answer(some)[0], views, layout)
     given = weights.probabilities(logits)
     scores = given.cpu()
     regions = {name: weights.probabilities(own[name], name).cpu() for name in REGIONS}
@@ -253,12 +263,15 @@ def _explain(
     size = network.config.size
     places = {
         name: (box.left / size, box.top / size, box.right / size, box.bottom / size)
-        for name, box in network.config.layout.boxes(size).items()
+        for name, box in layout.boxes(size).items()
         if name in REGIONS
     }
     return [
         Explanation(
-            expression=expression_of(classes, row, {name: regions[name][i] for name in REGIONS}),
+            expression=expression_of(
+                classes, row, {name: regions[name][i] for name in REGIONS}, min_confidence
+            ),
+            answer=classes[int(row.argmax())],
             without={name: dict(zip(classes, without[name][i], strict=True)) for name in REGIONS},
             heat=heat[i],
             boxes=places,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,7 +76,7 @@ class FilmSearch:
             found = self._finder.find_in_frame(frame.pixels, self._least)
         else:
             found = self._find_again(frame.pixels, expected)
-        written = [_as_written(face) for face in found]
+        written = [face.rounded() for face in found]  # as in files
         numbers = self._tracker.update(
             frame.time, [face.box for face in written], [face.score for face in written]
         )
@@ -100,14 +99,6 @@ class FilmSearch:
     ) -> Sequence[Detection]:
         """The faces near the expected boxes; of the whole frame if one is missing there."""
         found = self._finder.find_near(pixels, expected, self._least)
-        if found is None or self._tracker.misses([_as_written(face).box for face in found]):
+        if found is None or self._tracker.misses([face.rounded().box for face in found]):
             return self._finder.find_in_frame(pixels, self._least)
         return found
-
-
-def _as_written(face: Detection) -> Detection:
-    """The face with box and score rounded as in files."""
-    left, top, right, bottom = (round(float(edge), 2) for edge in face.box)
-    return dataclasses.replace(
-        face, box=(left, top, right, bottom), score=round(float(face.score), 6)
-    )

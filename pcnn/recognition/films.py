@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -132,7 +131,7 @@ class Film:
         for job, faces in self._recognised(known):
             frame = job.frame
             tracked = [
-                self._tracked(_as_written(face), number, frame.time, filters)
+                self._tracked(face.rounded(), number, frame.time, filters)
                 for face, number in zip(faces, job.numbers, strict=True)
             ]
             filters = {n: filters[n] for n in job.found.tracks if n in filters}
@@ -213,20 +212,6 @@ class Film:
             track=number,
             raw=raw,
         )
-
-
-def _as_written(face: Face) -> Face:
-    """The face with numbers rounded as in `to_dict`."""
-    plain = face.to_dict()
-    return dataclasses.replace(
-        face,
-        scores=plain["scores"],
-        values=plain.get("values", {}),
-        box=tuple(plain["box"]),
-        detection_score=plain["detection_score"],
-        quality=plain.get("quality"),
-        landmarks=np.array(plain["landmarks"], np.float32),
-    )
 
 
 def _with_known(

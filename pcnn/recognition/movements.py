@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from itertools import repeat
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -81,15 +80,6 @@ class MovementReader:
         config, twins = self._network.config, self._network.twins
         other = mirrored(self._answer(views.flip(3)), config, twins)
         return Motion(*((one + two) / 2 for one, two in zip(seen, other, strict=True)))
-
-
-def motions(
-    reader: MovementReader | None,
-    pictures: Sequence[Picture],
-    found: Sequence[Sequence[Detection]],
-) -> Iterator[FaceMotion | None]:
-    """The movements of all faces of all pictures, in order; None for each without a reader."""
-    return repeat(None) if reader is None else iter(reader.read(pictures, found))
 
 
 def dataset_movements(

@@ -318,8 +318,8 @@ class Recognizer:
         """Explain the expression of each face of one picture, or of many pictures.
 
         images, bgr, min_score, on_error: as for `predict`.
-        Returns a list of Explanations for one picture, in the order of `predict`'s faces; for
-            many pictures as `predict` does. See docs/explain.md.
+        Returns a list of Explanations for one picture, of `predict`'s faces in their order; for
+            many pictures as `predict` does. See docs/explain.md, also for how scores differ.
         Raises InputError: as `predict`; also if the recognizer has a Head.
         """
 

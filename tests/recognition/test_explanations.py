@@ -79,7 +79,9 @@ def drops(network: PCNN, face: torch.Tensor) -> torch.Tensor:
     views = network.cut(face)
     chosen = answer(network, face)[:, None]
     whole = network(face)[0].softmax(1).gather(1, chosen)
-    hidden = explanations.without_regions(network, views)
+    hidden = explanations.without_regions(
+        lambda some: network.forward_views(some)[0], views, CONFIG.layout
+    )
     left = [hidden[name].softmax(1).gather(1, chosen) for name in REGIONS]
     return whole - torch.cat(left, 1)
 
@@ -311,7 +313,7 @@ def test_an_explanation_has_the_prediction_and_the_reason(recognizer: Recognizer
     predicted = recognizer.predict(picture()).faces
     assert len(explained) == len(predicted) == 2
     for each, face in zip(explained, predicted, strict=True):
-        assert each.label == face.label and each.expression.box == face.box
+        assert each.label == face.label == each.answer and each.expression.box == face.box
         assert dict(each.expression.scores) == pytest.approx(dict(face.scores), abs=1e-4)
         assert each.regions["mouth"] == pytest.approx(dict(face.regions["mouth"]), abs=1e-4)
         assert each.decisive == "mouth" and each.drops["mouth"] > 0.1
@@ -320,7 +322,34 @@ def test_an_explanation_has_the_prediction_and_the_reason(recognizer: Recognizer
         assert each.heat.shape == (32, 32) and each.heat.max() == 1
         assert each.heat[: each.heat.shape[0] // 2].max() < 0.05
         assert each.picture.shape == (400, 400, 3)
-    assert json.loads(json.dumps(explained[0].to_dict()))["decisive"] == "mouth"
+    written = json.loads(json.dumps(explained[0].to_dict()))
+    assert (written["answer"], written["decisive"]) == (explained[0].answer, "mouth")
+
+
+@pytest.mark.parametrize("options", [{"min_confidence": 1.0}, {"min_quality": 1.0}], ids=str)
+def test_an_uncertain_face_is_explained_by_its_likeliest_class(
+    options: dict[str, float], recognizer: Recognizer
+) -> None:
+    doubtful = Recognizer(recognizer._weights.path, Planted(), "cpu", **options)
+    faces = doubtful.predict(picture()).faces
+    for each, sure, face in zip(
+        doubtful.explain(picture()), recognizer.explain(picture()), faces, strict=True
+    ):
+        assert (each.label, each.answer) == (face.label, sure.answer)
+        assert each.label == "uncertain" == each.to_dict()["label"]
+        assert each.drops == pytest.approx(sure.drops, abs=1e-6) and each.decisive == "mouth"
+        assert each.draw().tobytes() != sure.draw().tobytes()  # the title
+    if "min_confidence" in options:
+        assert doubtful.explain_crops(picture()).label == "uncertain"
+
+
+def test_a_face_is_classified_once_for_an_explanation(
+    recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Predictions and their engine have no part in it."""
+    monkeypatch.setattr(recognizer.reader, "expressions", None)
+    monkeypatch.setattr(recognizer.reader, "_answers", None)
+    assert len(recognizer.explain(picture())) == 2
 
 
 def test_the_heat_is_of_the_label_also_with_another_prior(
@@ -378,6 +407,7 @@ def planted_explanation(drop: float = 0.5, region: str = "mouth") -> Explanation
     heat[24, 16] = 1
     return Explanation(
         Expression("happiness", 0.9, scores, dict.fromkeys(REGIONS, scores)),
+        "happiness",
         {name: left if name == region else scores for name in REGIONS},
         heat,
         {n: tuple(e / 100 for e in (b.left, b.top, b.right, b.bottom)) for n, b in boxes.items()},
@@ -424,6 +454,10 @@ def test_the_number_of_a_face_stands_before_its_answer(monkeypatch: pytest.Monke
     texts.clear()
     planted_explanation().draw()
     assert "happiness 90%" in texts
+    explained = planted_explanation()
+    unsure = dataclasses.replace(explained.expression, label="uncertain")
+    dataclasses.replace(explained, expression=unsure).draw(number=3)
+    assert "3: uncertain (happiness 90%)" in texts
 
 
 def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -476,7 +510,10 @@ def test_long_names_still_fit() -> None:
     scores = {name: 0.9, "x": 0.1}
     every = dict.fromkeys(REGIONS, scores)
     long = dataclasses.replace(
-        explained, expression=Expression(name, 0.9, scores, every), without=every
+        explained,
+        expression=Expression(name, 0.9, scores, every),
+        answer=name,
+        without=every,
     )
     drawn = np.asarray(long.draw())
     assert (drawn[60:100, 990:] == (24, 24, 24)).all()
