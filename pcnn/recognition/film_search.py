@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pcnn.errors import InputError, is_number
 from pcnn.recognition.finder import FaceFinder
 from pcnn.results.values import Detection, Face
 from pcnn.video.cuts import CutFinder
@@ -44,17 +43,9 @@ class FilmSearch:
         of them is missing there, and after a cut.
     What is found depends on earlier frames by their tracked faces alone, rounded as in files. So a
     run that knows these goes on in the same way.
-    Raises InputError: a number is out of range.
     """
 
     def __init__(self, finder: FaceFinder, *, sure: float, every: float) -> None:
-        if not is_number(sure) or not 0 <= sure <= 1:
-            raise InputError(f"Recognizer.predict_video: min_score must be 0…1, got {sure!r}")
-        if not is_number(every) or not 0 <= every < math.inf:
-            raise InputError(
-                "Recognizer.predict_video: search_every must be seconds of at least 0, "
-                f"got {every!r}"
-            )
         self._finder, self._every = finder, every
         self._least = min(UNSURE, sure)
         self._tracker = Tracker(sure=sure)
@@ -67,12 +58,12 @@ class FilmSearch:
         if cut:
             self._tracker.end_all()
         expected = self._tracker.predict(frame.time)
-        due = self._is_due(frame.time)
+        begun = self._begin_period(frame.time)
         if known is not None:
             found: Sequence[Detection] = [
                 Detection(face.box, face.detection_score, face.landmarks) for face in known
             ]
-        elif cut or due:
+        elif cut or begun:
             found = self._finder.find_in_frame(frame.pixels, self._least)
         else:
             found = self._find_again(frame.pixels, expected)
@@ -87,8 +78,8 @@ class FilmSearch:
         ]
         return FoundPeople(people, self._tracker.numbers)
 
-    def _is_due(self, time: float) -> bool:
-        """Whether a period of `every` seconds has begun since the last frame."""
+    def _begin_period(self, time: float) -> bool:
+        """Enter the period of `every` seconds of this time; True if it is a new one."""
         if not self._every:
             return True
         before, self._period = self._period, math.floor((time + _NEAR_S) / self._every)

@@ -17,7 +17,6 @@ from pcnn.networks.pcnn import ModelConfig
 from pcnn.recognition.batches import Picture
 from pcnn.results.movements import FaceMotion, Pose
 from pcnn.results.values import Detection
-from pcnn.weights.known import DEFAULT_MOVEMENTS
 from pcnn.weights.movements import load_movements
 
 _FACES_AT_ONCE = 64  # bounds the memory of one forward pass
@@ -26,12 +25,12 @@ _FACES_AT_ONCE = 64  # bounds the memory of one forward pass
 class MovementReader:
     """The movement network, ready for inference. Several threads may use it.
 
-    weights: a name or path of movement weights; True means the packaged ones.
+    weights: a name or path of movement weights.
     Raises WeightsError: see load_movements.
     """
 
-    def __init__(self, weights: bool | str | Path, device: torch.device) -> None:
-        loaded = load_movements(DEFAULT_MOVEMENTS if isinstance(weights, bool) else weights)
+    def __init__(self, weights: str | Path, device: torch.device) -> None:
+        loaded = load_movements(weights)
         self._loaded, self._device = loaded, device
         config = loaded.network.config
         self._network = loaded.network.to(device)

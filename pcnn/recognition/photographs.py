@@ -41,28 +41,28 @@ class PhotographReader:
         *,
         min_quality: float = 0.0,
     ) -> None:
-        self._finder, self._reader = finder, reader
+        self.finder, self.reader = finder, reader
         self._moving, self._min_quality = moving, min_quality
 
     def predictions(self, pictures: Sequence[Picture], min_score: float | None) -> list[Prediction]:
         """The faces of each picture, with their expressions. min_score: see FaceFinder.find."""
-        found, places = self._finder.find(pictures, min_score)
-        every = self._faces(pictures, found, self._reader.expressions(pictures, places))
+        found, places = self.finder.find(pictures, min_score)
+        every = self._faces(pictures, found, self.reader.expressions(pictures, places))
         return [each.predicted(own) for each, own in zip(pictures, every, strict=True)]
 
     def located(
         self, pictures: Sequence[Picture], found: Sequence[Sequence[Detection]]
     ) -> list[list[Face]]:
         """The faces at known places of each picture, as in `predictions`."""
-        expressions = self._reader.expressions(pictures, self._finder.places(found))
+        expressions = self.reader.expressions(pictures, self.finder.places(found))
         return self._faces(pictures, found, expressions)
 
     def embeddings(
         self, pictures: Sequence[Picture], min_score: float | None, *, boxes: bool
     ) -> list[Any]:
         """The vectors (faces, D) of each picture. boxes: True gives pairs with boxes (faces, 4)."""
-        found, places = self._finder.find(pictures, min_score)
-        rows = self._reader.vectors(pictures, places)
+        found, places = self.finder.find(pictures, min_score)
+        rows = self.reader.vectors(pictures, places)
         vectors = np.split(rows, np.cumsum([len(faces) for faces in found])[:-1])
         if not boxes:
             return vectors
@@ -73,8 +73,8 @@ class PhotographReader:
         self, pictures: Sequence[Picture], min_score: float | None
     ) -> list[list[Explanation]]:
         """The explanations of each picture's faces."""
-        found, places = self._finder.find(pictures, min_score)
-        explained = self._reader.explanations(pictures, places)
+        found, places = self.finder.find(pictures, min_score)
+        explained = self.reader.explanations(pictures, places)
         every = self._faces(pictures, found, [each.expression for each in explained])
         reasons = iter(explained)
         return [

@@ -50,7 +50,7 @@ class FaceReader:
         self._answers = with_cuda_graphs(_Answers(loaded, prepared), device)
         self._head = head if isinstance(head, Head) else None
         self._value_head = head if isinstance(head, ValueHead) else None
-        self._device, self.min_confidence = device, min_confidence
+        self.device, self.min_confidence = device, min_confidence
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -108,7 +108,7 @@ class FaceReader:
         config = self._loaded.network.config
         transforms = [transforms_of(own, config.size, config.layout) for own in places]
         explained = explain_faces(
-            self._loaded, pixels, transforms, self._device, min_confidence=self.min_confidence
+            self._loaded, pixels, transforms, self.device, min_confidence=self.min_confidence
         )
         if self._value_head is None:
             return explained
@@ -137,7 +137,7 @@ class FaceReader:
             places,
             loaded.network.config,
             native_size=loaded.native_size,
-            device=self._device,
+            device=self.device,
             names=loaded.network.views,
             mirror=mirror,
         )
