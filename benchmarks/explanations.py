@@ -26,6 +26,7 @@ from rich.progress import track
 from torch import Tensor
 
 from pcnn import weights
+from pcnn.analysis import sanity_checks
 from pcnn.datasets.loading import load_ferplus
 from pcnn.faces.alignment import suited_faces
 from pcnn.faces.resampling import resample, to_planes
@@ -86,8 +87,11 @@ def measure_regions(loaded: ExpressionWeights, faces: Tensor) -> tuple[Tensor, A
         logits, _ = network.forward_views(views)
         chosen = logits.argmax(1)
         whole = probability(loaded, logits, chosen)
+        grey = explanations.without_regions(
+            lambda some: network.forward_views(some)[0], views, network.config.layout
+        )
         for drops, hidden in (
-            (flat, explanations.without_regions(network, views)),
+            (flat, grey),
             (blurred, blurred_regions(network, face)),
         ):
             left = [probability(loaded, hidden[name], chosen) for name in REGIONS]
@@ -209,7 +213,7 @@ def check_heat(
 ) -> dict[str, Any]:
     """Print and return what hiding where the heat is does."""
     heat = measure_heat(loaded.network, faces, answers, "heat")
-    shares = explanations.heat_shares(heat, loaded.network.config.layout).numpy()
+    shares = sanity_checks.heat_shares(heat, loaded.network.config.layout).numpy()
     result = compare(flat, shares.argmax(1))
     print_comparison(f"{len(faces)} faces: region with most heat, hidden by flat fill", result)
     hot, spots = (
@@ -230,12 +234,12 @@ def check_randomised(
     before = measure_heat(loaded.network, faces, answers, "heat")
     rows = []
     print(f"{len(faces)} faces: rank correlation of the map with that of a network randomised")
-    for depth, part in enumerate(explanations.cascade(loaded.network), 1):
-        network = explanations.randomised(
-            loaded.network, explanations.cascade(loaded.network)[:depth], seed=0
+    for depth, part in enumerate(sanity_checks.cascade(loaded.network), 1):
+        network = sanity_checks.randomised(
+            loaded.network, sanity_checks.cascade(loaded.network)[:depth], seed=0
         )
         after = measure_heat(network, faces, answers, f"randomised to {part}")
-        values = explanations.rank_correlation(before, after).numpy()
+        values = sanity_checks.rank_correlation(before, after).numpy()
         rows.append((part, mean_interval(values)))
         mean, low, high = rows[-1][1]
         print(f"  from the top to {part:<16} {mean:6.3f}  ({low:.3f} … {high:.3f})", flush=True)

@@ -41,6 +41,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from pcnn import weights
+from pcnn.analysis import sanity_checks
 from pcnn.networks.pcnn import PCNN
 from pcnn.networks.saliency import blur
 from pcnn.recognition import explanations
@@ -117,10 +118,10 @@ def measure_randomised(
     left: dict[str, list[Tensor]] = {name: [] for name in heats}
     for i in watched(range(len(faces)), "random weights"):
         own = slice(i, i + 1)
-        fresh = explanations.randomised(network, explanations.cascade(network), seed=i)
+        fresh = sanity_checks.randomised(network, sanity_checks.cascade(network), seed=i)
         for name, heat in heats.items():
             after = KINDS[name](fresh, faces[own], answers[own])
-            left[name].append(explanations.rank_correlation(heat[own], after))
+            left[name].append(sanity_checks.rank_correlation(heat[own], after))
     return {name: torch.cat(values).double().numpy() for name, values in left.items()}
 
 

@@ -32,11 +32,11 @@ from shared import (
     training_parser,
 )
 
+from pcnn.analysis.sanity_checks import rank_correlation
 from pcnn.datasets.labels import FaceSet, relabel
 from pcnn.datasets.loading import load_faces
 from pcnn.evaluation.logits import predict_logits
 from pcnn.networks.pcnn import FERPLUS_CLASSES
-from pcnn.recognition.explanations import rank_correlation
 from pcnn.training.expression.loop import ExpressionTraining
 from pcnn.training.expression.options import ExpressionOptions
 

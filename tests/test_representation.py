@@ -86,7 +86,9 @@ def test_a_prediction_and_its_face() -> None:
         Detection(BOX, 0.5, PLACE),
         TRACKED,
         Frame(0.5, 7, (TRACKED,) * 100, "film.mp4", 640, 480, np.zeros((480, 640, 3), np.uint8)),
-        Explanation(FACE, {"mouth": SCORES}, np.ones((96, 96), np.float32), {}, np.ones((9, 9, 3))),
+        Explanation(
+            FACE, "calm", {"mouth": SCORES}, np.ones((96, 96), np.float32), {}, np.ones((9, 9, 3))
+        ),
         MOTION,
         Head(("no", "yes"), VECTORS[:2], VECTORS[0, :2], "0" * 64),
         ValueHead(("valence",), VECTORS[:1], VECTORS[0, :1], "0" * 64),

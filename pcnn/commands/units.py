@@ -146,13 +146,13 @@ def estimated_units(faces: FaceSet, device: str) -> tuple[FaceSet, dict[int, NDA
     from pcnn.faces.detector import Detector
     from pcnn.recognition.movements import MovementReader, dataset_movements
     from pcnn.results.movements import action_units
-    from pcnn.weights.known import DEFAULT_DETECTOR
+    from pcnn.weights.known import DEFAULT_DETECTOR, DEFAULT_MOVEMENTS
 
     chosen = choose_device(device, "--device")
     landmarks = dataset_landmarks(faces.faces, Detector.load(DEFAULT_DETECTOR, device=chosen))
     kept = np.flatnonzero(np.isfinite(landmarks).all((1, 2))).tolist()
     faces = faces.subset(kept)
-    reader = MovementReader(True, chosen)
+    reader = MovementReader(DEFAULT_MOVEMENTS, chosen)
     found = dataset_movements(reader, faces.faces, landmarks[kept])
     each = [action_units(motion.movements) for motion in found]
     units = each[0] if each else {}

@@ -67,13 +67,15 @@ def choose_engine(engine: str, device: torch.device) -> str:
         found = installed() if device.type == "cpu" else []
         return _quickest_engine(("torch", *found)) if found else "torch"
     if engine not in ENGINES:
-        raise InputError(f"engine must be auto, {', '.join(ENGINES)}, got {engine!r}")
+        raise InputError(
+            f"choose_engine: engine must be auto, {', '.join(ENGINES)}, got {engine!r}"
+        )
     if engine in PACKAGES:
         extra, packages = PACKAGES[engine]
         require(f"engine={engine!r}", packages, extra)
         if device.type != "cpu":
             raise InputError(
-                f"engine={engine!r} runs on the CPU, not on {device}: "
+                f"choose_engine: engine={engine!r} runs on the CPU, not on {device}: "
                 "use device='cpu' or engine='torch'"
             )
     return engine
@@ -134,16 +136,18 @@ def choose_precision(loaded: ExpressionWeights, engine: str, precision: str) -> 
 def check_precision(precision: str, engine: str, device: torch.device) -> None:
     """Raise InputError if a precision is unknown, or unsupported by the engine or device."""
     if precision not in PRECISIONS:
-        raise InputError(f"precision must be {', '.join(PRECISIONS)}, got {precision!r}")
+        raise InputError(
+            f"choose_precision: precision must be {', '.join(PRECISIONS)}, got {precision!r}"
+        )
     if engine == "onnxruntime" and precision in ("bfloat16", "float16"):
         raise InputError(
-            "engine='onnxruntime' supports only float32 on the CPU: "
+            "choose_precision: engine='onnxruntime' supports only float32 on the CPU: "
             "use precision='float32' or another engine"
         )
     if precision == "float16" and device.type == "cpu":
         raise InputError(
-            "precision='float16' needs a GPU: on a CPU use precision='bfloat16' or "
-            "precision='float32'"
+            "choose_precision: precision='float16' needs a GPU: on a CPU use "
+            "precision='bfloat16' or precision='float32'"
         )
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from pcnn.devices import choose_device, own_settings, upload
 from pcnn.engines.folding import fold_batch_norms
 from pcnn.engines.select import prepare_detector
-from pcnn.errors import InputError, WeightsError, is_number
-from pcnn.faces.interface import check_image
+from pcnn.errors import WeightsError
+from pcnn.faces.interface import check_image, check_min_score
 from pcnn.faces.landmarks import LandmarkRefiner
 from pcnn.faces.levels import check_min_face, level_sides, network_size, padded_size
 from pcnn.faces.orientation import FAINT, look_again
@@ -82,6 +82,7 @@ class Detector:
         landmarks: LandmarkWeights | None = None,
     ) -> None:
         self.settings = settings
+        self.confidence = settings.confidence  # the least score unless another is asked for
         self.device = choose_device(device, "Detector: device")
         self.description = description
         self.network = network.eval().to(
@@ -200,8 +201,7 @@ class Detector:
         images, min_score, min_face, result and errors: as for `detect`.
         """
         least = self.settings.confidence if min_score is None else min_score
-        if not is_number(least) or not 0 <= least <= 1:
-            raise InputError(f"Detector.detect: min_score must be 0…1, got {min_score!r}")
+        check_min_score(min_score, "Detector.detect")
         check_min_face(min_face, "Detector.detect")
         for index, image in enumerate(images):
             check_image(index, image)

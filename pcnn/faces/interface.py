@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pcnn.errors import InputError
+from pcnn.errors import InputError, is_number
 from pcnn.results.values import Detection
 
 
@@ -26,18 +26,40 @@ class FaceDetector(Protocol):
 
 
 class OneAtATime:
-    """A custom detector with a lock, because it may not support several threads."""
+    """A custom detector with a lock, because it may not support several threads.
+
+    confidence: its own least score, which is unknown, so 0.
+    """
+
+    confidence = 0.0
 
     def __init__(self, detector: FaceDetector) -> None:
         self.description = str(getattr(detector, "description", detector))
         self._detector, self._turn = detector, threading.Lock()
 
     def detect(
-        self, images: Sequence[NDArray[np.uint8]], *, min_score: float | None = None
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        *,
+        min_score: float | None = None,
+        min_face: float | None = None,
     ) -> Sequence[Sequence[Detection]]:
-        """The faces of each image, as from FaceDetector."""
+        """The faces of each image, as from FaceDetector.
+
+        min_face: as in `Detector.detect`. A custom detector cannot be told of it.
+        """
+        del min_face
         with self._turn:
             return self._detector.detect(images, min_score=min_score)
+
+
+def check_min_score(min_score: float | None, where: str) -> None:
+    """Raise InputError unless the least score of detections is None or in its range.
+
+    where: the function, in the message.
+    """
+    if min_score is not None and (not is_number(min_score) or not 0 <= min_score <= 1):
+        raise InputError(f"{where}: min_score must be 0…1, got {min_score!r}")
 
 
 def check_image(index: int, image: NDArray[np.uint8]) -> None:

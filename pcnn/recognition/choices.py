@@ -119,13 +119,19 @@ def chosen_detector(
 ) -> Detector | OneAtATime:
     """The detector, loaded if it is a name, a path or None; an own object in its wrapper.
 
-    Raises WeightsError: as Detector.load. Raises InputError: `min_face` with an own object, or
-    an object without a method `detect`.
+    engine, precision: of a detector that is loaded; a Detector has its own.
+    Raises WeightsError: as Detector.load. Raises InputError: a Detector on another device,
+    `min_face` with an own object, or an object without a method `detect`.
     """
     if detector is None or isinstance(detector, (str, Path)):
         name = detector or DEFAULT_DETECTOR
         return Detector.load(name, device=device, engine=engine, precision=precision)
     if isinstance(detector, Detector):
+        if detector.device != device:
+            raise InputError(
+                f"Recognizer: detector must be on {device}, as the recognizer, got one on "
+                f"{detector.device}: load it with device={str(device)!r}"
+            )
         return detector
     if not callable(getattr(detector, "detect", None)):
         raise InputError(
@@ -156,6 +162,11 @@ def weights_for(head: Head | ValueHead | None) -> str:
     return (head and name_of_sha256(head.weights_sha256)) or DEFAULT_WEIGHTS
 
 
+def movement_weights(asked: bool | str | Path | None) -> str | Path | None:
+    """The name or path of the movement weights: the packaged ones if True; None if not asked."""
+    return DEFAULT_MOVEMENTS if asked is True else asked or None
+
+
 def checksums(options: Mapping[str, Any]) -> dict[str, str]:
     """SHA-256, hexadecimal, of each file that a recognizer would read, by what it is for.
 
@@ -170,7 +181,6 @@ def checksums(options: Mapping[str, Any]) -> dict[str, str]:
         files["head"] = Path(head)
     files["detector"] = locate(options.get("detector") or DEFAULT_DETECTOR, kind="detector")
     files["landmarks"] = locate(DEFAULT_LANDMARKS, kind="landmarks")
-    if movements:
-        named = DEFAULT_MOVEMENTS if movements is True else movements
+    if named := movement_weights(movements):
         files["movements"] = locate(named, kind="movements")
     return {name: sha256(path) for name, path in files.items()}

@@ -1,25 +1,20 @@
-"""Explanations of a network's answers: hidden regions, heat maps, and checks of both."""
+"""Explanations of a network's answers: hidden regions and heat maps."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from pcnn.devices import own_settings
 from pcnn.errors import InputError, check_count
 from pcnn.faces.views import cut_views
-from pcnn.networks.backbones import find_backbone
 from pcnn.networks.ensemble import ExpressionNetwork
-from pcnn.networks.pcnn import PCNN
 from pcnn.networks.regions import REGIONS, VIEWS, RegionLayout
 from pcnn.networks.saliency import blur
-from pcnn.networks.trunk import initialise
 from pcnn.ops import crop_regions
 from pcnn.results.values import Explanation, expression_of
 from pcnn.weights.expression import ExpressionWeights
@@ -37,11 +32,14 @@ def explain_faces(
     pictures: Sequence[NDArray[np.uint8]],
     transforms: Sequence[NDArray[np.float32]],
     device: torch.device,
+    *,
+    min_confidence: float = 0.0,
 ) -> list[Explanation]:
-    """The explanations of all faces of all pictures, in order.
+    """The explanations of all faces of all pictures, in order, each for its likeliest class.
 
     weights: with the network on `device`.
     pictures: (H, W, 3) RGB each. transforms: for each picture (faces, 6, 2, 3), see geometry.
+    min_confidence: below it a face's label is "uncertain".
     Raises InputError: the network has no regions.
     """
     network = weights.network
@@ -67,7 +65,9 @@ def explain_faces(
     explained: list[Explanation] = []
     for start in range(0, len(squares), _FACES_AT_ONCE):
         some = slice(start, start + _FACES_AT_ONCE)
-        explained += _explain(weights, network, [view[some] for view in views], squares[some])
+        explained += _explain(
+            weights, [view[some] for view in views], squares[some], min_confidence
+        )
     return explained
 
 
@@ -119,10 +119,14 @@ def hide(views: Sequence[Tensor], region: str, layout: RegionLayout) -> list[Ten
 
 @own_settings()
 @torch.no_grad()
-def without_regions(network: ExpressionNetwork, views: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Region name → logits (B, classes) of the face with that region hidden (see hide)."""
-    layout = network.config.layout
-    return {name: network.forward_views(hide(views, name, layout))[0] for name in REGIONS}
+def without_regions(
+    answer: Callable[[Sequence[Tensor]], Tensor], views: Sequence[Tensor], layout: RegionLayout
+) -> dict[str, Tensor]:
+    """Region name → logits (B, classes) of the face with that region hidden (see hide).
+
+    answer: the logits of views.
+    """
+    return {name: answer(hide(views, name, layout)) for name in REGIONS}
 
 
 @own_settings(gradients=True)
@@ -172,79 +176,22 @@ def heat_maps(
     return heat / heat.amax((1, 2), keepdim=True).clamp(min=torch.finfo(heat.dtype).tiny)
 
 
-def heat_shares(heat: Tensor, layout: RegionLayout) -> Tensor:
-    """The share of each map's heat in each region.
-
-    heat: (B, S, S), ≥ 0. Returns (B, 5) in the order of REGIONS; rows sum to 1, or to 0 for a
-    map without heat.
-    """
-    boxes = layout.boxes(heat.shape[-1])
-    sums = [
-        heat[:, box.top : box.bottom, box.left : box.right].sum((1, 2))
-        for box in (boxes[name] for name in REGIONS)
-    ]
-    shares = torch.stack(sums, 1)
-    return shares / shares.sum(1, keepdim=True).clamp(min=torch.finfo(heat.dtype).tiny)
-
-
-def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
-    """Spearman's rank correlation of each map with the other at the same index.
-
-    maps, others: (B, H, W). Returns (B,) of -1…1; 0 for a constant map.
-    Raises InputError: different shapes.
-    """
-    if maps.shape != others.shape:
-        raise InputError(
-            f"rank_correlation: others must be {tuple(maps.shape)}, got {tuple(others.shape)}"
-        )
-    return F.cosine_similarity(_ranks(maps), _ranks(others))
-
-
-def cascade(network: PCNN) -> tuple[str, ...]:
-    """The parts of a network that can be randomised, from the head down to the first layer."""
-    trunk = find_backbone(network.config.backbone).parts
-    return ("expression_head", "layer4", "interaction", *trunk)
-
-
-@own_settings(gradients=True)
-def randomised(network: PCNN, parts: Iterable[str], seed: int) -> PCNN:
-    """A copy of a network with some parts initialised at random.
-
-    parts: of `cascade(network)`. A stage of the trunks is randomised in all six.
-    It serves the model randomisation test of Adebayo et al. 2018: a map that does not change
-    shows the face's edges, not the network's reasons.
-    Raises InputError: an unknown part.
-    """
-    parts, known = set(parts), cascade(network)
-    if not parts <= set(known):
-        unknown = ", ".join(sorted(parts - set(known)))
-        raise InputError(f"randomised: parts must be of {', '.join(known)}, got {unknown}")
-    fresh = copy.deepcopy(network)
-    devices = [parameter.device for parameter in network.parameters() if parameter.is_cuda][:1]
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        for name in known:
-            if name in parts:
-                for module in _modules(fresh, name):
-                    _start_again(module)
-    return fresh
-
-
 def _explain(
     weights: ExpressionWeights,
-    network: ExpressionNetwork,
     views: Sequence[Tensor],
     squares: Sequence[NDArray[np.uint8]],
+    min_confidence: float,
 ) -> list[Explanation]:
     """Explanations of B faces, from their views (B, C, h, w) and squares for drawing."""
-    classes = network.config.classes
+    network = weights.network
+    classes, layout = network.config.classes, network.config.layout
+
+    def answer(some: Sequence[Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        return weights.answer(network.forward_views, some)
+
     with torch.no_grad():
-        logits, own = weights.answer(network.forward_views, views)
-        layout = network.config.layout
-        hidden = {
-            name: weights.answer(network.forward_views, hide(views, name, layout))[0]
-            for name in REGIONS
-        }
+        logits, own = answer(views)
+    hidden = without_regions(lambda some: answer(some)[0], views, layout)
     given = weights.probabilities(logits)
     scores = given.cpu()
     regions = {name: weights.probabilities(own[name], name).cpu() for name in REGIONS}
@@ -253,12 +200,15 @@ def _explain(
     size = network.config.size
     places = {
         name: (box.left / size, box.top / size, box.right / size, box.bottom / size)
-        for name, box in network.config.layout.boxes(size).items()
+        for name, box in layout.boxes(size).items()
         if name in REGIONS
     }
     return [
         Explanation(
-            expression=expression_of(classes, row, {name: regions[name][i] for name in REGIONS}),
+            expression=expression_of(
+                classes, row, {name: regions[name][i] for name in REGIONS}, min_confidence
+            ),
+            answer=classes[int(row.argmax())],
             without={name: dict(zip(classes, without[name][i], strict=True)) for name in REGIONS},
             heat=heat[i],
             boxes=places,
@@ -280,32 +230,3 @@ def _gradients(
         others = logits.scatter(1, chosen, -torch.inf).logsumexp(1)
         odds = logits.gather(1, chosen)[:, 0] - others
         return torch.autograd.grad(odds.sum(), leaves)
-
-
-def _ranks(maps: Tensor) -> Tensor:
-    """Centred ranks (B, H · W) of maps (B, H, W); equal values share their mean rank."""
-    rows = []
-    for row in maps.flatten(1):
-        _, places, counts = row.unique(return_inverse=True, return_counts=True)
-        ends = counts.cumsum(0).to(torch.float64)
-        rows.append((ends - (counts - 1) / 2)[places])
-    ranks = torch.stack(rows)
-    return ranks - ranks.mean(1, keepdim=True)
-
-
-def _modules(network: PCNN, part: str) -> list[nn.Module]:
-    """The modules of a name of `cascade`; conv1 of a trunk includes its norm."""
-    if part not in find_backbone(network.config.backbone).parts:
-        return [network.get_submodule(part)]
-    found = [trunk.get_submodule(part) for trunk in network.trunks.values()]
-    if part == "conv1":
-        found += [trunk.get_submodule("bn1") for trunk in network.trunks.values()]
-    return found
-
-
-def _start_again(module: nn.Module) -> None:
-    """Draw new initial weights; unlike in training, the registration is random, too."""
-    for each in module.modules():
-        if isinstance(each, (nn.BatchNorm2d, nn.Linear)):
-            each.reset_parameters()
-    initialise(module)

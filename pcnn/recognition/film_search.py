@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pcnn.errors import InputError, is_number
 from pcnn.recognition.finder import FaceFinder
 from pcnn.results.values import Detection, Face
 from pcnn.video.cuts import CutFinder
@@ -45,17 +43,9 @@ class FilmSearch:
         of them is missing there, and after a cut.
     What is found depends on earlier frames by their tracked faces alone, rounded as in files. So a
     run that knows these goes on in the same way.
-    Raises InputError: a number is out of range.
     """
 
     def __init__(self, finder: FaceFinder, *, sure: float, every: float) -> None:
-        if not is_number(sure) or not 0 <= sure <= 1:
-            raise InputError(f"Recognizer.predict_video: min_score must be 0…1, got {sure!r}")
-        if not is_number(every) or not 0 <= every < math.inf:
-            raise InputError(
-                "Recognizer.predict_video: search_every must be seconds of at least 0, "
-                f"got {every!r}"
-            )
         self._finder, self._every = finder, every
         self._least = min(UNSURE, sure)
         self._tracker = Tracker(sure=sure)
@@ -68,16 +58,16 @@ class FilmSearch:
         if cut:
             self._tracker.end_all()
         expected = self._tracker.predict(frame.time)
-        due = self._is_due(frame.time)
+        begun = self._begin_period(frame.time)
         if known is not None:
             found: Sequence[Detection] = [
                 Detection(face.box, face.detection_score, face.landmarks) for face in known
             ]
-        elif cut or due:
+        elif cut or begun:
             found = self._finder.find_in_frame(frame.pixels, self._least)
         else:
             found = self._find_again(frame.pixels, expected)
-        written = [_as_written(face) for face in found]
+        written = [face.rounded() for face in found]  # as in files
         numbers = self._tracker.update(
             frame.time, [face.box for face in written], [face.score for face in written]
         )
@@ -88,8 +78,8 @@ class FilmSearch:
         ]
         return FoundPeople(people, self._tracker.numbers)
 
-    def _is_due(self, time: float) -> bool:
-        """Whether a period of `every` seconds has begun since the last frame."""
+    def _begin_period(self, time: float) -> bool:
+        """Enter the period of `every` seconds of this time; True if it is a new one."""
         if not self._every:
             return True
         before, self._period = self._period, math.floor((time + _NEAR_S) / self._every)
@@ -100,14 +90,6 @@ class FilmSearch:
     ) -> Sequence[Detection]:
         """The faces near the expected boxes; of the whole frame if one is missing there."""
         found = self._finder.find_near(pixels, expected, self._least)
-        if found is None or self._tracker.misses([_as_written(face).box for face in found]):
+        if found is None or self._tracker.misses([face.rounded().box for face in found]):
             return self._finder.find_in_frame(pixels, self._least)
         return found
-
-
-def _as_written(face: Detection) -> Detection:
-    """The face with box and score rounded as in files."""
-    left, top, right, bottom = (round(float(edge), 2) for edge in face.box)
-    return dataclasses.replace(
-        face, box=(left, top, right, bottom), score=round(float(face.score), 6)
-    )

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
+import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TypeAlias
 
 import numpy as np
-import torch
 
-from pcnn.errors import InputError
+from pcnn.errors import InputError, is_number
+from pcnn.faces.interface import check_min_score
 from pcnn.recognition.batches import Picture
 from pcnn.recognition.film_search import FilmSearch, FoundPeople
+from pcnn.recognition.photographs import PhotographReader
 from pcnn.recognition.threads import in_order, worker_count
 from pcnn.results.frames import Frame, TrackedFace
-from pcnn.results.values import UNCERTAIN, Detection, Face
+from pcnn.results.values import UNCERTAIN, Face
 from pcnn.video.decoding import DecodedFrame, FilmInfo, FilmReader
-from pcnn.video.smoothing import ScoreFilter, check_smoothing
+from pcnn.video.smoothing import STEADY_TEMPERATURE, ScoreFilter, check_smoothing
 from pcnn.video.sources import FilmSource
 
 KnownFaces: TypeAlias = Iterable[tuple[int, Sequence[Face]]]
@@ -29,28 +30,30 @@ _PIXELS_AT_ONCE = 12_000_000
 
 
 @dataclass(frozen=True)
-class Following:
+class FilmOptions:
     """Options of following people through a film.
 
-    search: finds and tracks them. read: function from pictures and the places of faces in each to
-        these faces, with expressions.
-    classes: the names of the expressions that `read` gives.
+    sure: the least detection score of a new track. search_every: seconds between searches of the
+        whole frame. See FilmSearch for both.
     smoothing: see ScoreFilter; None for raw scores.
-    temperature: of smoothed scores. min_confidence: below it a face is "uncertain".
-    step: frames in a batch. device: the device of `read`.
+    step: frames in a batch. keep_pixels: True stores the pixels in each Frame.
     Raises InputError: a number is out of range.
     """
 
-    search: FilmSearch
-    read: Callable[[Sequence[Picture], Sequence[Sequence[Detection]]], list[list[Face]]]
-    classes: Sequence[str]
+    sure: float
+    search_every: float
     smoothing: float | None
-    temperature: float
-    min_confidence: float
     step: int
-    device: torch.device
+    keep_pixels: bool = False
 
     def __post_init__(self) -> None:
+        check_min_score(self.sure, "Recognizer.predict_video")
+        every = self.search_every
+        if not is_number(every) or not 0 <= every < math.inf:
+            raise InputError(
+                "Recognizer.predict_video: search_every must be seconds of at least 0, "
+                f"got {every!r}"
+            )
         check_smoothing(self.smoothing)
 
 
@@ -73,6 +76,7 @@ _Read: TypeAlias = tuple[_Job, Sequence[Face]]
 class Film:
     """An iterator of the recognised Frames of a film.
 
+    photographs: finds and reads the faces.
     Use it in a `with` block or close it, unless you read it to its end.
     info: data of the container. broken: number of packets and frames not decoded so far.
     Reading raises InputError: no frame can be decoded, or none is between the given times;
@@ -82,16 +86,15 @@ class Film:
     def __init__(
         self,
         reader: FilmReader,
-        following: Following,
+        photographs: PhotographReader,
+        options: FilmOptions,
         *,
         source: FilmSource,
-        keep_pixels: bool = False,
         known: KnownFaces = (),
     ) -> None:
         self._reader = reader
-        self._following = following
+        self._photographs, self._options = photographs, options
         self._source = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
-        self._keep_pixels = keep_pixels
         self._frames = self._read(known)
 
     def __repr__(self) -> str:
@@ -132,7 +135,7 @@ class Film:
         for job, faces in self._recognised(known):
             frame = job.frame
             tracked = [
-                self._tracked(_as_written(face), number, frame.time, filters)
+                self._tracked(face.rounded(), number, frame.time, filters)
                 for face, number in zip(faces, job.numbers, strict=True)
             ]
             filters = {n: filters[n] for n in job.found.tracks if n in filters}
@@ -143,33 +146,37 @@ class Film:
                 source=self._source,
                 width=frame.pixels.shape[1],
                 height=frame.pixels.shape[0],
-                pixels=frame.pixels if self._keep_pixels else None,
+                pixels=frame.pixels if self._options.keep_pixels else None,
             )
         self._reader.close()
 
     def _recognised(self, known: KnownFaces) -> Iterator[_Read]:
-        jobs, following = self._jobs(known), self._following
+        jobs = self._jobs(known)
         if self._reader.info.live:  # reading ahead would wait for the next frame
             for job in jobs:
                 yield from self._read_batch([job])
             return
-        workers = worker_count(following.device)
-        for read in in_order(_batches(jobs, following.step), self._read_batch, workers=workers):
+        workers = worker_count(self._photographs.reader.device)
+        batches = _batches(jobs, self._options.step)
+        for read in in_order(batches, self._read_batch, workers=workers):
             yield from read
 
     def _jobs(self, known: KnownFaces) -> Iterator[_Job]:
         """The frames with the people in them; each search depends on the frames before."""
+        finder, options = self._photographs.finder, self._options
+        search = FilmSearch(finder, sure=options.sure, every=options.search_every)
         for frame, faces in _with_known(self._reader, known):
             self._check_classes(faces or ())
-            yield _Job(frame, self._following.search.update(frame, faces), faces)
+            yield _Job(frame, search.update(frame, faces), faces)
 
     def _check_classes(self, known: Sequence[Face]) -> None:
         """Raises InputError: known faces have other classes, so another recognizer read them."""
+        classes = self._photographs.reader.classes
         for face in known:
-            if list(face.scores) != list(self._following.classes):
+            if tuple(face.scores) != classes:
                 raise InputError(
                     "Recognizer.predict_video: known faces must have the classes "
-                    f"{', '.join(self._following.classes)}, got {', '.join(face.scores)}"
+                    f"{', '.join(classes)}, got {', '.join(face.scores)}"
                 )
 
     def _read_batch(self, batch: list[_Job]) -> list[_Read]:
@@ -180,9 +187,10 @@ class Film:
             # All of them anew: in a smaller batch the last digits would be others.
             pictures = [Picture(job.frame.pixels, False, "frame") for job in batch]
             places = [[face for _, face in job.found.people] for job in batch]
+            located = self._photographs.located(pictures, places)
             read = [
                 found if job.known is None else job.known
-                for job, found in zip(batch, self._following.read(pictures, places), strict=True)
+                for job, found in zip(batch, located, strict=True)
             ]
         return list(zip(batch, read, strict=True))
 
@@ -191,16 +199,15 @@ class Film:
     ) -> TrackedFace:
         raw = face.scores
         scores = dict(raw)
-        if self._following.smoothing is not None:
+        if self._options.smoothing is not None:
             if number not in filters:
-                filters[number] = ScoreFilter(
-                    self._following.smoothing, self._following.temperature
-                )
+                filters[number] = ScoreFilter(self._options.smoothing, STEADY_TEMPERATURE)
             steady = filters[number].update(time, np.array(list(raw.values())))
             scores = dict(zip(raw, steady.tolist(), strict=True))
         label = max(scores, key=lambda name: scores[name])
+        least = self._photographs.reader.min_confidence
         return TrackedFace(
-            label=label if scores[label] >= self._following.min_confidence else UNCERTAIN,
+            label=label if scores[label] >= least else UNCERTAIN,
             confidence=scores[label],
             scores=scores,
             regions=face.regions,
@@ -213,20 +220,6 @@ class Film:
             track=number,
             raw=raw,
         )
-
-
-def _as_written(face: Face) -> Face:
-    """The face with numbers rounded as in `to_dict`."""
-    plain = face.to_dict()
-    return dataclasses.replace(
-        face,
-        scores=plain["scores"],
-        values=plain.get("values", {}),
-        box=tuple(plain["box"]),
-        detection_score=plain["detection_score"],
-        quality=plain.get("quality"),
-        landmarks=np.array(plain["landmarks"], np.float32),
-    )
 
 
 def _with_known(

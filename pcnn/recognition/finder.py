@@ -11,7 +11,7 @@ from pcnn.faces.alignment import crop_transforms, detector_digest
 from pcnn.faces.cutouts import Box, is_worth_cutting, search_near
 from pcnn.faces.detector import Detector
 from pcnn.faces.geometry import AlignedFaces, FacePlaces
-from pcnn.faces.interface import OneAtATime
+from pcnn.faces.interface import OneAtATime, check_min_score
 from pcnn.recognition.batches import Picture
 from pcnn.results.values import Detection
 from pcnn.weights.expression import ExpressionWeights
@@ -26,7 +26,7 @@ class FaceFinder:
 
     detector: finds faces. loaded: gives the template and the sizes of views.
     align_crops: True aligns cut-out faces by their landmarks.
-    min_face: see Detector.detect; an OneAtATime takes None only.
+    min_face: see Detector.detect; an OneAtATime does not heed it.
     Several threads may use it.
     """
 
@@ -56,7 +56,7 @@ class FaceFinder:
     @property
     def confidence(self) -> float:
         """The detector's own least score, 0…1."""
-        return self._detector.settings.confidence if isinstance(self._detector, Detector) else 0.0
+        return self._detector.confidence
 
     def find(
         self, pictures: Sequence[Picture], min_score: float | None = None
@@ -64,22 +64,19 @@ class FaceFinder:
         """The faces of each picture, and their places for a FaceReader.
 
         min_score: the least detection score, 0…1; None means the detector's own.
+        Raises InputError: min_score is out of range.
         """
+        check_min_score(min_score, "Recognizer")
         pixels = [picture.pixels for picture in pictures]
-        if isinstance(self._detector, Detector):
-            found: Sequence[Sequence[Detection]] = self._detector.detect(
-                pixels, min_score=min_score, min_face=self._min_face
-            )
-        else:
-            found = self._detector.detect(pixels, min_score=min_score)
+        found: Sequence[Sequence[Detection]] = self._detector.detect(
+            pixels, min_score=min_score, min_face=self._min_face
+        )
         return found, self.places(found)
 
     def find_in_frame(self, pixels: NDArray[np.uint8], min_score: float) -> Sequence[Detection]:
         """The faces of a film's frame (H, W, 3), without the smallest, see FRAME_SHARE."""
-        if isinstance(self._detector, Detector):
-            least = self._least_in_frame(pixels)
-            return self._detector.detect([pixels], min_score=min_score, min_face=least)[0]
-        return self._detector.detect([pixels], min_score=min_score)[0]
+        least = self._least_in_frame(pixels)
+        return self._detector.detect([pixels], min_score=min_score, min_face=least)[0]
 
     def find_near(
         self, pixels: NDArray[np.uint8], boxes: Sequence[Box], min_score: float

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from itertools import repeat
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,6 @@ from pcnn.networks.pcnn import ModelConfig
 from pcnn.recognition.batches import Picture
 from pcnn.results.movements import FaceMotion, Pose
 from pcnn.results.values import Detection
-from pcnn.weights.known import DEFAULT_MOVEMENTS
 from pcnn.weights.movements import load_movements
 
 _FACES_AT_ONCE = 64  # bounds the memory of one forward pass
@@ -27,12 +25,12 @@ _FACES_AT_ONCE = 64  # bounds the memory of one forward pass
 class MovementReader:
     """The movement network, ready for inference. Several threads may use it.
 
-    weights: a name or path of movement weights; True means the packaged ones.
+    weights: a name or path of movement weights.
     Raises WeightsError: see load_movements.
     """
 
-    def __init__(self, weights: bool | str | Path, device: torch.device) -> None:
-        loaded = load_movements(DEFAULT_MOVEMENTS if isinstance(weights, bool) else weights)
+    def __init__(self, weights: str | Path, device: torch.device) -> None:
+        loaded = load_movements(weights)
         self._loaded, self._device = loaded, device
         config = loaded.network.config
         self._network = loaded.network.to(device)
@@ -81,15 +79,6 @@ class MovementReader:
         config, twins = self._network.config, self._network.twins
         other = mirrored(self._answer(views.flip(3)), config, twins)
         return Motion(*((one + two) / 2 for one, two in zip(seen, other, strict=True)))
-
-
-def motions(
-    reader: MovementReader | None,
-    pictures: Sequence[Picture],
-    found: Sequence[Sequence[Detection]],
-) -> Iterator[FaceMotion | None]:
-    """The movements of all faces of all pictures, in order; None for each without a reader."""
-    return repeat(None) if reader is None else iter(reader.read(pictures, found))
 
 
 def dataset_movements(

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from pcnn.faces.geometry import FacePlaces
 from pcnn.faces.quality import face_qualities
 from pcnn.recognition.batches import Picture
 from pcnn.recognition.finder import FaceFinder
-from pcnn.recognition.movements import MovementReader, motions
+from pcnn.recognition.movements import MovementReader
 from pcnn.recognition.reader import FaceReader
-from pcnn.results.values import UNCERTAIN, Detection, Explanation, Face, Prediction, face_of
+from pcnn.results.movements import FaceMotion
+from pcnn.results.values import (
+    UNCERTAIN,
+    Detection,
+    Explanation,
+    Expression,
+    Face,
+    Prediction,
+    face_of,
+)
 
 
 class PhotographReader:
@@ -34,26 +41,28 @@ class PhotographReader:
         *,
         min_quality: float = 0.0,
     ) -> None:
-        self._finder, self._reader = finder, reader
+        self.finder, self.reader = finder, reader
         self._moving, self._min_quality = moving, min_quality
 
     def predictions(self, pictures: Sequence[Picture], min_score: float | None) -> list[Prediction]:
         """The faces of each picture, with their expressions. min_score: see FaceFinder.find."""
-        every = self._read(pictures, *self._finder.find(pictures, min_score))
+        found, places = self.finder.find(pictures, min_score)
+        every = self._faces(pictures, found, self.reader.expressions(pictures, places))
         return [each.predicted(own) for each, own in zip(pictures, every, strict=True)]
 
     def located(
         self, pictures: Sequence[Picture], found: Sequence[Sequence[Detection]]
     ) -> list[list[Face]]:
         """The faces at known places of each picture, as in `predictions`."""
-        return self._read(pictures, found, self._finder.places(found))
+        expressions = self.reader.expressions(pictures, self.finder.places(found))
+        return self._faces(pictures, found, expressions)
 
     def embeddings(
         self, pictures: Sequence[Picture], min_score: float | None, *, boxes: bool
     ) -> list[Any]:
         """The vectors (faces, D) of each picture. boxes: True gives pairs with boxes (faces, 4)."""
-        found, places = self._finder.find(pictures, min_score)
-        rows = self._reader.vectors(pictures, places)
+        found, places = self.finder.find(pictures, min_score)
+        rows = self.reader.vectors(pictures, places)
         vectors = np.split(rows, np.cumsum([len(faces) for faces in found])[:-1])
         if not boxes:
             return vectors
@@ -64,19 +73,25 @@ class PhotographReader:
         self, pictures: Sequence[Picture], min_score: float | None
     ) -> list[list[Explanation]]:
         """The explanations of each picture's faces."""
-        found, places = self._finder.find(pictures, min_score)
-        explained = iter(self._reader.explanations(pictures, places))
-        read = self._read(pictures, found, places)
-        return [[next(explained).placed(face) for face in faces] for faces in read]
+        found, places = self.finder.find(pictures, min_score)
+        explained = self.reader.explanations(pictures, places)
+        every = self._faces(pictures, found, [each.expression for each in explained])
+        reasons = iter(explained)
+        return [
+            [dataclasses.replace(next(reasons), expression=face) for face in faces]
+            for faces in every
+        ]
 
-    def _read(
+    def _faces(
         self,
         pictures: Sequence[Picture],
         found: Sequence[Sequence[Detection]],
-        places: Sequence[FacePlaces],
+        expressions: Sequence[Expression],
     ) -> list[list[Face]]:
-        expressions = self._reader.expressions(pictures, places)
-        moved = list(islice(motions(self._moving, pictures, found), len(expressions)))
+        """The faces of each picture. expressions: of all of them, in order."""
+        moved: list[FaceMotion | None] = [None] * len(expressions)
+        if self._moving is not None:
+            moved = [*self._moving.read(pictures, found)]
         poses = [None if motion is None else motion.pose for motion in moved]
         qualities = face_qualities([picture.pixels for picture in pictures], found, poses)
         made = zip(expressions, moved, qualities, strict=True)

@@ -50,7 +50,7 @@ class FaceReader:
         self._answers = with_cuda_graphs(_Answers(loaded, prepared), device)
         self._head = head if isinstance(head, Head) else None
         self._value_head = head if isinstance(head, ValueHead) else None
-        self._device, self.min_confidence = device, min_confidence
+        self.device, self.min_confidence = device, min_confidence
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -98,7 +98,7 @@ class FaceReader:
     def explanations(
         self, pictures: Sequence[Picture], places: Sequence[FacePlaces]
     ) -> list[Explanation]:
-        """The explanations of all faces of all pictures, in order, for their likeliest classes.
+        """The explanations of all faces of all pictures, in order.
 
         Raises InputError: there is a head with other labels.
         """
@@ -107,7 +107,16 @@ class FaceReader:
         pixels = [picture.pixels for picture in pictures]
         config = self._loaded.network.config
         transforms = [transforms_of(own, config.size, config.layout) for own in places]
-        return explain_faces(self._loaded, pixels, transforms, self._device)
+        explained = explain_faces(
+            self._loaded, pixels, transforms, self.device, min_confidence=self.min_confidence
+        )
+        if self._value_head is None:
+            return explained
+        numbers = self._numbers(self.vectors(pictures, places))
+        return [
+            dataclasses.replace(each, expression=dataclasses.replace(each.expression, values=own))
+            for each, own in zip(explained, numbers, strict=True)
+        ]
 
     @torch.inference_mode()
     def _read(
@@ -128,7 +137,7 @@ class FaceReader:
             places,
             loaded.network.config,
             native_size=loaded.native_size,
-            device=self._device,
+            device=self.device,
             names=loaded.network.views,
             mirror=mirror,
         )
@@ -148,11 +157,18 @@ class FaceReader:
         expressions = self._classify(views)
         if self._value_head is None:
             return expressions
-        numbers = self._value_head.predict(self._embed_views(views)).tolist()
+        numbers = self._numbers(self._embed_views(views))
         return [
-            dataclasses.replace(each, values=dict(zip(self.value_names, row, strict=True)))
-            for each, row in zip(expressions, numbers, strict=True)
+            dataclasses.replace(each, values=own)
+            for each, own in zip(expressions, numbers, strict=True)
         ]
+
+    def _numbers(self, vectors: Vectors) -> list[dict[str, float]]:
+        """A ValueHead's numbers by name, for each embedding; empty without such a head."""
+        if self._value_head is None:
+            return [{} for _ in vectors]
+        rows = self._value_head.predict(vectors).tolist()
+        return [dict(zip(self.value_names, row, strict=True)) for row in rows]
 
     def _classify(self, views: Sequence[Tensor]) -> list[Expression]:
         if self._head is not None:

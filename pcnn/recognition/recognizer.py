@@ -20,15 +20,15 @@ from pcnn.faces.interface import FaceDetector
 from pcnn.ops import describe
 from pcnn.recognition import choices
 from pcnn.recognition.batches import OnError, Picture, process_each
-from pcnn.recognition.film_search import SEARCH_EVERY_S, FilmSearch
-from pcnn.recognition.films import Film, Following, KnownFaces
+from pcnn.recognition.film_search import SEARCH_EVERY_S
+from pcnn.recognition.films import Film, FilmOptions, KnownFaces
 from pcnn.recognition.finder import FaceFinder
 from pcnn.recognition.movements import MovementReader
 from pcnn.recognition.photographs import PhotographReader
 from pcnn.recognition.reader import FaceReader
 from pcnn.results.values import Explanation, Expression, Prediction
 from pcnn.video.decoding import FilmReader
-from pcnn.video.smoothing import SMOOTHING_S, STEADY_TEMPERATURE
+from pcnn.video.smoothing import SMOOTHING_S
 from pcnn.video.sources import FilmSource
 from pcnn.weights.files import sha256
 
@@ -41,8 +41,9 @@ class Recognizer:
     weights: a name or path of expression weights; None means those of the head, if it was fitted
         on packaged ones, else the packaged default.
     detector: a name ("mobilenet", "resnet50"), the path of a checkpoint, or an object with a
-        `detect` method like FaceDetector's. Only one thread at a time calls such an object. None
-        means the packaged MobileNet.
+        `detect` method like FaceDetector's. Only one thread at a time calls such an object. A
+        faces.detector.Detector must be on the same device and keeps its own engine and precision.
+        None means the packaged MobileNet.
     device: "auto" (CUDA where available, else CPU), or a torch device.
     head: your own Head or ValueHead, or its file. A Head replaces the network's labels and scores;
         there are no region scores then. A ValueHead adds `values`. See docs/own-labels.md.
@@ -69,7 +70,8 @@ class Recognizer:
         search quicker; most smaller faces are missed. None looks for all faces in photographs, and
         in films for faces of a 24th of the frame's shorter side.
     Several threads may use it.
-    Raises InputError: an engine or a precision is not available, or a head's name is another's.
+    Raises InputError: an engine or a precision is not available, a head's name is another's, or a
+        Detector is on another device.
     Raises WeightsError: see files.locate, load_expression and Head.load; also if a head was
         fitted on embeddings of other weights.
 
@@ -120,7 +122,8 @@ class Recognizer:
             align_crops=choices.aligns_crops(align_crops, own_head, self._weights),
             min_face=min_face,
         )
-        self._moving = MovementReader(movements, self.device) if movements else None
+        moved_by = choices.movement_weights(movements)
+        self._moving = MovementReader(moved_by, self.device) if moved_by else None
         choices.check_columns(self.classes, self.value_names, self.movements)
         self._photographs = PhotographReader(
             self.finder, self.reader, self._moving, min_quality=min_quality
@@ -240,19 +243,15 @@ class Recognizer:
         Raises InputError: PyAV is not installed; the source is no film, has no video or no
             decoder; or a number is out of range. While reading: no frame could be decoded.
         """
-        sure = self.finder.confidence if min_score is None else min_score
-        following = Following(
-            FilmSearch(self.finder, sure=sure, every=search_every),
-            self._photographs.located,
-            classes=self.classes,
+        options = FilmOptions(
+            sure=self.finder.confidence if min_score is None else min_score,
+            search_every=search_every,
             smoothing=smoothing,
-            temperature=STEADY_TEMPERATURE,
-            min_confidence=self.reader.min_confidence,
             step=self.batch_size,
-            device=self.device,
+            keep_pixels=keep_pixels,
         )
-        reader = FilmReader(source, every=every, start=start, end=end)
-        return Film(reader, following, source=source, keep_pixels=keep_pixels, known=known)
+        film = FilmReader(source, every=every, start=start, end=end)
+        return Film(film, self._photographs, options, source=source, known=known)
 
     def predict_crops(self, images: Any, *, bgr: bool = False, on_error: OnError = "raise") -> Any:
         """Predict the expressions of cut-out faces, as in FER or RAF-DB.
@@ -318,8 +317,8 @@ class Recognizer:
         """Explain the expression of each face of one picture, or of many pictures.
 
         images, bgr, min_score, on_error: as for `predict`.
-        Returns a list of Explanations for one picture, in the order of `predict`'s faces; for
-            many pictures as `predict` does. See docs/explain.md.
+        Returns a list of Explanations for one picture, of `predict`'s faces in their order; for
+            many pictures as `predict` does. See docs/explain.md, also for how scores differ.
         Raises InputError: as `predict`; also if the recognizer has a Head.
         """
 

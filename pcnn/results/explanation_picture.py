@@ -39,6 +39,8 @@ class DrawnExplanation(Protocol):
     @property
     def label(self) -> str: ...
     @property
+    def answer(self) -> str: ...
+    @property
     def confidence(self) -> float: ...
     @property
     def regions(self) -> Mapping[str, Scores]: ...
@@ -67,12 +69,12 @@ def draw_explanation(explained: DrawnExplanation, *, number: int | None = None) 
     picture = Image.new("RGB", (_WIDTH, _HEIGHT), GROUND)
     draw = ImageDraw.Draw(picture)
     title = "" if number is None else f"{number}: "
-    title += f"{explained.label} {explained.confidence:.0%}"
+    title += _title(explained)
     draw.text((_MARGIN, 18), title, font=letters(36), fill=SKY)
     _fitted(draw, (_MARGIN, 68), summary(explained), _WIDTH - 2 * _MARGIN)
     picture.paste(_heated(explained), (_MARGIN, _TOP))
     _outline(draw, explained)
-    _legend(picture, draw, explained.label)
+    _legend(picture, draw, explained.answer)
     _header(draw, explained)
     height = (_FACE - _HEADER) / len(explained.without)
     for row, region in enumerate(explained.without):
@@ -83,16 +85,22 @@ def draw_explanation(explained: DrawnExplanation, *, number: int | None = None) 
 
 def summary(explained: DrawnExplanation) -> str:
     """The summary of an explanation in one sentence."""
-    label, region = explained.label, explained.decisive
+    answer, region = explained.answer, explained.decisive
     if region is None:
-        return f"No single region decides: hiding any one of them hardly lowers {label}."
+        return f"No single region decides: hiding any one of them hardly lowers {answer}."
     best, probability = _best(explained.without[region])
     name = _spoken(region)
-    if best != label:
+    if best != answer:
         return (
             f"The {name} decides: with it hidden, the answer would be {best} ({probability:.0%})."
         )
-    return f"The {name} counts most: with it hidden, {label} falls to {probability:.0%}."
+    return f"The {name} counts most: with it hidden, {answer} falls to {probability:.0%}."
+
+
+def _title(explained: DrawnExplanation) -> str:
+    """The answer and its probability, after "uncertain" if that is the label."""
+    answer = f"{explained.answer} {explained.confidence:.0%}"
+    return answer if explained.label == explained.answer else f"{explained.label} ({answer})"
 
 
 def _heated(explained: DrawnExplanation) -> Image.Image:
@@ -123,11 +131,11 @@ def _outline(draw: ImageDraw.ImageDraw, explained: DrawnExplanation) -> None:
         )
 
 
-def _legend(picture: Image.Image, draw: ImageDraw.ImageDraw, label: str) -> None:
+def _legend(picture: Image.Image, draw: ImageDraw.ImageDraw, answer: str) -> None:
     """Draw the legend of the heat map below the face."""
     y, font = _TOP + _FACE + 22, letters(15)
-    draw.text((_MARGIN, y), f"speaks for {label}:  little", font=font, fill=DIM, anchor="lm")
-    left = round(_MARGIN + draw.textlength(f"speaks for {label}:  little", font=font)) + 8
+    draw.text((_MARGIN, y), f"speaks for {answer}:  little", font=font, fill=DIM, anchor="lm")
+    left = round(_MARGIN + draw.textlength(f"speaks for {answer}:  little", font=font)) + 8
     share = np.linspace(0, 1, 90)[None, :, None]
     glow = np.array(VERMILION) + share * (np.array(YELLOW) - np.array(VERMILION))
     alpha = _OPAQUE * share**_RISE
@@ -145,7 +153,7 @@ def _header(draw: ImageDraw.ImageDraw, explained: DrawnExplanation) -> None:
     draw.text((_TABLE, y), "hidden", font=font, fill=DIM, anchor="lm")
     draw.text((_TABLE + 86, y), "on its own it says", font=font, fill=DIM, anchor="lm")
     right = _WIDTH - _MARGIN - 8
-    text = f"{explained.label} with it hidden"
+    text = f"{explained.answer} with it hidden"
     draw.text((right, y), text, font=font, fill=DIM, anchor="rm")
 
 
@@ -171,7 +179,7 @@ def _row(
     draw.text(
         (left, middle + 13), f"{own} {own_share:.0%}", font=letters(16), fill=DIM, anchor="lm"
     )
-    remaining = explained.without[region][explained.label]
+    remaining = explained.without[region][explained.answer]
     x, half = right - 8 - _BAR, 7
     bar = (x, middle - 13 - half, x + _BAR * remaining, middle - 13 + half)
     draw.rectangle((x, bar[1], x + _BAR, bar[3]), fill=_TRACK)
@@ -186,7 +194,7 @@ def _row(
 def _change(explained: DrawnExplanation, region: str) -> str:
     """The effect of hiding a region, in a few words."""
     best, probability = _best(explained.without[region])
-    if best != explained.label:
+    if best != explained.answer:
         return f"answer: {best} {probability:.0%}"
     # The difference of the displayed percentages, so that it agrees with them.
     points = round(100 * explained.without[region][best]) - round(100 * explained.confidence)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pcnn.errors import InputError
 from pcnn.representation import Brief
+from pcnn.results import rounding
 from pcnn.results.values import Face
 
 if TYPE_CHECKING:
@@ -41,8 +40,12 @@ class TrackedFace(Face):
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, as values for `json.dumps`, rounded as in Face."""
-        raw = {name: round(float(score), 6) for name, score in self.raw.items()}
+        raw = rounding.probabilities(self.raw)
         return {"track": self.track, **super().to_dict(), "raw": raw}
+
+    def rounded(self) -> TrackedFace:
+        """As `Face.rounded`."""
+        return replace(super().rounded(), raw=rounding.probabilities(self.raw))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -68,7 +71,7 @@ class Frame(Brief):
         """The fields except `pixels`, as values for `json.dumps`."""
         return {
             "source": self.source,
-            "time": round(self.time, 6),
+            "time": rounding.seconds(self.time),
             "frame": self.index,
             "width": self.width,
             "height": self.height,
@@ -95,7 +98,7 @@ class Frame(Brief):
     def _row(self, face: TrackedFace) -> dict[str, Any]:
         plain = face.to_dict()
         values = (
-            *(self.source, round(self.time, 6), self.index, face.track),
+            *(self.source, rounding.seconds(self.time), self.index, face.track),
             *(plain["label"], plain["confidence"], *plain["box"], plain["detection_score"]),
             *(plain.get("quality"), *landmark_cells(plain)),
         )
@@ -108,25 +111,3 @@ class Frame(Brief):
 def landmark_cells(plain: Mapping[str, Any]) -> list[float]:
     """The values of LANDMARK_COLUMNS for a face's `to_dict`."""
     return [value for point in plain["landmarks"] for value in point]
-
-
-def frames_table(frames: Iterable[Frame]) -> Any:
-    """A pandas.DataFrame with one row for each face of each frame, columns as in `Frame.rows`.
-
-    Without faces it has no row, and no columns for the classes.
-    Raises InputError: pandas is not installed (it is no dependency of this package); what is given
-        are no frames.
-    """
-    try:
-        pandas = importlib.import_module("pandas")
-    except ImportError as error:
-        raise InputError("frames_table: pandas must be installed: pip install pandas") from error
-    rows = []
-    for frame in frames if isinstance(frames, Iterable) else [frames]:
-        if not isinstance(frame, Frame):
-            raise InputError(
-                "frames_table: frames must be what Recognizer.predict_video returns, got "
-                f"{type(frame).__name__}"
-            )
-        rows += frame.rows()
-    return pandas.DataFrame(rows, columns=list(rows[0]) if rows else list(FILM_COLUMNS))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pcnn.representation import Brief
+from pcnn.results import rounding
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +31,7 @@ class Pose(Brief):
 
     def to_dict(self) -> dict[str, float]:
         """The angles by name, with 2 decimals."""
-        return {name: round(float(getattr(self, name)), 2) for name in POSE_COLUMNS}
+        return {name: rounding.degrees(getattr(self, name)) for name in POSE_COLUMNS}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -53,7 +54,7 @@ class FaceMotion(Brief):
         return {
             "movements": self._rounded(),
             "pose": self.pose.to_dict(),
-            "mesh": [[round(float(x), 2), round(float(y), 2)] for x, y in self.mesh],
+            "mesh": rounding.points(self.mesh),
         }
 
     def row(self) -> dict[str, float]:
@@ -61,7 +62,7 @@ class FaceMotion(Brief):
         return {**self.pose.to_dict(), **self._rounded()}
 
     def _rounded(self) -> dict[str, float]:
-        return {name: round(float(value), 4) for name, value in self.movements.items()}
+        return {name: rounding.share(value) for name, value in self.movements.items()}
 
 
 class Moving:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 def detections_of(prediction: Prediction | Frame) -> Any:
     """See Prediction.to_supervision and Frame.to_supervision."""
-    detections = needed("supervision", "Prediction.to_supervision", "supervision").Detections
+    function = f"{type(prediction).__name__}.to_supervision"
+    detections = needed("supervision", function, "supervision").Detections
     faces = prediction.faces
     if not faces:
         return detections.empty()

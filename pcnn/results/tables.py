@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from pcnn.errors import InputError, check_texts
 from pcnn.images.files import as_unicode
-from pcnn.results.frames import Frame
+from pcnn.results.frames import LANDMARK_COLUMNS, Frame
 from pcnn.results.movements import movement_columns
 from pcnn.results.values import Expression, Face, Prediction
 
@@ -28,16 +28,7 @@ COLUMNS: Mapping[str, str] = {
     "detection_score": "float32",
     "angle": "float32",
     "quality": "float32",
-    "left_eye_x": "float32",
-    "left_eye_y": "float32",
-    "right_eye_x": "float32",
-    "right_eye_y": "float32",
-    "nose_x": "float32",
-    "nose_y": "float32",
-    "left_mouth_x": "float32",
-    "left_mouth_y": "float32",
-    "right_mouth_x": "float32",
-    "right_mouth_y": "float32",
+    **dict.fromkeys(LANDMARK_COLUMNS, "float32"),
     "track": "int64",
     "width": "int32",
     "height": "int32",
@@ -49,7 +40,6 @@ MESH = "mesh"
 SCHEMA_VERSION = 1
 
 _BOX = ("x1", "y1", "x2", "y2")
-_LANDMARKS = tuple(name for name in COLUMNS if name.endswith(("_x", "_y")))
 # Whole numbers that may be missing, in pandas.
 _PANDAS_TYPES = {"int32": "Int32", "int64": "Int64"}
 
@@ -86,7 +76,8 @@ def to_pandas(
     """
     pandas = needed("pandas", "to_pandas")
     filled, names = _filled("to_pandas", predictions, sources, (classes, values, movements))
-    types = {name: _PANDAS_TYPES.get(kind, kind) for name, kind in _types(*names).items()}
+    kinds = _types("to_pandas", *names)
+    types = {name: _PANDAS_TYPES.get(kind, kind) for name, kind in kinds.items()}
     mesh = {MESH: filled.pop(MESH)} if types.pop(MESH, None) else {}
     columns = {name: pandas.array(filled[name], dtype=types[name]) for name in filled}
     return pandas.DataFrame(
@@ -136,12 +127,12 @@ def face_schema(
     pyarrow = needed("pyarrow", "face_schema")
     for kind, texts in (("classes", classes), ("values", values), ("movements", movements)):
         check_texts(f"face_schema: {kind}", texts)
+    types = _types("face_schema", classes, values, movements).items()
     about = {"schema": SCHEMA_VERSION, "classes": list(classes)}
     if values:
         about["values"] = list(values)
     if movements:
         about["movements"] = list(movements)
-    types = _types(classes, values, movements).items()
     points = pyarrow.list_(pyarrow.float32())
     fields = [(name, points if name == MESH else getattr(pyarrow, kind)()) for name, kind in types]
     return pyarrow.schema(fields, metadata={"pcnn": json.dumps(about)})
@@ -162,18 +153,19 @@ def needed(package: str, function: str, extra: str = "tables") -> Any:
 
 
 def _types(
-    classes: Sequence[str], values: Sequence[str] = (), movements: Sequence[str] = ()
+    function: str, classes: Sequence[str], values: Sequence[str], movements: Sequence[str]
 ) -> dict[str, str]:
     """Every column's type, those of classes, values and movements included."""
     moving = dict.fromkeys(movement_columns(movements), "float32")
     if movements:
         moving[MESH] = "list"
-    taken = [name for name in (*classes, *values) if name in COLUMNS or name in moving]
-    if taken:
-        raise InputError(
-            f"face_schema: classes must not be named like other columns, got {taken[0]!r}: "
-            "rename the class of the head"
-        )
+    for kind, names in (("classes", classes), ("values", values)):
+        taken = [name for name in names if name in COLUMNS or name in moving]
+        if taken:
+            raise InputError(
+                f"{function}: {kind} must not be named like other columns, got {taken[0]!r}: "
+                "fit the head with another name"
+            )
     return {**COLUMNS, **dict.fromkeys((*classes, *values), "float32"), **moving}
 
 
@@ -204,7 +196,7 @@ def _filled(
     given = zip(names, found, strict=True)
     known = tuple(own if asked is None else asked for asked, own in given)
     classes = known[0]
-    columns: dict[str, list[Any]] = {name: [] for name in _types(*known)}
+    columns: dict[str, list[Any]] = {name: [] for name in _types(function, *known)}
     for source, result in zip(sources, results, strict=True):
         # Names that are no Unicode cannot be text in Arrow.
         for row in _rows(source and as_unicode(source), result):
@@ -276,7 +268,7 @@ def _face_values(face: Expression) -> dict[str, Any]:
         values["track"] = getattr(face, "track", None)
         values.update(zip(_BOX, map(float, face.box), strict=True))
         points = (float(value) for point in face.landmarks for value in point)
-        values.update(zip(_LANDMARKS, points, strict=True))
+        values.update(zip(LANDMARK_COLUMNS, points, strict=True))
         if face.motion is not None:
             pose = face.motion.pose
             values.update({"yaw": pose.yaw, "pitch": pose.pitch, "roll": pose.roll})

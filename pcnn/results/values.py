@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pcnn.representation import Brief
+from pcnn.results import rounding
 from pcnn.results.angle import angle_of
 from pcnn.results.movements import FaceMotion, Moving
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 # The label of a face whose likeliest class is not likely enough.
 UNCERTAIN = "uncertain"
+_OwnFace = TypeVar("_OwnFace", bound="Face")
 
 # Columns of a table of faces, before those of the classes.
 FACE_COLUMNS = (
@@ -48,6 +50,11 @@ class Detection(Brief):
         """As `Face.angle`."""
         return angle_of(self.landmarks.tolist())
 
+    def rounded(self) -> Detection:
+        """A copy with numbers rounded as in `Face.to_dict`."""
+        landmarks = rounding.landmarks(self.landmarks)
+        return Detection(rounding.box(self.box), rounding.probability(self.score), landmarks)
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Expression(Brief):
@@ -73,12 +80,12 @@ class Expression(Brief):
         """
         fields = {
             "label": self.label,
-            "confidence": _probability(self.confidence),
-            "scores": _probabilities(self.scores),
-            "regions": {name: _probabilities(scores) for name, scores in self.regions.items()},
+            "confidence": rounding.probability(self.confidence),
+            "scores": rounding.probabilities(self.scores),
+            "regions": {own: rounding.probabilities(s) for own, s in self.regions.items()},
         }
         if self.values:
-            fields["values"] = {name: float(f"{v:.6g}") for name, v in self.values.items()}
+            fields["values"] = {name: rounding.number(v) for name, v in self.values.items()}
         return fields
 
 
@@ -113,13 +120,24 @@ class Face(Moving, Expression):
         """
         return {
             **super().to_dict(),
-            "box": [_pixels(edge) for edge in self.box],
-            "detection_score": _probability(self.detection_score),
-            "angle": _pixels(self.angle),
-            **({} if self.quality is None else {"quality": round(float(self.quality), 4)}),
-            "landmarks": [[_pixels(x), _pixels(y)] for x, y in self.landmarks],
+            "box": list(rounding.box(self.box)),
+            "detection_score": rounding.probability(self.detection_score),
+            "angle": rounding.degrees(self.angle),
+            **({} if self.quality is None else {"quality": rounding.share(self.quality)}),
+            "landmarks": rounding.points(self.landmarks),
             **(self.motion.to_dict() if self.motion else {}),
         }
+
+    def rounded(self: _OwnFace) -> _OwnFace:
+        """A copy with numbers rounded as in `to_dict`; the motion stays as it is."""
+        return dataclasses.replace(
+            self,
+            **super().to_dict(),
+            box=rounding.box(self.box),
+            detection_score=rounding.probability(self.detection_score),
+            landmarks=rounding.landmarks(self.landmarks),
+            quality=None if self.quality is None else rounding.share(self.quality),
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -156,16 +174,13 @@ class Prediction(Brief):
         return [_row(self.source, number, face) for number, face in enumerate(self.faces, 1)]
 
     def to_pandas(self) -> Any:
-        """A pandas.DataFrame with one row for each face; columns and digits as in `rows`.
+        """The table that `pcnn.to_pandas` makes of this prediction. See docs/tables.md.
 
-        Without faces it has no row, and no columns for the classes.
         Raises InputError: pandas is not installed.
         """
-        from pcnn.results.tables import needed
+        from pcnn.results.tables import to_pandas
 
-        pandas = needed("pandas", "Prediction.to_pandas")
-        rows = self.rows()
-        return pandas.DataFrame(rows, columns=list(rows[0]) if rows else list(FACE_COLUMNS))
+        return to_pandas(self)
 
     def to_supervision(self) -> Any:
         """The faces as supervision.Detections, in order.
@@ -227,7 +242,8 @@ DECISIVE_DROP = 0.05
 class Explanation(Brief):
     """The reasons for one face's expression (see docs/explain.md).
 
-    expression: the answer, with each region's own scores; a Face for a photograph.
+    expression: as `predict` gives it, with each region's own scores; a Face for a photograph.
+    answer: the likeliest class, also if the label is "uncertain"; the reasons are those for it.
     without: region name → scores of the face with that region hidden, in the form of `scores`.
     heat: (S, S) float32, 0…1; high where the face square contributes to the answer.
     boxes: region name → x1, y1, x2, y2 in the face square, as fractions of its side.
@@ -235,6 +251,7 @@ class Explanation(Brief):
     """
 
     expression: Expression
+    answer: str
     without: Mapping[str, Mapping[str, float]]
     heat: NDArray[np.float32] = field(repr=False)
     boxes: Mapping[str, tuple[float, float, float, float]] = field(repr=False)
@@ -242,12 +259,12 @@ class Explanation(Brief):
 
     @property
     def label(self) -> str:
-        """The likeliest class."""
+        """The likeliest class, or "uncertain", as in Expression."""
         return self.expression.label
 
     @property
     def confidence(self) -> float:
-        """Its probability, 0…1."""
+        """The probability of the answer, 0…1."""
         return self.expression.confidence
 
     @property
@@ -258,8 +275,8 @@ class Explanation(Brief):
     @property
     def drops(self) -> dict[str, float]:
         """Region name → decrease of the answer's probability when it is hidden, −1…1."""
-        label = self.label
-        return {name: self.confidence - scores[label] for name, scores in self.without.items()}
+        own = self.answer
+        return {name: self.confidence - scores[own] for name, scores in self.without.items()}
 
     @property
     def decisive(self) -> str | None:
@@ -267,16 +284,12 @@ class Explanation(Brief):
         region, drop = max(self.drops.items(), key=lambda item: item[1])
         return region if drop >= DECISIVE_DROP else None
 
-    def placed(self, face: Face) -> Explanation:
-        """The same explanation, whose expression is a Face with the other's place and numbers."""
-        own = {**vars(self.expression), "values": face.values}
-        return dataclasses.replace(self, expression=dataclasses.replace(face, **own))
-
     def to_dict(self) -> dict[str, Any]:
-        """The expression's fields, `without` and `decisive`, as values for `json.dumps`."""
+        """The expression's fields and the reasons but the heat, as values for `json.dumps`."""
         return {
             **self.expression.to_dict(),
-            "without": {name: _probabilities(scores) for name, scores in self.without.items()},
+            "answer": self.answer,
+            "without": {own: rounding.probabilities(s) for own, s in self.without.items()},
             "decisive": self.decisive,
         }
 
@@ -333,21 +346,6 @@ def face_of(
         motion=motion,
         quality=quality,
     )
-
-
-def _probabilities(scores: Mapping[str, float]) -> dict[str, float]:
-    """The scores as a dict of rounded floats, in order."""
-    return {name: _probability(score) for name, score in scores.items()}
-
-
-def _probability(value: float) -> float:
-    """A probability rounded for output: further digits differ between machines."""
-    return round(float(value), 6)
-
-
-def _pixels(value: float) -> float:
-    """A coordinate or an angle rounded for output: finer than the detector's precision."""
-    return round(float(value), 2)
 
 
 def _row(source: str | None, number: int, face: Face) -> dict[str, Any]:

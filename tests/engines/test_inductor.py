@@ -198,7 +198,7 @@ def test_mistakes_are_found_before_anything_is_compiled(monkeypatch: pytest.Monk
         Recognizer(device="cpu", engine="compile", detector="no/such.pth")
     with pytest.raises(WeightsError, match="no/such"):
         Recognizer(device="cpu", engine="compile", head="no/such.safetensors")
-    with pytest.raises(InputError, match="precision must be"):
+    with pytest.raises(InputError, match=r"^choose_precision: precision must be"):
         Recognizer(device="cpu", engine="compile", precision="int4")
 
 

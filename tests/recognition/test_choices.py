@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pcnn import InputError, Recognizer
 from pcnn.embeddings import Head, ValueHead
 from pcnn.faces.detector import Detector
+from pcnn.recognition.choices import checksums, movement_weights
 
 NO_NUMBERS = ["a", "0.5", None, float("nan"), np.float32("nan"), True, [0.5], np.ones(2)]
 PIXELS = np.zeros((64, 64, 3), np.uint8)
@@ -39,7 +41,7 @@ def test_the_batch_size(wrong: Any) -> None:
 def test_the_least_face_and_score(wrong: Any, recognizer: Recognizer) -> None:
     with pytest.raises(InputError, match="Recognizer: min_face must be pixels of at least 1, got"):
         Recognizer("small", device="cpu", min_face=wrong)
-    with pytest.raises(InputError, match=r"Detector\.detect: min_score must be 0…1, got"):
+    with pytest.raises(InputError, match=r"^Recognizer: min_score must be 0…1, got"):
         recognizer.predict(PIXELS, min_score=wrong)
     detector = Detector.load("mobilenet")
     with pytest.raises(InputError, match=r"Detector\.detect: min_face must be pixels of at"):
@@ -99,6 +101,43 @@ def test_a_detectors_device() -> None:
     for wrong in ("abacus", None, 2.5):
         with pytest.raises(InputError, match=f"Detector: device '{wrong}' cannot be used"):
             Detector.load("mobilenet", device=wrong)  # type: ignore[arg-type]
+
+
+class Blind:
+    """A detector of one's own, which sees nothing."""
+
+    def detect(self, images: Any, *, min_score: float | None = None) -> list[tuple[()]]:
+        return [() for _ in images]
+
+
+def test_the_least_score_is_checked_for_a_detector_of_ones_own() -> None:
+    recognizer = Recognizer("small", Blind(), "cpu")
+    assert recognizer.predict(PIXELS, min_score=1).faces == ()
+    for wrong in (7, -0.1, "a"):
+        with pytest.raises(InputError, match=f"^Recognizer: min_score must be 0…1, got {wrong!r}"):
+            recognizer.predict(PIXELS, min_score=wrong)  # type: ignore[call-overload]
+
+
+def test_a_detector_on_another_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = Detector.load("mobilenet")
+    assert Recognizer("small", detector, "cpu").finder._detector is detector
+    monkeypatch.setattr(detector, "device", torch.device("cuda:0"))
+    with pytest.raises(InputError) as error:
+        Recognizer("small", detector, "cpu")
+    assert str(error.value) == (
+        "Recognizer: detector must be on cpu, as the recognizer, got one on cuda:0: "
+        "load it with device='cpu'"
+    )
+
+
+def test_movement_weights_are_chosen_in_one_place() -> None:
+    for asked in (False, None, ""):
+        assert movement_weights(asked) is None
+    assert movement_weights(True) == "movements"
+    assert movement_weights(Path("mine.safetensors")) == Path("mine.safetensors")
+    without, packaged = checksums({"weights": "small"}), checksums({"movements": True})
+    assert "movements" not in without
+    assert packaged["movements"] == checksums({"movements": "movements"})["movements"]
 
 
 def test_numbers_of_numpy_are_numbers() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 import json
 import re
 from dataclasses import asdict
@@ -17,61 +16,24 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from planted_networks import CONFIG, answer, faces, network_that_sees, settled
 
 from pcnn import Recognizer, weights
+from pcnn.analysis.sanity_checks import heat_shares
 from pcnn.commands import predict as commands
 from pcnn.errors import InputError
-from pcnn.networks.pcnn import FERPLUS_CLASSES, PCNN, FaceNet, ModelConfig
+from pcnn.networks.pcnn import FERPLUS_CLASSES, PCNN, FaceNet
 from pcnn.networks.regions import REGIONS, VIEWS
 from pcnn.recognition import explanations
-from pcnn.recognition.explanations import attributions, cascade, heat_maps, heat_shares, hide
+from pcnn.recognition.explanations import attributions, heat_maps, hide
 from pcnn.results import explanation_picture as explanation_panels
 from pcnn.results.style import letters
 from pcnn.results.values import Detection, Explanation, Expression
 
 ROOT = Path(__file__).parent.parent.parent
-CONFIG = ModelConfig(size=32, mean=(0.5,), std=(0.25,), width=8)
 TEMPLATE = [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.75], [0.65, 0.75]]
-
-
 # At 32 pixels the stitched map has two rows and skips the cheeks between eyes and mouth.
 SEEN = ("left_eye", "mouth")
-
-
-@functools.cache
-def settled() -> PCNN:
-    """Random weights whose batch norms fit them."""
-    torch.manual_seed(0)
-    network = PCNN(CONFIG).train()
-    for _ in range(3):
-        network(torch.randn(16, 1, 32, 32))
-    return network.eval().requires_grad_(False)
-
-
-@functools.cache
-def network_that_sees(*seen: str, sharpness: float = 100) -> PCNN:
-    """All trunks dead but those of the views `seen`.
-
-    A face that is hidden as a whole makes it answer every class alike, so that whatever it
-    answers to a face comes from what it sees there. sharpness: how sure its answers are.
-    """
-    network = copy.deepcopy(settled())
-    for name in set(VIEWS) - set(seen):
-        first, last = network.trunks[name].layer3
-        for norm in (first.bn2, first.downsample[1], last.bn2):
-            norm.weight.zero_()
-            norm.bias.zero_()
-    network.expression_head.weight.mul_(sharpness)
-    network.expression_head.bias.sub_(network(torch.zeros(1, 1, 32, 32))[0][0])
-    return network
-
-
-def faces(count: int = 2, seed: int = 1) -> torch.Tensor:
-    return torch.randn(count, 1, 32, 32, generator=torch.Generator().manual_seed(seed))
-
-
-def answer(network: PCNN, face: torch.Tensor) -> torch.Tensor:
-    return network(face)[0].argmax(1)
 
 
 def drops(network: PCNN, face: torch.Tensor) -> torch.Tensor:
@@ -79,7 +41,9 @@ def drops(network: PCNN, face: torch.Tensor) -> torch.Tensor:
     views = network.cut(face)
     chosen = answer(network, face)[:, None]
     whole = network(face)[0].softmax(1).gather(1, chosen)
-    hidden = explanations.without_regions(network, views)
+    hidden = explanations.without_regions(
+        lambda some: network.forward_views(some)[0], views, CONFIG.layout
+    )
     left = [hidden[name].softmax(1).gather(1, chosen) for name in REGIONS]
     return whole - torch.cat(left, 1)
 
@@ -200,69 +164,6 @@ def test_at_least_one_step() -> None:
     assert str(error.value) == "attributions: steps must be at least 1, got 0"
 
 
-def test_heat_shares_by_hand() -> None:
-    """At 20 pixels: eyes 10 × 10, cheeks 3 × 10, mouth 7 × 20; one heat of 3, one of 1."""
-    heat = torch.zeros(1, 20, 20)
-    heat[0, 12, 19], heat[0, 13, 0] = 3, 1
-    shares = heat_shares(heat, CONFIG.layout)
-    assert shares.tolist() == [[0, 0, 0, 0.75, 0.25]]
-
-
-# --- the sanity checks' tools ---
-
-
-def test_rank_correlation_by_hand() -> None:
-    """Ranks 1, 2½, 2½, 4 against 1, 3, 2, 4: 4.5 / √(4.5 · 5); the order alone counts."""
-    maps = torch.tensor([[[1.0, 2], [2, 9]], [[1, 2], [3, 4]], [[1, 2], [3, 4]]])
-    others = torch.tensor([[[0.0, 5], [3, 9]], [[1, 2], [3, 99]], [[0, -1], [-2, -3]]])
-    expected = torch.tensor([4.5 / 22.5**0.5, 1, -1], dtype=torch.float64)
-    torch.testing.assert_close(explanations.rank_correlation(maps, others), expected)
-    with pytest.raises(InputError) as error:
-        explanations.rank_correlation(maps, others[:2])
-    assert str(error.value) == "rank_correlation: others must be (3, 2, 2), got (2, 2, 2)"
-
-
-def test_randomising_changes_the_parts_named_and_no_others() -> None:
-    network = network_that_sees(*VIEWS)
-    fresh = explanations.randomised(network, ["layer4", "conv1"], seed=3)
-    before, after = network.state_dict(), fresh.state_dict()
-    changed = {
-        name for name in before if name.endswith("weight") and not before[name].equal(after[name])
-    }
-    assert {name.split(".")[0] for name in changed} == {"layer4", "trunks"}
-    trunks = {name.split(".")[1:3][1] for name in changed if name.startswith("trunks")}
-    assert trunks <= {"conv1", "bn1"} and "conv1" in trunks
-    again = explanations.randomised(network, ["layer4", "conv1"], seed=3).state_dict()
-    assert all(torch.equal(after[name], again[name]) for name in after)
-    with pytest.raises(InputError, match=r"randomised: parts must be of expression_head.*got body"):
-        explanations.randomised(network, ["body"], seed=0)
-
-
-def test_all_of_the_cascade_leaves_no_weight_as_it_was() -> None:
-    network = network_that_sees(*VIEWS)
-    fresh = explanations.randomised(network, cascade(network), seed=3).state_dict()
-    same = {
-        name
-        for name, value in network.state_dict().items()
-        if value.dim() == 4 and torch.equal(value, fresh[name])
-    }
-    assert not same and not torch.equal(
-        network.expression_head.weight, fresh["expression_head.weight"]
-    )
-
-
-def test_a_randomised_network_has_another_map() -> None:
-    """Adebayo et al. 2018: else the map would show the picture, not the reasons."""
-    network = network_that_sees(*VIEWS)
-    face = faces(4)
-    chosen = answer(network, face)
-    before = heat_maps(network, network.cut(face), chosen, steps=2)
-    other = explanations.randomised(network, cascade(network), seed=5)
-    after = heat_maps(other, network.cut(face), chosen, steps=2)
-    assert explanations.rank_correlation(before, before).min() == pytest.approx(1)
-    assert abs(float(explanations.rank_correlation(before, after).mean())) < 0.3
-
-
 # --- through the recognizer ---
 
 
@@ -311,7 +212,7 @@ def test_an_explanation_has_the_prediction_and_the_reason(recognizer: Recognizer
     predicted = recognizer.predict(picture()).faces
     assert len(explained) == len(predicted) == 2
     for each, face in zip(explained, predicted, strict=True):
-        assert each.label == face.label and each.expression.box == face.box
+        assert each.label == face.label == each.answer and each.expression.box == face.box
         assert dict(each.expression.scores) == pytest.approx(dict(face.scores), abs=1e-4)
         assert each.regions["mouth"] == pytest.approx(dict(face.regions["mouth"]), abs=1e-4)
         assert each.decisive == "mouth" and each.drops["mouth"] > 0.1
@@ -320,7 +221,34 @@ def test_an_explanation_has_the_prediction_and_the_reason(recognizer: Recognizer
         assert each.heat.shape == (32, 32) and each.heat.max() == 1
         assert each.heat[: each.heat.shape[0] // 2].max() < 0.05
         assert each.picture.shape == (400, 400, 3)
-    assert json.loads(json.dumps(explained[0].to_dict()))["decisive"] == "mouth"
+    written = json.loads(json.dumps(explained[0].to_dict()))
+    assert (written["answer"], written["decisive"]) == (explained[0].answer, "mouth")
+
+
+@pytest.mark.parametrize("options", [{"min_confidence": 1.0}, {"min_quality": 1.0}], ids=str)
+def test_an_uncertain_face_is_explained_by_its_likeliest_class(
+    options: dict[str, float], recognizer: Recognizer
+) -> None:
+    doubtful = Recognizer(recognizer._weights.path, Planted(), "cpu", **options)
+    faces = doubtful.predict(picture()).faces
+    for each, sure, face in zip(
+        doubtful.explain(picture()), recognizer.explain(picture()), faces, strict=True
+    ):
+        assert (each.label, each.answer) == (face.label, sure.answer)
+        assert each.label == "uncertain" == each.to_dict()["label"]
+        assert each.drops == pytest.approx(sure.drops, abs=1e-6) and each.decisive == "mouth"
+        assert each.draw().tobytes() != sure.draw().tobytes()  # the title
+    if "min_confidence" in options:
+        assert doubtful.explain_crops(picture()).label == "uncertain"
+
+
+def test_a_face_is_classified_once_for_an_explanation(
+    recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Predictions and their engine have no part in it."""
+    monkeypatch.setattr(recognizer.reader, "expressions", None)
+    monkeypatch.setattr(recognizer.reader, "_answers", None)
+    assert len(recognizer.explain(picture())) == 2
 
 
 def test_the_heat_is_of_the_label_also_with_another_prior(
@@ -378,6 +306,7 @@ def planted_explanation(drop: float = 0.5, region: str = "mouth") -> Explanation
     heat[24, 16] = 1
     return Explanation(
         Expression("happiness", 0.9, scores, dict.fromkeys(REGIONS, scores)),
+        "happiness",
         {name: left if name == region else scores for name in REGIONS},
         heat,
         {n: tuple(e / 100 for e in (b.left, b.top, b.right, b.bottom)) for n, b in boxes.items()},
@@ -424,6 +353,10 @@ def test_the_number_of_a_face_stands_before_its_answer(monkeypatch: pytest.Monke
     texts.clear()
     planted_explanation().draw()
     assert "happiness 90%" in texts
+    explained = planted_explanation()
+    unsure = dataclasses.replace(explained.expression, label="uncertain")
+    dataclasses.replace(explained, expression=unsure).draw(number=3)
+    assert "3: uncertain (happiness 90%)" in texts
 
 
 def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -476,7 +409,10 @@ def test_long_names_still_fit() -> None:
     scores = {name: 0.9, "x": 0.1}
     every = dict.fromkeys(REGIONS, scores)
     long = dataclasses.replace(
-        explained, expression=Expression(name, 0.9, scores, every), without=every
+        explained,
+        expression=Expression(name, 0.9, scores, every),
+        answer=name,
+        without=every,
     )
     drawn = np.asarray(long.draw())
     assert (drawn[60:100, 990:] == (24, 24, 24)).all()

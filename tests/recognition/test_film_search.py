@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pcnn import Detection, InputError
 from pcnn.recognition.film_search import FilmSearch
+from pcnn.recognition.films import FilmOptions
 from pcnn.results.values import Face
 from pcnn.video.decoding import DecodedFrame
 
@@ -178,7 +179,7 @@ def written(each: Detection) -> Face:
 
 
 @pytest.mark.parametrize("every", [-0.1, float("inf"), float("nan")])
-def test_wrong_times(finder: Finder, every: float) -> None:
+def test_wrong_times(every: float) -> None:
     message = f"predict_video: search_every must be seconds of at least 0, got {every}"
     with pytest.raises(InputError, match=message):
-        search_of(finder, every=every)
+        FilmOptions(sure=0.7, search_every=every, smoothing=None, step=8)

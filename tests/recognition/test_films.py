@@ -11,7 +11,7 @@ from films import PEOPLE, face, scene, write_film
 
 from pcnn import InputError, Recognizer
 from pcnn.recognition.films import Film
-from pcnn.results.frames import FILM_COLUMNS, Frame, frames_table
+from pcnn.results.frames import FILM_COLUMNS, Frame
 from pcnn.results.values import Face
 
 RATE = 15
@@ -133,7 +133,7 @@ def test_faces_below_the_least_confidence_are_uncertain(recognizer: Recognizer, 
             assert {**each, "label": plain["label"]} == plain
 
 
-def test_rows_and_table(recognizer: Recognizer, pair: Path) -> None:
+def test_rows(recognizer: Recognizer, pair: Path) -> None:
     frames = list(recognizer.predict_video(pair, every=0.5))
     rows = [row for frame in frames for row in frame.rows()]
     assert len(rows) == 4
@@ -143,9 +143,6 @@ def test_rows_and_table(recognizer: Recognizer, pair: Path) -> None:
         *((0.0, 0, 1), (0.0, 0, 2)),
         *((pytest.approx(0.533333), 8, 1), (pytest.approx(0.533333), 8, 2)),
     ]
-    pytest.importorskip("pandas")
-    assert frames_table(frames).shape == (4, len(rows[0]))
-    assert list(frames_table([]).columns) == list(FILM_COLUMNS)
 
 
 def test_a_run_that_knows_the_first_half_ends_the_same(

@@ -15,7 +15,7 @@ from pcnn import InputError, Recognizer, WeightsError
 from pcnn.embeddings import ValueHead
 from pcnn.faces.geometry import similarity
 from pcnn.recognition.batches import Picture
-from pcnn.recognition.movements import MovementReader, motions
+from pcnn.recognition.movements import MovementReader
 from pcnn.results.values import Detection, Face
 from pcnn.training.movements.faces import TEMPLATE
 
@@ -95,8 +95,6 @@ def test_the_prepared_network_answers_as_the_plain_one(weights: Path) -> None:
 def test_pictures_without_faces(weights: Path) -> None:
     reader = MovementReader(weights, torch.device("cpu"))
     assert reader.read([_picture()], [[]]) == [] and reader.read([], []) == []
-    nothing = motions(None, [_picture()], [[_face()]])
-    assert next(nothing) is None
 
 
 def test_the_recognizer_gives_movements_when_asked(weights: Path) -> None:
@@ -153,6 +151,8 @@ def test_an_explained_face_has_what_prediction_gives_it(weights: Path) -> None:
         assert (found.values, found.quality) == (face.values, face.quality)
         assert found.movements == face.movements and found.movements
         assert found.confidence == pytest.approx(face.confidence, abs=1e-4)
+    crop = recognizer.explain_crops(picture).expression
+    assert crop.values == recognizer.predict_crops(picture).values != {}
 
 
 def test_weights_of_another_kind_are_refused() -> None:

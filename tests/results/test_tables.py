@@ -13,7 +13,7 @@ import pytest
 
 from pcnn.errors import InputError
 from pcnn.results import tables
-from pcnn.results.frames import FILM_COLUMNS, Frame, TrackedFace, frames_table
+from pcnn.results.frames import FILM_COLUMNS, Frame, TrackedFace
 from pcnn.results.tables import COLUMNS, face_schema, to_arrow, to_pandas
 from pcnn.results.values import Expression, Face, Prediction
 
@@ -34,6 +34,11 @@ def face(left: float = 1.5) -> Face:
 
 def two_faces() -> Prediction:
     return Prediction((face(), face(9.0)), "two.jpg", 640, 480)
+
+
+def film_frame() -> Frame:
+    tracked = TrackedFace(**vars(face()), track=1, raw=SCORES)
+    return Frame(0.5, 2, (tracked,), "film.mp4", 640, 480)
 
 
 def test_a_row_a_face_by_hand() -> None:
@@ -73,9 +78,8 @@ def test_the_columns_are_those_of_the_docs(pytestconfig: pytest.Config) -> None:
 def test_landmarks_of_films_are_named_as_in_tables() -> None:
     named = [name for name in COLUMNS if name.endswith(("_x", "_y"))]
     assert list(FILM_COLUMNS[-10:]) == named
-    tracked = TrackedFace(**vars(face()), track=1, raw=SCORES)
-    (row,) = Frame(0.5, 2, (tracked,), "film.mp4", 640, 480).rows()
-    (own,) = to_arrow(Frame(0.5, 2, (tracked,), "film.mp4", 640, 480)).to_pylist()
+    (row,) = film_frame().rows()
+    (own,) = to_arrow(film_frame()).to_pylist()
     assert [row[name] for name in named] == [own[name] for name in named]
 
 
@@ -121,6 +125,11 @@ def test_pandas_types_and_missing_values() -> None:
     assert to_pandas([]).shape == (0, len(COLUMNS))
 
 
+def test_a_predictions_own_table_is_the_same() -> None:
+    for prediction in (two_faces(), Prediction((), "none.jpg", 8, 9)):
+        assert prediction.to_pandas().equals(to_pandas(prediction))
+
+
 def test_videos_frames_and_tracks_have_their_columns() -> None:
     class Other:
         index, time, faces = 7, 0.28, (face(),)
@@ -137,8 +146,11 @@ def test_errors(convert: Any) -> None:
         convert([two_faces(), other])
     with pytest.raises(InputError, match="sources must be one for each of 1 predictions, got 2"):
         convert(two_faces(), sources=["a", "b"])
-    with pytest.raises(InputError, match="named like other columns, got 'error'"):
-        convert([], classes=["error"])
+    own = convert.__name__
+    for kind, name in (("classes", "error"), ("values", "nose_x")):
+        message = f"{own}: {kind} must not be named like other columns, got '{name}'"
+        with pytest.raises(InputError, match=message):
+            convert([], **{kind: [name]})
 
 
 @pytest.mark.parametrize("convert", [to_pandas, to_arrow])
@@ -163,29 +175,25 @@ def test_names_may_be_the_keys_of_scores() -> None:
     assert to_arrow([], classes=SCORES).column_names[-3:] == list(SCORES)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("wrong", [["x"], "x", None, 5, [two_faces()]])
-def test_what_is_no_frame_is_refused(wrong: Any) -> None:
-    with pytest.raises(InputError, match="frames_table: frames must be what Recogni"):
-        frames_table(wrong)
-
-
 @pytest.mark.parametrize(
-    ("package", "call"),
+    ("function", "package", "call"),
     [
-        ("pandas", lambda: to_pandas([])),
-        ("pyarrow", lambda: to_arrow([])),
-        ("pyarrow", lambda: face_schema(["a"])),
-        ("supervision", lambda: two_faces().to_supervision()),
+        ("to_pandas", "pandas", lambda: to_pandas([])),
+        ("to_pandas", "pandas", lambda: two_faces().to_pandas()),
+        ("to_arrow", "pyarrow", lambda: to_arrow([])),
+        ("face_schema", "pyarrow", lambda: face_schema(["a"])),
+        ("Prediction.to_supervision", "supervision", lambda: two_faces().to_supervision()),
+        ("Frame.to_supervision", "supervision", lambda: film_frame().to_supervision()),
     ],
 )
 def test_missing_packages_are_named(
-    package: str, call: Any, monkeypatch: pytest.MonkeyPatch
+    function: str, package: str, call: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(name: str) -> Any:
         raise ImportError(name)
 
     monkeypatch.setattr(tables, "importlib", type("none", (), {"import_module": missing}))
-    with pytest.raises(InputError, match=f"{package} must be installed: pip install 'pcnn"):
+    with pytest.raises(InputError, match=f"^{function}: {package} must be installed: pip"):
         call()
 
 

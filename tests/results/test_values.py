@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from PIL import Image, ImageDraw
 
 from pcnn.errors import InputError
 from pcnn.results import placement as panels
+from pcnn.results.frames import TrackedFace
 from pcnn.results.values import FACE_COLUMNS, Detection, Expression, Face, Prediction
 
 SCORES = {
@@ -144,22 +143,29 @@ def test_rows_are_flat_and_count_from_one() -> None:
     assert rows[1]["happiness"] == 0.5
 
 
-def test_to_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
-    def frame(rows: list[dict[str, Any]], columns: list[str]) -> Any:
-        return rows, columns
-
-    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=frame))
-    prediction = prediction_of(face_at(100, 100, 50))
-    assert prediction.to_pandas() == (prediction.rows(), [*FACE_COLUMNS, *SCORES])
-    assert prediction_of().to_pandas() == ([], list(FACE_COLUMNS))
-
-
-def test_to_pandas_without_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(InputError) as caught:
-        prediction_of().to_pandas()
-    message = "Prediction.to_pandas: pandas must be installed: pip install 'pcnn[tables]'"
-    assert str(caught.value) == message
+def test_rounded_results_are_what_is_written() -> None:
+    third = 1 / 3
+    scores, points = {"a": third, "b": 1 - third}, np.full((5, 2), 3.14159, np.float32)
+    numbers = {"valence": -0.123456789}
+    box = (1.23456, -2.34567, 9.87654, 8.0)
+    face = Face(
+        *("b", 1 - third, scores, {"mouth": scores}, box, 0.98765432, points),
+        values=numbers,
+        quality=0.123456,
+    )
+    found = face.rounded()
+    assert found.to_dict() == face.to_dict()
+    assert (found.confidence, found.scores["a"], found.regions["mouth"]["a"]) == (
+        *(0.666667, 0.333333, 0.333333),
+    )
+    assert (found.values["valence"], found.quality) == (-0.123457, 0.1235)
+    assert (found.box, found.detection_score) == ((1.23, -2.35, 9.88, 8.0), 0.987654)
+    assert found.landmarks.dtype == np.float32 and found.landmarks[0, 0] == np.float32(3.14)
+    tracked = TrackedFace(**vars(face), track=3, raw=scores).rounded()
+    assert isinstance(tracked, TrackedFace) and tracked.raw["a"] == 0.333333
+    place = Detection(box, 0.98765432, points).rounded()
+    assert (place.box, place.score) == (found.box, found.detection_score)
+    np.testing.assert_array_equal(place.landmarks, found.landmarks)
 
 
 # --- drawing ---
