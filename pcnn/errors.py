@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 import sys
 from collections.abc import Callable, Collection, Sequence
@@ -91,8 +93,16 @@ class NativeError(RuntimeError):
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a number of Python's or NumPy's, no truth value, and not NaN."""
-    return isinstance(value, Real) and not isinstance(value, bool) and value == value  # noqa: PLR0124
+    """Whether a value is a number of Python's or NumPy's, no truth value, and not NaN.
+
+    Whole numbers too large for a float are none.
+    """
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    try:
+        return not math.isnan(float(value))
+    except OverflowError:
+        return False
 
 
 def is_whole(value: object) -> bool:
@@ -108,14 +118,15 @@ def check_count(function: str, name: str, value: object) -> None:
         raise InputError(f"{function}: {name} must be at least 1, got {value}")
 
 
-def check_texts(subject: str, texts: Any, *, none: bool = False) -> None:
+def check_texts(subject: str, texts: Any, *, sources: bool = False) -> None:
     """Raise InputError unless these are texts in an order, such as a list of them.
 
-    subject: they, at the message's beginning. none: whether None may stand for a text.
+    subject: they, at the message's beginning. sources: whether paths and None may stand for texts.
     """
+    kinds = (str, os.PathLike, type(None)) if sources else str
     if isinstance(texts, (str, bytes, set, frozenset)) or not isinstance(texts, Collection):
         raise InputError(f"{subject} must be a list of texts, got {texts!r}")
-    wrong = [text for text in texts if not (isinstance(text, str) or (none and text is None))]
+    wrong = [text for text in texts if not isinstance(text, kinds)]
     if wrong:
         raise InputError(f"{subject} must be texts, got {wrong[0]!r}")
 

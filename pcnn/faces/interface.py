@@ -50,7 +50,38 @@ class OneAtATime:
         """
         del min_face
         with self._turn:
-            return self._detector.detect(images, min_score=min_score)
+            found = self._detector.detect(images, min_score=min_score)
+        if len(found) != len(images):
+            raise InputError(
+                f"Recognizer: the detector must give the faces of {len(images)} images, "
+                f"got {len(found)}"
+            )
+        return [[_checked(face) for face in faces] for faces in found]
+
+
+def _checked(face: Detection) -> Detection:
+    """The face with its landmarks in float32.
+
+    Raises InputError: an attribute is missing or has a wrong form or range.
+    """
+    try:
+        box = np.asarray(face.box, np.float64)
+        landmarks = np.asarray(face.landmarks, np.float32)
+        score = face.score
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"Recognizer: the detector must give Detections: {error}") from error
+    for name, values, shape in (("box", box, (4,)), ("landmarks", landmarks, (5, 2))):
+        if values.shape != shape or not np.isfinite(values).all():
+            raise InputError(
+                f"Recognizer: the detector's {name} must be {shape} and finite, got {values!r}"
+            )
+    if box[0] > box[2] or box[1] > box[3]:
+        raise InputError(
+            f"Recognizer: the detector's box must be x1, y1, x2, y2 in order, got {face.box!r}"
+        )
+    if not is_number(score) or not 0 <= score <= 1:
+        raise InputError(f"Recognizer: the detector's score must be 0…1, got {score!r}")
+    return Detection(tuple(box.tolist()), float(score), landmarks)
 
 
 def check_min_score(min_score: float | None, where: str) -> None:

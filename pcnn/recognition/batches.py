@@ -88,19 +88,29 @@ def process_each(  # noqa: PLR0913
         step = min(step, max(_FEWEST, -(-len(images) // workers)))
     if many and len(images) <= step:
         return work(list(enumerate(images)))
-    results = _chained(_batches(_loaded(images, on_error), step), work, workers)
+    source = _loaded(images, on_error, bgr=bgr, one_by_one=not many)
+    results = _chained(_batches(source, step), work, workers)
     return list(results) if many else results
 
 
-def _loaded(images: Iterable[Any], on_error: OnError) -> Iterator[Any]:
-    """The images, PIL's as Pictures or errors.
+def _loaded(
+    images: Iterable[Any], on_error: OnError, *, bgr: bool, one_by_one: bool
+) -> Iterator[Any]:
+    """The images; those that may change before they are read as Pictures or errors.
 
-    PIL decodes an image when it is first used, which threads must not do at the same time, and an
-    iterator over frames may give the same object for each of them.
+    PIL decodes an image when it is first used, which threads must not do at the same time.
+    one_by_one: from an iterator, which may give the same array or object for each picture, as
+        cameras do.
     """
     for number, image in enumerate(images):
         is_lazy = isinstance(image, Image.Image)
-        yield _read(image, False, f"images[{number}]", on_error) if is_lazy else image
+        if not is_lazy and (not one_by_one or isinstance(image, (str, os.PathLike, bytes))):
+            yield image
+            continue
+        read = _read(image, bgr, f"images[{number}]", on_error)
+        if not is_lazy and not hasattr(image, "read") and isinstance(read, Picture):
+            read.pixels = read.pixels.copy()  # an array's or tensor's, whose memory it shares
+        yield read
 
 
 def _batches(images: Iterable[Any], step: int) -> Iterator[_Batch]:

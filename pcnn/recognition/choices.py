@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from pcnn.embeddings.heads import Head
@@ -14,10 +15,10 @@ from pcnn.errors import InputError, check_count, is_number
 from pcnn.faces.detector import Detector
 from pcnn.faces.interface import FaceDetector, OneAtATime
 from pcnn.faces.levels import check_min_face
-from pcnn.results.frames import FILM_COLUMNS
+from pcnn.results.frames import FILM_COLUMNS, RAW
 from pcnn.results.movements import movement_columns
-from pcnn.results.tables import COLUMNS
-from pcnn.results.values import FACE_COLUMNS
+from pcnn.results.tables import COLUMNS, MESH
+from pcnn.results.values import FACE_COLUMNS, UNCERTAIN
 from pcnn.weights.expression import PRIORS, ExpressionWeights, load_expression
 from pcnn.weights.files import locate, name_of_sha256, sha256
 from pcnn.weights.known import (
@@ -25,6 +26,7 @@ from pcnn.weights.known import (
     DEFAULT_LANDMARKS,
     DEFAULT_MOVEMENTS,
     DEFAULT_WEIGHTS,
+    SPECS,
 )
 
 # Names of columns that every table of results has.
@@ -83,7 +85,12 @@ def check_head(
 def aligns_crops(
     asked: bool | None, head: Head | ValueHead | None, weights: ExpressionWeights
 ) -> bool:
-    """Whether cut-out faces are aligned: as asked for, else as for the head, else the weights."""
+    """Whether cut-out faces are aligned: as asked for, else as for the head, else the weights.
+
+    Raises InputError: `asked` is neither a truth value nor None.
+    """
+    if asked is not None and not isinstance(asked, (bool, np.bool_)):
+        raise InputError(f"Recognizer: align_crops must be True, False or None, got {asked!r}")
     for choice in (asked, head.align_crops if head else None):
         if choice is not None:
             return choice
@@ -97,8 +104,10 @@ def check_columns(classes: Sequence[str], values: Sequence[str], movements: Sequ
     """
     others = (
         ("class", classes),
-        ("column of movements", movement_columns(movements)),
+        ("column of movements", (*movement_columns(movements), *((MESH,) if movements else ()))),
         ("column of tables", TABLE_COLUMNS),
+        ("column of films", tuple(RAW + name for name in classes)),
+        ("label of faces that are too uncertain", (UNCERTAIN,)),
     )
     for kind, names in (("class", classes), ("number", values)):
         for other, taken in others:
@@ -119,19 +128,14 @@ def chosen_detector(
 ) -> Detector | OneAtATime:
     """The detector, loaded if it is a name, a path or None; an own object in its wrapper.
 
-    engine, precision: of a detector that is loaded; a Detector has its own.
-    Raises WeightsError: as Detector.load. Raises InputError: a Detector on another device,
-    `min_face` with an own object, or an object without a method `detect`.
+    device, engine, precision: of a detector that is loaded; a Detector has its own.
+    Raises WeightsError: as Detector.load. Raises InputError: `min_face` with an own object, or
+    an object without a method `detect`.
     """
     if detector is None or isinstance(detector, (str, Path)):
-        name = detector or DEFAULT_DETECTOR
+        name = DEFAULT_DETECTOR if detector is None else detector
         return Detector.load(name, device=device, engine=engine, precision=precision)
     if isinstance(detector, Detector):
-        if detector.device != device:
-            raise InputError(
-                f"Recognizer: detector must be on {device}, as the recognizer, got one on "
-                f"{detector.device}: load it with device={str(device)!r}"
-            )
         return detector
     if not callable(getattr(detector, "detect", None)):
         raise InputError(
@@ -150,7 +154,7 @@ def chosen_weights(
 
     Raises WeightsError, InputError: see load_expression and for_equal_classes.
     """
-    loaded = load_expression(weights or weights_for(head), labels)
+    loaded = load_expression(weights_for(head) if weights is None else weights, labels)
     return loaded.for_equal_classes() if prior == "uniform" else loaded
 
 
@@ -164,7 +168,19 @@ def weights_for(head: Head | ValueHead | None) -> str:
 
 def movement_weights(asked: bool | str | Path | None) -> str | Path | None:
     """The name or path of the movement weights: the packaged ones if True; None if not asked."""
-    return DEFAULT_MOVEMENTS if asked is True else asked or None
+    if isinstance(asked, (bool, np.bool_)):
+        return DEFAULT_MOVEMENTS if asked else None
+    return asked
+
+
+def lasting(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of Recognizer by name, with absolute paths: for a copy in another folder."""
+    kept = dict(arguments)
+    for name in ("weights", "detector", "movements"):
+        given = kept[name]
+        if isinstance(given, (str, Path)) and str(given) not in SPECS and Path(given).is_file():
+            kept[name] = str(Path(given).absolute())
+    return kept
 
 
 def checksums(options: Mapping[str, Any]) -> dict[str, str]:
@@ -175,12 +191,14 @@ def checksums(options: Mapping[str, Any]) -> dict[str, str]:
     Raises WeightsError: see files.locate and load_head.
     """
     head, movements = options.get("head"), options.get("movements")
-    weights = options.get("weights") or weights_for(load_head(head) if head else None)
+    weights, detector = options.get("weights"), options.get("detector")
+    if weights is None:
+        weights = weights_for(None if head is None else load_head(head))
     files = {"weights": locate(weights, kind="expression")}
-    if head:
+    if head is not None:
         files["head"] = Path(head)
-    files["detector"] = locate(options.get("detector") or DEFAULT_DETECTOR, kind="detector")
+    files["detector"] = locate(DEFAULT_DETECTOR if detector is None else detector, kind="detector")
     files["landmarks"] = locate(DEFAULT_LANDMARKS, kind="landmarks")
-    if named := movement_weights(movements):
+    if (named := movement_weights(movements)) is not None:
         files["movements"] = locate(named, kind="movements")
     return {name: sha256(path) for name, path in files.items()}

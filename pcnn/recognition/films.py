@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -77,10 +78,11 @@ class Film:
     """An iterator of the recognised Frames of a film.
 
     photographs: finds and reads the faces.
-    Use it in a `with` block or close it, unless you read it to its end.
+    Use it in a `with` block or close it, unless you read it to its end. One thread at a time reads
+    it; any thread may close it.
     info: data of the container. broken: number of packets and frames not decoded so far.
     Reading raises InputError: no frame can be decoded, or none is between the given times;
-    known faces have other classes.
+    known faces have other classes; another thread is reading.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Film:
         self._photographs, self._options = photographs, options
         self._source = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
         self._frames = self._read(known)
+        self._closed, self._turn = False, threading.Lock()
 
     def __repr__(self) -> str:
         return f"<Film: {self._source or 'an object'}; {self._reader.info}>"
@@ -112,7 +115,17 @@ class Film:
         return self
 
     def __next__(self) -> Frame:
-        return next(self._frames)
+        if not self._turn.acquire(blocking=False):
+            raise InputError("Film: another thread is reading: let one thread read and share")
+        try:
+            frame = None if self._closed else next(self._frames)
+        finally:
+            if self._closed:  # also by another thread, meanwhile
+                self._release()
+            self._turn.release()
+        if frame is None or self._closed:
+            raise StopIteration
+        return frame
 
     def __enter__(self) -> Film:
         return self
@@ -126,7 +139,18 @@ class Film:
         self.close()
 
     def close(self) -> None:
-        """Stop and release the film; may be called twice."""
+        """Stop and release the film; may be called twice.
+
+        If another thread waits for the next frame, its reading ends with that frame.
+        """
+        self._closed = True
+        if self._turn.acquire(blocking=False):
+            try:
+                self._release()
+            finally:
+                self._turn.release()
+
+    def _release(self) -> None:
         self._frames.close()  # type: ignore[attr-defined]
         self._reader.close()
 

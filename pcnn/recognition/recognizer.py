@@ -42,8 +42,8 @@ class Recognizer:
         on packaged ones, else the packaged default.
     detector: a name ("mobilenet", "resnet50"), the path of a checkpoint, or an object with a
         `detect` method like FaceDetector's. Only one thread at a time calls such an object. A
-        faces.detector.Detector must be on the same device and keeps its own engine and precision.
-        None means the packaged MobileNet.
+        faces.detector.Detector keeps its own device, engine and precision. None means the
+        packaged MobileNet.
     device: "auto" (CUDA where available, else CPU), or a torch device.
     head: your own Head or ValueHead, or its file. A Head replaces the network's labels and scores;
         there are no region scores then. A ValueHead adds `values`. See docs/own-labels.md.
@@ -101,11 +101,11 @@ class Recognizer:
         min_face: float | None = None,
     ) -> None:
         # All arguments; no other variable exists yet.
-        self._made_of = {name: value for name, value in locals().items() if name != "self"}
+        self._made_of = choices.lasting({n: v for n, v in locals().items() if n != "self"})
         choices.check_choices(batch_size, min_confidence, min_quality, prior, min_face)
         self.device = choose_device(device, "Recognizer: device")
         self.batch_size = batch_size
-        own_head = choices.chosen_head(head, labels, prior)
+        own_head = self._made_of["head"] = choices.chosen_head(head, labels, prior)
         self._weights = choices.chosen_weights(weights, own_head, labels, prior)
         self._weights.network.to(self.device)
         choices.check_head(own_head, head, self.weights_sha256)
@@ -123,7 +123,7 @@ class Recognizer:
             min_face=min_face,
         )
         moved_by = choices.movement_weights(movements)
-        self._moving = MovementReader(moved_by, self.device) if moved_by else None
+        self._moving = None if moved_by is None else MovementReader(moved_by, self.device)
         choices.check_columns(self.classes, self.value_names, self.movements)
         self._photographs = PhotographReader(
             self.finder, self.reader, self._moving, min_quality=min_quality

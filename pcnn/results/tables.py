@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -49,7 +50,7 @@ Result: TypeAlias = Prediction | Frame | Expression | InputError
 def to_pandas(
     predictions: Result | Iterable[Result],
     *,
-    sources: Sequence[str | None] | None = None,
+    sources: Sequence[str | os.PathLike[str] | None] | None = None,
     classes: Sequence[str] | None = None,
     values: Sequence[str] | None = None,
     movements: Sequence[str] | None = None,
@@ -59,11 +60,12 @@ def to_pandas(
     predictions: what `Recognizer.predict` or `predict_crops` returns, for one picture or many,
         also with on_error="return"; or what `predict_video` does. A picture or frame without
         faces, or a picture that could not be read, has one row in which `face` is missing.
-    sources: a name for each picture; None takes those of the predictions. Names of files that are
-        no Unicode are escaped.
+    sources: a name or path for each picture; None takes those of the predictions. Names of files
+        that are no Unicode are escaped.
     classes: names of the expressions, in order, as `Recognizer.classes`; None takes those of
         the first face. Without any face there is no column for them.
-    values: names of the numbers of a ValueHead, in the same way, as `Recognizer.value_names`.
+    values: names of the numbers of a ValueHead, as `Recognizer.value_names`; None takes all that
+        any face has.
     movements: names of movements, in the same way, as `Recognizer.movements`.
     Numbers keep every digit. No prediction gives a table without rows.
     Raises InputError: pandas is not installed; predictions that are none; faces of different
@@ -95,7 +97,7 @@ def to_pandas(
 def to_arrow(
     predictions: Result | Iterable[Result],
     *,
-    sources: Sequence[str | None] | None = None,
+    sources: Sequence[str | os.PathLike[str] | None] | None = None,
     classes: Sequence[str] | None = None,
     values: Sequence[str] | None = None,
     movements: Sequence[str] | None = None,
@@ -172,7 +174,7 @@ def _types(
 def _filled(
     function: str,
     predictions: Result | Iterable[Result],
-    sources: Sequence[str | None] | None,
+    sources: Sequence[str | os.PathLike[str] | None] | None,
     names: tuple[Sequence[str] | None, ...],
 ) -> tuple[dict[str, list[Any]], tuple[Sequence[str], ...]]:
     """The columns' contents by name, and the names of classes, values and movements."""
@@ -182,22 +184,24 @@ def _filled(
     for kind, texts in zip(("classes", "values", "movements"), names, strict=True):
         if texts is not None:
             check_texts(f"{function}: {kind}", texts)
-    check_texts(f"{function}: sources", sources, none=True)
-    if len(sources) != len(results):
+    check_texts(f"{function}: sources", sources, sources=True)
+    named = [None if source is None else os.fspath(source) for source in sources]
+    if len(named) != len(results):
         raise InputError(
             f"{function}: sources must be one for each of {len(results)} predictions, "
-            f"got {len(sources)}"
+            f"got {len(named)}"
         )
-    first = next((face for result in results for face in _faces(result)), None)
-    found: tuple[Sequence[str], ...] = ((), (), ())
-    if first is not None:
-        moving = getattr(first, "movements", None) or ()
-        found = tuple(first.scores), tuple(first.values), tuple(moving)
+    faces = [face for result in results for face in _faces(result)]
+    found = (
+        tuple(faces[0].scores) if faces else (),
+        tuple(dict.fromkeys(name for face in faces for name in face.values)),
+        tuple(dict.fromkeys(name for face in faces for name in _movements(face))),
+    )
     given = zip(names, found, strict=True)
     known = tuple(own if asked is None else asked for asked, own in given)
     classes = known[0]
     columns: dict[str, list[Any]] = {name: [] for name in _types(function, *known)}
-    for source, result in zip(sources, results, strict=True):
+    for source, result in zip(named, results, strict=True):
         # Names that are no Unicode cannot be text in Arrow.
         for row in _rows(source and as_unicode(source), result):
             if row.get("label") is not None and list(row["scores"]) != list(classes):
@@ -238,6 +242,11 @@ def _faces(result: Any) -> Sequence[Expression]:
     if isinstance(result, Expression):
         return (result,)
     return () if isinstance(result, InputError) else result.faces
+
+
+def _movements(face: Expression) -> Iterable[str]:
+    """The names of a face's movements, if they were read."""
+    return getattr(face, "movements", None) or ()
 
 
 def _rows(source: str | None, result: Any) -> Iterator[dict[str, Any]]:

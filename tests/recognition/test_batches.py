@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,25 @@ def test_frames_of_an_iterator_keep_their_own_pixels(tmp_path: Path) -> None:
     with Image.open(tmp_path / "pages.tif") as film:
         found = _read(iter(ImageSequence.Iterator(film)), bgr=True)  # of arrays alone
     assert found == [(10 * value, 0, 0) for value in range(20)]
+
+
+@pytest.mark.parametrize("kind", ["array", "tensor", "bytearray", "file"])
+def test_an_iterator_may_use_one_object_for_all_pictures(kind: str) -> None:
+    colours = [(10 * value, 0, 7) for value in range(20)]
+
+    def pictures() -> Iterator[Any]:
+        pixels, stream, encoded = np.zeros((10, 20, 3), np.uint8), io.BytesIO(), bytearray()
+        for colour in colours:
+            pixels[:] = colour
+            stream.seek(0)
+            Image.fromarray(pixels).save(stream, "BMP")
+            encoded[:] = stream.getvalue()
+            tensor = torch.from_numpy(pixels)
+            yield {"array": pixels, "tensor": tensor, "bytearray": encoded, "file": stream}[kind]
+
+    assert _read(pictures()) == colours
+    if kind in ("array", "tensor"):
+        assert _read(pictures(), bgr=True) == [colour[::-1] for colour in colours]
 
 
 def test_a_damaged_image_has_its_error_in_its_place(tmp_path: Path) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from pcnn import InputError, Recognizer
+from pcnn import Detection, InputError, Recognizer, WeightsError
 from pcnn.embeddings import Head, ValueHead
 from pcnn.faces.detector import Detector
 from pcnn.recognition.choices import checksums, movement_weights
+from pcnn.weights.files import locate
 
 NO_NUMBERS = ["a", "0.5", None, float("nan"), np.float32("nan"), True, [0.5], np.ones(2)]
 PIXELS = np.zeros((64, 64, 3), np.uint8)
@@ -118,20 +123,112 @@ def test_the_least_score_is_checked_for_a_detector_of_ones_own() -> None:
             recognizer.predict(PIXELS, min_score=wrong)  # type: ignore[call-overload]
 
 
-def test_a_detector_on_another_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@dataclass
+class Finding:
+    """A detector that gives the same face for each picture."""
+
+    face: Any
+
+    def detect(self, images: Sequence[Any], *, min_score: float | None = None) -> list[list[Any]]:
+        del min_score
+        return [[self.face] for _ in images]
+
+
+LANDMARKS = np.array([[20, 20], [40, 20], [30, 30], [22, 42], [38, 42]], np.float32)
+
+
+def test_landmarks_of_a_detector_of_ones_own_may_be_lists() -> None:
+    face = Detection((10, 10, 50, 50), 0.9, LANDMARKS.tolist())  # type: ignore[arg-type]
+    (found,) = Recognizer("small", Finding(face), "cpu").predict(PIXELS).faces
+    assert found.to_dict()["landmarks"] == LANDMARKS.tolist()
+
+
+@pytest.mark.parametrize(
+    ("face", "message"),
+    [
+        (object(), "must give Detections: 'object' object has no attribute 'box'"),
+        (Detection((10, 10, 50, np.nan), 0.9, LANDMARKS), r"box must be \(4,\) and finite"),
+        (Detection((50, 10, 10, 50), 0.9, LANDMARKS), "box must be x1, y1, x2, y2 in order"),
+        (Detection((10, 10, 50, 50), 2.0, LANDMARKS), r"score must be 0…1, got 2\.0"),
+        (Detection((10, 10, 50, 50), 0.9, LANDMARKS[:4]), r"landmarks must be \(5, 2\) and"),
+        (Detection((10, 10, 50, 50), 0.9, LANDMARKS * np.inf), r"landmarks must be \(5, 2\) and"),
+    ],
+)
+def test_what_a_detector_of_ones_own_gives_is_checked(face: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Recognizer("small", Finding(face), "cpu").predict(PIXELS)
+
+
+def test_a_detector_gives_an_answer_for_each_image() -> None:
+    detector = Finding(None)
+    detector.detect = lambda images, min_score=None: []  # type: ignore[method-assign]
+    with pytest.raises(InputError, match="must give the faces of 1 images, got 0"):
+        Recognizer("small", detector, "cpu").predict(PIXELS)
+
+
+def test_a_loaded_detector_is_used_as_it_is() -> None:
     detector = Detector.load("mobilenet")
     assert Recognizer("small", detector, "cpu").finder._detector is detector
-    monkeypatch.setattr(detector, "device", torch.device("cuda:0"))
-    with pytest.raises(InputError) as error:
-        Recognizer("small", detector, "cpu")
-    assert str(error.value) == (
-        "Recognizer: detector must be on cpu, as the recognizer, got one on cuda:0: "
-        "load it with device='cpu'"
-    )
+
+
+@pytest.mark.parametrize("argument", ["weights", "detector", "movements"])
+def test_an_empty_name_is_not_the_default(argument: str) -> None:
+    with pytest.raises(WeightsError, match="no such weights file or known name"):
+        Recognizer(**{"weights": "small", argument: ""})
+    with pytest.raises(WeightsError, match="no such weights file or known name"):
+        checksums({"weights": "small", argument: ""})
+
+
+def test_switches_take_truth_values_of_numpy_and_no_others() -> None:
+    assert Recognizer("small", None, "cpu", movements=np.True_).movements  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="align_crops must be True, False or None, got 'no'"):
+        Recognizer("small", None, "cpu", align_crops="no")  # type: ignore[arg-type]
+
+
+def test_numbers_beyond_floats_are_none() -> None:
+    with pytest.raises(InputError, match="min_face must be pixels of at least 1"):
+        Recognizer("small", None, "cpu", min_face=10**400)
+
+
+@pytest.mark.parametrize(
+    ("labels", "movements", "message"),
+    [
+        (("raw_b", "b"), False, "the head's class 'raw_b' is also a column of films"),
+        (("mesh", "b"), True, "the head's class 'mesh' is also a column of movements"),
+        (("uncertain", "b"), False, "'uncertain' is also a label of faces that are too uncertain"),
+    ],
+)
+def test_labels_of_heads_are_no_other_columns(
+    labels: tuple[str, str], movements: bool, message: str
+) -> None:
+    recognizer = Recognizer("small", None, "cpu")
+    vectors = np.random.default_rng(0).standard_normal((40, recognizer.embedding_size))
+    head = Head.fit(vectors, list(labels) * 20, weights=recognizer.weights_sha256)
+    with pytest.raises(InputError, match=message):
+        Recognizer("small", None, "cpu", head=head, movements=movements)
+
+
+def test_copies_know_their_files_in_another_folder_and_after_a_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recognizer = Recognizer("small", None, "cpu")
+    random = np.random.default_rng(0)
+    for name in ("first", "second"):
+        vectors = random.standard_normal((40, recognizer.embedding_size))
+        head = Head.fit(vectors, ["a", "b"] * 20, weights=recognizer.weights_sha256)
+        head.save(tmp_path / f"{name}.safetensors")
+    shutil.copyfile(locate("small"), tmp_path / "own.safetensors")
+    monkeypatch.chdir(tmp_path)
+    with_head = Recognizer("own.safetensors", None, "cpu", head="first.safetensors")
+    before = with_head.predict_crops(PIXELS).scores
+    (tmp_path / "second.safetensors").rename("first.safetensors")
+    monkeypatch.chdir("/")
+    assert copy.deepcopy(with_head).predict_crops(PIXELS).scores == before
+    assert pickle.loads(pickle.dumps(with_head)).predict_crops(PIXELS).scores == before
 
 
 def test_movement_weights_are_chosen_in_one_place() -> None:
-    for asked in (False, None, ""):
+    for asked in (False, None):
         assert movement_weights(asked) is None
     assert movement_weights(True) == "movements"
     assert movement_weights(Path("mine.safetensors")) == Path("mine.safetensors")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,6 +67,40 @@ def test_two_people_cross_and_keep_their_numbers(
         if frame.index in (0, 40):
             assert abs(middle(frame, back) - a) < 12
     assert seen[back][0] == 0 and seen[back][-1] == 40 and len(seen[back]) < 41
+
+
+class Slow:
+    """Photographs that take their time, and say when they are read."""
+
+    def __init__(self, photographs: Any) -> None:
+        self._photographs = photographs
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._photographs, name)
+
+    def located(self, *arguments: Any) -> Any:
+        self.begun.set()
+        assert self.go_on.wait(30)
+        return self._photographs.located(*arguments)
+
+
+def test_another_thread_may_close_a_film_and_none_may_read_it(
+    recognizer: Recognizer, pair: Path
+) -> None:
+    film = recognizer.predict_video(pair)
+    slow = film._photographs = Slow(film._photographs)  # type: ignore[assignment]
+    read: list[Frame] = []
+    reader = threading.Thread(target=lambda: read.extend(film))
+    reader.start()
+    assert slow.begun.wait(30)
+    with pytest.raises(InputError, match="Film: another thread is reading"):
+        next(film)
+    with pytest.raises(RuntimeError, match="my own"), film:
+        raise RuntimeError("my own")
+    slow.go_on.set()
+    reader.join(30)
+    assert not reader.is_alive() and not read and not list(film)
 
 
 def test_one_leaves_and_comes_back(

@@ -130,6 +130,15 @@ def test_a_predictions_own_table_is_the_same() -> None:
         assert prediction.to_pandas().equals(to_pandas(prediction))
 
 
+def test_numbers_and_movements_of_any_face_have_columns() -> None:
+    valued = Expression("anger", 0.5, SCORES, {}, values={"age": 30.5})
+    plain = Expression("anger", 0.5, SCORES, {})
+    for found in ([plain, valued], [valued, plain]):
+        table = to_pandas(found, sources=[Path("a.png"), None])
+        assert sorted(table.age, key=np.isnan)[0] == 30.5 and table.age.isna().sum() == 1
+        assert table.source[0] == "a.png"
+
+
 def test_videos_frames_and_tracks_have_their_columns() -> None:
     class Other:
         index, time, faces = 7, 0.28, (face(),)
