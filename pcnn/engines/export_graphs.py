@@ -235,9 +235,10 @@ class AnchorsGraph(FileGraph):
 
     @staticmethod
     def agreement(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
-        """The share of anchors with a score of ½ in one that have it in both."""
+        """The share of anchors that have a score of ½ in both, of those that have it in either."""
         one, other = expected[0] >= 0.5, found[0] >= 0.5
-        return float((one & other).sum() / (one | other).sum().clamp(min=1)) if one.any() else 1.0
+        either = one | other
+        return float((one & other).sum() / either.sum()) if either.any() else 1.0
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Scores (B, N) and offsets (B, N, 14) of images (B, H, W, 3) uint8."""
