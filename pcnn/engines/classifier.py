@@ -13,9 +13,9 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from pcnn.engines.compiled import CompiledStage, CompiledTrunks
 from pcnn.engines.cuda_graphs import parallel_branches, with_cuda_graphs
 from pcnn.engines.folding import fuse_residuals, split_head
+from pcnn.engines.layered_networks import CompiledStage, CompiledTrunks
 from pcnn.engines.layers import can_run
 from pcnn.errors import InputError
 from pcnn.networks.ensemble import (

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pcnn.engines.compiled import CompiledDetector
 from pcnn.engines.convolutions import (
     FusedConvolution,
     keep_freed_memory,
@@ -24,6 +23,7 @@ from pcnn.engines.convolutions import (
 )
 from pcnn.engines.cuda_graphs import with_cuda_graphs
 from pcnn.engines.folding import fold_norm
+from pcnn.engines.layered_networks import CompiledDetector
 from pcnn.engines.layers import can_run
 from pcnn.networks.retinaface import (
     ANCHORS_PER_CELL,

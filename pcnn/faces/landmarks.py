@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcnn.engines.compiled import prepare_landmarks
+from pcnn.engines.layered_networks import prepare_landmarks
 from pcnn.faces.geometry import similarity
 from pcnn.faces.views import cut_faces
 from pcnn.networks.pcnn import ModelConfig

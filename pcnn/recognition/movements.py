@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pcnn.engines.compiled import prepare_movements
+from pcnn.engines.layered_networks import prepare_movements
 from pcnn.faces.geometry import similarity
 from pcnn.faces.views import cut_faces
 from pcnn.networks.movements import Motion, mirrored
