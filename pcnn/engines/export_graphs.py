@@ -14,8 +14,7 @@ from pcnn.devices import own_settings
 from pcnn.engines.portable import STRIDE, Graph, LevelsGraph, ViewsGraph, rows
 from pcnn.errors import InputError
 from pcnn.networks.anchors import anchor_grid, decode_boxes, decode_landmarks
-from pcnn.networks.pcnn import ModelConfig, normalise
-from pcnn.networks.regions import REGIONS
+from pcnn.networks.regions import REGIONS, ViewFormat, normalise
 from pcnn.networks.retinaface import RetinaFace
 from pcnn.weights.detector import DetectorSettings
 from pcnn.weights.expression import ExpressionWeights
@@ -150,7 +149,7 @@ class LandmarksGraph(FileGraph):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Landmarks (B, 5, 2), shares of the side, of faces (B, 1, S, S) uint8."""
         config = self.weights.network.config
-        view = ModelConfig(size=config.size, mean=config.mean, std=config.std)
+        view = ViewFormat(config.size, config.mean, config.std)
         return (self._network(normalise(inputs[0].float() / 255, view)),)
 
 

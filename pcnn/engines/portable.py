@@ -120,8 +120,9 @@ class _Plain(nn.Module):
         super().__init__()
         body, head = split_head(network)
         self._body, self._head, self._dtype = body.to(dtype), head.to(dtype), dtype
-        if isinstance(body, PCNN):
-            body.interaction = _PlainInteraction(body.interaction)  # type: ignore[assignment]
+        for name, part in body.named_children():
+            if isinstance(part, Interaction):
+                setattr(body, name, _PlainInteraction(part))
 
     def forward(self, views: Sequence[Tensor]) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
         """Logits, embeddings and each region's logits of views, in float32."""

@@ -26,7 +26,7 @@ from pcnn.errors import InputError
 from pcnn.faces.detector import Detector
 from pcnn.faces.geometry import face_transforms, picture_transforms
 from pcnn.faces.interface import FaceDetector
-from pcnn.networks.pcnn import ModelConfig
+from pcnn.networks.regions import ViewFormat
 from pcnn.ops.reference import taps
 from pcnn.results.values import Detection
 from pcnn.terminal import track
@@ -81,7 +81,7 @@ def find_landmarks(pictures: Sequence[_Picture], detector: FaceDetector) -> list
 def crop_transforms(
     pictures: Sequence[_Picture],
     template: ArrayLike,
-    config: ModelConfig,
+    config: ViewFormat,
     detector: FaceDetector | None,
 ) -> list[NDArray[np.float32]]:
     """The transforms for the views of cut-out faces, (1, 6, 2, 3) for each.
@@ -100,7 +100,7 @@ def crop_transforms(
 
 
 def _transforms(
-    picture: _Picture, points: _Points | None, template: ArrayLike, config: ModelConfig
+    picture: _Picture, points: _Points | None, template: ArrayLike, config: ViewFormat
 ) -> NDArray[np.float32]:
     """The transforms of a cut-out face, (1, 6, 2, 3). points: its landmarks, if any."""
     size, layout = config.size, config.layout
@@ -260,7 +260,7 @@ def align_faces(
     """
     grey = faces.dim() == 3
     channels = 1 if grey else 3
-    levels = ModelConfig(size=size, mean=(0.0,) * channels, std=(1 / 255,) * channels)
+    levels = ViewFormat.levels(size, channels)
     aligned = []
     if not isinstance(landmarks, np.ndarray):
         landmarks = dataset_landmarks(faces, landmarks)

@@ -15,8 +15,7 @@ from pcnn.faces.light import even_light, readable
 from pcnn.faces.resampling import pixels_tensor, resample, to_planes
 from pcnn.faces.shrinking import Source, shrink_face
 from pcnn.networks.ensemble import ExpressionNetwork
-from pcnn.networks.pcnn import ModelConfig, normalise
-from pcnn.networks.regions import VIEWS, Box
+from pcnn.networks.regions import VIEWS, Box, ViewFormat, normalise
 from pcnn.networks.saliency import weigh
 from pcnn.ops import crop_regions, landmark_crop
 
@@ -25,7 +24,7 @@ from pcnn.ops import crop_regions, landmark_crop
 def cut_views(  # noqa: PLR0913
     pictures: Sequence[NDArray[np.uint8]],
     places: Sequence[FacePlaces],
-    config: ModelConfig,
+    config: ViewFormat,
     *,
     native_size: int,
     device: torch.device,
@@ -76,7 +75,7 @@ def cut_views(  # noqa: PLR0913
 def _cut(  # noqa: PLR0913, PLR0917
     source: Source,
     aligned: AlignedFaces | None,
-    config: ModelConfig,
+    config: ViewFormat,
     boxes: Sequence[Box],
     device: torch.device,
     mirror: bool,
@@ -113,7 +112,7 @@ def cut_faces(
     pictures: Sequence[NDArray[np.uint8]],
     landmarks: Sequence[Sequence[NDArray[np.float32]]],
     template: ArrayLike,
-    config: ModelConfig,
+    config: ViewFormat,
     device: torch.device,
 ) -> Tensor:
     """The whole view of each face alone, aligned by its landmarks, as fine as the picture is.

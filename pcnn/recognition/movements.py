@@ -14,7 +14,7 @@ from pcnn.engines.layered_networks import prepare_movements
 from pcnn.faces.geometry import similarity
 from pcnn.faces.views import cut_faces
 from pcnn.networks.movements import Motion, mirrored
-from pcnn.networks.pcnn import ModelConfig
+from pcnn.networks.regions import ViewFormat
 from pcnn.recognition.batches import Picture
 from pcnn.results.movements import FaceMotion, Pose
 from pcnn.results.values import Detection
@@ -37,7 +37,7 @@ class MovementReader:
         config = loaded.network.config
         self._network = loaded.network.to(device)
         self._answer = prepare_movements(self._network)
-        self._view = ModelConfig(size=config.size, mean=config.mean, std=config.std)
+        self._view = ViewFormat(config.size, config.mean, config.std)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -100,9 +100,8 @@ def test_mobilenet_has_the_same_answers(
         _assert_same(network, views)
     with torch.inference_mode():
         vectors = prepare(network).embed_views(views)
-        head = network.expression_head if isinstance(network, PCNN) else network.head
         logits = prepare(network).forward_views(views)[0]
-        torch.testing.assert_close(head(vectors), logits, **SAME)  # type: ignore[operator]
+        torch.testing.assert_close(network.own_head(vectors), logits, **SAME)
         assert vectors.shape == (3, network.config.features)
 
 

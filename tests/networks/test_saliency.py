@@ -28,8 +28,8 @@ from pcnn.engines.folding import split_head
 from pcnn.evaluation.logits import predict_logits
 from pcnn.faces.resampling import resample, to_planes
 from pcnn.images.loading import load_image
-from pcnn.networks.pcnn import PCNN, ModelConfig, normalise
-from pcnn.networks.regions import REGIONS, VIEWS
+from pcnn.networks.pcnn import PCNN, ModelConfig
+from pcnn.networks.regions import REGIONS, VIEWS, normalise
 from pcnn.networks.saliency import blur, centre, saliency_maps, weigh
 from pcnn.training.expression import run as train_expression
 from pcnn.training.expression.loop import ExpressionTraining
