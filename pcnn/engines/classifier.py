@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pcnn.engines.cuda_graphs import parallel_branches, with_cuda_graphs
 from pcnn.engines.folding import fuse_residuals, split_head
-from pcnn.engines.layered_networks import CompiledStage, CompiledTrunks
+from pcnn.engines.layered_networks import CompiledStage, CompiledTrunks, has_layers
 from pcnn.engines.layers import can_run
 from pcnn.errors import InputError
 from pcnn.networks.ensemble import (
@@ -61,7 +61,7 @@ def prepare(network: ExpressionNetwork, dtype: torch.dtype | None = None) -> Pre
     with torch.no_grad():
         weight = next(network.parameters())
         dtype = dtype or weight.dtype
-        if can_run(weight, dtype):
+        if can_run(weight, dtype) and has_layers(network):
             return _Compiled(network, dtype)
         return _Folded(network, dtype)
 

@@ -48,6 +48,8 @@ class PreparedRetinaFace:
     channels: "rgb" or "bgr", the channel order of its training.
     mean, std: of its training images in that order, for values of 0…255.
     dtype: of the arithmetic between the first convolution and the heads; both are in float32.
+        Compiled code computes depthwise and 3 × 3 convolutions in float32, too, see
+        `layered_networks.CompiledDetector`.
     Threads may share it.
     """
 
