@@ -92,11 +92,6 @@ def register(name: str, model: SaliencyModel) -> None:
     _MODELS[name] = model
 
 
-def model_names() -> tuple[str, ...]:
-    """The names of all registered models."""
-    return tuple(_MODELS)
-
-
 def find_model(name: str) -> SaliencyModel:
     """The model of a name. Raises InputError: the name is unknown."""
     if name not in _MODELS:
