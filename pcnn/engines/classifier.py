@@ -73,7 +73,7 @@ class _Folded:
         body, head = split_head(network)
         body.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._names = body.regions
-        compute = partial(_folded_pass, fuse_residuals(body), head.to(dtype), dtype)
+        compute = _FoldedPass(fuse_residuals(body), head.to(dtype), dtype)
         self._answer = with_cuda_graphs(compute, next(head.parameters()).device)
 
     def forward_views(self, views: _Views) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -119,16 +119,19 @@ def one_for_none(views: _Views) -> list[Tensor]:
     return [view.new_zeros(1, *view.shape[1:]) for view in views]
 
 
-def _folded_pass(
-    body: PCNN | FaceNet, head: nn.Module, dtype: torch.dtype, views: _Views
-) -> list[Tensor]:
+class _FoldedPass:
     """The embeddings, the logits, each region's logits. body, head: in `dtype`, of `split_head`."""
-    given, device = views[0].dtype, views[0].device
-    trunks = body.trunk_list
-    used = [view.to(dtype) for view in views[: len(trunks)]]
-    calls = [partial(trunk, view) for trunk, view in zip(trunks, used, strict=True)]
-    pooled, regions = body.forward_maps(parallel_branches(calls, device))
-    return [found.to(given) for found in (pooled, head(pooled), *regions.values())]
+
+    def __init__(self, body: PCNN | FaceNet, head: nn.Module, dtype: torch.dtype) -> None:
+        self._body, self._head, self._dtype = body, head, dtype
+
+    def __call__(self, views: _Views) -> list[Tensor]:
+        given, device = views[0].dtype, views[0].device
+        trunks = self._body.trunk_list
+        used = [view.to(self._dtype) for view in views[: len(trunks)]]
+        calls = [partial(trunk, view) for trunk, view in zip(trunks, used, strict=True)]
+        pooled, regions = self._body.forward_maps(parallel_branches(calls, device))
+        return [found.to(given) for found in (pooled, self._head(pooled), *regions.values())]
 
 
 class _PreparedEnsemble:

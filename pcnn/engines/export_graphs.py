@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pcnn.devices import own_settings
-from pcnn.engines.portable import STRIDE, Graph, LevelsGraph, ViewsGraph, rows
+from pcnn.engines.detector import join_levels
+from pcnn.engines.portable import Graph, LevelsGraph, ViewsGraph
 from pcnn.errors import InputError
 from pcnn.networks.anchors import anchor_grid, decode_boxes, decode_landmarks
 from pcnn.networks.regions import REGIONS, ViewFormat, normalise
-from pcnn.networks.retinaface import RetinaFace
+from pcnn.networks.retinaface import STRIDE, RetinaFace
 from pcnn.weights.detector import DetectorSettings
 from pcnn.weights.expression import ExpressionWeights
 from pcnn.weights.landmarks import LandmarkWeights
@@ -205,8 +206,7 @@ class ImageGraph(FileGraph):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The outputs for the inputs that the class describes."""
-        levels = self._levels(inputs[0].permute(0, 2, 3, 1).float())
-        found = torch.cat([rows(level) for level in levels], 1)  # (B, N, 15)
+        found = join_levels(self._levels(inputs[0].permute(0, 2, 3, 1).float()))  # (B, N, 15)
         variances = self._settings.variances
         boxes = decode_boxes(found[..., 1:5], self._anchors, variances)
         landmarks = decode_landmarks(found[..., 5:], self._anchors, variances)
@@ -241,5 +241,5 @@ class AnchorsGraph(FileGraph):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Scores (B, N) and offsets (B, N, 14) of images (B, H, W, 3) uint8."""
-        found = torch.cat([rows(level) for level in self._levels(inputs[0].float())], 1)
+        found = join_levels(self._levels(inputs[0].float()))
         return found[..., 0].sigmoid(), found[..., 1:]

@@ -12,7 +12,7 @@ from torch import Tensor
 from pcnn.devices import own_settings, upload
 from pcnn.faces.geometry import AlignedFaces, FacePlaces, picture_transforms, transforms_of
 from pcnn.faces.light import even_light, readable
-from pcnn.faces.resampling import pixels_tensor, resample, to_planes
+from pcnn.faces.resampling import pixels_tensor, resample, to_pictures, to_planes
 from pcnn.faces.shrinking import Source, shrink_face
 from pcnn.networks.ensemble import ExpressionNetwork
 from pcnn.networks.regions import VIEWS, Box, ViewFormat, normalise
@@ -143,9 +143,8 @@ def face_views(network: ExpressionNetwork, faces: Tensor, native_size: int) -> l
     config = network.config
     height, width = faces.shape[1:3]
     transforms = picture_transforms(width, height, config.size, config.layout)
-    planes = faces if faces.dim() == 4 else faces[..., None].expand(-1, -1, -1, 3)
     return cut_views(
-        list(planes.cpu().numpy()),
+        to_pictures(faces),
         [transforms] * len(faces),
         config,
         native_size=native_size,
