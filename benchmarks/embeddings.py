@@ -36,7 +36,8 @@ from pcnn.engines.folding import split_head
 from pcnn.evaluation.logits import predict_logits
 from pcnn.faces.alignment import suited_faces
 from pcnn.faces.resampling import resample, to_planes
-from pcnn.networks.pcnn import PCNN, FaceNet, normalise
+from pcnn.networks.pcnn import PCNN, FaceNet
+from pcnn.networks.regions import normalise
 from pcnn.training.expression.loop import ExpressionTraining
 from pcnn.training.expression.options import ExpressionOptions
 from pcnn.weights.expression import ExpressionWeights

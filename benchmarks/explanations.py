@@ -30,8 +30,8 @@ from pcnn.analysis import sanity_checks
 from pcnn.datasets.loading import load_ferplus
 from pcnn.faces.alignment import suited_faces
 from pcnn.faces.resampling import resample, to_planes
-from pcnn.networks.pcnn import PCNN, normalise
-from pcnn.networks.regions import REGIONS
+from pcnn.networks.pcnn import PCNN
+from pcnn.networks.regions import REGIONS, normalise
 from pcnn.recognition import explanations
 from pcnn.weights.expression import ExpressionWeights
 

@@ -66,8 +66,8 @@ def _hints(
     for side in sides[:-1]:
         size = module.network_size(image.shape, side)
         scale = image.shape[1] / size[1]
-        look = module.Look(resized(source, size), (scale, scale), True)
-        ((candidates, _),) = detector.search_once([look], 0.01)
+        image = module.ScaledImage(resized(source, size), (scale, scale), True)
+        ((candidates, _),) = detector.search_once([image], 0.01)
         beyond = module.TRUSTED_RANGE[1] * trusted * scale
         if any(module.shorter_side(face) >= beyond for face in faces):
             large = [

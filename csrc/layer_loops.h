@@ -8,6 +8,7 @@ namespace {
 
 constexpr int kLanes = PCNN_LANES;
 constexpr int kRows = PCNN_ROWS;
+static_assert(kLanes <= kMostLanes && kRows <= kMostTileRows, "see layers.h");
 
 PCNN_TARGET inline Vector rectified(Vector value, Vector leak, Vector most) {
   return least(most, rectify(value, leak));
@@ -107,7 +108,8 @@ PCNN_TARGET inline void depthwise_inside(const DepthwiseRow& row, std::int64_t x
   }
 }
 
-// Outputs first … end of a row, of which left … right have whole patches.
+// The outputs 0 … end of a row, of which left … right have whole patches. before: columns of
+// padding before the maps.
 template <int Stride, int N>
 PCNN_TARGET void depthwise_row(const DepthwiseRow& given, std::int64_t before, std::int64_t left,
                                std::int64_t right, std::int64_t end) {
@@ -161,8 +163,6 @@ PCNN_TARGET void depthwise_rows(const Layer& layer, const LayerMaps& maps, std::
     }
   }
 }
-
-constexpr int kPatch = 6, kTile = 4;  // sides of Winograd's tiles
 
 // Six values of a row or column in Winograd's form.
 PCNN_TARGET inline void to_winograd(Vector (&d)[kPatch]) {
@@ -247,7 +247,7 @@ PCNN_TARGET void winograd_out(const WinogradTile& t) {
 }
 
 template <int V, int... R>
-void fill(void (*(&tiles)[12])(const Tile&), std::integer_sequence<int, R...>) {
+void fill(void (*(&tiles)[kMostTileRows])(const Tile&), std::integer_sequence<int, R...>) {
   ((tiles[R] = tile<R + 1, V>), ...);
 }
 

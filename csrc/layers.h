@@ -18,6 +18,11 @@ namespace pcnn {
 struct Kernels;
 
 constexpr int kTaps = 9;  // of a depthwise convolution
+// Sides of Winograd's patches, and of the tiles that a 3 × 3 convolution makes of them; values of a
+// patch.
+constexpr int kPatch = 6, kTile = 4, kValues = kPatch * kPatch;
+// The most floats of a vector, and the most rows of a product's tile, of all instruction sets.
+constexpr int kMostLanes = 16, kMostTileRows = 12;
 
 enum class LayerKind : int { kConvolution, kDepthwise, kMaxPool, kAddEnlarged };
 
@@ -36,7 +41,7 @@ struct Layer {
   int level;         // layers of one level need none of each other's results
   const Kernels* kernels;
   std::vector<float> weights, bias;  // packed, see layers_cpu.cpp
-  // Weights for Winograd's tiles: packed, for each of 36 places. Computed when first needed.
+  // Weights for Winograd's tiles: packed, for each value of a patch. Computed when first needed.
   struct Transformed {
     std::once_flag once;
     std::vector<float> weights;
@@ -69,7 +74,7 @@ struct Tile {
   float leak, most;
 };
 
-// A patch of 6 × 6 pixels, and the tile of 4 × 4 pixels that a 3 × 3 convolution makes of it.
+// A patch of kPatch × kPatch pixels, and the tile of kTile × kTile pixels made of it.
 struct WinogradTile {
   const float* source;  // the patch's first pixel, which may lie outside
   const float* onto;    // the tile's first pixel, like out; nullptr for none
@@ -77,7 +82,7 @@ struct WinogradTile {
   std::int64_t source_row, source_column, onto_row, onto_column, out_row, out_column;  // steps
   int top, bottom, left, right;  // the rows and columns of the patch that exist: top … bottom - 1
   int rows, columns;             // of the tile, that exist
-  float* values;                 // 36 of each channel
+  float* values;                 // kValues of each channel
   std::int64_t value_step;       // from one of a channel's values to the next
   int channels;
   const float* bias;
@@ -87,9 +92,9 @@ struct WinogradTile {
 // The inner loops for one instruction set.
 struct Kernels {
   const char* name;
-  int lanes;                          // floats of a vector; a full panel has two
-  int rows;                           // of the largest tile
-  void (*tiles[2][12])(const Tile&);  // [vectors - 1][rows - 1]
+  int lanes;                                     // floats of a vector; a full panel has two
+  int rows;                                      // of the largest tile
+  void (*tiles[2][kMostTileRows])(const Tile&);  // [vectors - 1][rows - 1]
   // Rows begin … end of a depthwise 3 × 3 convolution's maps, counted over all images. out: the
   // place of the first one, instead of that in LayerMaps.
   void (*depthwise)(const Layer&, const LayerMaps&, std::int64_t begin, std::int64_t end,
@@ -127,7 +132,8 @@ class Layers {
   int add_maps(int channels);
   // weights: (channels, kernel, kernel, width), depthwise (channels, 3, 3); none for other kinds.
   void add(Layer layer, const float* weights, const float* bias);
-  // The weights and the bias of a layer as they were given, one after the other.
+  // The weights and the bias of a layer in the order of `add`, one after the other. Weights that
+  // are multiplied in bfloat16 are rounded to it.
   std::vector<float> weights(int number) const;
   // The size of all maps. inputs: no data needed.
   std::vector<Size> sizes(const std::vector<Input>& inputs) const;

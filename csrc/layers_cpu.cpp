@@ -32,10 +32,8 @@ constexpr std::int64_t kMostImages = 8;
 constexpr int kTurns = 1000;
 // Of a side: products of sizes stay below 2⁶³.
 constexpr std::int64_t kMostPixels = 1 << 16;
-// Winograd's tiles: sides of the patch and the tile, values of a patch, tiles of a block.
-constexpr int kPatch = 6, kTile = 4, kValues = kPatch * kPatch;
-constexpr std::int64_t kTilesAtOnce = 24;
-// The most pairs of channels for each tile of an image: each has 36 weights to read.
+constexpr std::int64_t kTilesAtOnce = 24;  // of Winograd's, in a block
+// The most pairs of channels for each tile of an image: each has kValues weights to read.
 constexpr std::int64_t kPairsOfTile = 12000;
 
 std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
@@ -108,7 +106,7 @@ std::vector<float> unpacked(const Layer& layer) {
   return found;
 }
 
-// The weights as 36 packed matrices, one for each value of a patch.
+// The weights as kValues packed matrices, one for each value of a patch.
 std::vector<float> transformed(const Layer& layer) {
   constexpr double kMatrix[kPatch][3] = {{1 / 4.0, 0, 0},
                                          {-1 / 6.0, -1 / 6.0, -1 / 6.0},
@@ -262,10 +260,14 @@ struct Layers::Run {
   Run(const Layers& own, const std::vector<Input>& inputs, const std::vector<Output>& outputs,
       const std::vector<Size>& sizes, std::int64_t batch, int threads);
 
+  int count() const { return static_cast<int>(own.layers_.size()); }
+  // The constructor's steps, in this order.
   void find_needed(const std::vector<Output>& outputs);
-  void plan(int layer, int threads);
+  void cut(int threads);
+  void join();
+  void transform_weights() const;
+  void measure_scratch();
   int to_join(int layer) const;
-  void join(int layer, int depthwise);
   std::vector<float*> places(const std::vector<Input>& inputs, const std::vector<Output>& outputs,
                              const std::vector<Size>& sizes, std::int64_t batch);
   std::int64_t pieces(int layer) const;
@@ -296,8 +298,11 @@ Layers::Run::Run(const Layers& own, const std::vector<Input>& inputs,
     maps.top = padding_before(layer, maps.height);
     maps.left = padding_before(layer, maps.width);
     memory.push_back(maps);
-    plan(static_cast<int>(memory.size()) - 1, threads);
   }
+  cut(threads);
+  join();
+  transform_weights();
+  measure_scratch();
   const std::vector<float*> place = places(inputs, outputs, sizes, batch);
   for (std::size_t index = 0; index < memory.size(); ++index) {
     const Layer& layer = own.layers_[index];
@@ -365,53 +370,82 @@ std::vector<float*> Layers::Run::places(const std::vector<Input>& inputs,
   return place;
 }
 
-// How a layer's work is cut into pieces, and the memory that a piece needs. Prepares its weights if
-// it is computed in tiles, and joins the depthwise convolution before it if it can.
-void Layers::Run::plan(int index, int threads) {
-  const Layer& layer = own.layers_[index];
-  const LayerMaps& maps = memory[index];
-  if (layer.kind != LayerKind::kConvolution) {
-    rows.push_back(std::max<std::int64_t>(1, maps.batch * maps.out_height / (4 * threads)));
-    columns.push_back(1);
-    return;
+// How the work of each layer is cut into pieces.
+void Layers::Run::cut(int threads) {
+  for (int index = 0; index < count(); ++index) {
+    const Layer& layer = own.layers_[index];
+    const LayerMaps& maps = memory[index];
+    if (layer.kind != LayerKind::kConvolution) {
+      rows.push_back(std::max<std::int64_t>(1, maps.batch * maps.out_height / (4 * threads)));
+      columns.push_back(1);
+      continue;
+    }
+    const int most_rows = layer.kernels->rows;
+    const bool tiled = in_tiles(index);
+    const std::int64_t total =
+        maps.batch * (tiled ? tiles_of_image(index) : maps.out_height * maps.out_width);
+    std::int64_t block =
+        tiled ? kTilesAtOnce
+              : std::clamp<std::int64_t>(kBlock / layer.count(), most_rows, kMostRows);
+    std::int64_t parts = 1;
+    if (threads > 1) {
+      block = std::min(block, std::max<std::int64_t>(most_rows, total / (4 * threads)));
+      parts = std::clamp<std::int64_t>(4 * threads / divide_up(total, block), 1,
+                                       divide_up(layer.channels, 2 * layer.kernels->lanes));
+    }
+    rows.push_back(divide_up(block, most_rows) * most_rows);
+    columns.push_back(parts);
   }
-  const Kernels& kernels = *layer.kernels;
-  const bool tiled = in_tiles(index);
-  const std::int64_t total =
-      maps.batch * (tiled ? tiles_of_image(index) : maps.out_height * maps.out_width);
-  const int panel = 2 * kernels.lanes;
-  std::int64_t block =
-      tiled ? kTilesAtOnce
-            : std::clamp<std::int64_t>(kBlock / layer.count(), kernels.rows, kMostRows);
-  std::int64_t cut = 1;
-  if (threads > 1) {
-    block = std::min(block, std::max<std::int64_t>(kernels.rows, total / (4 * threads)));
-    cut = std::clamp<std::int64_t>(4 * threads / divide_up(total, block), 1,
-                                   divide_up(layer.channels, panel));
+}
+
+// Lets each pointwise convolution compute the depthwise one before it, if it can. That one is then
+// no layer with work of its own, and its maps take no memory.
+void Layers::Run::join() {
+  for (int index = 0; index < count(); ++index) {
+    const int depthwise = to_join(index);
+    if (depthwise < 0) continue;
+    const std::int64_t width = memory[index].out_width;
+    rows[index] = std::max<std::int64_t>(rows[index] / width, 1) * width;  // whole rows of its maps
+    joined[index] = depthwise;
+    needed[depthwise] = false;
+    uses[own.layers_[index].source] = 0;
   }
-  rows.push_back(divide_up(block, kernels.rows) * kernels.rows);
-  columns.push_back(cut);
-  if (!needed[index]) return;
-  if (tiled) {
-    Layer::Transformed& own_tiles = *layer.transformed;
-    std::call_once(own_tiles.once, [&] { own_tiles.weights = transformed(layer); });
+}
+
+// Prepares the weights of layers that are computed in tiles. All runs share them: the first one
+// that needs them computes them, and others wait for it.
+void Layers::Run::transform_weights() const {
+  for (int index = 0; index < count(); ++index) {
+    if (!needed[index] || !in_tiles(index)) continue;
+    const Layer& layer = own.layers_[index];
+    Layer::Transformed& shared = *layer.transformed;
+    std::call_once(shared.once, [&] { shared.weights = transformed(layer); });
   }
-  const int depthwise = to_join(index);
-  if (depthwise >= 0) join(index, depthwise);
-  const std::int64_t narrowed =
-      kernels.narrow ? divide_up(layer.count(), panel) * kernels.lanes : 0;
-  const std::int64_t values =
-      (divide_up(layer.width, panel) + divide_up(layer.channels, panel)) * panel * kValues;
-  const std::int64_t size = rows[index] * (tiled ? values : layer.count() + narrowed);
-  scratch = std::max(scratch, static_cast<std::size_t>(size));
+}
+
+// The memory of a thread: what the largest piece of any layer needs.
+void Layers::Run::measure_scratch() {
+  for (int index = 0; index < count(); ++index) {
+    const Layer& layer = own.layers_[index];
+    if (!needed[index] || layer.kind != LayerKind::kConvolution) continue;
+    const int panel = 2 * layer.kernels->lanes;
+    const std::int64_t narrowed =
+        is_narrow(layer) ? divide_up(layer.count(), panel) * layer.kernels->lanes : 0;
+    const std::int64_t values =
+        (divide_up(layer.width, panel) + divide_up(layer.channels, panel)) * panel * kValues;
+    const bool tiled = in_tiles(index);
+    const std::int64_t size = rows[index] * (tiled ? values : layer.count() + narrowed);
+    scratch = std::max(scratch, static_cast<std::size_t>(size));
+  }
 }
 
 // The depthwise convolution that a pointwise one can compute; -1 for none. It alone reads its maps,
 // each row once, and the maps before it stay as they are until then.
 int Layers::Run::to_join(int index) const {
   const Layer& layer = own.layers_[index];
-  const bool pointwise = layer.kernel == 1 && layer.stride == 1 && layer.padding <= 0;
-  if (!pointwise || columns[index] > 1 || uses[layer.source] > 1) return -1;
+  const bool pointwise = layer.kind == LayerKind::kConvolution && layer.kernel == 1 &&
+                         layer.stride == 1 && layer.padding <= 0;
+  if (!pointwise || !needed[index] || columns[index] > 1 || uses[layer.source] > 1) return -1;
   if (memory[index].out_width * layer.count() > kBlock) return -1;
   const auto writes = [&](const Layer& other) { return other.out == layer.source; };
   const auto found = std::find_if(own.layers_.begin(), own.layers_.end(), writes);
@@ -424,14 +458,6 @@ int Layers::Run::to_join(int index) const {
     if (between && other.out == found->source) return -1;
   }
   return static_cast<int>(found - own.layers_.begin());
-}
-
-void Layers::Run::join(int index, int depthwise) {
-  const std::int64_t width = memory[index].out_width;
-  rows[index] = std::max<std::int64_t>(rows[index] / width, 1) * width;  // whole rows of its maps
-  joined[index] = depthwise;
-  needed[depthwise] = false;
-  uses[own.layers_[index].source] = 0;
 }
 
 std::int64_t Layers::Run::tiles_of_image(int index) const {
@@ -578,7 +604,7 @@ WinogradTile Layers::Run::tile_at(int index, std::int64_t number) const {
 }
 
 void Layers::Run::multiply_tiles(int index, std::int64_t piece, float* patches) const {
-  static const float kZeros[32] = {};  // the bias of products; two of the longest vectors
+  static const float kZeros[2 * kMostLanes] = {};  // the bias of products
   const Layer& layer = own.layers_[index];
   const LayerMaps& maps = memory[index];
   const Kernels& kernels = *layer.kernels;

@@ -18,8 +18,6 @@ from pcnn.devices import own_settings
 from pcnn.errors import InputError, check_count, check_shape
 from pcnn.faces.views import face_views
 from pcnn.networks.ensemble import Ensemble, ExpressionNetwork
-from pcnn.networks.pcnn import FaceNet
-from pcnn.networks.regions import VIEWS
 from pcnn.networks.trunk import BasicBlock, Trunk
 from pcnn.terminal import track
 
@@ -63,10 +61,7 @@ def trunks_of(network: ExpressionNetwork) -> Mapping[str, Trunk]:
         raise InputError(
             "trunks_of: weights must be of one network, such as pcnn-ferplus-only, got an ensemble"
         )
-    if isinstance(network, FaceNet):
-        found = {"face": network.trunk}
-    else:
-        found = {name: network.trunks[name] for name in VIEWS}
+    found = dict(zip(network.views, network.trunk_list, strict=True))
     trunks = {name: trunk for name, trunk in found.items() if isinstance(trunk, Trunk)}
     if len(trunks) < len(found):
         raise InputError(

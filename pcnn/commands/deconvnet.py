@@ -170,7 +170,7 @@ def _read(
     """
     from pcnn.analysis.deconvnet import trunks_of
     from pcnn.errors import InputError
-    from pcnn.faces.alignment import framing
+    from pcnn.faces.alignment import transforms_finder
     from pcnn.faces.views import cut_views
     from pcnn.images.files import find_images
     from pcnn.images.loading import load_image
@@ -182,7 +182,7 @@ def _read(
         complain("pcnn-deconvnet", error, vars(arguments))
     network, config = loaded.network, loaded.network.config
     device = next(network.parameters()).device
-    transforms_of = framing(loaded, arguments.detector, faces=arguments.faces)
+    transforms_of = transforms_finder(loaded, arguments.detector, faces=arguments.faces)
     for file in track(files, "pictures", shown=len(files) >= _LONG):
         try:
             picture = load_image(file)

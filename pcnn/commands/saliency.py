@@ -114,7 +114,7 @@ def _drawer(arguments: argparse.Namespace) -> Callable[[Path], Sequence[Image.Im
 
     import torch
 
-    from pcnn.faces.alignment import framing
+    from pcnn.faces.alignment import transforms_finder
     from pcnn.faces.views import cut_views
     from pcnn.images.loading import load_image
     from pcnn.networks.saliency import DEFAULT_MODEL, find_model, saliency_maps
@@ -130,7 +130,7 @@ def _drawer(arguments: argparse.Namespace) -> Callable[[Path], Sequence[Image.Im
     # The network's view without normalisation and saliency.
     count = config.channels
     bare = dataclasses.replace(config, mean=(0.0,) * count, std=(1.0,) * count, saliency=None)
-    transforms_of = framing(loaded, arguments.detector, faces=arguments.faces)
+    transforms_of = transforms_finder(loaded, arguments.detector, faces=arguments.faces)
 
     def draw(file: Path) -> Sequence[Image.Image]:
         pixels = load_image(file)

@@ -13,9 +13,9 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from pcnn.engines.compiled import CompiledStage, CompiledTrunks
 from pcnn.engines.cuda_graphs import parallel_branches, with_cuda_graphs
 from pcnn.engines.folding import fuse_residuals, split_head
+from pcnn.engines.layered_networks import CompiledStage, CompiledTrunks, has_layers
 from pcnn.engines.layers import can_run
 from pcnn.errors import InputError
 from pcnn.networks.ensemble import (
@@ -26,7 +26,6 @@ from pcnn.networks.ensemble import (
     mean_logits,
 )
 from pcnn.networks.pcnn import PCNN, FaceNet
-from pcnn.networks.regions import REGIONS
 
 _Views: TypeAlias = Sequence[Tensor]  # each (B, C, height, width)
 
@@ -62,7 +61,7 @@ def prepare(network: ExpressionNetwork, dtype: torch.dtype | None = None) -> Pre
     with torch.no_grad():
         weight = next(network.parameters())
         dtype = dtype or weight.dtype
-        if can_run(weight, dtype):
+        if can_run(weight, dtype) and has_layers(network):
             return _Compiled(network, dtype)
         return _Folded(network, dtype)
 
@@ -73,8 +72,8 @@ class _Folded:
     def __init__(self, network: PCNN | FaceNet, dtype: torch.dtype) -> None:
         body, head = split_head(network)
         body.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._names = REGIONS if isinstance(network, PCNN) else ()
-        compute = partial(_folded_pass, fuse_residuals(body), head.to(dtype), dtype)
+        self._names = body.regions
+        compute = _FoldedPass(fuse_residuals(body), head.to(dtype), dtype)
         self._answer = with_cuda_graphs(compute, next(head.parameters()).device)
 
     def forward_views(self, views: _Views) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -96,13 +95,8 @@ class _Compiled:
     def __init__(self, network: PCNN | FaceNet, dtype: torch.dtype) -> None:
         body, head = split_head(network)
         body, self._head = body.float(), head.float()  # as the maps are
-        trunks = list(body.trunks.values()) if isinstance(body, PCNN) else [body.trunk]
-        self._trunks, self._names = CompiledTrunks(trunks, dtype), body.regions
         # What is compiled needs no modules.
-        if isinstance(body, PCNN):
-            body.trunks.clear()
-        else:
-            del body.trunk
+        self._trunks = CompiledTrunks(body.take_trunks(), dtype)
         body.layer4 = CompiledStage(body.layer4, dtype)  # type: ignore[assignment]
         self._body = body
 
@@ -117,10 +111,7 @@ class _Compiled:
         return self._read(views)[0].to(views[0].dtype)
 
     def _read(self, views: _Views) -> tuple[Tensor, Mapping[str, Tensor]]:
-        maps = self._trunks(views[: len(self._names) + 1])
-        if isinstance(self._body, PCNN):
-            return self._body.forward_maps(maps)
-        return self._body.layer4(maps[0]).mean((2, 3)), {}
+        return self._body.forward_maps(self._trunks(views[: len(self._body.views)]))
 
 
 def one_for_none(views: _Views) -> list[Tensor]:
@@ -128,18 +119,19 @@ def one_for_none(views: _Views) -> list[Tensor]:
     return [view.new_zeros(1, *view.shape[1:]) for view in views]
 
 
-def _folded_pass(
-    body: PCNN | FaceNet, head: nn.Module, dtype: torch.dtype, views: _Views
-) -> list[Tensor]:
+class _FoldedPass:
     """The embeddings, the logits, each region's logits. body, head: in `dtype`, of `split_head`."""
-    views, given = [view.to(dtype) for view in views], views[0].dtype
-    if isinstance(body, PCNN):
-        trunks = zip(body.trunks.values(), views, strict=True)
-        maps = parallel_branches([partial(trunk, view) for trunk, view in trunks], views[0].device)
-        pooled, regions = body.forward_maps(maps)
-    else:
-        pooled, regions = body.forward_views(views)
-    return [found.to(given) for found in (pooled, head(pooled), *regions.values())]
+
+    def __init__(self, body: PCNN | FaceNet, head: nn.Module, dtype: torch.dtype) -> None:
+        self._body, self._head, self._dtype = body, head, dtype
+
+    def __call__(self, views: _Views) -> list[Tensor]:
+        given, device = views[0].dtype, views[0].device
+        trunks = self._body.trunk_list
+        used = [view.to(self._dtype) for view in views[: len(trunks)]]
+        calls = [partial(trunk, view) for trunk, view in zip(trunks, used, strict=True)]
+        pooled, regions = self._body.forward_maps(parallel_branches(calls, device))
+        return [found.to(given) for found in (pooled, self._head(pooled), *regions.values())]
 
 
 class _PreparedEnsemble:

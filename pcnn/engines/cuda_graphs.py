@@ -321,7 +321,8 @@ def parallel_branches(calls: Sequence[Callable[[], Tensor]], device: torch.devic
     A GPU can run branches of a graph at the same time. They are recorded on separate streams,
     whose memory is safe within a graph. Outside a recording the calls run one after another.
     """
-    if device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
+    alone = len(calls) == 1
+    if alone or device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
         return [call() for call in calls]
     now = torch.cuda.current_stream()
     streams = _branches(now, len(calls))

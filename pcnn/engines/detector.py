@@ -8,14 +8,12 @@ one matrix product.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pcnn.engines.compiled import CompiledDetector
 from pcnn.engines.convolutions import (
     FusedConvolution,
     keep_freed_memory,
@@ -24,6 +22,7 @@ from pcnn.engines.convolutions import (
 )
 from pcnn.engines.cuda_graphs import with_cuda_graphs
 from pcnn.engines.folding import fold_norm
+from pcnn.engines.layered_networks import CompiledDetector
 from pcnn.engines.layers import can_run
 from pcnn.networks.retinaface import (
     ANCHORS_PER_CELL,
@@ -35,8 +34,6 @@ from pcnn.networks.retinaface import (
     rectifier_leak,
 )
 
-# The predictions for an anchor: the logit of a face, its box, its landmarks.
-_VALUES = 1 + 4 + 10
 # Numbers of photographs that have CUDA graphs. With more photographs the GPU's own work takes
 # much longer than the launches.
 _SIZES = (1, 2)
@@ -48,6 +45,8 @@ class PreparedRetinaFace:
     channels: "rgb" or "bgr", the channel order of its training.
     mean, std: of its training images in that order, for values of 0…255.
     dtype: of the arithmetic between the first convolution and the heads; both are in float32.
+        Compiled code computes depthwise and 3 × 3 convolutions in float32, too, see
+        `layered_networks.CompiledDetector`.
     Threads may share it.
     """
 
@@ -64,7 +63,7 @@ class PreparedRetinaFace:
         keep_freed_memory()
         parts = _Parts(network, channels, mean, std, dtype)
         self._kernel, self._colour = parts.kernel, parts.colour
-        self._compute = {fine: partial(parts.predict, fine) for fine in (True, False)}
+        self._compute = {True: parts.predict, False: parts.predict_large}
         device = parts.colour.device
         self._recorded = {
             fine: with_cuda_graphs(compute, device, _SIZES)
@@ -131,10 +130,13 @@ class _Parts:
             stem = FusedConvolution(weight, bias, stride=2, padding=0, leak=leak)
             self._levels = _Levels(network, stem, heads, dtype)
 
-    def predict(self, fine: bool, canvases: Sequence[Tensor]) -> list[Tensor]:
+    def predict(self, canvases: Sequence[Tensor]) -> list[Tensor]:
         """The predictions for the only canvas (B, 3, ·, ·), channels-last."""
-        levels = self._levels(canvases[0], fine=fine)
-        return [torch.cat([level.reshape(len(level), -1, _VALUES) for level in levels], 1)]
+        return [join_levels(self._levels(canvases[0], fine=True))]
+
+    def predict_large(self, canvases: Sequence[Tensor]) -> list[Tensor]:
+        """As predict, without the anchors of the finest level."""
+        return [join_levels(self._levels(canvases[0], fine=False))]
 
 
 class _Levels:
@@ -287,6 +289,20 @@ def _sequence(
 def _fold_layers(layers: list[nn.Module], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Weight and bias of the first layer, a convolution, with the second layer, a norm, folded."""
     return fold_norm(cast("nn.Conv2d", layers[0]), layers[1], dtype)
+
+
+def join_levels(levels: Sequence[Tensor]) -> Tensor:
+    """Predictions (B, h, w, 30) of each level → one row for each anchor, (B, N, 15).
+
+    A row has the logit of a face, its box and its landmarks. The order is that of
+    `anchors.anchor_grid`.
+    """
+    joined = []
+    for level in levels:
+        batch, height, width, values = level.shape  # as len() it would be constant in graphs
+        anchors = height * width * ANCHORS_PER_CELL
+        joined.append(level.reshape(batch, anchors, values // ANCHORS_PER_CELL))
+    return torch.cat(joined, 1)
 
 
 def merge_heads(heads: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor]:

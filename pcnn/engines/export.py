@@ -252,6 +252,7 @@ class _Program:
             raise WeightsError(f"{path}: PyTorch cannot use it ({error})") from error
         described = parse_metadata(extra[f"{_KEY}.json"], str(path), EXPORTED)
         self._outputs = list(described["outputs"])
+        self.threads = torch.get_num_threads()
 
     @own_settings()
     @torch.no_grad()

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pcnn.devices import own_settings
-from pcnn.engines.portable import STRIDE, Graph, LevelsGraph, ViewsGraph, rows
+from pcnn.engines.detector import join_levels
+from pcnn.engines.portable import Graph, LevelsGraph, ViewsGraph
 from pcnn.errors import InputError
 from pcnn.networks.anchors import anchor_grid, decode_boxes, decode_landmarks
-from pcnn.networks.pcnn import ModelConfig, normalise
-from pcnn.networks.regions import REGIONS
-from pcnn.networks.retinaface import RetinaFace
+from pcnn.networks.regions import REGIONS, ViewFormat, normalise
+from pcnn.networks.retinaface import STRIDE, RetinaFace
 from pcnn.weights.detector import DetectorSettings
 from pcnn.weights.expression import ExpressionWeights
 from pcnn.weights.landmarks import LandmarkWeights
@@ -150,7 +150,7 @@ class LandmarksGraph(FileGraph):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Landmarks (B, 5, 2), shares of the side, of faces (B, 1, S, S) uint8."""
         config = self.weights.network.config
-        view = ModelConfig(size=config.size, mean=config.mean, std=config.std)
+        view = ViewFormat(config.size, config.mean, config.std)
         return (self._network(normalise(inputs[0].float() / 255, view)),)
 
 
@@ -206,8 +206,7 @@ class ImageGraph(FileGraph):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The outputs for the inputs that the class describes."""
-        levels = self._levels(inputs[0].permute(0, 2, 3, 1).float())
-        found = torch.cat([rows(level) for level in levels], 1)  # (B, N, 15)
+        found = join_levels(self._levels(inputs[0].permute(0, 2, 3, 1).float()))  # (B, N, 15)
         variances = self._settings.variances
         boxes = decode_boxes(found[..., 1:5], self._anchors, variances)
         landmarks = decode_landmarks(found[..., 5:], self._anchors, variances)
@@ -235,11 +234,12 @@ class AnchorsGraph(FileGraph):
 
     @staticmethod
     def agreement(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
-        """The share of anchors with a score of ½ in one that have it in both."""
+        """The share of anchors that have a score of ½ in both, of those that have it in either."""
         one, other = expected[0] >= 0.5, found[0] >= 0.5
-        return float((one & other).sum() / (one | other).sum().clamp(min=1)) if one.any() else 1.0
+        either = one | other
+        return float((one & other).sum() / either.sum()) if either.any() else 1.0
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Scores (B, N) and offsets (B, N, 14) of images (B, H, W, 3) uint8."""
-        found = torch.cat([rows(level) for level in self._levels(inputs[0].float())], 1)
+        found = join_levels(self._levels(inputs[0].float()))
         return found[..., 0].sigmoid(), found[..., 1:]

@@ -55,9 +55,8 @@ def split_head(network: PCNN | FaceNet) -> tuple[PCNN | FaceNet, nn.Module]:
             _fold(module, convolution, norm)
         if isinstance(module, BasicBlock) and module.downsample is not None:
             _fold(module.downsample, "0", "1")
-    name = "expression_head" if isinstance(network, PCNN) else "head"
-    head: nn.Module = getattr(network, name)
-    setattr(network, name, nn.Identity())
+    head = network.own_head
+    setattr(network, network.HEAD, nn.Identity())
     return network, head
 
 

@@ -24,11 +24,6 @@ _CONVOLUTION, _DEPTHWISE, _MAX_POOL, _ADD_ENLARGED = range(4)  # LayerKind in cs
 _INSTRUCTIONS = {torch.float32: "", torch.bfloat16: "AVX-512 BF16"}
 
 
-def instruction_sets() -> list[str]:
-    """The sets of instructions in which layers can be computed here, for Layers(only=…)."""
-    return [name for name in ("AVX-512", "AVX2", "NEON") if _compiled_class(name)]
-
-
 def can_run(weight: Tensor, dtype: torch.dtype | None = None) -> bool:
     """Whether layers can compute with weights like this one in a type, by default their own."""
     dtype = dtype or weight.dtype
@@ -65,18 +60,18 @@ class Maps(NamedTuple):
 class Layers:
     """A network's layers on a CPU. Threads may share it.
 
-    dtype: of the products; sums and maps are float32. only: the instructions "AVX-512", "AVX2" or
-    "NEON"; None for the best of the processor.
+    dtype: of the products; sums and maps are float32. instructions: "AVX-512", "AVX2" or "NEON";
+    None for the best of the processor.
     Methods add layers, which can be run from then on. Copies of bfloat16 need a processor
     with these instructions, too.
     Raises NativeError: no compiled code, or not for this processor.
     """
 
-    def __init__(self, dtype: torch.dtype = torch.float32, only: str | None = None) -> None:
+    def __init__(self, dtype: torch.dtype = torch.float32, instructions: str | None = None) -> None:
         self.dtype = dtype
         self._channels: list[int] = []  # of all maps
         self._added: list[tuple[Any, ...]] = []  # the arguments of each layer, without weights
-        self._start(_INSTRUCTIONS[dtype] if only is None else only)
+        self._start(_INSTRUCTIONS[dtype] if instructions is None else instructions)
 
     def _start(self, instructions: str) -> None:
         keep_freed_memory()
@@ -201,7 +196,7 @@ class Layers:
         if any(maps.channels != self._channels[maps.number] for maps in outputs):
             raise InputError("Layers: an output must be whole maps")
         numbers = [maps.number for maps, _ in inputs]
-        given = [_rows(own) for _, own in inputs]
+        given = [_channels_last(own) for _, own in inputs]
         batch, shapes = len(given[0]), [own.shape[1:3] for own in given]
         sizes = self._compiled.sizes(
             tuple((number, *shape) for number, shape in zip(numbers, shapes, strict=True))
@@ -219,6 +214,6 @@ class Layers:
         return [own.permute(0, 3, 1, 2) for own in found]
 
 
-def _rows(maps: Tensor) -> Tensor:
+def _channels_last(maps: Tensor) -> Tensor:
     """(B, C, H, W) → (B, H, W, C) float32, without gaps; no copy if it is so in memory."""
     return maps.permute(0, 2, 3, 1).to(torch.float32).contiguous()

@@ -30,15 +30,13 @@ from pcnn.networks.ensemble import (
 )
 from pcnn.networks.interaction import Interaction
 from pcnn.networks.pcnn import PCNN, FaceNet
-from pcnn.networks.retinaface import ANCHORS_PER_CELL, RetinaFace
+from pcnn.networks.retinaface import STRIDE, RetinaFace
 from pcnn.ops import reference
 from pcnn.weights.detector import DetectorSettings
 
 # From opset 20 on GridSample's modes have other names, unknown to OpenVINO 2025.2
 # (openvinotoolkit/openvino, issue 33531).
 OPSET = 18
-# The network halves its input five times.
-STRIDE = 32
 
 
 class Graph(nn.Module):
@@ -120,8 +118,9 @@ class _Plain(nn.Module):
         super().__init__()
         body, head = split_head(network)
         self._body, self._head, self._dtype = body.to(dtype), head.to(dtype), dtype
-        if isinstance(body, PCNN):
-            body.interaction = _PlainInteraction(body.interaction)  # type: ignore[assignment]
+        for name, part in body.named_children():
+            if isinstance(part, Interaction):
+                setattr(body, name, _PlainInteraction(part))
 
     def forward(self, views: Sequence[Tensor]) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
         """Logits, embeddings and each region's logits of views, in float32."""
@@ -183,12 +182,6 @@ class LevelsGraph(Graph):
             F.conv2d(context(level), matrix.t()[:, :, None, None], bias).permute(0, 2, 3, 1)
             for context, level, (bias, matrix) in zip(contexts, levels, self._heads, strict=True)
         )
-
-
-def rows(level: Tensor) -> Tensor:
-    """A level's predictions (B, h, w, 30) → one row for each anchor, (B, h · w · 2, 15)."""
-    batch, height, width, values = level.shape
-    return level.reshape(batch, height * width * ANCHORS_PER_CELL, values // ANCHORS_PER_CELL)
 
 
 class _PlainInteraction(nn.Module):

@@ -21,10 +21,10 @@ from pcnn.devices import instructions
 from pcnn.engines.cache import cached_file, load_cached, quickest, remembered, write_onnx
 from pcnn.engines.classifier import PreparedClassifier, one_for_none, prepare
 from pcnn.engines.cuda_graphs import Compute, with_cuda_graphs
-from pcnn.engines.detector import PreparedRetinaFace
+from pcnn.engines.detector import PreparedRetinaFace, join_levels
 from pcnn.engines.folding import fold_batch_norms
 from pcnn.engines.inductor import Compiled, machine, write_compiled
-from pcnn.engines.portable import Graph, LevelsGraph, ViewsGraph, patterns, rows
+from pcnn.engines.portable import Graph, LevelsGraph, ViewsGraph, patterns
 from pcnn.engines.sessions import PACKAGES, Session, installed, open_session, require
 from pcnn.errors import InputError, WeightsError, counted
 from pcnn.networks.regions import REGIONS
@@ -281,7 +281,7 @@ def _prepare_classifier(
         lambda: _converted(graph, "classifier"),
         lambda path: open_session(path, engine, precision),
     )
-    return _Classifier(graph, partial(_by_session, session, graph))
+    return _Classifier(graph, _SessionPass(session, graph))
 
 
 def _converted(graph: Graph, kind: str, *options: str) -> Path:
@@ -319,10 +319,16 @@ class _Classifier:
         return {name: own[:count] for name, own in zip(self._outputs, found, strict=True)}
 
 
-def _by_session(session: Session, graph: ViewsGraph, views: Sequence[Tensor]) -> list[Tensor]:
-    named = zip(graph.inputs, views, strict=True)
-    found = session({name: view.contiguous().numpy() for name, view in named})
-    return [torch.from_numpy(found[name]) for name in graph.outputs]
+class _SessionPass:
+    """A graph's outputs for its inputs (B, …), by a session of its file."""
+
+    def __init__(self, session: Session, graph: ViewsGraph) -> None:
+        self._session, self._inputs, self._outputs = session, graph.inputs, graph.outputs
+
+    def __call__(self, views: Sequence[Tensor]) -> list[Tensor]:
+        named = zip(self._inputs, views, strict=True)
+        found = self._session({name: view.contiguous().numpy() for name, view in named})
+        return [torch.from_numpy(found[name]) for name in self._outputs]
 
 
 class _Detector:
@@ -347,4 +353,4 @@ class _Detector:
     def __call__(self, canvas: Tensor, *, fine: bool = True) -> Tensor:
         found = self._session({"images": canvas.numpy()})
         levels = self._levels if fine else self._levels[1:]
-        return torch.cat([rows(torch.from_numpy(found[level])) for level in levels], 1)
+        return join_levels([torch.from_numpy(found[level]) for level in levels])

@@ -27,7 +27,12 @@ _Arrays: TypeAlias = Mapping[str, NDArray[np.float32]]
 
 
 class Session(Protocol):
-    """A model file in an engine. Several threads may call it."""
+    """A model file in an engine. Several threads may call it.
+
+    threads: how many the engine computes with.
+    """
+
+    threads: int
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> _Arrays:
         """The named outputs for named inputs."""
@@ -68,6 +73,7 @@ class _InItsProcess:
 
     def __init__(self, session: Session, engine: str) -> None:
         self._session, self._engine, self._process = session, engine, os.getpid()
+        self.threads = session.threads
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> _Arrays:
         check_process(self._process, f"engine {self._engine!r}: the network")
@@ -84,6 +90,7 @@ class _OpenVino:
             "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
         }
         self._compiled = openvino.Core().compile_model(path, "CPU", options)
+        self.threads = self._compiled.get_property("INFERENCE_NUM_THREADS")
         self._own = threading.local()  # a request serves one call at a time
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> _Arrays:
@@ -104,6 +111,7 @@ class _OnnxRuntime:
         self._session = onnxruntime.InferenceSession(
             path, options, providers=["CPUExecutionProvider"]
         )
+        self.threads = self._session.get_session_options().intra_op_num_threads
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> _Arrays:

@@ -26,16 +26,17 @@ from pcnn.errors import InputError
 from pcnn.faces.detector import Detector
 from pcnn.faces.geometry import face_transforms, picture_transforms
 from pcnn.faces.interface import FaceDetector
-from pcnn.networks.pcnn import ModelConfig
+from pcnn.faces.resampling import to_pictures
+from pcnn.networks.regions import ViewFormat
 from pcnn.ops.reference import taps
 from pcnn.results.values import Detection
 from pcnn.terminal import track
 from pcnn.weights.expression import ExpressionWeights
 from pcnn.weights.known import DEFAULT_DETECTOR
 
-# The detector expects photographs. So a face is resized to this side and gets a frame of its edge
+# The detector expects photographs. So a face is resized to this side and gets a border of its edge
 # pixels, both in pixels.
-_SIDE, _FRAME = 96, 48
+_SIDE, _BORDER = 96, 48
 # The largest distance between the middles of face and picture, as a share of the side. The best
 # such face is used.
 _OFF_CENTRE = 0.35
@@ -48,9 +49,9 @@ _PLACES = ((0.326, 0.379), (0.666, 0.374), (0.502, 0.592), (0.365, 0.748), (0.63
 _Picture: TypeAlias = NDArray[np.uint8]
 _Points: TypeAlias = NDArray[np.float32]
 _USUAL = Detection(
-    box=(_FRAME, _FRAME, _FRAME + _SIDE, _FRAME + _SIDE),
+    box=(_BORDER, _BORDER, _BORDER + _SIDE, _BORDER + _SIDE),
     score=0.0,
-    landmarks=np.array(_PLACES, np.float32) * _SIDE + _FRAME,
+    landmarks=np.array(_PLACES, np.float32) * _SIDE + _BORDER,
 )
 
 
@@ -61,18 +62,18 @@ def find_landmarks(pictures: Sequence[_Picture], detector: FaceDetector) -> list
         refines landmarks, it does so from their usual places in pictures where it finds no face.
     Returns arrays (5, 2), continuous coordinates of the picture.
     """
-    framed = [_framed(picture) for picture in pictures]
+    bordered = [_with_border(picture) for picture in pictures]
     faces: Sequence[Detection | None]
     if isinstance(detector, Detector):
         # Such faces are upright, and the packaged weights were trained with a single detection.
-        faces = [_in_the_middle(found) for found in detector.detect_upright(framed)]
+        faces = [_in_the_middle(found) for found in detector.detect_upright(bordered)]
         if detector.refines:
             rough = [[_USUAL if face is None else face] for face in faces]
-            faces = [face for (face,) in detector.refine(framed, rough)]
+            faces = [face for (face,) in detector.refine(bordered, rough)]
     else:
-        faces = [_in_the_middle(found) for found in detector.detect(framed)]
+        faces = [_in_the_middle(found) for found in detector.detect(bordered)]
     return [
-        None if face is None else _unframed(face.landmarks, picture)
+        None if face is None else _without_border(face.landmarks, picture)
         for face, picture in zip(faces, pictures, strict=True)
     ]
 
@@ -81,7 +82,7 @@ def find_landmarks(pictures: Sequence[_Picture], detector: FaceDetector) -> list
 def crop_transforms(
     pictures: Sequence[_Picture],
     template: ArrayLike,
-    config: ModelConfig,
+    config: ViewFormat,
     detector: FaceDetector | None,
 ) -> list[NDArray[np.float32]]:
     """The transforms for the views of cut-out faces, (1, 6, 2, 3) for each.
@@ -100,7 +101,7 @@ def crop_transforms(
 
 
 def _transforms(
-    picture: _Picture, points: _Points | None, template: ArrayLike, config: ModelConfig
+    picture: _Picture, points: _Points | None, template: ArrayLike, config: ViewFormat
 ) -> NDArray[np.float32]:
     """The transforms of a cut-out face, (1, 6, 2, 3). points: its landmarks, if any."""
     size, layout = config.size, config.layout
@@ -122,12 +123,10 @@ def dataset_landmarks(faces: Tensor, detector: FaceDetector) -> _Points:
     known = None if kept is None else _kept_landmarks(kept, len(faces))
     if known is not None:
         return known
-    grey = faces.dim() == 3
     places = np.full((len(faces), 5, 2), np.nan, np.float32)
     at = 0
     for chunk in track(faces.split(_FACES_AT_ONCE), "finding landmarks"):
-        planes = chunk[..., None].expand(-1, -1, -1, 3) if grey else chunk
-        for points in find_landmarks(list(planes.cpu().contiguous().numpy()), detector):
+        for points in find_landmarks(to_pictures(chunk), detector):
             if points is not None:
                 places[at] = points
             at += 1
@@ -181,11 +180,8 @@ def detector_digest(detector: Detector) -> hashlib._Hash:
     return digest
 
 
-def framing(
-    weights: ExpressionWeights,
-    detector: str | Path | None = None,
-    *,
-    faces: bool = False,
+def transforms_finder(
+    weights: ExpressionWeights, detector: str | Path | None = None, *, faces: bool = False
 ) -> Callable[[_Picture], NDArray[np.float32]]:
     """A function from a picture (H, W, 3) to the transforms of its faces' views, (F, 6, 2, 3).
 
@@ -193,14 +189,13 @@ def framing(
     faces: True if each picture is a cut-out face. It is aligned if the weights require it.
     """
     config, template = weights.network.config, weights.template
-    finder: Detector | None = None
-    if not faces or weights.aligned:
-        device = next(weights.network.parameters()).device
-        finder = Detector.load(detector or DEFAULT_DETECTOR, device=device)
+    path = detector or DEFAULT_DETECTOR
+    if faces:
+        aligner = crop_detector(weights, path)
+        return lambda picture: crop_transforms([picture], template, config, aligner)[0]
+    finder = Detector.load(path, device=next(weights.network.parameters()).device)
 
     def transforms(picture: _Picture) -> NDArray[np.float32]:
-        if faces or finder is None:
-            return crop_transforms([picture], template, config, finder)[0]
         points = [face.landmarks for face in finder.detect([picture])[0]]
         return face_transforms(points, template, config.size, config.layout)
 
@@ -259,18 +254,15 @@ def align_faces(
     an empty tensor.
     """
     grey = faces.dim() == 3
-    channels = 1 if grey else 3
-    levels = ModelConfig(size=size, mean=(0.0,) * channels, std=(1 / 255,) * channels)
+    levels = ViewFormat.levels(size, 1 if grey else 3)
     aligned = []
     if not isinstance(landmarks, np.ndarray):
         landmarks = dataset_landmarks(faces, landmarks)
     remaining = iter(landmarks)
     for chunk in track(faces.split(_FACES_AT_ONCE), "aligning"):
-        planes = chunk[..., None].expand(-1, -1, -1, 3) if grey else chunk
-        pictures = list(planes.cpu().contiguous().numpy())
         transforms = [
             _transforms(picture, points, template, levels)
-            for picture, points in zip(pictures, remaining, strict=False)
+            for picture, points in zip(to_pictures(chunk), remaining, strict=False)
         ]
         maps = torch.from_numpy(np.concatenate(transforms)[:, 0])  # (B, 2, 3)
         views = _cut_alike(chunk, maps, size, size / native_size)
@@ -301,19 +293,21 @@ def _cut_alike(faces: Tensor, maps: Tensor, size: int, footprint: float) -> Tens
     return views
 
 
-def _framed(picture: _Picture) -> _Picture:
+def _with_border(picture: _Picture) -> _Picture:
     # A large picture is first reduced by an integer factor, which is quicker.
     resized = Image.fromarray(picture).resize(
         (_SIDE, _SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0
     )
-    return np.pad(np.asarray(resized), ((_FRAME, _FRAME), (_FRAME, _FRAME), (0, 0)), mode="edge")
+    return np.pad(
+        np.asarray(resized), ((_BORDER, _BORDER), (_BORDER, _BORDER), (0, 0)), mode="edge"
+    )
 
 
 def _in_the_middle(faces: Sequence[Detection]) -> Detection | None:
-    """The best face in the middle of a framed picture, with real landmarks; None without one."""
+    """The best face in the middle of a picture with a border, if it has real landmarks."""
     for face in faces:
         left, top, right, bottom = face.box
-        x, y = (left + right) / 2 - _FRAME, (top + bottom) / 2 - _FRAME
+        x, y = (left + right) / 2 - _BORDER, (top + bottom) / 2 - _BORDER
         if max(abs(x / _SIDE - 0.5), abs(y / _SIDE - 0.5)) < _OFF_CENTRE:
             points = np.asarray(face.landmarks, np.float32)
             if points.shape == (5, 2) and np.ptp(points, axis=0).max() > _LEAST_SPREAD * _SIDE:
@@ -321,7 +315,7 @@ def _in_the_middle(faces: Sequence[Detection]) -> Detection | None:
     return None
 
 
-def _unframed(landmarks: ArrayLike, picture: _Picture) -> _Points:
-    """Landmarks of a framed picture in the picture's own pixels."""
-    shares = (np.asarray(landmarks, np.float32) - _FRAME) / _SIDE
+def _without_border(landmarks: ArrayLike, picture: _Picture) -> _Points:
+    """Landmarks of a picture with a border in the picture's own pixels."""
+    shares = (np.asarray(landmarks, np.float32) - _BORDER) / _SIDE
     return (shares * picture.shape[1::-1]).astype(np.float32)

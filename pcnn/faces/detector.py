@@ -17,6 +17,7 @@ from pcnn.devices import choose_device, own_settings, upload
 from pcnn.engines.folding import fold_batch_norms
 from pcnn.engines.select import prepare_detector
 from pcnn.errors import WeightsError
+from pcnn.faces.geometry import covered_share
 from pcnn.faces.interface import check_image, check_min_score
 from pcnn.faces.landmarks import LandmarkRefiner
 from pcnn.faces.levels import check_min_face, level_sides, network_size, padded_size
@@ -46,7 +47,7 @@ _MOST_CANDIDATES = 2000
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class ScaledImage:
     """An image resized for the network.
 
     pixels: (h, w, 3) uint8 or float32 RGB. scale: factors of x and y to the original image.
@@ -210,7 +211,7 @@ class Detector:
         whole: dict[int, Tensor] = {}  # the first level of each image, from which others are made
         waiting = list(range(len(images)))
         for depth in range(max(map(len, levels), default=0)):
-            looks: list[Look] = []
+            scaled: list[ScaledImage] = []
             for index in waiting:
                 size = network_size(images[index].shape, levels[index][depth])
                 source = self.on_device(images[index]) if depth == 0 else whole[index]
@@ -218,8 +219,8 @@ class Detector:
                 whole.setdefault(index, pixels)
                 height, width = images[index].shape[:2]
                 scale = width / size[1], height / size[0]
-                looks.append(Look(pixels, scale, self._always_fine or depth == 0))
-            seen = self.search_once(looks, least)
+                scaled.append(ScaledImage(pixels, scale, self._always_fine or depth == 0))
+            seen = self.search_once(scaled, least)
             for index, (faces, _) in zip(waiting, seen, strict=True):
                 found[index].append(faces)
             waiting = [
@@ -259,25 +260,25 @@ class Detector:
         return tuple(sorted(kept, key=lambda face: -face.score))
 
     def search_once(
-        self, looks: Sequence[Look], least: float
+        self, images: Sequence[ScaledImage], least: float
     ) -> list[tuple[tuple[Detection, ...], bool]]:
         """The faces of each image, and whether it may have faces above the trusted side."""
         groups: dict[tuple[int, int, bool], list[int]] = defaultdict(list)
-        for index, look in enumerate(looks):
-            groups[(*padded_size(look.pixels.shape), look.fine)].append(index)
-        results: list[tuple[tuple[Detection, ...], bool]] = [((), False)] * len(looks)
+        for index, image in enumerate(images):
+            groups[(*padded_size(image.pixels.shape), image.fine)].append(index)
+        results: list[tuple[tuple[Detection, ...], bool]] = [((), False)] * len(images)
         most = _PIXELS_PER_PASS if self.device.type == "cpu" else _PIXELS_PER_GPU_PASS
         for (height, width, fine), indices in groups.items():
             share = max(1, most // (height * width))
             for start in range(0, len(indices), share):
                 chosen = indices[start : start + share]
                 with torch.inference_mode():
-                    pixels = [looks[index].pixels for index in chosen]
+                    pixels = [images[index].pixels for index in chosen]
                     canvas = self._prepared.canvas(pixels, height, width)
                     predictions = self._prepared(canvas, fine=fine)
                     found = self._decoded(predictions, (height, width), fine, least)
                 for index, rows in zip(chosen, found.numpy(), strict=True):
-                    results[index] = _faces_of(rows, looks[index].scale)
+                    results[index] = _faces_of(rows, images[index].scale)
         return results
 
     def _decoded(
@@ -330,7 +331,4 @@ def shorter_side(face: Detection) -> float:
 
 def _lies_in(face: Detection, other: Detection) -> bool:
     """Whether more than half of one face's box is covered by the other's."""
-    one, two = np.array(face.box), np.array(other.box)
-    shared = np.minimum(one[2:], two[2:]) - np.maximum(one[:2], two[:2])
-    area = float(np.prod(one[2:] - one[:2]))
-    return bool(shared.min() > 0 and np.prod(shared) > area / 2)
+    return covered_share(face.box, other.box) > 0.5

@@ -1,4 +1,4 @@
-"""Affine transforms for cutting out faces and regions, from landmarks.
+"""Affine transforms for cutting out faces and regions, from landmarks; and the overlap of boxes.
 
 There are two kinds of coordinates. In *continuous* ones an image spans 0…width and 0…height; boxes,
 landmarks and templates use them. *Pixel* ones count pixel centres from 0; transforms use them.
@@ -154,3 +154,14 @@ def picture_transforms(
     shift = scale * (corners + 0.5) - 0.5
     linear = np.broadcast_to(np.diag(scale), (len(corners), 2, 2))
     return np.concatenate((linear, shift[..., None]), 2)[None].astype(np.float32)
+
+
+def covered_share(box: Sequence[float], other: Sequence[float]) -> float:
+    """The share of a box's area that another box covers, 0…1; 0 for a box without area.
+
+    box, other: x1 y1 x2 y2.
+    """
+    one, two = np.array(box, np.float64), np.array(other, np.float64)
+    shared = (np.minimum(one[2:], two[2:]) - np.maximum(one[:2], two[:2])).clip(0)
+    area = float(np.prod(one[2:] - one[:2]))
+    return float(np.prod(shared)) / area if area > 0 else 0.0

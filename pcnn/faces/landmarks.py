@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcnn.engines.compiled import prepare_landmarks
+from pcnn.engines.layered_networks import prepare_landmarks
 from pcnn.faces.geometry import similarity
 from pcnn.faces.views import cut_faces
-from pcnn.networks.pcnn import ModelConfig
+from pcnn.networks.regions import ViewFormat
 from pcnn.results.values import Detection
 from pcnn.weights.landmarks import LandmarkWeights
 
@@ -28,7 +28,7 @@ class LandmarkRefiner:
         self._template, self._device = weights.template, device
         self._network = copy.deepcopy(weights.network).to(device)
         self._answer = prepare_landmarks(self._network)
-        self._view = ModelConfig(size=config.size, mean=config.mean, std=config.std)
+        self._view = ViewFormat(config.size, config.mean, config.std)
 
     def numbers(self) -> Iterator[Tensor]:
         """All that decides what the network answers."""

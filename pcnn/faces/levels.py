@@ -6,10 +6,9 @@ import math
 from collections.abc import Sequence
 
 from pcnn.errors import InputError, is_number
+from pcnn.networks.retinaface import STRIDE
 from pcnn.weights.detector import DetectorSettings
 
-# The network halves its input five times.
-_STRIDE = 32
 # Images are halved until a face that fills one, about 0.8 of its side wide, is within the range.
 _ENOUGH = 1.25
 # The largest enlargement of small images; more shows no further detail.
@@ -49,7 +48,7 @@ def network_size(shape: Sequence[int], side: int) -> tuple[int, int]:
 
 def padded_size(size: Sequence[int]) -> tuple[int, int]:
     """The height and width (H, W, …) of the network's input for an image of this size."""
-    return -(-size[0] // _STRIDE) * _STRIDE, -(-size[1] // _STRIDE) * _STRIDE
+    return -(-size[0] // STRIDE) * STRIDE, -(-size[1] // STRIDE) * STRIDE
 
 
 def check_min_face(min_face: float | None, where: str) -> None:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcnn.networks.pcnn import ModelConfig
+from pcnn.networks.regions import ViewFormat
 
 # Percentiles that limit a picture's levels: the darkest and brightest hundredth are ignored.
 _PERCENTILES = (1, 99)
@@ -85,7 +85,7 @@ def readable(
     return _darkest(picture)
 
 
-def even_light(views: Sequence[Tensor], config: ModelConfig) -> list[Tensor]:
+def even_light(views: Sequence[Tensor], config: ViewFormat) -> list[Tensor]:
     """The views of faces, with poor light corrected.
 
     views: (B, C, h, w) each, normalised by the config, the whole face first.

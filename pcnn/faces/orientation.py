@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pcnn.faces.geometry import misfit
+from pcnn.faces.geometry import covered_share, misfit
 from pcnn.faces.light import stretched
 from pcnn.faces.resampling import pixels_tensor
 from pcnn.faces.shrinking import Source, shrink_face
@@ -51,7 +51,7 @@ _ROUNDS, _MOST_FACES = 3, 24
 
 _Picture: TypeAlias = NDArray[np.uint8]
 _Map: TypeAlias = NDArray[np.float64]
-Look: TypeAlias = Callable[[Sequence[_Picture]], Sequence[Sequence[Detection]]]
+Search: TypeAlias = Callable[[Sequence[_Picture]], Sequence[Sequence[Detection]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,13 +148,13 @@ class _Case:
 def look_again(
     pictures: Sequence[_Picture],
     found: Sequence[Sequence[Detection]],
-    look: Look,
-    look_for_faint: Look,
+    search: Search,
+    search_for_faint: Search,
 ) -> list[tuple[Detection, ...]]:
     """Correct the results of a first search for faces if they are doubtful.
 
     pictures: (H, W, 3) uint8 RGB each. found: the faces of each from the first search.
-    look: finds upright faces in several pictures. look_for_faint: finds those with a score of
+    search: finds upright faces in several pictures. search_for_faint: finds those with a score of
         FAINT, too.
     A picture without a sure face is searched with corrected light, if its light is unusual, then
     rotated by 90°, 180° and 270°. If that finds nothing, faint faces are searched separately.
@@ -166,22 +166,22 @@ def look_again(
         _Case(picture, [_Find(face) for face in faces], picture)
         for picture, faces in zip(pictures, found, strict=True)
     ]
-    _set_upright(cases, look, clear=True)
-    doubtful = _unconfirmed([case for case in cases if case.doubtful()], look)
-    _relight(doubtful, look)
-    _turn([case for case in doubtful if case.doubtful(_SURE_AGAIN)], look)
-    _look_closer([case for case in doubtful if not case.finds], look, look_for_faint)
-    _set_upright(cases, look)
+    _set_upright(cases, search, clear=True)
+    doubtful = _unconfirmed([case for case in cases if case.doubtful()], search)
+    _relight(doubtful, search)
+    _turn([case for case in doubtful if case.doubtful(_SURE_AGAIN)], search)
+    _look_closer([case for case in doubtful if not case.finds], search, search_for_faint)
+    _set_upright(cases, search)
     return [case.faces() for case in cases]
 
 
-def _unconfirmed(cases: Sequence[_Case], look: Look) -> list[_Case]:
+def _unconfirmed(cases: Sequence[_Case], search: Search) -> list[_Case]:
     """The cases whose best face is not confirmed by a separate search."""
     best = [(case, find) for case in cases for find in case.finds[:1] if find.nearly_sure]
     squares = [_Square.about(case.picture, find.face, 0.0) for case, find in best]
     confirmed = set()
     for square, (case, _), faces in zip(
-        squares, best, look([square.pixels for square in squares]) if squares else (), strict=True
+        squares, best, search([square.pixels for square in squares]) if squares else (), strict=True
     ):
         seen = square.find(faces)
         if seen is not None and seen.sure and seen.face.score >= _SURE_AGAIN:
@@ -189,19 +189,19 @@ def _unconfirmed(cases: Sequence[_Case], look: Look) -> list[_Case]:
     return [case for case in cases if id(case) not in confirmed]
 
 
-def _relight(cases: Sequence[_Case], look: Look) -> None:
+def _relight(cases: Sequence[_Case], search: Search) -> None:
     """Search pictures in unusual light again after its correction, which they keep."""
     lit = [(case, stretched(case.picture)) for case in cases]
     lit = [(case, picture) for case, picture in lit if picture is not case.picture]
     if lit:
-        for (case, picture), faces in zip(lit, look([p for _, p in lit]), strict=True):
+        for (case, picture), faces in zip(lit, search([p for _, p in lit]), strict=True):
             case.picture = picture
             case.add([_Find(face) for face in faces])
 
 
-def _look_closer(cases: Sequence[_Case], look: Look, look_for_faint: Look) -> None:
+def _look_closer(cases: Sequence[_Case], search: Search, search_for_faint: Search) -> None:
     """Search faint faces separately, in both lights, where nothing else was found."""
-    seen = look_for_faint([case.picture for case in cases]) if cases else []
+    seen = search_for_faint([case.picture for case in cases]) if cases else []
     faint = [
         (case, _Square.about(picture, face, 0.0))
         for case, faces in zip(cases, seen, strict=True)
@@ -209,7 +209,7 @@ def _look_closer(cases: Sequence[_Case], look: Look, look_for_faint: Look) -> No
         if misfit(face.landmarks) <= _SURE_MISFIT
         for picture in case.lights
     ]
-    near = look([square.pixels for _, square in faint]) if faint else []
+    near = search([square.pixels for _, square in faint]) if faint else []
     pairs = zip(faint, near, strict=True)
     finds = [(case, square.find(faces)) for (case, square), faces in pairs]
     for case in cases:
@@ -217,18 +217,18 @@ def _look_closer(cases: Sequence[_Case], look: Look, look_for_faint: Look) -> No
         case.add([find for find in own if find.plausible and find.face.score >= _CLEAR_NEARBY])
 
 
-def _turn(cases: Sequence[_Case], look: Look) -> None:
+def _turn(cases: Sequence[_Case], search: Search) -> None:
     """Search pictures rotated by 90°, 180° and 270°."""
     turns = [(case, quarters) for case in cases for quarters in (1, 2, 3)]
     turned = [np.ascontiguousarray(np.rot90(case.picture, quarters)) for case, quarters in turns]
-    every = look(turned) if turned else []
+    every = search(turned) if turned else []
     for number, case in enumerate(cases):
         own = range(3 * number, 3 * number + 3)
         case.add([_turned_back(face, turns[i][1], case.picture) for i in own for face in every[i]])
         case.keep_turn()
 
 
-def _set_upright(cases: Sequence[_Case], look: Look, *, clear: bool = False) -> None:
+def _set_upright(cases: Sequence[_Case], search: Search, *, clear: bool = False) -> None:
     """Search tilted faces again, cut out and rotated upright. clear: only clear ones."""
     tilted = [(case, find) for case in cases for find in case.tilted() if find.clear or not clear]
     for _ in range(_ROUNDS):
@@ -238,7 +238,7 @@ def _set_upright(cases: Sequence[_Case], look: Look, *, clear: bool = False) -> 
             [_Square.about(case.picture, find.face, turn) for turn in find.further_turns]
             for case, find in tilted
         ]
-        seen = iter(look([square.pixels for own in squares for square in own]))
+        seen = iter(search([square.pixels for own in squares for square in own]))
         before, tilted = tilted, []
         for (case, find), own in zip(before, squares, strict=True):
             best = _best_turn(find, [square.find(next(seen)) for square in own])
@@ -272,10 +272,7 @@ def _distance(one: Detection, other: Detection) -> float:
 
 def _same_face(one: Detection, other: Detection) -> bool:
     """Whether the boxes share more than half of the smaller one."""
-    first, second = np.array(one.box), np.array(other.box)
-    shared = np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])
-    least = min(float(np.prod(box[2:] - box[:2])) for box in (first, second))
-    return bool(shared.min() > 0 and np.prod(shared) > least / 2)
+    return max(covered_share(one.box, other.box), covered_share(other.box, one.box)) > 0.5
 
 
 def _turned_back(face: Detection, quarters: int, picture: _Picture) -> _Find:

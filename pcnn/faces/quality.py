@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pcnn.devices import own_settings
 from pcnn.faces.views import cut_faces
-from pcnn.networks.pcnn import ModelConfig
+from pcnn.networks.regions import ViewFormat
 from pcnn.results.angle import UPRIGHT
 from pcnn.results.movements import Pose
 from pcnn.results.values import Detection
@@ -25,7 +25,7 @@ from pcnn.results.values import Detection
 # eyes and the place of their middle are shares of it.
 _SIDE, _EYES, _MIDDLE = 48, 0.367, (0.5, 0.4)
 _TEMPLATE = [(_MIDDLE[0] + _EYES * x, _MIDDLE[1] + _EYES * y) for x, y in UPRIGHT]
-_VIEW = ModelConfig(size=_SIDE, mean=(0.0,), std=(1.0,))
+_VIEW = ViewFormat(_SIDE, mean=(0.0,), std=(1.0,))
 # Shares of detail of faces of which nothing can be read, and of faces as good as those of FER+.
 # Chosen by hand; benchmarks/quality.py measures what the quality is worth with them.
 _NO_DETAIL, _FULL_DETAIL = 0.05, 0.12

@@ -28,6 +28,12 @@ def to_planes(faces: Tensor, channels: int | None = None) -> Tensor:
     return planes if channels is None else planes.expand(-1, channels, -1, -1)
 
 
+def to_pictures(faces: Tensor) -> list[NDArray[np.uint8]]:
+    """Convert a FaceSet's faces, (B, H, W) or (B, H, W, 3) uint8, to RGB pictures (H, W, 3)."""
+    colours = faces if faces.dim() == 4 else faces[..., None].expand(-1, -1, -1, 3)
+    return list(colours.cpu().contiguous().numpy())
+
+
 def pixels_tensor(image: NDArray[np.uint8]) -> Tensor:
     """An image (H, W, 3) as a CPU tensor; copied if read-only or with negative strides."""
     if not image.flags.writeable or min(image.strides) < 0:

@@ -12,11 +12,10 @@ from torch import Tensor
 from pcnn.devices import own_settings, upload
 from pcnn.faces.geometry import AlignedFaces, FacePlaces, picture_transforms, transforms_of
 from pcnn.faces.light import even_light, readable
-from pcnn.faces.resampling import pixels_tensor, resample, to_planes
+from pcnn.faces.resampling import pixels_tensor, resample, to_pictures, to_planes
 from pcnn.faces.shrinking import Source, shrink_face
 from pcnn.networks.ensemble import ExpressionNetwork
-from pcnn.networks.pcnn import ModelConfig, normalise
-from pcnn.networks.regions import VIEWS, Box
+from pcnn.networks.regions import VIEWS, Box, ViewFormat, normalise
 from pcnn.networks.saliency import weigh
 from pcnn.ops import crop_regions, landmark_crop
 
@@ -25,7 +24,7 @@ from pcnn.ops import crop_regions, landmark_crop
 def cut_views(  # noqa: PLR0913
     pictures: Sequence[NDArray[np.uint8]],
     places: Sequence[FacePlaces],
-    config: ModelConfig,
+    config: ViewFormat,
     *,
     native_size: int,
     device: torch.device,
@@ -76,7 +75,7 @@ def cut_views(  # noqa: PLR0913
 def _cut(  # noqa: PLR0913, PLR0917
     source: Source,
     aligned: AlignedFaces | None,
-    config: ModelConfig,
+    config: ViewFormat,
     boxes: Sequence[Box],
     device: torch.device,
     mirror: bool,
@@ -113,7 +112,7 @@ def cut_faces(
     pictures: Sequence[NDArray[np.uint8]],
     landmarks: Sequence[Sequence[NDArray[np.float32]]],
     template: ArrayLike,
-    config: ModelConfig,
+    config: ViewFormat,
     device: torch.device,
 ) -> Tensor:
     """The whole view of each face alone, aligned by its landmarks, as fine as the picture is.
@@ -144,9 +143,8 @@ def face_views(network: ExpressionNetwork, faces: Tensor, native_size: int) -> l
     config = network.config
     height, width = faces.shape[1:3]
     transforms = picture_transforms(width, height, config.size, config.layout)
-    planes = faces if faces.dim() == 4 else faces[..., None].expand(-1, -1, -1, 3)
     return cut_views(
-        list(planes.cpu().numpy()),
+        to_pictures(faces),
         [transforms] * len(faces),
         config,
         native_size=native_size,

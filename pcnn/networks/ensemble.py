@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pcnn.errors import InputError
 from pcnn.networks.pcnn import PCNN, FaceNet, ModelConfig
-from pcnn.networks.regions import REGIONS, VIEWS
+from pcnn.networks.regions import VIEWS
 from pcnn.ops.reference import LUMA
 
 
@@ -67,8 +67,8 @@ class Ensemble(nn.Module):
 
     @property
     def regions(self) -> tuple[str, ...]:
-        """The regions that have logits of their own: REGIONS with a PCNN, else none."""
-        return REGIONS if any(isinstance(own, PCNN) for own in self.networks) else ()
+        """The regions that have logits of their own: those of the first network with any."""
+        return next((tuple(own.regions) for own in self.networks if own.regions), ())  # type: ignore[arg-type]
 
     def forward(self, face: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits (B, classes) of faces (B, channels, S, S), and the sum of the regions' logits."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pcnn.errors import InputError, check_shape
 from pcnn.networks.backbones import find_backbone
 from pcnn.networks.interaction import Interaction
-from pcnn.networks.regions import REGIONS, VIEWS, RegionLayout
+from pcnn.networks.regions import REGIONS, VIEWS, ViewFormat
 from pcnn.networks.trunk import initialise
 
 # FER+ order (Barsoum et al. 2016).
@@ -32,42 +32,27 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """The configuration of a network's shape and input.
+class ModelConfig(ViewFormat):
+    """The configuration of a network's input, see ViewFormat, and of its shape.
 
     classes: names in the order of the logits.
-    size: the side of the square face view, in pixels.
-    mean, std: normalisation of values 0…1; three numbers for an RGB network, one for a grey one.
-    layout: the places of the regions.
     width: channels of the trunks' first convolution. The authors' networks have ResNet-18's 64;
         MobileNet has 32.
-    saliency: the model whose maps weigh the faces, see saliency.weigh; None for no model.
     backbone: the architecture of trunks and stage 4, see backbones.
     """
 
-    classes: tuple[str, ...] = FERPLUS_CLASSES
     size: int = 224
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
-    layout: RegionLayout = field(default_factory=RegionLayout)
+    classes: tuple[str, ...] = FERPLUS_CLASSES
     width: int = 64
-    saliency: str | None = None
     backbone: str = "resnet18"
 
     def __post_init__(self) -> None:
-        if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean):
-            raise InputError(
-                "ModelConfig: mean and std must be one (grey) or three (RGB) numbers, "
-                f"got {self.mean} and {self.std}"
-            )
+        super().__post_init__()
         if len(self.classes) < 2:
             raise InputError(f"ModelConfig: classes must be two or more, got {self.classes}")
         find_backbone(self.backbone)
-
-    @property
-    def channels(self) -> int:
-        """3 for RGB input, 1 for grey."""
-        return len(self.mean)
 
     @property
     def features(self) -> int:
@@ -75,14 +60,93 @@ class ModelConfig:
         return find_backbone(self.backbone).features * self.width
 
 
-class FaceNet(nn.Module):
+class _Network(nn.Module):
+    """What FaceNet and PCNN have in common: a trunk for each view, stage 4, and heads.
+
+    views, regions: the names of the views, and of those with a head of their own.
+    TRUNKS, HEAD: the names of the trunks and of the expression head among the weights.
+    """
+
+    TRUNKS: str
+    HEAD: str
+    views: tuple[str, ...]
+    regions: tuple[str, ...]
+    config: ModelConfig
+    layer4: nn.Sequential
+    region_heads: nn.ModuleDict
+
+    @property
+    def embedding_size(self) -> int:
+        """The number of values of a face's embedding."""
+        return self.config.features
+
+    @property
+    def trunk_list(self) -> list[nn.Module]:
+        """The trunks in the order of `views`."""
+        own = getattr(self, self.TRUNKS)
+        return list(own.values()) if isinstance(own, nn.ModuleDict) else [own]
+
+    def take_trunks(self) -> list[nn.Module]:
+        """Remove the trunks; returns them in the order of `views`."""
+        found = self.trunk_list
+        delattr(self, self.TRUNKS)
+        return found
+
+    @property
+    def own_head(self) -> nn.Linear:
+        """The head of the expression logits."""
+        return getattr(self, self.HEAD)  # type: ignore[no-any-return]
+
+    def cut(self, face: Tensor) -> list[Tensor]:
+        """The views of faces (B, channels, S, S), in the order of `views`."""
+        return [face]
+
+    def forward_views(self, views: Sequence[Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Logits of the face and of each region.
+
+        views: in the order of VIEWS, each (B, channels, height, width) of its region's size. Those
+            without a trunk are ignored.
+        Returns logits (B, classes) and region name → that region's logits (B, classes).
+        """
+        return self.forward_maps(self._maps(views))
+
+    def forward_maps(self, maps: Sequence[Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The result of forward_views, from the trunks' maps in the order of `views`."""
+        pooled, regions = self.pool(maps)
+        own = {name: self.region_heads[name](region) for name, region in regions.items()}
+        return self.own_head(pooled), own
+
+    def features(self, face: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The inputs of the heads for whole faces; see `pool`."""
+        return self.pool(self._maps(self.cut(face)))
+
+    def pool(self, maps: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The inputs of the heads, from the trunks' maps in the order of `views`.
+
+        Returns the means of stage 4's maps (B, features), and region name → the means of that
+        region's maps (B, channels). For both numbers see backbones.
+        """
+        face, *regions = maps  # face: (B, channels, ⌈S / 16⌉, ⌈S / 16⌉)
+        own = {name: m.mean((2, 3)) for name, m in zip(self.regions, regions, strict=True)}
+        return self.layer4(self._fused(face, regions)).mean((2, 3)), own
+
+    def _fused(self, face: Tensor, regions: Sequence[Tensor]) -> Tensor:
+        """The face's map with what the regions' maps add to it."""
+        return face
+
+    def _maps(self, views: Sequence[Tensor]) -> list[Tensor]:
+        return [trunk(view) for trunk, view in zip(self.trunk_list, views, strict=False)]
+
+
+class FaceNet(_Network):
     """The plain backbone over the whole face, used to pretrain the trunks.
 
     initialised: as for PCNN.
     """
 
-    views: tuple[str, ...] = VIEWS[:1]
-    regions: tuple[str, ...] = ()
+    TRUNKS, HEAD = "trunk", "head"
+    views = VIEWS[:1]
+    regions = ()
 
     def __init__(self, config: ModelConfig, *, initialised: bool = True) -> None:
         super().__init__()
@@ -91,30 +155,13 @@ class FaceNet(nn.Module):
         self.trunk = backbone.trunk(config.channels, config.width)
         self.layer4 = backbone.stage4(config.width)
         self.head = nn.Linear(backbone.features * config.width, len(config.classes))
+        self.region_heads = nn.ModuleDict()
         if initialised:
             initialise(self)
 
-    @property
-    def embedding_size(self) -> int:
-        """The number of values of a face's embedding."""
-        return self.config.features
-
     def forward(self, face: Tensor) -> Tensor:
         """Logits (B, classes) of faces (B, channels, S, S), normalised."""
-        logits: Tensor = self.head(self.features(face)[0])
-        return logits
-
-    def features(self, face: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The embeddings (B, C) for the head, and an empty mapping of regions."""
-        return self.layer4(self.trunk(face)).mean((2, 3)), {}
-
-    def cut(self, face: Tensor) -> list[Tensor]:
-        """The only view of faces (B, channels, S, S): the face itself."""
-        return [face]
-
-    def forward_views(self, views: Sequence[Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Logits (B, classes) of the first view, the face, and no regions; see PCNN."""
-        return self(views[0]), {}
+        return self.forward_views([face])[0]
 
     def start_from(self, network: FaceNet | PCNN) -> None:
         """Copy another FaceNet's weights; those of the head for classes that both have.
@@ -129,7 +176,7 @@ class FaceNet(nn.Module):
         _carry_over(self.head, network.head, self.config, network.config)
 
 
-class PCNN(nn.Module):
+class PCNN(_Network):
     """The perception CNN (Tian et al., IEEE TIP 2025).
 
     One trunk sees the whole face, and five trunks see one region each. The region maps are
@@ -138,8 +185,9 @@ class PCNN(nn.Module):
     initialised: False leaves the convolutions' weights undefined, for a state dict to fill.
     """
 
-    views: tuple[str, ...] = VIEWS
-    regions: tuple[str, ...] = REGIONS
+    TRUNKS, HEAD = "trunks", "expression_head"
+    views = VIEWS
+    regions = REGIONS
 
     def __init__(self, config: ModelConfig, *, initialised: bool = True) -> None:
         super().__init__()
@@ -158,11 +206,6 @@ class PCNN(nn.Module):
         )
         if initialised:
             initialise(self)
-
-    @property
-    def embedding_size(self) -> int:
-        """The number of values of a face's embedding."""
-        return self.config.features
 
     def forward(self, face: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and region logits of whole faces.
@@ -184,37 +227,8 @@ class PCNN(nn.Module):
         boxes = self.config.layout.boxes(size).values()
         return [face[:, :, box.top : box.bottom, box.left : box.right] for box in boxes]
 
-    def forward_views(self, views: Sequence[Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Logits of the face and of each region, from six views.
-
-        views: in the order of VIEWS, each (B, channels, height, width) of its region's size.
-        Returns logits (B, classes) and region name → that region's logits (B, classes).
-        """
-        return self.forward_maps(
-            [trunk(view) for trunk, view in zip(self.trunks.values(), views, strict=True)]
-        )
-
-    def forward_maps(self, maps: Sequence[Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """The result of forward_views, from the six trunks' maps in the order of VIEWS."""
-        pooled, regions = self.pool(maps)
-        own = {name: self.region_heads[name](region) for name, region in regions.items()}
-        return self.expression_head(pooled), own
-
-    def features(self, face: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The inputs of the heads for whole faces; see `pool`."""
-        views = zip(self.trunks.values(), self.cut(face), strict=True)
-        return self.pool([trunk(view) for trunk, view in views])
-
-    def pool(self, maps: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The inputs of the heads, from the six trunks' maps.
-
-        Returns the means of stage 4's maps (B, features), and region name → the means of that
-        region's maps (B, channels). For both numbers see backbones.
-        """
-        face, *regions = maps  # face: (B, channels, ⌈S / 16⌉, ⌈S / 16⌉)
-        fused = self.interaction(face, regions, self.layer4)
-        own = {name: m.mean((2, 3)) for name, m in zip(REGIONS, regions, strict=True)}
-        return self.layer4(fused).mean((2, 3)), own
+    def _fused(self, face: Tensor, regions: Sequence[Tensor]) -> Tensor:
+        return self.interaction(face, regions, self.layer4)  # type: ignore[no-any-return]
 
     def start_from(self, network: FaceNet | PCNN) -> None:
         """Copy a pretrained network's weights into this one.
@@ -235,12 +249,11 @@ class PCNN(nn.Module):
             self.load_state_dict({**ours, **fitting})
             for name, head in self.region_heads.items():
                 _carry_over(head, network.region_heads[name], self.config, network.config)
-            _carry_over(self.expression_head, network.expression_head, self.config, network.config)
-            return
-        for trunk in self.trunks.values():
-            trunk.load_state_dict(network.trunk.state_dict())
-        self.layer4.load_state_dict(network.layer4.state_dict())
-        _carry_over(self.expression_head, network.head, self.config, network.config)
+        else:
+            for trunk in self.trunks.values():
+                trunk.load_state_dict(network.trunk.state_dict())
+            self.layer4.load_state_dict(network.layer4.state_dict())
+        _carry_over(self.own_head, network.own_head, self.config, network.config)
 
 
 class Heads(nn.Module):
@@ -248,18 +261,19 @@ class Heads(nn.Module):
 
     def __init__(self, network: FaceNet | PCNN, classes: Sequence[str]) -> None:
         super().__init__()
-        self.expression_head = nn.Linear(own_head(network).in_features, len(classes))
-        regions = network.region_heads.items() if isinstance(network, PCNN) else ()
+        self.expression_head = nn.Linear(network.own_head.in_features, len(classes))
         self.region_heads = nn.ModuleDict(
-            {name: nn.Linear(int(head.in_features), len(classes)) for name, head in regions}  # type: ignore[arg-type]
+            {
+                name: nn.Linear(int(head.in_features), len(classes))  # type: ignore[arg-type]
+                for name, head in network.region_heads.items()
+            }
         )
 
     def forward(
         self, vectors: Tensor, regions: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor | None]:
         """Logits (B, classes) and the sum of the regions' logits, if any; from `features`."""
-        own = [head(regions[name]) for name, head in self.region_heads.items()]
-        return self.expression_head(vectors), torch.stack(own).sum(0) if own else None
+        return _answers(self.expression_head, self.region_heads, vectors, regions)
 
 
 class Learner(nn.Module):
@@ -279,8 +293,9 @@ class Learner(nn.Module):
 
     def forward(self, face: Tensor) -> tuple[list[tuple[Tensor, Tensor | None]], Tensor | None]:
         """Logits and the sum of the regions' logits, for each kind of labels; and movements."""
-        vectors, regions = self.network.features(face)
-        answers = [answer_with_own_heads(self.network, vectors, regions)]
+        network = self.network
+        vectors, regions = network.features(face)
+        answers = [_answers(network.own_head, network.region_heads, vectors, regions)]
         if self.second is not None:
             answers.append(self.second(vectors, regions))
         return answers, None if self.movements is None else self.movements(vectors)
@@ -292,14 +307,12 @@ class Learner(nn.Module):
         return relabelled(self.network, self.second, self.classes)
 
 
-def answer_with_own_heads(
-    network: FaceNet | PCNN, vectors: Tensor, regions: Mapping[str, Tensor]
+def _answers(
+    head: nn.Linear, region_heads: nn.ModuleDict, vectors: Tensor, regions: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor | None]:
-    """The result of Heads.forward, from the network's own heads."""
-    if isinstance(network, FaceNet):
-        return network.head(vectors), None
-    own = [network.region_heads[name](vector) for name, vector in regions.items()]
-    return network.expression_head(vectors), torch.stack(own).sum(0)
+    """The result of Heads.forward, from any heads."""
+    own = [region_heads[name](vector) for name, vector in regions.items()]
+    return head(vectors), torch.stack(own).sum(0) if own else None
 
 
 def relabelled(network: FaceNet | PCNN, heads: Heads, classes: Sequence[str]) -> FaceNet | PCNN:
@@ -307,31 +320,9 @@ def relabelled(network: FaceNet | PCNN, heads: Heads, classes: Sequence[str]) ->
     twin = copy.deepcopy(network)
     twin.config = dataclasses.replace(network.config, classes=tuple(classes))
     heads = copy.deepcopy(heads)
-    if isinstance(twin, FaceNet):
-        twin.head = heads.expression_head
-    else:
-        twin.expression_head, twin.region_heads = heads.expression_head, heads.region_heads
+    setattr(twin, twin.HEAD, heads.expression_head)
+    twin.region_heads = heads.region_heads
     return twin
-
-
-def own_head(network: FaceNet | PCNN) -> nn.Linear:
-    """The head of the expression logits."""
-    return network.head if isinstance(network, FaceNet) else network.expression_head
-
-
-@torch.no_grad()
-def pull(network: nn.Module, other: nn.Module, share: float) -> None:
-    """Move a network's weights and norm statistics towards another's, by a share of the difference.
-
-    other: a network of the same shape. Integer counts are copied from it.
-    """
-    ours, theirs = network.state_dict(), other.state_dict()
-    floating = [name for name, value in ours.items() if value.is_floating_point()]
-    torch._foreach_lerp_(
-        [ours[name] for name in floating], [theirs[name] for name in floating], share
-    )
-    for name in ours.keys() - set(floating):
-        ours[name].copy_(theirs[name])
 
 
 def _check_alike(function: str, ours: ModelConfig, theirs: ModelConfig) -> None:
@@ -351,10 +342,3 @@ def _carry_over(head: nn.Module, other: nn.Module, ours: ModelConfig, theirs: Mo
             at = theirs.classes.index(name)
             head.weight[row] = other.weight[at]  # type: ignore[operator, index]
             head.bias[row] = other.bias[at]  # type: ignore[operator, index]
-
-
-def normalise(faces: Tensor, config: ModelConfig) -> Tensor:
-    """The network's input for faces (B, C, H, W) of 0…1: normalised, channels-last."""
-    mean = faces.new_tensor(config.mean).view(1, -1, 1, 1)
-    std = faces.new_tensor(config.std).view(1, -1, 1, 1)
-    return ((faces - mean) / std).to(memory_format=torch.channels_last)

@@ -1,10 +1,13 @@
-"""The five regions of a face and their places in the face view."""
+"""The five regions of a face, their places in the face view, and the format of views."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import torch
+from torch import Tensor
 
 from pcnn.errors import InputError
 
@@ -61,3 +64,45 @@ class RegionLayout:
                     f"RegionLayout.boxes: size {size} leaves no pixel for {name}; use a larger size"
                 )
         return boxes
+
+
+@dataclass(frozen=True)
+class ViewFormat:
+    """The format of a network's views.
+
+    size: the side of the square face view, in pixels.
+    mean, std: normalisation of values 0…1; three numbers for an RGB network, one for a grey one.
+    layout: the places of the regions.
+    saliency: the model whose maps weigh the faces, see saliency.weigh; None for no model.
+    Raises InputError: mean and std do not fit together.
+    """
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    layout: RegionLayout = field(default_factory=RegionLayout)
+    saliency: str | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean):
+            raise InputError(
+                f"{type(self).__name__}: mean and std must be one (grey) or three (RGB) numbers, "
+                f"got {self.mean} and {self.std}"
+            )
+
+    @property
+    def channels(self) -> int:
+        """3 for RGB input, 1 for grey."""
+        return len(self.mean)
+
+    @classmethod
+    def levels(cls, size: int, channels: int) -> ViewFormat:
+        """The format of views with values 0…255, as FaceSets have them."""
+        return ViewFormat(size, mean=(0.0,) * channels, std=(1 / 255,) * channels)
+
+
+def normalise(faces: Tensor, view: ViewFormat) -> Tensor:
+    """A network's input for faces (B, C, H, W) of 0…1: normalised, channels-last."""
+    mean = faces.new_tensor(view.mean).view(1, -1, 1, 1)
+    std = faces.new_tensor(view.std).view(1, -1, 1, 1)
+    return ((faces - mean) / std).to(memory_format=torch.channels_last)

@@ -16,6 +16,7 @@ from pcnn.errors import InputError, WeightsError, is_number
 
 ARCHITECTURES = ("retinaface-mobilenet0.25", "retinaface-resnet50")
 ANCHORS_PER_CELL = 2
+STRIDE = 32  # the network halves its input five times
 
 # Output channels and strides of MobileNet's depthwise-separable blocks at width 0.25 (Howard et
 # al., arXiv 1704.04861, table 1), cut into the three stages that the pyramid reads.

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from pcnn.devices import own_settings
 from pcnn.errors import InputError, check_shape
-from pcnn.networks.pcnn import ModelConfig
-from pcnn.networks.regions import VIEWS
+from pcnn.networks.regions import VIEWS, ViewFormat
 from pcnn.ops.reference import LUMA
 
 # Faces (B, 1 or 3, H, W) of 0…1 → maps (B, 1, H, W) of 0…1. A face always gives the same map,
@@ -93,11 +92,6 @@ def register(name: str, model: SaliencyModel) -> None:
     _MODELS[name] = model
 
 
-def model_names() -> tuple[str, ...]:
-    """The names of all registered models."""
-    return tuple(_MODELS)
-
-
 def find_model(name: str) -> SaliencyModel:
     """The model of a name. Raises InputError: the name is unknown."""
     if name not in _MODELS:
@@ -135,7 +129,7 @@ def saliency_maps(faces: Tensor, model: str | SaliencyModel = DEFAULT_MODEL) -> 
 
 @own_settings()
 def weigh(
-    views: Sequence[Tensor], config: ModelConfig, model: str | SaliencyModel | None = None
+    views: Sequence[Tensor], config: ViewFormat, model: str | SaliencyModel | None = None
 ) -> list[Tensor]:
     """Views multiplied by the saliency map of their face.
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pcnn.engines.compiled import prepare_movements
+from pcnn.engines.layered_networks import prepare_movements
 from pcnn.faces.geometry import similarity
+from pcnn.faces.resampling import to_pictures
 from pcnn.faces.views import cut_faces
 from pcnn.networks.movements import Motion, mirrored
-from pcnn.networks.pcnn import ModelConfig
+from pcnn.networks.regions import ViewFormat
 from pcnn.recognition.batches import Picture
 from pcnn.results.movements import FaceMotion, Pose
 from pcnn.results.values import Detection
@@ -35,7 +36,7 @@ class MovementReader:
         config = loaded.network.config
         self._network = loaded.network.to(device)
         self._answer = prepare_movements(self._network)
-        self._view = ModelConfig(size=config.size, mean=config.mean, std=config.std)
+        self._view = ViewFormat(config.size, config.mean, config.std)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -88,12 +89,10 @@ def dataset_movements(
 
     faces: (N, H, W) or (N, H, W, 3) uint8. landmarks: (N, 5, 2), finite.
     """
-    grey = faces.dim() == 3
     found: list[FaceMotion] = []
     for start in range(0, len(faces), _FACES_AT_ONCE):
         chunk = faces[start : start + _FACES_AT_ONCE]
-        planes = chunk[..., None].expand(-1, -1, -1, 3) if grey else chunk
-        pictures = [Picture(own, False, "face") for own in planes.contiguous().numpy()]
+        pictures = [Picture(own, False, "face") for own in to_pictures(chunk)]
         points = landmarks[start : start + _FACES_AT_ONCE]
         places = [
             [Detection((0.0, 0.0, *own.pixels.shape[1::-1]), 1.0, five)]

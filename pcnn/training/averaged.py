@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from pcnn.devices import own_settings
 from pcnn.errors import WeightsError
-from pcnn.networks.pcnn import pull
-from pcnn.training.optimiser import average_decay, one_cycle, parameter_groups
+from pcnn.training.optimiser import average_decay, one_cycle, parameter_groups, pull
 from pcnn.weights.checkpoints import (
     check_options,
     fill,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import nn
 
 
@@ -37,3 +38,18 @@ def one_cycle(done: float, warm_up: float) -> float:
     if done < warm_up:
         return done / warm_up
     return 0.5 + 0.5 * math.cos(math.pi * (done - warm_up) / (1 - warm_up))
+
+
+@torch.no_grad()
+def pull(network: nn.Module, other: nn.Module, share: float) -> None:
+    """Move a network's weights and norm statistics towards another's, by a share of the difference.
+
+    other: a network of the same shape. Integer counts are copied from it.
+    """
+    ours, theirs = network.state_dict(), other.state_dict()
+    floating = [name for name, value in ours.items() if value.is_floating_point()]
+    torch._foreach_lerp_(
+        [ours[name] for name in floating], [theirs[name] for name in floating], share
+    )
+    for name in ours.keys() - set(floating):
+        ours[name].copy_(theirs[name])

@@ -19,8 +19,10 @@ from pcnn.engines import classifier as inference
 from pcnn.engines.classifier import prepare
 from pcnn.engines.layers import can_run
 from pcnn.errors import InputError
+from pcnn.networks.backbones import BACKBONES, Backbone
 from pcnn.networks.pcnn import PCNN, FaceNet, ModelConfig
 from pcnn.networks.regions import REGIONS
+from pcnn.networks.trunk import Trunk, resnet_stage4
 
 # Folding scales each kernel before the sums instead of after them, and the layers add in another
 # order: some 2⁻²⁴ of the sums' terms for each of about twenty layers, on logits of order 1.
@@ -100,9 +102,8 @@ def test_mobilenet_has_the_same_answers(
         _assert_same(network, views)
     with torch.inference_mode():
         vectors = prepare(network).embed_views(views)
-        head = network.expression_head if isinstance(network, PCNN) else network.head
         logits = prepare(network).forward_views(views)[0]
-        torch.testing.assert_close(head(vectors), logits, **SAME)  # type: ignore[operator]
+        torch.testing.assert_close(network.own_head(vectors), logits, **SAME)
         assert vectors.shape == (3, network.config.features)
 
 
@@ -111,6 +112,42 @@ def test_a_face_net_has_the_same_answers_and_no_regions(size: int) -> None:
     torch.manual_seed(0)
     network = _settled(FaceNet(_config(size)))
     for faces in (1, 5):
+        _assert_same(network, _views(network, faces))
+
+
+class _Strange(nn.Module):
+    """A trunk that has no layers of compiled code."""
+
+    NORMS = (("conv1", "bn1"),)
+
+    def __init__(self, in_channels: int, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, 4 * width, 16, 16, bias=False)
+        self.bn1 = nn.BatchNorm2d(4 * width)
+
+    def forward(self, view: Tensor) -> Tensor:
+        # Views of regions are not all multiples of the stride.
+        view = nn.functional.pad(view, (0, -view.shape[3] % 16, 0, -view.shape[2] % 16))
+        return self.bn1(self.conv1(view)).tanh()  # type: ignore[no-any-return]
+
+
+class _WithTanh(Trunk):
+    """A trunk with the layers of another one, which it uses otherwise."""
+
+    def forward(self, view: Tensor) -> Tensor:
+        return super().forward(view).tanh()
+
+
+@pytest.mark.parametrize("trunk", [_Strange, _WithTanh])
+@pytest.mark.parametrize("kind", [PCNN, FaceNet])
+def test_a_backbone_without_layers_keeps_its_modules(
+    kind: type[PCNN | FaceNet], trunk: type[nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strange = Backbone(trunk, resnet_stage4, channels=4, features=8, parts=("conv1",))
+    monkeypatch.setitem(BACKBONES, "strange", strange)
+    torch.manual_seed(0)
+    network = _settled(kind(_config(64, backbone="strange")))
+    for faces in (1, 3):
         _assert_same(network, _views(network, faces))
 
 

@@ -25,7 +25,7 @@ from pcnn.commands.export import _evenly, _size
 from pcnn.engines import export as exporting
 from pcnn.engines import sessions
 from pcnn.engines.export import export, open_file
-from pcnn.engines.export_graphs import FaceGraph, ImageGraph
+from pcnn.engines.export_graphs import AnchorsGraph, FaceGraph, ImageGraph
 from pcnn.engines.portable import patterns
 from pcnn.errors import InputError, WeightsError
 from pcnn.faces.detector import Detector
@@ -135,6 +135,15 @@ def test_boxes_that_agree_are_counted() -> None:
     theirs[1][0, 1] += torch.tensor([2.0, 0, 2, 0])  # two thirds of the union are shared
     assert ImageGraph.agreement(ours, theirs) == 0.25
     assert ImageGraph.agreement([ours[0] * 0, ours[1]], [theirs[0] * 0, theirs[1]]) == 1
+
+
+def test_agreement_of_anchors_counts_those_that_either_finds() -> None:
+    ours, theirs = torch.tensor([[0.9, 0.8, 0.1, 0.2]]), torch.tensor([[0.9, 0.3, 0.6, 0.2]])
+    nothing, everything = torch.full((1, 4), 0.1), torch.full((1, 4), 0.9)
+    assert AnchorsGraph.agreement([ours], [theirs]) == pytest.approx(1 / 3)
+    assert AnchorsGraph.agreement([nothing], [everything]) == 0
+    assert AnchorsGraph.agreement([everything], [nothing]) == 0
+    assert AnchorsGraph.agreement([nothing], [nothing]) == 1
 
 
 # --- what is refused ---

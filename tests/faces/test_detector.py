@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pcnn import load_image, weights
 from pcnn.errors import InputError, WeightsError
-from pcnn.faces.detector import HINT_SIDE, Detector, Look, network_size
+from pcnn.faces.detector import HINT_SIDE, Detector, ScaledImage, network_size
 from pcnn.networks.anchors import anchor_grid, decode_boxes, decode_landmarks
 from pcnn.networks.boxes import nms
 from pcnn.networks.retinaface import RetinaFace
@@ -261,12 +261,12 @@ def test_the_faces_are_those_of_the_parts(packaged: Detector, astronaut: Path) -
     """The op decodes and suppresses as networks.anchors and networks.boxes do."""
     settings = packaged.settings
     picture = torch.from_numpy(load_image(astronaut).copy())
-    looks = [Look(picture[top:, 64:], (0.5, 2.0), True) for top in (0, 8)]
+    scaled = [ScaledImage(picture[top:, 64:], (0.5, 2.0), True) for top in (0, 8)]
     anchors = anchor_grid(512, 448, min_sizes=settings.min_sizes, steps=settings.steps)
     with torch.inference_mode():
-        pixels = [look.pixels for look in looks]
+        pixels = [image.pixels for image in scaled]
         predictions = packaged._prepared(packaged._prepared.canvas(pixels, 512, 448))
-    for own, (faces, hint) in zip(predictions, packaged.search_once(looks, 0.05), strict=True):
+    for own, (faces, hint) in zip(predictions, packaged.search_once(scaled, 0.05), strict=True):
         scores = own[:, 0].sigmoid()
         boxes = decode_boxes(own[:, 1:5], anchors, settings.variances)
         points = decode_landmarks(own[:, 5:], anchors, settings.variances)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pcnn.errors import InputError
 from pcnn.faces.geometry import (
     AlignedFaces,
+    covered_share,
     face_transforms,
     picture_transforms,
     similarity,
@@ -129,3 +130,12 @@ def test_landmarks_of_another_shape() -> None:
         InputError, match=r"^AlignedFaces.of: landmarks must be \(5, 2\), got \(4, 2\)$"
     ):
         AlignedFaces.of(points, TEMPLATE)
+
+
+def test_the_share_of_a_box_that_another_covers() -> None:
+    wide, small = (0.0, 0.0, 4.0, 2.0), (3.0, 1.0, 5.0, 2.0)  # they share one square
+    assert covered_share(wide, small) == 1 / 8
+    assert covered_share(small, wide) == 1 / 2
+    assert covered_share(wide, (4.0, 0.0, 6.0, 2.0)) == 0  # an edge
+    assert covered_share(wide, (5.0, 3.0, 6.0, 4.0)) == 0  # apart on both axes
+    assert covered_share((1.0, 1.0, 1.0, 2.0), wide) == 0  # no area

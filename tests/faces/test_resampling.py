@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from pcnn.faces.resampling import reduction_steps, resized, resized_by_steps
+from pcnn.faces.resampling import reduction_steps, resized, resized_by_steps, to_pictures
 
 
 def ramp(height: int, width: int) -> Tensor:
@@ -50,3 +51,14 @@ def test_a_huge_picture_is_reduced_on_a_gpu() -> None:
     picture = ramp(20_000, 200)
     found = resized(picture.cuda(), (160, 2))
     torch.testing.assert_close(found.cpu(), resized(picture, (160, 2)), atol=1, rtol=0)
+
+
+def test_grey_faces_become_pictures_of_three_equal_channels() -> None:
+    grey = torch.arange(12, dtype=torch.uint8).view(2, 2, 3)
+    pictures = to_pictures(grey)
+    assert [own.shape for own in pictures] == [(2, 3, 3)] * 2
+    for channel in range(3):
+        np.testing.assert_array_equal(pictures[1][..., channel], grey[1].numpy())
+    colours = torch.arange(36, dtype=torch.uint8).view(2, 2, 3, 3)
+    np.testing.assert_array_equal(to_pictures(colours), colours.numpy())
+    assert to_pictures(grey[:0]) == []

@@ -39,6 +39,24 @@ def test_region_logits_are_the_sum_of_the_regions_own() -> None:
     torch.testing.assert_close(total, sum(own.values()))
 
 
+@pytest.mark.parametrize("kind", [PCNN, FaceNet])
+def test_both_networks_answer_from_the_maps_of_their_trunks(kind: type[PCNN | FaceNet]) -> None:
+    torch.manual_seed(0)
+    network = kind(GREY).eval()
+    face = torch.randn(2, 1, 64, 64)
+    six = PCNN(GREY).cut(face)  # a FaceNet takes the first one alone
+    expected, own = network.forward_views(six)
+    vectors, pooled = network.features(face)
+    torch.testing.assert_close(network.own_head(vectors), expected)
+    assert tuple(own) == tuple(pooled) == network.regions
+    trunks = network.take_trunks()
+    maps = [trunk(view) for trunk, view in zip(trunks, network.cut(face), strict=True)]
+    assert len(trunks) == len(network.views)
+    assert not any("trunk" in name for name in network.state_dict())
+    logits, regions = network.forward_maps(maps)
+    torch.testing.assert_close((logits, *regions.values()), (expected, *own.values()))
+
+
 def test_each_region_head_sees_its_own_region_alone() -> None:
     torch.manual_seed(0)
     network = PCNN(GREY).eval()
@@ -64,7 +82,7 @@ def test_a_wrong_size_is_refused() -> None:
 
 
 def test_configurations_that_cannot_be() -> None:
-    with pytest.raises(InputError, match="mean and std must be one"):
+    with pytest.raises(InputError, match="ModelConfig: mean and std must be one"):
         ModelConfig(mean=(0.5, 0.5), std=(0.5, 0.5))
     with pytest.raises(InputError, match="classes must be two or more"):
         ModelConfig(classes=("happy",))

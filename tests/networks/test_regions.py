@@ -1,7 +1,8 @@
 import pytest
+import torch
 
 from pcnn.errors import InputError
-from pcnn.networks.regions import VIEWS, Box, RegionLayout
+from pcnn.networks.regions import VIEWS, Box, RegionLayout, ViewFormat, normalise
 
 
 def test_papers_own_case() -> None:
@@ -31,4 +32,21 @@ def test_a_size_without_room_is_refused() -> None:
         RegionLayout().boxes(3)
     assert str(error.value) == (
         "RegionLayout.boxes: size 3 leaves no pixel for left_cheek; use a larger size"
+    )
+
+
+def test_levels_are_what_views_of_0_to_255_hold() -> None:
+    faces = torch.tensor([0.0, 51, 255]).repeat(1, 3, 3, 1)
+    for channels in (1, 3):
+        view = ViewFormat.levels(3, channels)
+        assert (view.size, view.channels) == (3, channels)
+        torch.testing.assert_close(normalise(faces[:, :channels] / 255, view), faces[:, :channels])
+
+
+def test_a_format_of_two_colours_is_refused() -> None:
+    with pytest.raises(InputError) as error:
+        ViewFormat(48, mean=(0.5, 0.5), std=(0.25,))
+    assert str(error.value) == (
+        "ViewFormat: mean and std must be one (grey) or three (RGB) numbers, "
+        "got (0.5, 0.5) and (0.25,)"
     )

@@ -16,13 +16,13 @@ from torch.utils.data import DataLoader, Dataset
 from pcnn.devices import own_settings
 from pcnn.faces.detector import Detector
 from pcnn.networks.anchors import anchor_grid
-from pcnn.networks.pcnn import pull
 from pcnn.networks.retinaface import RetinaFace, load_state
 from pcnn.training.averaged import AveragedTraining
 from pcnn.training.detector.mosaics import Mosaic, degrade, mosaic
 from pcnn.training.detector.options import DetectorOptions, fingerprint
 from pcnn.training.detector.photographs import Photograph
 from pcnn.training.detector.targets import Targets, distillation_loss, targets_of
+from pcnn.training.optimiser import pull
 from pcnn.weights.detector import DetectorSettings, normalise_images, read_detector
 
 ARCHITECTURE = "retinaface-mobilenet0.25"

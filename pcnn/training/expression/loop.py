@@ -16,18 +16,15 @@ from pcnn.datasets.labels import FaceSet
 from pcnn.devices import own_settings
 from pcnn.errors import InputError, counted
 from pcnn.faces.resampling import resample, to_planes
-from pcnn.networks.pcnn import (
-    Learner,
-    normalise,
-    pull,
-)
+from pcnn.networks.pcnn import Learner
+from pcnn.networks.regions import normalise
 from pcnn.networks.saliency import weigh
 from pcnn.training.expression.augmentation import Augmentation, Augmenter
 from pcnn.training.expression.losses import movement_loss, two_phase_loss
 from pcnn.training.expression.options import ExpressionOptions
 from pcnn.training.expression.start import new_learner
 from pcnn.training.expression.teachers import load_teachers, mean_answers
-from pcnn.training.optimiser import average_decay, one_cycle, parameter_groups
+from pcnn.training.optimiser import average_decay, one_cycle, parameter_groups, pull
 from pcnn.weights.checkpoints import (
     check_targets,
     fill,

@@ -20,8 +20,7 @@ from pcnn.faces.geometry import face_transforms
 from pcnn.faces.views import cut_views
 from pcnn.images.files import shown
 from pcnn.images.loading import load_image
-from pcnn.networks.pcnn import ModelConfig
-from pcnn.networks.regions import VIEWS
+from pcnn.networks.regions import VIEWS, ViewFormat
 from pcnn.terminal import track
 from pcnn.training.expression.options import ExpressionOptions
 from pcnn.training.head.features import digests_of
@@ -128,10 +127,7 @@ class _Cutter:
         channels = 3 if options.colour else 1
         self._base, self._faces = base, faces
         self._detector = Detector.load(options.detector)
-        # Levels 0…255, as FaceSets have them.
-        self._levels = ModelConfig(
-            size=options.size, mean=(0.0,) * channels, std=(1 / 255,) * channels
-        )
+        self._levels = ViewFormat.levels(options.size, channels)
 
     def cut(self, files: Sequence[Path]) -> Iterator[Tensor | str]:
         """For each file its face, (S, S) or (S, S, 3) uint8, or the reason why there is none."""

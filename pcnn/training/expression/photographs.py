@@ -13,8 +13,7 @@ from pcnn.errors import InputError
 from pcnn.faces.detector import Detector
 from pcnn.faces.geometry import face_transforms
 from pcnn.faces.views import cut_views
-from pcnn.networks.pcnn import ModelConfig
-from pcnn.networks.regions import VIEWS
+from pcnn.networks.regions import VIEWS, ViewFormat
 from pcnn.training.detector.photographs import is_held_out, read_photographs
 
 
@@ -30,8 +29,7 @@ def photograph_faces(
     Raises InputError: as read_photographs; also if no face is left.
     """
     cache = cache_folder() / "landmarks" / f"{Path(path).stem}.npz"
-    channels = 1 if grey else 3
-    levels = ModelConfig(size=size, mean=(0.0,) * channels, std=(1 / 255,) * channels)
+    levels = ViewFormat.levels(size, 1 if grey else 3)
     cut = []
     for photograph in read_photographs(path, detector, cache=cache):
         wide = photograph.faces.confident() & (photograph.faces.sides() >= size / 3)

@@ -12,15 +12,8 @@ from pcnn.datasets.labels import FaceSet
 from pcnn.errors import InputError
 from pcnn.faces.resampling import resample, to_planes
 from pcnn.networks.mobilenet import start_from_published
-from pcnn.networks.pcnn import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    PCNN,
-    FaceNet,
-    Learner,
-    ModelConfig,
-    normalise,
-)
+from pcnn.networks.pcnn import IMAGENET_MEAN, IMAGENET_STD, PCNN, FaceNet, Learner, ModelConfig
+from pcnn.networks.regions import normalise
 from pcnn.training.expression.options import ExpressionOptions
 from pcnn.weights.expression import load_learners
 from pcnn.weights.files import is_published, read_published

@@ -12,7 +12,7 @@ from pcnn.engines.classifier import prepare
 from pcnn.errors import InputError
 from pcnn.faces.views import network_views
 from pcnn.networks.mirror import read_both
-from pcnn.networks.pcnn import Learner, own_head
+from pcnn.networks.pcnn import Learner
 from pcnn.terminal import track
 from pcnn.weights.expression import load_learners
 
@@ -60,7 +60,7 @@ def mean_answers(
     """
     answers: list[list[Tensor]] = [[] for _ in kinds]
     for number, teacher in enumerate(teachers, 1):
-        heads = [own_head(teacher.network)]
+        heads = [teacher.network.own_head]
         if teacher.second is not None and teacher.classes in kinds[1:]:
             heads.append(teacher.second.expression_head)
         chunks = track(

@@ -6,7 +6,7 @@ All take modules in eval mode, float32 on a CPU, and leave them unchanged. dtype
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -17,8 +17,9 @@ from pcnn.engines.layers import Layers, Maps, can_run
 from pcnn.networks.landmarks import LandmarkNet
 from pcnn.networks.mobilenet import FINE_BLOCKS, MobileTrunk, SeparableBlock
 from pcnn.networks.movements import Motion, MovementNet
+from pcnn.networks.pcnn import PCNN, FaceNet
 from pcnn.networks.retinaface import Context, MobileNet, RetinaFace, rectifier_leak
-from pcnn.networks.trunk import BasicBlock
+from pcnn.networks.trunk import BasicBlock, Trunk
 
 _MOST = 6.0  # the upper bound of ReLU6
 
@@ -50,7 +51,7 @@ def prepare_landmarks(network: LandmarkNet) -> Callable[[Tensor], Tensor]:
 
 
 class CompiledTrunks:
-    """Trunks that are run together, one for each view."""
+    """Trunks that are run together, one for each view; see `has_layers`."""
 
     def __init__(self, trunks: Sequence[nn.Module], dtype: torch.dtype = torch.float32) -> None:
         self._layers = Layers(dtype)
@@ -98,14 +99,13 @@ class _Chain(nn.Module):
 
 
 class CompiledStage(_Chain):
-    """Blocks of a ResNet or MobileNet."""
+    """Blocks of a ResNet or MobileNet, see `has_layers`."""
 
     def __init__(self, blocks: nn.Sequential, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self._layers = Layers(dtype)
-        first = blocks[0]
-        convolution = first.depthwise if isinstance(first, SeparableBlock) else first.conv1
-        self._source = self._layers.maps(cast("nn.Conv2d", convolution).in_channels)
+        first = next(part for part in blocks.modules() if isinstance(part, nn.Conv2d))
+        self._source = self._layers.maps(first.in_channels)
         self._out = _add_blocks(self._layers, self._source, blocks)
 
 
@@ -129,7 +129,8 @@ class CompiledDetector:
     """A RetinaFace with MobileNet's body, from its input to the predictions of each level.
 
     stem: weight and bias of its first convolution, which has no padding. heads: of each level,
-    see `detector.merge_heads`. The stem and the heads are in float32 in any case.
+    see `detector.merge_heads`. dtype: of the products of 1 × 1 convolutions. The stem, depthwise
+    and 3 × 3 convolutions (see `_takes_tiles`) and the heads are in float32 in any case.
     """
 
     def __init__(
@@ -182,27 +183,34 @@ class CompiledDetector:
 
 def _add_trunk(layers: Layers, view: Maps, trunk: nn.Module) -> list[Maps]:
     """Add a trunk's layers; returns the maps of `MobileTrunk.both`, or those of `Trunk.forward`."""
-    stem = fold_norm(cast("nn.Conv2d", trunk.conv1), cast("nn.Module", trunk.bn1))
-    if isinstance(trunk, MobileTrunk):
-        blocks = list(trunk.blocks)
-        maps = layers.convolution(view, stem, stride=2, most=_MOST)
-        fine = _add_blocks(layers, maps, blocks[:FINE_BLOCKS])
-        return [fine, _add_blocks(layers, fine, blocks[FINE_BLOCKS:])]
-    maps = layers.max_pool(layers.convolution(view, stem, stride=2, padding=3))
+    return _TRUNKS[type(trunk)](layers, view, trunk)
+
+
+def _add_mobilenet(layers: Layers, view: Maps, trunk: MobileTrunk) -> list[Maps]:
+    maps = layers.convolution(view, fold_norm(trunk.conv1, trunk.bn1), stride=2, most=_MOST)
+    blocks = list(trunk.blocks)
+    fine = _add_blocks(layers, maps, blocks[:FINE_BLOCKS])
+    return [fine, _add_blocks(layers, fine, blocks[FINE_BLOCKS:])]
+
+
+def _add_resnet(layers: Layers, view: Maps, trunk: Trunk) -> list[Maps]:
+    stem = layers.convolution(view, fold_norm(trunk.conv1, trunk.bn1), stride=2, padding=3)
+    maps = layers.max_pool(stem)
     for stage in (trunk.layer1, trunk.layer2, trunk.layer3):
-        maps = _add_blocks(layers, maps, cast("nn.Sequential", stage))
+        maps = _add_blocks(layers, maps, stage)
     return [maps]
 
 
 def _add_blocks(layers: Layers, maps: Maps, blocks: Iterable[nn.Module]) -> Maps:
     for block in blocks:
-        if isinstance(block, SeparableBlock):
-            depthwise = fold_norm(block.depthwise, block.bn1)
-            maps = layers.convolution(maps, depthwise, stride=block.stride, most=_MOST)
-            maps = layers.convolution(maps, fold_norm(block.pointwise, block.bn2), most=_MOST)
-        else:
-            maps = _add_residual(layers, maps, cast("BasicBlock", block))
+        maps = _BLOCKS[type(block)](layers, maps, block)
     return maps
+
+
+def _add_separable(layers: Layers, maps: Maps, block: SeparableBlock) -> Maps:
+    depthwise = fold_norm(block.depthwise, block.bn1)
+    maps = layers.convolution(maps, depthwise, stride=block.stride, most=_MOST)
+    return layers.convolution(maps, fold_norm(block.pointwise, block.bn2), most=_MOST)
 
 
 def _add_residual(layers: Layers, maps: Maps, block: BasicBlock) -> Maps:
@@ -211,13 +219,48 @@ def _add_residual(layers: Layers, maps: Maps, block: BasicBlock) -> Maps:
     if block.downsample is not None:
         folded = fold_norm(cast("nn.Conv2d", block.downsample[0]), block.downsample[1])
         shortcut = layers.convolution(maps, folded, stride=stride, padding=0, leak=None)
-    tiled = layers.dtype == torch.float32  # products of bfloat16 are quicker than tiles
-    first = fold_norm(block.conv1, block.bn1)
     hidden = layers.convolution(
-        maps, first, stride=stride, padding=1, winograd=tiled and stride == 1
+        *(maps, fold_norm(block.conv1, block.bn1)),
+        stride=stride,
+        padding=1,
+        winograd=_takes_tiles(block.conv1, layers.dtype, of_detector=False),
     )
-    second = fold_norm(block.conv2, block.bn2)
-    return layers.convolution(hidden, second, padding=1, onto=shortcut, winograd=tiled)
+    return layers.convolution(
+        *(hidden, fold_norm(block.conv2, block.bn2)),
+        padding=1,
+        onto=shortcut,
+        winograd=_takes_tiles(block.conv2, layers.dtype, of_detector=False),
+    )
+
+
+# What is compiled, by its exact type: a subclass may compute something else.
+_TRUNKS: Mapping[type[nn.Module], Callable[..., list[Maps]]] = {
+    MobileTrunk: _add_mobilenet,
+    Trunk: _add_resnet,
+}
+_BLOCKS: Mapping[type[nn.Module], Callable[..., Maps]] = {
+    SeparableBlock: _add_separable,
+    BasicBlock: _add_residual,
+}
+
+
+def has_layers(network: PCNN | FaceNet) -> bool:
+    """Whether a network's trunks and the blocks of its stage 4 can be made of layers."""
+    return all(type(trunk) in _TRUNKS for trunk in network.trunk_list) and all(
+        type(block) in _BLOCKS for block in network.layer4.children()
+    )
+
+
+def _takes_tiles(convolution: nn.Conv2d, dtype: torch.dtype, *, of_detector: bool) -> bool:
+    """Whether a convolution may be computed in Winograd's tiles; it is in float32 then.
+
+    dtype: of the other products. Where it is bfloat16, only the detector takes tiles. A search of
+    480 × 640 pixels takes 11.7 ms with tiles and 14.8 without; one face of pcnn-ferplus-only takes
+    4.4 and 3.7 (AVX-512 BF16, one thread, commit 3caf295).
+    """
+    dense = convolution.kernel_size == (3, 3) and convolution.groups == 1
+    fits = dense and convolution.stride == (1, 1)
+    return fits and (of_detector or dtype == torch.float32)
 
 
 def _add_rectified(
@@ -227,14 +270,13 @@ def _add_rectified(
     convolution, norm, *rectifier = parts
     convolution = cast("nn.Conv2d", convolution)
     leak = rectifier_leak(rectifier[0]) if rectifier else 0.0
-    stride, (kernel, _) = convolution.stride[0], convolution.kernel_size
     return layers.convolution(
         *(maps, fold_norm(convolution, norm)),
-        stride=stride,
+        stride=convolution.stride[0],
         padding=cast("int", convolution.padding[0]),
         leak=leak,
         out=out,
-        winograd=kernel == 3 and stride == 1 and convolution.groups == 1,
+        winograd=_takes_tiles(convolution, layers.dtype, of_detector=True),
     )
 
 
