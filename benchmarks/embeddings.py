@@ -212,7 +212,7 @@ def _vectors(
         seen = faces.faces[torch.from_numpy(block)]
         if asking:
             seen, _ = suited_faces(asking, seen)
-        pooled, _ = predict_logits(bare, seen, batch=64)
+        pooled, _ = predict_logits(bare, seen, batch_size=64)
         rows.append(pooled.numpy())
         np.savez(file, face=rows[-1], index=block)
     return np.concatenate(rows)

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
     add("--output", type=Path, metavar="DIR", help="write report, tables and pictures there")
     add("--json", action="store_true", help="print the report as JSON instead of tables")
-    add("--flip", action="store_true", help="score with and without the mirrored face")
+    add("--compare-mirror", action="store_true", help="score with and without the mirrored face")
     add("--as-they-are", action="store_true", help="never align faces (default: weights decide)")
     add("--bootstrap", type=count, default=2000, metavar="N", help="resamplings [%(default)s]")
     add("--batch-size", type=positive, default=64, metavar="N", help="faces per pass [%(default)s]")
@@ -83,8 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
     evaluation = evaluate(
         loaded,
         faces,
-        batch=arguments.batch_size,
-        flip=arguments.flip,
+        batch_size=arguments.batch_size,
+        compare_mirror=arguments.compare_mirror,
         bootstrap=arguments.bootstrap,
     )
     cost = measure_cost(loaded.network, runs=0 if arguments.no_latency else _LATENCY_RUNS)
