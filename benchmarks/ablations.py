@@ -87,13 +87,15 @@ class MixedTraining(ExpressionTraining):
     mixup (Zhang et al., ICLR 2018) as kornia has it: shares uniform in 0…1.
     """
 
-    def _batch(self) -> tuple[Tensor, Tensor]:
-        faces, targets = super()._batch()
+    def batch(self) -> tuple[Tensor, list[Tensor], Tensor | None]:
+        """That of the step, mixed."""
+        faces, (targets,), movements = super().batch()
         with torch.random.fork_rng([]):
             torch.manual_seed(self.options.seed * 1_000_003 + self.step)
             mix = K.RandomMixUpV2(data_keys=["input", "class"])
             mixed, pairs = mix(faces, torch.arange(len(faces)))  # pairs: own place, other, share
-        return mixed, torch.lerp(targets, targets[pairs[:, 1].long()], pairs[:, 2:])
+        targets = torch.lerp(targets, targets[pairs[:, 1].long()], pairs[:, 2:])
+        return mixed, [targets], movements
 
 
 def main() -> int:

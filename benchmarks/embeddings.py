@@ -151,9 +151,8 @@ def _without_contempt(train: FaceSet, arguments: argparse.Namespace) -> FaceNet:
     others = (train.votes.argmax(1) != CONTEMPT).nonzero()[:, 0].tolist()
     faces = relabel(train.subset(others), train.classes[:CONTEMPT])
     checkpoint = arguments.cache / f"unaware-{arguments.epochs:g}.pt"
-    training = ExpressionTraining(options, faces)
-    if checkpoint.is_file():
-        training.resume(checkpoint)
+    begun = checkpoint if checkpoint.is_file() else None
+    training = ExpressionTraining(options, faces, checkpoint=begun)
     rest = range(training.step, training.steps)
     for step in track(rest, "training without contempt", disable=not rest):
         training.advance()

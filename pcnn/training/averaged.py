@@ -14,6 +14,7 @@ from pcnn.devices import own_settings
 from pcnn.errors import WeightsError
 from pcnn.networks.pcnn import pull
 from pcnn.training.optimiser import average_decay, one_cycle, parameter_groups
+from pcnn.training.seeds import step_generator
 from pcnn.weights.checkpoints import (
     check_options,
     fill,
@@ -136,8 +137,3 @@ def _sums(path: Path, found: object) -> dict[str, float]:
     ):
         raise WeightsError(f"{path}: sums must be numbers by name")
     return found
-
-
-def step_generator(seed: int, purpose: int, step: int) -> torch.Generator:
-    """The random numbers for one purpose (0…3) of one step."""
-    return torch.Generator().manual_seed((seed * 4 + purpose) * 1_000_003 + step)

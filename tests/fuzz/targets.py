@@ -107,14 +107,13 @@ def _detector_checkpoint(content: bytes, folder: Path) -> None:
     Detector.load(_file(content, folder, "x.pth"))
 
 
-@functools.cache
-def _training() -> Any:
+def _training(checkpoint: Path | None = None) -> Any:
     from pcnn.training.expression.loop import ExpressionTraining
 
     faces = torch.arange(8 * 16 * 16).remainder(251).view(8, 16, 16).to(torch.uint8)
     labelled = FaceSet(faces, torch.eye(2).repeat(4, 1), tuple(map(str, range(8))), ("a", "b"))
     options = ExpressionOptions("trunk", "x", "x", size=16, width=1, batch=4, backbone="mobilenet")
-    return ExpressionTraining(options, labelled)
+    return ExpressionTraining(options, labelled, checkpoint=checkpoint)
 
 
 def _checkpoints() -> list[bytes]:
@@ -135,7 +134,7 @@ def _checkpoints() -> list[bytes]:
 
 
 def _checkpoint(content: bytes, folder: Path) -> None:
-    _training().resume(_file(content, folder, "x.checkpoint"))
+    _training(_file(content, folder, "x.checkpoint"))
 
 
 def _recipe(content: bytes, folder: Path) -> None:

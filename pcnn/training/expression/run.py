@@ -95,19 +95,23 @@ def train_expression(
             options.photographs, detector, template, options.size, grey=not options.colour
         )
     movements = movement_targets(options.movements, train.names) if options.movements else None
+    resumed = checkpoint.exists()
     training = ExpressionTraining(
-        options, train, device, second=second, photographs=photographs, movements=movements
+        options,
+        train,
+        device,
+        second=second,
+        photographs=photographs,
+        movements=movements,
+        checkpoint=checkpoint if resumed else None,
     )
     if to_align and training.rank == 0:  # only this process scores
         valid = aligned(valid)
     others = second_labels(options.data, valid_split, valid) if options.second else None
-    if checkpoint.exists():
-        training.resume(checkpoint)
-        if training.rank == 0:
+    if training.rank == 0:
+        if resumed:
             trim_log(log, training.step)
-    else:
-        training.teach()
-        if training.rank == 0:
+        else:
             _begin(training, checkpoint, log)
     _run(training, valid, checkpoint, log)
     if training.rank == 0:

@@ -13,10 +13,11 @@ from pcnn.errors import InputError
 from pcnn.networks.movements import Motion, MovementConfig, MovementNet, mirrored
 from pcnn.networks.pcnn import FaceNet
 from pcnn.networks.trunk import initialise
-from pcnn.training.averaged import AveragedTraining, step_generator
+from pcnn.training.averaged import AveragedTraining
 from pcnn.training.movements.augmentation import random_views
 from pcnn.training.movements.faces import TEMPLATE, TaughtFaces, shares_of_batch, twins_of
 from pcnn.training.movements.options import MovementOptions, fingerprint
+from pcnn.training.seeds import step_generator
 from pcnn.weights.expression import load_expression
 from pcnn.weights.movements import is_movements, load_movements
 from pcnn.weights.states import lasting_state
