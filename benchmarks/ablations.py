@@ -45,8 +45,8 @@ COMMON: dict[str, Any] = {
     "output": "",
     "size": 48,
     "width": 16,
-    "lr": 3e-3,
-    "ema": 0.99,
+    "learning_rate": 3e-3,
+    "average": 0.99,
 }
 
 
@@ -72,11 +72,15 @@ ARMS: dict[str, dict[str, Any]] = {
     "epochs × 2": {},  # see _options
     "size 64": {"size": 64},
     "width 32": {"width": 32},
-    "sgd, lr 0.01, weight_decay 1e-4": {"optimizer": "sgd", "lr": 0.01, "weight_decay": 1e-4},
+    "sgd, learning_rate 0.01, weight_decay 1e-4": {
+        "optimizer": "sgd",
+        "learning_rate": 0.01,
+        "weight_decay": 1e-4,
+    },
 }
 # Arms that are other readings of the base's training: whether of its average, whether with mirror
 # images. Averaging takes no part in the steps, so without it the weights are the last ones.
-READINGS = {BASE: (True, False), "ema 0": (False, False), "mirror images at test": (True, True)}
+READINGS = {BASE: (True, False), "average 0": (False, False), "mirror images at test": (True, True)}
 ROUNDS = 2000  # of the bootstrap
 SCORES = ("accuracy", "mean_recall")
 

@@ -146,7 +146,13 @@ def _without_contempt(train: FaceSet, arguments: argparse.Namespace) -> FaceNet:
     What votes for contempt those have are left out too. Trained where the cache lacks it.
     """
     options = ExpressionOptions(
-        network="trunk", data="", output="", size=48, width=32, epochs=arguments.epochs, lr=2e-3
+        network="trunk",
+        data="",
+        output="",
+        size=48,
+        width=32,
+        epochs=arguments.epochs,
+        learning_rate=2e-3,
     )
     others = (train.votes.argmax(1) != CONTEMPT).nonzero()[:, 0].tolist()
     faces = relabel(train.subset(others), train.classes[:CONTEMPT])

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--labels", choices=("votes", "fer2013"), help=_LABELS)
     add("--duplicates", action="store_true", help="keep near-copies of faces of other splits")
     add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
-    add("--output", type=Path, metavar="DIR", help="write report, tables and pictures there")
+    add("-o", "--output", type=Path, metavar="DIR", help="write report, tables and pictures there")
     add("--json", action="store_true", help="print the report as JSON instead of tables")
     add("--compare-mirror", action="store_true", help="score with and without the mirrored face")
     add("--as-they-are", action="store_true", help="never align faces (default: weights decide)")

@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("paths", nargs="*", metavar="PATH", help="picture, film, folder or glob pattern")
     add("--format", choices=_FORMATS, help="[by the name of --output, else table]")
-    add("--output", type=Path, metavar="FILE", help="write there instead of to stdout")
+    add("-o", "--output", type=Path, metavar="FILE", help="write there instead of to stdout")
     add("--all-rows", action="store_true", help="CSV: a row also for a picture without a face")
     add("--annotate", type=Path, metavar="DIR", help="save an annotated copy of each input")
     add("--explain", type=Path, metavar="DIR", help="save a picture that explains each face")

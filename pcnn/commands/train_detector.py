@@ -13,7 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `pcnn-train detector` to a parser."""
     parser.add_argument("--photographs", type=Path, required=True, help="tar of JPEG files")
     parser.add_argument("--teacher", type=Path, required=True, help="weights to learn from")
-    parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="safetensors file to write"
+    )
     parser.add_argument("--work", type=Path, help="folder for checkpoint and log")
     for name, text in (
         ("steps", "updates"),

@@ -30,7 +30,7 @@ def add_common(parser: argparse.ArgumentParser, size: str) -> None:
     add("folder", nargs="?", type=Path, metavar="FOLDER|CSV", help=_OWN)
     add("--data", help="instead of FOLDER: a published data set, see docs/data.md")
     add("--faces", action="store_true", help="each picture of FOLDER is one cut-out face")
-    add("--output", required=True, help="the weights file to write")
+    add("-o", "--output", required=True, help="the weights file to write")
     add("--recipe", help="TOML file of options; options given here override it")
     add("--init", help="weights to start from: a trunk or a network; they decide --size, --width …")
     add("--init-share", type=number, help="weight of --init in the average that is saved [0]")
@@ -39,7 +39,11 @@ def add_common(parser: argparse.ArgumentParser, size: str) -> None:
     add("--width", type=int, help="channels of stage 1 [64]")
     add("--epochs", type=number, help="[12; FOLDER with --init: 8]")
     add("--batch", type=int, help="faces in each step [64; FOLDER: a quarter of few faces]")
-    add("--lr", type=number, help="peak learning rate [0.001; FOLDER with --init: 0.0003]")
+    add(
+        "--learning-rate",
+        type=number,
+        help="peak learning rate [0.001; FOLDER with --init: 0.0003]",
+    )
     add("--seed", type=int, help="[0]")
     add("--precision", choices=("float32", "bfloat16"), help="of the arithmetic [float32]")
     add("--backbone", help="backbone of the trunks: resnet18, mobilenet [resnet18]")
@@ -66,7 +70,7 @@ _OPTIONS = (
     "width",
     "epochs",
     "batch",
-    "lr",
+    "learning_rate",
     "seed",
     "precision",
     "saliency",
@@ -118,7 +122,7 @@ def run_training(arguments: argparse.Namespace, network: str, size: int) -> int:
         chosen |= options_of(given["init"], network)
     if arguments.folder is not None:
         chosen |= {"aligned": True, "mirror": True}
-        chosen |= {"epochs": 8.0, "lr": 3e-4} if given.get("init") else {}
+        chosen |= {"epochs": 8.0, "learning_rate": 3e-4} if given.get("init") else {}
     chosen |= {**given, "network": network, "output": arguments.output}
     options = ExpressionOptions(data=str(arguments.folder or arguments.data), **chosen)
     main = os.environ.get("RANK", "0") == "0"

@@ -43,9 +43,22 @@ def _training(checkpoint: Path | None = None) -> ExpressionTraining:
 @pytest.mark.parametrize(
     "text",
     [
-        *("size = 1e400", "lr = nan", "lr = inf", "size = true", "weight_decay = nan"),
+        *(
+            "size = 1e400",
+            "learning_rate = nan",
+            "learning_rate = inf",
+            "size = true",
+            "weight_decay = nan",
+        ),
         *("width = 1000000000", "a = " + "[" * 50_000, "size = ", "[augmentation]\nscale = nan"),
-        *("augmentation = 3", "lr = " + "9" * 400, "teachers = 3", "\0", "width = -1", "x = 1"),
+        *(
+            "augmentation = 3",
+            "learning_rate = " + "9" * 400,
+            "teachers = 3",
+            "\0",
+            "width = -1",
+            "x = 1",
+        ),
     ],
     ids=range(15),
 )

@@ -139,7 +139,7 @@ class ExpressionTraining:
         self.learner.network.train(not self.options.frozen)  # norms keep their statistics
         faces, targets, movements = self.batch()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.options.lr * self._schedule()
+            group["lr"] = self.options.learning_rate * self._schedule()
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"
         ):
@@ -149,7 +149,7 @@ class ExpressionTraining:
         nn.utils.clip_grad_norm_(self.learner.parameters(), self.options.clip)
         self.optimizer.step()
         self.step += 1
-        decay = average_decay(self.step, self.options.ema)
+        decay = average_decay(self.step, self.options.average)
         pull(self.average, self.learner, 1 - decay)
         return float(loss.detach())
 
@@ -274,8 +274,8 @@ class ExpressionTraining:
 def _optimizer(network: nn.Module, options: ExpressionOptions) -> torch.optim.Optimizer:
     groups = parameter_groups(network, options.weight_decay)
     if options.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=options.lr, momentum=0.9)
-    return torch.optim.AdamW(groups, lr=options.lr)
+        return torch.optim.SGD(groups, lr=options.learning_rate, momentum=0.9)
+    return torch.optim.AdamW(groups, lr=options.learning_rate)
 
 
 def class_shares(votes: Tensor) -> list[float]:

@@ -19,8 +19,8 @@ from pcnn.training.limits import (
 class TaughtOptions:
     """Options of a training on a teacher's answers for faces of FER+ and of photographs.
 
-    data: folder of contact sheets, see datasets.ferplus. labels: folder of the teacher's answers,
-        see faces.read_faces. photographs: tar of the photographs that they belong to.
+    data: folder of contact sheets, see datasets.ferplus. teacher_labels: folder of the teacher's
+        answers, see faces.read_faces. photographs: tar of the photographs that they belong to.
     output: the safetensors file to write. work: folder of checkpoint and log; None for that of
         `output`.
     steps, batch: number of updates, and faces in each. photographs_share: of a batch, 0…1; the
@@ -30,7 +30,7 @@ class TaughtOptions:
     """
 
     data: Path
-    labels: Path
+    teacher_labels: Path
     photographs: Path
     output: Path
     work: Path | None = None
@@ -83,6 +83,6 @@ class MovementOptions(TaughtOptions):
 
 def fingerprint(options: TaughtOptions) -> str:
     """The options that affect the weights, as JSON. Paths of data and outputs are left out."""
-    elsewhere = ("data", "labels", "photographs", "output", "work", "save_every")
+    elsewhere = ("data", "teacher_labels", "photographs", "output", "work", "save_every")
     decisive = {key: value for key, value in asdict(options).items() if key not in elsewhere}
     return json.dumps(decisive, default=str)

@@ -59,8 +59,8 @@ def read_groups(options: TaughtOptions) -> tuple[TaughtFaces, TaughtFaces]:
 
     Raises InputError: unusable data or answers.
     """
-    sheets = read_faces(options.data, read_table(options.labels / _SHEETS))
-    table = _learning_photographs(read_table(options.labels / _PHOTOGRAPHS))
+    sheets = read_faces(options.data, read_table(options.teacher_labels / _SHEETS))
+    table = _learning_photographs(read_table(options.teacher_labels / _PHOTOGRAPHS))
     return sheets, read_photographs(options.photographs, table)
 
 

@@ -31,7 +31,15 @@ from pcnn.training.expression.teachers import mean_answers
 pytestmark = pytest.mark.train
 
 OPTIONS = ExpressionOptions(
-    network="pcnn", data="", output="", size=32, width=8, epochs=15, batch=8, lr=3e-3, ema=0.9
+    network="pcnn",
+    data="",
+    output="",
+    size=32,
+    width=8,
+    epochs=15,
+    batch=8,
+    learning_rate=3e-3,
+    average=0.9,
 )
 TRUNK = ExpressionOptions(network="trunk", data="", output="", size=32, width=8, epochs=1, batch=8)
 
@@ -171,7 +179,9 @@ def test_a_frozen_network_learns_second_heads_alone(tmp_path: Path) -> None:
     seven = FaceSet(faces.faces, torch.eye(7)[torch.arange(16) % 2], faces.names, faces.classes[:7])
     begun = ExpressionTraining(TRUNK, faces).learner.network
     path = _written(begun, tmp_path / "start.safetensors")
-    options = dataclasses.replace(TRUNK, second=1.0, frozen=True, init=path, epochs=20, lr=1e-2)
+    options = dataclasses.replace(
+        TRUNK, second=1.0, frozen=True, init=path, epochs=20, learning_rate=1e-2
+    )
     training = ExpressionTraining(options, faces, second=seven)
     losses = [training.advance() for _ in range(training.steps)]
     assert losses[-1] < losses[0] - 0.1
@@ -309,7 +319,7 @@ def test_a_share_of_another_kind_of_network_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("network", ["trunk", "pcnn"])
 def test_a_killed_training_goes_on_to_the_same_result(network: str, tmp_path: Path) -> None:
     options = ExpressionOptions(
-        network=network, data="", output="", size=32, width=8, epochs=1, batch=8, lr=1e-3
+        network=network, data="", output="", size=32, width=8, epochs=1, batch=8, learning_rate=1e-3
     )
     faces = _faces()
     whole = ExpressionTraining(options, faces)
@@ -328,7 +338,9 @@ def test_a_killed_training_goes_on_to_the_same_result(network: str, tmp_path: Pa
 def test_a_checkpoint_of_other_options_is_refused(tmp_path: Path) -> None:
     ExpressionTraining(OPTIONS, _faces()).save(tmp_path / "checkpoint")
     other = ExpressionOptions("trunk", "", "", size=32, width=8, batch=8)
-    with pytest.raises(InputError, match="started with another network, epochs, lr, ema"):
+    with pytest.raises(
+        InputError, match="started with another network, epochs, learning_rate, average"
+    ):
         ExpressionTraining(other, _faces(), checkpoint=tmp_path / "checkpoint")
 
 

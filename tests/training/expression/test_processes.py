@@ -62,7 +62,18 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
     data.mkdir()
     _sheets(data)
     words = ["trunk", "--data", str(data), "--output", "trunk.safetensors", "--device", "cpu"]
-    words += ["--size", "32", "--width", "8", "--epochs", "2", "--batch", "16", "--lr", "3e-3"]
+    words += [
+        "--size",
+        "32",
+        "--width",
+        "8",
+        "--epochs",
+        "2",
+        "--batch",
+        "16",
+        "--learning-rate",
+        "3e-3",
+    ]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python"]
     done = subprocess.run(
         [*torchrun, "--nproc-per-node", "2", sys.executable, "-c", _COMMAND, *words],
