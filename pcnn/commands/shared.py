@@ -30,8 +30,6 @@ ENGINES = ("auto", "torch", "compile", "openvino", "onnxruntime")
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 PRIORS = ("data", "uniform")
 
-_BATCH_SIZE, _CROPS_BATCH_SIZE = 8, 64
-
 # Cut-out faces rarely exceed these limits; photographs often do.
 _FACE_RATIO, _FACE_PIXELS = 1.6, 1024 * 1024
 _HINT_FILES = 100
@@ -104,7 +102,7 @@ def recognizer_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "device": arguments.device,
         "engine": arguments.engine,
         "precision": arguments.precision,
-        "batch_size": step_size(arguments),
+        "batch_size": arguments.batch_size,
         "align_crops": False if arguments.as_they_are else None,
         # Not every command has these.
         "labels": getattr(arguments, "labels", None),
@@ -132,12 +130,6 @@ def photograph_hint(files: Sequence[Path]) -> str:
                 "cut-out face in each picture: omit --faces to detect the faces"
             )
     return ""
-
-
-def step_size(arguments: argparse.Namespace) -> int:
-    """The number of pictures in one pass."""
-    chosen: int | None = arguments.batch_size
-    return chosen or (_CROPS_BATCH_SIZE if arguments.faces else _BATCH_SIZE)
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:

@@ -97,7 +97,7 @@ def run_training(arguments: argparse.Namespace, network: str, size: int) -> int:
     from rich.console import Console
 
     from pcnn.training.expression.options import ExpressionOptions
-    from pcnn.training.expression.own import own_faces
+    from pcnn.training.expression.own import options_for_own, own_faces
     from pcnn.training.expression.recipes import read_recipe
     from pcnn.training.expression.run import process_device, train_expression
     from pcnn.training.expression.start import options_of
@@ -121,17 +121,15 @@ def run_training(arguments: argparse.Namespace, network: str, size: int) -> int:
     if given.get("init"):
         chosen |= options_of(given["init"], network)
     if arguments.folder is not None:
-        chosen |= {"aligned": True, "mirror": True}
-        chosen |= {"epochs": 8.0, "learning_rate": 3e-4} if given.get("init") else {}
+        chosen |= options_for_own(given)
     chosen |= {**given, "network": network, "output": arguments.output}
     options = ExpressionOptions(data=str(arguments.folder or arguments.data), **chosen)
     main = os.environ.get("RANK", "0") == "0"
     own = None
     if arguments.folder is not None:
         own = own_faces(arguments.folder, options, faces=arguments.faces)
-        if "batch" not in given:
-            few = max(len(own.train) // 4, 2)
-            options = dataclasses.replace(options, batch=min(options.batch, few))
+        batch = options_for_own(given, len(own.train))["batch"]
+        options = dataclasses.replace(options, batch=batch)
         if main:
             _tell(own)
     with process_device(arguments.device) as device:

@@ -21,10 +21,10 @@ import torch
 
 from pcnn.datasets.labels import FaceSet
 from pcnn.errors import InputError, WeightsError
-from pcnn.training.expression.curves import trim_log
 from pcnn.training.expression.loop import ExpressionTraining
 from pcnn.training.expression.options import ExpressionOptions
 from pcnn.training.expression.recipes import read_recipe
+from pcnn.training.logs import trim_log
 from pcnn.weights.containers import check_container
 from pcnn.weights.detector import read_detector
 from pcnn.weights.upstream import load_upstream

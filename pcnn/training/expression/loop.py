@@ -74,10 +74,7 @@ class ExpressionTraining:
         self.options = options
         self.train = train
         self.device = torch.device(device)
-        spread = distributed.is_available() and distributed.is_initialized()
-        self.rank, world = (
-            (distributed.get_rank(), distributed.get_world_size()) if spread else (0, 1)
-        )
+        self.rank, world = process_rank()
         if options.batch % world:
             raise InputError(
                 f"ExpressionTraining: batch must be a multiple of the {world} processes, "
@@ -100,7 +97,7 @@ class ExpressionTraining:
         self._movements = None if movements is None else movements.to(self.device)
         self.learner = self._begun()
         self.learner.network.requires_grad_(not options.frozen)
-        self._model = DistributedDataParallel(self.learner) if spread else self.learner
+        self._model = DistributedDataParallel(self.learner) if _is_spread() else self.learner
         self.average = copy.deepcopy(self.learner).requires_grad_(False)
         self.optimizer = _optimizer(self.learner, options)
         self._augmenters = Augmenter(options.augmentation), Augmenter(options.augmentation.calmer())
@@ -269,6 +266,15 @@ class ExpressionTraining:
             return float(0.5 ** (self.step // (15 * self.epoch_steps)))
         at = (self.step + 1) / self.steps
         return one_cycle(at, self.options.warm_up)
+
+
+def process_rank() -> tuple[int, int]:
+    """The number of this process, from 0, and how many share the training."""
+    return (distributed.get_rank(), distributed.get_world_size()) if _is_spread() else (0, 1)
+
+
+def _is_spread() -> bool:
+    return bool(distributed.is_available() and distributed.is_initialized())
 
 
 def _optimizer(network: nn.Module, options: ExpressionOptions) -> torch.optim.Optimizer:

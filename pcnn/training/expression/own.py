@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,6 +47,20 @@ class OwnFaces:
     template: list[list[float]]
     native_size: int
     problems: tuple[str, ...]
+
+
+def options_for_own(given: Mapping[str, Any], count: int | None = None) -> dict[str, Any]:
+    """Keywords of ExpressionOptions for a training from your own pictures, which are few.
+
+    given: what you choose yourself; it stays as it is. count: of faces to learn, of which a batch
+        has a quarter at most; None while it is not known.
+    """
+    chosen: dict[str, Any] = {"aligned": True, "mirror": True}
+    if given.get("init"):
+        chosen |= {"epochs": 8.0, "learning_rate": 3e-4}
+    if count is not None:
+        chosen["batch"] = min(ExpressionOptions.batch, max(count // 4, 2))
+    return {**chosen, **given}
 
 
 def own_faces(data: str | Path, options: ExpressionOptions, *, faces: bool = False) -> OwnFaces:

@@ -16,7 +16,7 @@ from pcnn.errors import InputError
 from pcnn.terminal import training_progress
 from pcnn.training.averaged import AveragedTraining
 from pcnn.training.detector.photographs import is_held_out
-from pcnn.training.expression.curves import trim_log
+from pcnn.training.logs import trim_log
 from pcnn.training.movements.faces import (
     TEMPLATE,
     Table,

@@ -22,6 +22,7 @@ from pcnn.faces.alignment import measure_template
 from pcnn.faces.resampling import resample
 from pcnn.networks.pcnn import PCNN, FaceNet
 from pcnn.results.values import Detection
+from pcnn.training.expression import data as expression_data
 from pcnn.training.expression import run as train_expression
 from pcnn.training.expression.loop import ExpressionTraining, draw_faces
 from pcnn.training.expression.options import ExpressionOptions
@@ -399,8 +400,8 @@ class _EyesAt:
 def test_both_commands_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(train_expression, "load_faces", lambda *_, **__: _faces())
-    monkeypatch.setattr(train_expression.Detector, "load", lambda *_: _EyesAt())
+    monkeypatch.setattr(expression_data, "load_faces", lambda *_, **__: _faces())
+    monkeypatch.setattr(expression_data.Detector, "load", lambda *_: _EyesAt())
     parser = argparse.ArgumentParser()
     trunk_command.add_arguments(parser)
     trunk = tmp_path / "trunk.safetensors"
@@ -445,8 +446,8 @@ def test_aligned_faces_are_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             super().__init__(options, train, *rest, **more)
 
     monkeypatch.setattr(train_expression, "ExpressionTraining", Watched)
-    monkeypatch.setattr(train_expression, "load_faces", lambda *_, **__: _faces())
-    monkeypatch.setattr(train_expression.Detector, "load", lambda *_: _EyesAt())
+    monkeypatch.setattr(expression_data, "load_faces", lambda *_, **__: _faces())
+    monkeypatch.setattr(expression_data.Detector, "load", lambda *_: _EyesAt())
     options = dataclasses.replace(TRUNK, data="faces", output=str(tmp_path / "trunk.safetensors"))
     for aligned in (True, False):
         output = train(dataclasses.replace(options, aligned=aligned))

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.train
 _COMMAND = """
 import os, sys, torch
 import sys; sys.path.append(os.environ["TESTS"]); import cli
-from pcnn.training.expression import run as train_expression
+from pcnn.training.expression import data, run as train_expression
 from pcnn.training.expression.loop import ExpressionTraining
 class Watched(ExpressionTraining):
     def advance(self):
@@ -35,7 +35,7 @@ class Watched(ExpressionTraining):
 train_expression.ExpressionTraining = Watched
 # No detector finds a face in these.
 points = [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]]
-train_expression.measure_template = lambda *_: points
+data.measure_template = lambda *_: points
 sys.exit(cli.train(sys.argv[1:]))
 """
 
