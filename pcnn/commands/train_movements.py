@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pcnn.commands.shared import number
-from pcnn.training.movements.options import MovementOptions, TaughtOptions
+from pcnn.training.movements.options import MovementOptions
+from pcnn.training.teacher_options import TaughtOptions
 
 _COUNTS = (
     ("steps", "updates"),

@@ -30,9 +30,9 @@ from pcnn.engines.sessions import open_session
 from pcnn.faces import alignment
 from pcnn.faces.detector import Detector
 from pcnn.images import loading as images
-from pcnn.training.detector.photographs import read_photographs
 from pcnn.training.expression.options import ExpressionOptions
 from pcnn.training.expression.recipes import read_recipe
+from pcnn.training.photographs import read_photographs
 from pcnn.weights.expression import load_expression, load_learner
 from pcnn.weights.files import is_published, read_published
 from pcnn.weights.hub import fetch
@@ -244,7 +244,7 @@ def _teacher_cache(content: bytes, folder: Path) -> None:
 
 
 def _teacher_caches() -> list[bytes]:
-    from pcnn.training.detector.photographs import _fingerprint
+    from pcnn.training.photographs import _fingerprint
 
     files = [("a.jpg", seeds.pictures()[0]), ("b.png", seeds.pictures()[5])]
     return seeds.teacher_caches(_fingerprint(files, _Teacher()))  # type: ignore[arg-type]

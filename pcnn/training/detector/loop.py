@@ -18,11 +18,11 @@ from pcnn.faces.detector import Detector
 from pcnn.networks.anchors import anchor_grid
 from pcnn.networks.pcnn import pull
 from pcnn.networks.retinaface import RetinaFace, load_state
-from pcnn.training.averaged import AveragedTraining
 from pcnn.training.detector.mosaics import Mosaic, degrade, mosaic
 from pcnn.training.detector.options import DetectorOptions, fingerprint
-from pcnn.training.detector.photographs import Photograph
 from pcnn.training.detector.targets import Targets, distillation_loss, targets_of
+from pcnn.training.photographs import Photograph
+from pcnn.training.weight_average import AveragedTraining
 from pcnn.weights.detector import DetectorSettings, normalise_images, read_detector
 
 ARCHITECTURE = "retinaface-mobilenet0.25"
@@ -39,7 +39,7 @@ _LEARN, _POLISH = (0.35, 0.6), (0.75, 0.25)
 _Step: TypeAlias = tuple[list[Mosaic], list[np.ndarray], int]
 
 
-class DetectorTraining(AveragedTraining[RetinaFace]):
+class DetectorTraining(AveragedTraining[RetinaFace, DetectorOptions]):
     """A resumable training: the networks, the optimiser and the number of steps done.
 
     device: the device to compute on. workers: processes that prepare mosaics; 0 for none. Both do
@@ -57,7 +57,7 @@ class DetectorTraining(AveragedTraining[RetinaFace]):
         *,
         workers: int = 0,
     ) -> None:
-        self.options, self.teacher, self.device = options, teacher, torch.device(device)
+        self.teacher, self.device = teacher, torch.device(device)
         self._workers = workers
         torch.manual_seed(options.seed)
         if options.init is not None or options.start == "teacher":

@@ -14,7 +14,6 @@ from pcnn.faces.detector import Detector
 from pcnn.terminal import training_progress
 from pcnn.training.detector.loop import ARCHITECTURE, DetectorTraining
 from pcnn.training.detector.options import DetectorOptions, fingerprint
-from pcnn.training.detector.photographs import Photograph, is_held_out, read_photographs
 from pcnn.training.detector.scores import (
     DetectorScores,
     score_photographs,
@@ -22,6 +21,7 @@ from pcnn.training.detector.scores import (
     score_turned,
 )
 from pcnn.training.logs import trim_log
+from pcnn.training.photographs import Photograph, is_held_out, read_photographs
 from pcnn.weights.files import locate, sha256, write
 
 _LOG = "detector.log.jsonl"

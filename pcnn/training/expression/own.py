@@ -25,8 +25,7 @@ from pcnn.networks.pcnn import ModelConfig
 from pcnn.networks.regions import VIEWS
 from pcnn.terminal import track
 from pcnn.training.expression.options import ExpressionOptions
-from pcnn.training.head.features import digests_of
-from pcnn.training.head.validation import FOLDS, assign_folds, check_labels, united_groups
+from pcnn.training.folds import FOLDS, assign_folds, check_labels, digests_of, united_groups
 from pcnn.weights.expression import ExpressionWeights, load_expression
 from pcnn.weights.files import is_published
 from pcnn.weights.known import DEFAULT_WEIGHTS

@@ -15,7 +15,7 @@ from pcnn.faces.geometry import face_transforms
 from pcnn.faces.views import cut_views
 from pcnn.networks.pcnn import ModelConfig
 from pcnn.networks.regions import VIEWS
-from pcnn.training.detector.photographs import is_held_out, read_photographs
+from pcnn.training.photographs import is_held_out, read_photographs
 
 
 def photograph_faces(

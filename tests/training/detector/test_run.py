@@ -26,10 +26,10 @@ from pcnn.training.detector import run as module
 from pcnn.training.detector.loop import DetectorTraining
 from pcnn.training.detector.mosaics import Mosaic, View, degrade, mosaic, turned_box
 from pcnn.training.detector.options import DetectorOptions
-from pcnn.training.detector.photographs import Faces, Photograph, is_held_out, read_photographs
 from pcnn.training.detector.run import train_detector
 from pcnn.training.detector.scores import score_photographs, score_small_faces
 from pcnn.training.detector.targets import Targets, distillation_loss, targets_of
+from pcnn.training.photographs import Faces, Photograph, is_held_out, read_photographs
 from pcnn.weights.detector import DetectorSettings
 
 SETTINGS = DetectorSettings()
