@@ -24,8 +24,8 @@ import pytest
 from PIL import Image
 
 from pcnn import __version__
+from pcnn.commands import cluster, reports, shared, train
 from pcnn.commands import predict as commands
-from pcnn.commands import reports, shared, train
 from pcnn.distributed import runs
 from pcnn.engines.select import ENGINES, PRECISIONS
 from pcnn.errors import InputError, NativeError, WeightsError, counted
@@ -845,7 +845,7 @@ def test_what_follows_ray_is_an_address_or_a_picture(
     parser = argparse.ArgumentParser()
     commands.add_arguments(parser)
     arguments = parser.parse_args(words)
-    shared.settle_address(arguments)
+    cluster.settle_address(arguments)
     assert (arguments.ray, arguments.paths) == (address, paths)
 
 
