@@ -45,8 +45,8 @@ COMMON: dict[str, Any] = {
     "output": "",
     "size": 48,
     "width": 16,
-    "lr": 3e-3,
-    "ema": 0.99,
+    "learning_rate": 3e-3,
+    "average": 0.99,
 }
 
 
@@ -72,11 +72,15 @@ ARMS: dict[str, dict[str, Any]] = {
     "epochs × 2": {},  # see _options
     "size 64": {"size": 64},
     "width 32": {"width": 32},
-    "sgd, lr 0.01, weight_decay 1e-4": {"optimizer": "sgd", "lr": 0.01, "weight_decay": 1e-4},
+    "sgd, learning_rate 0.01, weight_decay 1e-4": {
+        "optimizer": "sgd",
+        "learning_rate": 0.01,
+        "weight_decay": 1e-4,
+    },
 }
 # Arms that are other readings of the base's training: whether of its average, whether with mirror
 # images. Averaging takes no part in the steps, so without it the weights are the last ones.
-READINGS = {BASE: (True, False), "ema 0": (False, False), "mirror images at test": (True, True)}
+READINGS = {BASE: (True, False), "average 0": (False, False), "mirror images at test": (True, True)}
 ROUNDS = 2000  # of the bootstrap
 SCORES = ("accuracy", "mean_recall")
 
@@ -87,13 +91,15 @@ class MixedTraining(ExpressionTraining):
     mixup (Zhang et al., ICLR 2018) as kornia has it: shares uniform in 0…1.
     """
 
-    def _batch(self) -> tuple[Tensor, Tensor]:
-        faces, targets = super()._batch()
+    def batch(self) -> tuple[Tensor, list[Tensor], Tensor | None]:
+        """That of the step, mixed."""
+        faces, (targets,), movements = super().batch()
         with torch.random.fork_rng([]):
             torch.manual_seed(self.options.seed * 1_000_003 + self.step)
             mix = K.RandomMixUpV2(data_keys=["input", "class"])
             mixed, pairs = mix(faces, torch.arange(len(faces)))  # pairs: own place, other, share
-        return mixed, torch.lerp(targets, targets[pairs[:, 1].long()], pairs[:, 2:])
+        targets = torch.lerp(targets, targets[pairs[:, 1].long()], pairs[:, 2:])
+        return mixed, [targets], movements
 
 
 def main() -> int:

@@ -23,7 +23,7 @@ from torch import Tensor
 from pcnn.datasets import FaceSet, load_faces
 from pcnn.evaluation.logits import predict_logits
 from pcnn.faces.alignment import suited_faces
-from pcnn.training.movements.faces import read_table
+from pcnn.training.teacher_answers import read_table
 from pcnn.weights.expression import ExpressionWeights, load_expression
 
 YAWS = (0, 10, 20, 30, 45, 90)  # degrees, the bounds of the groups

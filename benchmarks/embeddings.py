@@ -147,14 +147,19 @@ def _without_contempt(train: FaceSet, arguments: argparse.Namespace) -> FaceNet:
     What votes for contempt those have are left out too. Trained where the cache lacks it.
     """
     options = ExpressionOptions(
-        network="trunk", data="", output="", size=48, width=32, epochs=arguments.epochs, lr=2e-3
+        network="trunk",
+        data="",
+        output="",
+        size=48,
+        width=32,
+        epochs=arguments.epochs,
+        learning_rate=2e-3,
     )
     others = (train.votes.argmax(1) != CONTEMPT).nonzero()[:, 0].tolist()
     faces = relabel(train.subset(others), train.classes[:CONTEMPT])
     checkpoint = arguments.cache / f"unaware-{arguments.epochs:g}.pt"
-    training = ExpressionTraining(options, faces)
-    if checkpoint.is_file():
-        training.resume(checkpoint)
+    begun = checkpoint if checkpoint.is_file() else None
+    training = ExpressionTraining(options, faces, checkpoint=begun)
     rest = range(training.step, training.steps)
     for step in track(rest, "training without contempt", disable=not rest):
         training.advance()
@@ -213,7 +218,7 @@ def _vectors(
         seen = faces.faces[torch.from_numpy(block)]
         if asking:
             seen, _ = suited_faces(asking, seen)
-        pooled, _ = predict_logits(bare, seen, batch=64)
+        pooled, _ = predict_logits(bare, seen, batch_size=64)
         rows.append(pooled.numpy())
         np.savez(file, face=rows[-1], index=block)
     return np.concatenate(rows)

@@ -26,7 +26,7 @@ from pcnn.faces.detector import Detector
 from pcnn.faces.resampling import resized
 from pcnn.networks.boxes import box_overlaps
 from pcnn.results.values import Detection
-from pcnn.training.detector.photographs import is_held_out
+from pcnn.training.photographs import is_held_out
 
 SIZES = ((640, 480), (480, 640), (640, 640), (1280, 960))
 

@@ -39,8 +39,8 @@ from pcnn.faces.detector import Detector
 from pcnn.networks.movements import mirror_names
 from pcnn.results.values import Detection
 from pcnn.terminal import track
-from pcnn.training.detector.photographs import is_held_out
-from pcnn.training.movements.faces import FIVE
+from pcnn.training.photographs import is_held_out
+from pcnn.training.teacher_answers import FIVE
 from pcnn.weights.known import DEFAULT_DETECTOR
 
 _CANVAS, _TILE, _GREY = 320, 192, 128  # pixels, pixels, level

@@ -29,7 +29,7 @@ from pcnn.evaluation.logits import predict_logits
 from pcnn.evaluation.metrics import accuracy
 from pcnn.faces.alignment import align_faces, dataset_landmarks
 from pcnn.faces.detector import Detector
-from pcnn.training.movements.faces import mesh_landmarks, read_table
+from pcnn.training.teacher_answers import mesh_landmarks, read_table
 from pcnn.weights.expression import ExpressionWeights, load_expression
 from pcnn.weights.known import DEFAULT_DETECTOR, DEFAULT_LANDMARKS
 

@@ -20,7 +20,7 @@ from pcnn import Recognizer
 from pcnn.results.mesh import draw_mesh
 from pcnn.results.movements import FaceMotion, Pose
 from pcnn.results.style import DIM, GROUND, TEXT, letters
-from pcnn.training.movements.faces import read_table
+from pcnn.training.teacher_answers import read_table
 
 _IMAGES = ROOT / "docs" / "images"
 _SIDE, _LETTER = 260, 17  # pixels
@@ -70,7 +70,7 @@ def _mean_head(
 
 
 def _rotation(pose: Pose) -> NDArray[np.float64]:
-    """The head's rotation in the axes of `_mean_head`, see movements.faces.poses."""
+    """The head's rotation in the axes of `_mean_head`, see teacher_answers.poses."""
     yaw, pitch, roll = np.radians((pose.yaw, -pose.pitch, -pose.roll))
     about_x = np.array(
         [[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]]

@@ -34,8 +34,8 @@ from pcnn.recognition.batches import Picture
 from pcnn.recognition.movements import MovementReader
 from pcnn.results.movements import FaceMotion
 from pcnn.results.values import Detection
-from pcnn.training.detector.photographs import is_held_out
-from pcnn.training.movements.faces import read_table
+from pcnn.training.photographs import is_held_out
+from pcnn.training.teacher_answers import read_table
 from pcnn.weights.known import DEFAULT_DETECTOR, DEFAULT_MOVEMENTS
 from pcnn.weights.movements import load_movements
 

@@ -27,7 +27,7 @@ from shared import keep, require_native
 from pcnn.faces.detector import Detector
 from pcnn.faces.geometry import face_transforms
 from pcnn.faces.views import cut_views
-from pcnn.training.movements.faces import read_table
+from pcnn.training.teacher_answers import read_table
 from pcnn.weights import load_expression
 from pcnn.weights.expression import ExpressionWeights
 from pcnn.weights.known import DEFAULT_DETECTOR

@@ -19,7 +19,7 @@ from PIL import Image
 
 from pcnn import load_image
 from pcnn.faces.detector import Detector
-from pcnn.training.detector.photographs import is_held_out
+from pcnn.training.photographs import is_held_out
 
 Pixels = NDArray[np.uint8]
 Points = NDArray[np.float64]

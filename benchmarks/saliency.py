@@ -142,8 +142,8 @@ def _answers(
                     size=48,
                     width=16,
                     epochs=arguments.epochs,
-                    lr=3e-3,
-                    ema=0.99,
+                    learning_rate=3e-3,
+                    average=0.99,
                     seed=seed,
                     saliency=ARMS[arm],
                 )

@@ -23,8 +23,8 @@ import torch
 from shared import require_native
 
 from pcnn.faces.detector import Detector
-from pcnn.training.detector.photographs import is_held_out, read_photographs
 from pcnn.training.detector.scores import score_photographs, score_small_faces
+from pcnn.training.photographs import is_held_out, read_photographs
 
 DEFAULT_WEIGHTS = Path(__file__).parent.parent / "weights" / "detector-mobilenet.safetensors"
 # The criteria: name → (what it is, bound, whether the figure must not lie below it).

@@ -9,7 +9,7 @@ import torch
 from pcnn.networks.landmarks import LandmarkConfig, LandmarkNet
 from pcnn.networks.movements import MovementConfig, MovementNet
 from pcnn.networks.trunk import initialise
-from pcnn.training.movements.faces import TEMPLATE, TaughtFaces
+from pcnn.training.teacher_answers import TEMPLATE, TaughtFaces
 from pcnn.weights.landmarks import write_landmarks
 from pcnn.weights.movements import write_movements
 

@@ -11,7 +11,7 @@ import torch
 from motion import NAMES, taught_faces
 from PIL import Image
 
-from pcnn.training.detector.photographs import is_held_out
+from pcnn.training.photographs import is_held_out
 
 
 def write_taught_data(folder: Path) -> int:
@@ -40,7 +40,7 @@ def write_taught_data(folder: Path) -> int:
 def _labels(path: Path, names: list[str], side: float) -> None:
     faces = taught_faces(len(names), side=int(side))
     # The teacher's mesh has its points at the five landmarks elsewhere, see faces.FIVE and
-    # faces.mesh_landmarks.
+    # teacher_answers.mesh_landmarks.
     points = torch.zeros(len(names), 478, 3)
     points[:, :, 0] = side / 2
     pairs = {468: 0, 33: 0, 133: 0, 473: 1, 362: 1, 263: 1, 1: 2, 61: 3, 291: 4}

@@ -185,8 +185,7 @@ def test_training_steps(
         training = ExpressionTraining(options, data)
         losses = [training.advance() for _ in range(3)]
         training.save(tmp_path / "x.checkpoint.pt")
-        again = ExpressionTraining(options, data)
-        again.resume(tmp_path / "x.checkpoint.pt")
+        again = ExpressionTraining(options, data, checkpoint=tmp_path / "x.checkpoint.pt")
         losses.append(again.advance())
         moments = again.optimizer.state_dict()["state"].values()
         # PyTorch counts steps in the default kind of number.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pcnn.commands.process import complain
-from pcnn.commands.shared import add_data, data_options, run_command
+from pcnn.commands.shared import add_data, data_options, load_weights, run_command
+from pcnn.errors import InputError
 from pcnn.terminal import track
 
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from pcnn.analysis.deconvnet import parse_map
     from pcnn.devices import choose_device
-    from pcnn.errors import InputError
     from pcnn.results.style import stack
-    from pcnn.weights.expression import load_expression
     from pcnn.weights.known import SINGLE_WEIGHTS
 
     if bool(arguments.paths) == bool(arguments.data):
@@ -64,17 +62,15 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("--data and --hide-faces need --map")
     if arguments.output.suffix.lower() != ".png":
         raise InputError(f"--output must be a .png, got {arguments.output}")
-    loaded = load_expression(arguments.weights or SINGLE_WEIGHTS)
-    if arguments.as_they_are:
-        loaded = dataclasses.replace(loaded, aligned=False)
+    loaded = load_weights(arguments, arguments.weights or SINGLE_WEIGHTS)
     loaded.network.to(choose_device(arguments.device, "--device"))
     for text in arguments.map or ():  # before any picture is read
         parse_map(text, loaded.network)
-    failed: list[Path] = []
+    failed = 0
     if arguments.data:
         drawn = _of_data(arguments, loaded)
     else:
-        drawn = _of_pictures(arguments, loaded, failed)
+        drawn, failed = _of_pictures(arguments, loaded)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     stack(drawn).save(arguments.output)
     return 1 if failed else 0
@@ -117,26 +113,30 @@ def _of_data(arguments: argparse.Namespace, loaded: ExpressionWeights) -> list[I
 
 
 def _of_pictures(
-    arguments: argparse.Namespace, loaded: ExpressionWeights, failed: list[Path]
-) -> list[Image]:
+    arguments: argparse.Namespace, loaded: ExpressionWeights
+) -> tuple[list[Image], int]:
     """A mosaic of the faces in pictures for each map; without maps one picture for each face.
 
-    failed: the files that cannot be read are added to it.
+    Returns the pictures, and how many inputs could not be read, after a message for each.
     Raises InputError: the pictures have no face, or too many for one column.
     """
     import torch
 
     from pcnn.analysis.deconvnet import Projection, parse_map, project, strongest_maps, trunks_of
     from pcnn.analysis.deconvnet_pictures import draw_face, draw_mosaic
-    from pcnn.errors import InputError
 
     network, layout = loaded.network, loaded.network.config.layout
     trunks = trunks_of(network)
     maps = [parse_map(text, network) for text in arguments.map or ()]
     drawn: list[Image] = []
     best: list[list[_Found]] = [[] for _ in maps]  # for each map, the nine strongest so far
-    count = 0
-    for views, squares in _read(arguments, loaded, failed):
+    count = failed = 0
+    for read in _read(arguments, loaded):
+        if isinstance(read, InputError):
+            failed += 1
+            complain("pcnn-deconvnet", read, vars(arguments))
+            continue
+        views, squares = read
         count += len(squares)
         for chosen, found in zip(maps, best, strict=True):
             view = views[list(trunks).index(chosen.trunk)]
@@ -158,18 +158,17 @@ def _of_pictures(
         drawn.append(
             draw_mosaic(chosen, shown, together, layout, faces=count, show_faces=not hidden)
         )
-    return drawn
+    return drawn, failed
 
 
 def _read(
-    arguments: argparse.Namespace, loaded: ExpressionWeights, failed: list[Path]
-) -> Iterator[tuple[list[Tensor], list[Square]]]:
+    arguments: argparse.Namespace, loaded: ExpressionWeights
+) -> Iterator[tuple[list[Tensor], list[Square]] | InputError]:
     """For each picture, the views of its faces for the trunks, and the squares to draw.
 
-    failed: the files that cannot be read are added to it, after a message on stderr.
+    In place of what cannot be read there is its error; pictures without faces are left out.
     """
     from pcnn.analysis.deconvnet import trunks_of
-    from pcnn.errors import InputError
     from pcnn.faces.alignment import transforms_finder
     from pcnn.faces.views import cut_views
     from pcnn.images.files import find_images
@@ -177,9 +176,7 @@ def _read(
     from pcnn.recognition.explanations import face_squares
 
     files, errors = find_images(arguments.paths)
-    for error in errors:
-        failed.append(Path())
-        complain("pcnn-deconvnet", error, vars(arguments))
+    yield from errors
     network, config = loaded.network, loaded.network.config
     device = next(network.parameters()).device
     transforms_of = transforms_finder(loaded, arguments.detector, faces=arguments.faces)
@@ -187,8 +184,7 @@ def _read(
         try:
             picture = load_image(file)
         except InputError as error:
-            failed.append(file)
-            complain("pcnn-deconvnet", error, vars(arguments))
+            yield error
             continue
         transforms = transforms_of(picture)
         views = cut_views(

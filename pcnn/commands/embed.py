@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pcnn.commands.outputs import check_output
 from pcnn.commands.process import complain
 from pcnn.commands.shared import (
     DONE,
@@ -64,10 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         complain("pcnn-embed", error, vars(arguments))
     if not files:
         return NOTHING_DONE
-    if arguments.output.resolve() in {file.resolve() for file in files}:
-        raise InputError(
-            f"{shown(arguments.output)}: --output is one of the pictures: choose another name"
-        )
+    check_output(arguments.output, files)
     recognizer = load_recognizer(arguments)
     features = [np.empty((0, recognizer.embedding_size), np.float32)]
     boxes = [np.empty((0, 4), np.float32)]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from pcnn.commands.shared import add_data, count, data_options, positive, run_command
+from pcnn.commands.shared import add_data, count, data_options, load_weights, positive, run_command
 from pcnn.errors import InputError
 from pcnn.version import __version__
 
@@ -31,9 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--labels", choices=("votes", "fer2013"), help=_LABELS)
     add("--duplicates", action="store_true", help="keep near-copies of faces of other splits")
     add("--weights", metavar="NAME|FILE", help="expression weights (default: packaged)")
-    add("--output", type=Path, metavar="DIR", help="write report, tables and pictures there")
+    add("-o", "--output", type=Path, metavar="DIR", help="write report, tables and pictures there")
     add("--json", action="store_true", help="print the report as JSON instead of tables")
-    add("--flip", action="store_true", help="score with and without the mirrored face")
+    add("--compare-mirror", action="store_true", help="score with and without the mirrored face")
     add("--as-they-are", action="store_true", help="never align faces (default: weights decide)")
     add("--bootstrap", type=count, default=2000, metavar="N", help="resamplings [%(default)s]")
     add("--batch-size", type=positive, default=64, metavar="N", help="faces per pass [%(default)s]")
@@ -57,7 +56,6 @@ def run(arguments: argparse.Namespace) -> int:
     from pcnn.evaluation.cost import measure_cost
     from pcnn.evaluation.evaluate import evaluate
     from pcnn.evaluation.report import show, write_files
-    from pcnn.weights.expression import load_expression
     from pcnn.weights.files import WeightsFile, locate, sha256
     from pcnn.weights.known import DEFAULT_WEIGHTS
 
@@ -66,10 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
     # Labels of the data for which the weights have heads are read by these heads.
     heads = WeightsFile(locate(name, kind="expression")).metadata.get("labels") or {}
     own = arguments.labels if arguments.labels in heads else None
-    loaded = load_expression(name, own)
+    loaded = load_weights(arguments, name, own)
     loaded.network.to(choose_device(arguments.device, "--device"))
-    if arguments.as_they_are:
-        loaded = dataclasses.replace(loaded, aligned=False)
     own_options = data_options(arguments)
     split, layout = own_options.pop("split"), own_options.pop("layout")
     options = FaceOptions(
@@ -83,8 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
     evaluation = evaluate(
         loaded,
         faces,
-        batch=arguments.batch_size,
-        flip=arguments.flip,
+        batch_size=arguments.batch_size,
+        compare_mirror=arguments.compare_mirror,
         bootstrap=arguments.bootstrap,
     )
     cost = measure_cost(loaded.network, runs=0 if arguments.no_latency else _LATENCY_RUNS)

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("network", nargs="?", choices=("classifier", "detector"), default="classifier")
     add("--format", choices=("onnx", "openvino", "torch-export"), default="onnx")
-    add("--output", type=Path, metavar="FILE", help="[the weights' name, in this folder]")
+    add("-o", "--output", type=Path, metavar="FILE", help="[the weights' name, in this folder]")
     add("--weights", metavar="NAME|FILE", help="weights of the network (default: packaged)")
     add("--int8", action="store_true", help="convolutions in 8 bits; needs --calibrate")
     add("--calibrate", metavar="PATH", help="faces (docs/data.md), or a folder of photographs")

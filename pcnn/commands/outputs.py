@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from pcnn.commands.reports import Names, Report
 
+STREAMED = ("jsonl", "csv")  # formats that are written line by line, as results come
 _PROGRESS_FROM = 5  # files
 
 
@@ -40,7 +41,7 @@ def report_to(
     if arguments.format == "parquet":
         from pcnn.results.parquet import parquet_report
 
-        _check_output(arguments.output, files)
+        check_output(arguments.output, files)
         with parquet_report(arguments.output, *names) as parquet:
             yield parquet
         return
@@ -59,7 +60,7 @@ def report_to(
             yield report
 
 
-def _check_output(output: Path, files: Sequence[Path]) -> None:
+def check_output(output: Path, files: Sequence[Path]) -> None:
     """Raises InputError: the output is one of the pictures."""
     if output.resolve() in {file.resolve() for file in files}:
         raise InputError(f"{shown(output)}: --output is one of the pictures: choose another name")
@@ -78,7 +79,7 @@ def opened(output: Path | None, files: Sequence[Path], *, append: bool = False) 
         yield sys.stdout
         sys.stdout.flush()
         return
-    _check_output(output, files)
+    check_output(output, files)
     try:
         mode: Literal["a", "w"] = "a" if append else "w"
         stream = output.open(mode, encoding="utf-8", errors="surrogateescape", newline="")
@@ -110,6 +111,12 @@ def make_folder(folder: Path) -> None:
         raise not_written(folder, error) from error
 
 
+def has_room(arguments: argparse.Namespace) -> bool:
+    """Whether stderr is a terminal, and no lines of data appear there, too."""
+    streaming = arguments.output is None and arguments.format in STREAMED
+    return sys.stderr.isatty() and not (streaming and sys.stdout.isatty())
+
+
 @contextlib.contextmanager
 def progress(arguments: argparse.Namespace, count: int) -> Iterator[Progress | None]:
     """A progress bar on stderr with one task; None without a bar.
@@ -119,10 +126,7 @@ def progress(arguments: argparse.Namespace, count: int) -> Iterator[Progress | N
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from pcnn.commands.reports import STREAMED
-
-    streaming = arguments.output is None and arguments.format in STREAMED
-    if count < _PROGRESS_FROM or not sys.stderr.isatty() or (streaming and sys.stdout.isatty()):
+    if count < _PROGRESS_FROM or not has_room(arguments):
         yield None
         return
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

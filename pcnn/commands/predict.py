@@ -9,6 +9,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from pcnn.commands.cluster import (
+    add_cluster,
+    predict_on_ray,
+    settle_address,
+    wrong_on_ray,
+    wrong_without_ray,
+)
 from pcnn.commands.films.options import (
     add_film_arguments,
     find_inputs,
@@ -22,19 +29,14 @@ from pcnn.commands.shared import (
     DONE,
     NOTHING_DONE,
     SOME_FAILED,
-    add_cluster,
     add_engine,
     add_reading,
     load_recognizer,
     photograph_hint,
     pixels,
     positive,
-    predict_on_ray,
     probability,
     run_command,
-    settle_address,
-    wrong_on_ray,
-    wrong_without_ray,
 )
 from pcnn.errors import InputError, NativeError, counted
 from pcnn.images.files import annotated_names
@@ -75,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("paths", nargs="*", metavar="PATH", help="picture, film, folder or glob pattern")
     add("--format", choices=_FORMATS, help="[by the name of --output, else table]")
-    add("--output", type=Path, metavar="FILE", help="write there instead of to stdout")
+    add("-o", "--output", type=Path, metavar="FILE", help="write there instead of to stdout")
     add("--all-rows", action="store_true", help="CSV: a row also for a picture without a face")
     add("--annotate", type=Path, metavar="DIR", help="save an annotated copy of each input")
     add("--explain", type=Path, metavar="DIR", help="save a picture that explains each face")

@@ -120,6 +120,11 @@ def complain(program: str, what: object, options: Mapping[str, object]) -> None:
     print(f"{program}: {with_options(str(what), options)}", file=sys.stderr)
 
 
+def switch(name: str) -> str:
+    """The option of an argument's name: `--batch-size` of `batch_size`."""
+    return f"--{name.replace('_', '-')}"
+
+
 def with_options(message: str, options: Mapping[str, object]) -> str:
     """A library's message in the words of a command: options and files, no Python.
 
@@ -135,7 +140,7 @@ def with_options(message: str, options: Mapping[str, object]) -> str:
 
     def known(name: str) -> str:
         name = _OTHER_NAMES.get(name, name) if name not in options else name
-        return f"--{name.replace('_', '-')}" if name in options else ""
+        return switch(name) if name in options else ""
 
     def subject(match: re.Match[str]) -> str:
         parts = re.split("(, | and | or )", match["names"])  # every second one is between names

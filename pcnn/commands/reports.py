@@ -22,7 +22,6 @@ from pcnn.video.curves import clock, told_shares
 from pcnn.video.summaries import TrackSummary
 
 FORMATS = ("table", "json", "jsonl", "csv")  # of text; Parquet has a module of its own
-STREAMED = ("jsonl", "csv")  # written line by line, as results come
 
 _RUNNERS_UP = 2
 _CROP_COLUMNS = ("source", "label", "confidence")

@@ -9,20 +9,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pcnn.commands.outputs import STREAMED
+from pcnn.commands.process import switch
 from pcnn.commands.shared import recognizer_options
 from pcnn.disk import keep_if_possible
 from pcnn.errors import InputError
 from pcnn.images.files import shown
 
-RESUMABLE = ("jsonl", "csv")  # the formats that --resume continues
+RESUMABLE = STREAMED  # the formats that --resume continues
 
+# Options that decide a film's rows.
+FILM_OPTIONS = ("every", "start", "end", "smoothing", "search_every")
 _SUFFIX = ".options"
 # What decides the rows, beside the files of weights. Others, such as --device and --batch-size,
 # change last digits alone.
 _DECIDING = (
     *("format", "faces", "as_they_are", "movements", "all_rows", "precision"),
     *("labels", "prior", "min_score", "min_face", "min_confidence", "min_quality"),
-    *("every", "start", "end", "smoothing", "search_every"),
+    *FILM_OPTIONS,
 )
 
 
@@ -106,7 +110,7 @@ def _differences(before: Any, now: Mapping[str, Mapping[str, Any]]) -> list[str]
     """
     files, options = dict(before["files"]), now["options"]
     told = [
-        f"{_switch(name)} (another file)"
+        f"{_option(name)} (another file)"
         for name in {**files, **now["files"]}
         # Whether movements are read, the option itself says.
         if files.get(name, "") != now["files"].get(name, "")
@@ -114,13 +118,13 @@ def _differences(before: Any, now: Mapping[str, Mapping[str, Any]]) -> list[str]
     ]
     for name, value in options.items():
         if name in before["options"] and before["options"][name] != value:
-            told.append(f"{_switch(name)} ({_told(before['options'][name])}, now {_told(value)})")
+            told.append(f"{_option(name)} ({_told(before['options'][name])}, now {_told(value)})")
     return told
 
 
-def _switch(name: str) -> str:
+def _option(name: str) -> str:
     """The option of a name; the landmarks' network has none."""
-    return "landmarks" if name == "landmarks" else f"--{name.replace('_', '-')}"
+    return "landmarks" if name == "landmarks" else switch(name)
 
 
 def _told(value: Any) -> str:

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 from pcnn.commands.outputs import save_picture
 from pcnn.commands.process import complain
-from pcnn.commands.shared import DONE, NOTHING_DONE, SOME_FAILED, photograph_hint, run_command
+from pcnn.commands.shared import (
+    DONE,
+    NOTHING_DONE,
+    SOME_FAILED,
+    load_weights,
+    photograph_hint,
+    run_command,
+)
 from pcnn.errors import InputError, counted
 from pcnn.images.files import annotated_names, find_images, shown
 from pcnn.terminal import track
@@ -118,12 +125,9 @@ def _drawer(arguments: argparse.Namespace) -> Callable[[Path], Sequence[Image.Im
     from pcnn.faces.views import cut_views
     from pcnn.images.loading import load_image
     from pcnn.networks.saliency import DEFAULT_MODEL, find_model, saliency_maps
-    from pcnn.weights.expression import load_expression
     from pcnn.weights.known import DEFAULT_WEIGHTS
 
-    loaded = load_expression(arguments.weights or DEFAULT_WEIGHTS)
-    if arguments.as_they_are:
-        loaded = dataclasses.replace(loaded, aligned=False)
+    loaded = load_weights(arguments, arguments.weights or DEFAULT_WEIGHTS)
     name = arguments.model or loaded.saliency or DEFAULT_MODEL
     find_model(name)
     config = loaded.network.config

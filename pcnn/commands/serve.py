@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_engine(parser)
     add_reading(parser)
     add("--batch-size", type=positive, metavar="N", help="pictures in one pass")
-    parser.set_defaults(faces=False, as_they_are=False)
+    parser.set_defaults(as_they_are=False)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pcnn.commands.process import (
     CommandParser,
-    complain,
     exit_status,
     few_collections,
     quiet_end,
@@ -22,6 +20,7 @@ from pcnn.version import __version__
 
 if TYPE_CHECKING:
     from pcnn.recognition.recognizer import Recognizer
+    from pcnn.weights.expression import ExpressionWeights
 
 DONE, SOME_FAILED, NOTHING_DONE = 0, 1, 2  # exit statuses
 
@@ -30,20 +29,9 @@ ENGINES = ("auto", "torch", "compile", "openvino", "onnxruntime")
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 PRIORS = ("data", "uniform")
 
-_BATCH_SIZE, _CROPS_BATCH_SIZE = 8, 64
-
 # Cut-out faces rarely exceed these limits; photographs often do.
 _FACE_RATIO, _FACE_PIXELS = 1.6, 1024 * 1024
 _HINT_FILES = 100
-
-# Options for --ray alone, and their defaults.
-_CLUSTER = {"workers": None, "worker_cpus": 1, "worker_gpus": 0.0, "partition": 1000}
-# Options of films that change a table.
-_OF_FILMS = ("every", "start", "end", "smoothing", "search_every")
-# What can be the address of a cluster: anything else after --ray is a picture.
-_ADDRESS = re.compile(r"auto|local|ray://.+|[\w.-]+:\d+")
-# The beginning of a URI after Path has made one slash of its two; C:/ is a folder of Windows.
-_URI = re.compile(r"[a-z][a-z0-9+.-]+:/")
 
 
 def run_command(  # noqa: PLR0913
@@ -95,6 +83,18 @@ def load_recognizer(arguments: argparse.Namespace) -> Recognizer:
     return Recognizer(*first, **options)
 
 
+def load_weights(
+    arguments: argparse.Namespace, name: str | Path, labels: str | None = None
+) -> ExpressionWeights:
+    """Expression weights, see load_expression; with --as-they-are they do not align faces."""
+    import dataclasses
+
+    from pcnn.weights.expression import load_expression
+
+    loaded = load_expression(name, labels)
+    return dataclasses.replace(loaded, aligned=False) if arguments.as_they_are else loaded
+
+
 def recognizer_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The same as arguments of Recognizer by name."""
     head, min_face = getattr(arguments, "head", None), getattr(arguments, "min_face", None)
@@ -104,7 +104,7 @@ def recognizer_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "device": arguments.device,
         "engine": arguments.engine,
         "precision": arguments.precision,
-        "batch_size": step_size(arguments),
+        "batch_size": arguments.batch_size,
         "align_crops": False if arguments.as_they_are else None,
         # Not every command has these.
         "labels": getattr(arguments, "labels", None),
@@ -132,12 +132,6 @@ def photograph_hint(files: Sequence[Path]) -> str:
                 "cut-out face in each picture: omit --faces to detect the faces"
             )
     return ""
-
-
-def step_size(arguments: argparse.Namespace) -> int:
-    """The number of pictures in one pass."""
-    chosen: int | None = arguments.batch_size
-    return chosen or (_CROPS_BATCH_SIZE if arguments.faces else _BATCH_SIZE)
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
@@ -196,78 +190,6 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         help="how frequent expressions are taken to be: as in training, or equally [%(default)s]",
     )
     add("--labels", metavar="NAME", help="the weights' second labels, such as fer2013")
-
-
-def add_cluster(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say where a job of many processes runs."""
-    add = parser.add_argument_group("on a cluster, or many processes of this machine").add_argument
-    ray = "share the work out by Ray: auto, host:port, ray://…, or local [local]"
-    add("--ray", nargs="?", const="local", metavar="ADDRESS", help=ray)
-    add("--workers", type=positive, metavar="N", help="recognizers (default: one for each core)")
-    add("--worker-cpus", type=positive, metavar="N", help="cores of each [1]")
-    add("--worker-gpus", type=share, metavar="X", help="GPUs of each, 0.5 too [0]")
-    add("--partition", type=positive, metavar="N", help="pictures in a file [1000]")
-    parser.set_defaults(**_CLUSTER)
-
-
-def settle_address(arguments: argparse.Namespace) -> None:
-    """Take what stands after --ray for a picture where it is no address of a cluster."""
-    if arguments.ray is not None and not _ADDRESS.fullmatch(arguments.ray):
-        arguments.paths.insert(0, arguments.ray)
-        arguments.ray = "local"
-
-
-def wrong_on_ray(arguments: argparse.Namespace) -> str:
-    """What is wrong with the arguments of a job on Ray, or ""."""
-    if arguments.output is None or arguments.format not in ("table", "parquet"):
-        return "--ray writes Parquet files into a folder: give --output FOLDER, and no other format"
-    if _URI.match(str(arguments.output)):
-        return "--output must be a folder that all workers reach by this path, not a URI"
-    others = ("annotate", "explain", "info", "timeline", "subtitles", "all_rows")
-    given = [_switch(name) for name in others if getattr(arguments, name)]
-    if given:
-        return f"--ray writes tables alone: omit {', '.join(given)}"
-    return ""
-
-
-def wrong_without_ray(arguments: argparse.Namespace) -> str:
-    """What is wrong with the arguments of work in this process, or ""."""
-    given = [_switch(name) for name, usual in _CLUSTER.items() if getattr(arguments, name) != usual]
-    return (
-        f"only --ray has workers and partitions: add it, or omit {', '.join(given)}"
-        if given
-        else ""
-    )
-
-
-def _switch(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def predict_on_ray(arguments: argparse.Namespace) -> int:
-    """Do what is left of a job on a cluster, and return the exit status.
-
-    Raises InputError, WeightsError: nothing can be done at all, see distributed.runs.
-    """
-    from pcnn.distributed.jobs import JobOptions
-    from pcnn.distributed.runs import Cluster, run
-
-    done = run(
-        arguments.paths,
-        arguments.output,
-        JobOptions(
-            recognizer_options(arguments),
-            arguments.faces,
-            arguments.min_score,
-            {name: getattr(arguments, name) for name in _OF_FILMS},
-        ),
-        Cluster(*(arguments.ray, arguments.workers, arguments.worker_cpus, arguments.worker_gpus)),
-        size=arguments.partition,
-        tell=lambda line: complain("pcnn-predict", line, vars(arguments)),
-    )
-    if done.missing == done.partitions:
-        return NOTHING_DONE
-    return SOME_FAILED if done.failed or done.missing else DONE
 
 
 def number(text: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 from pcnn.commands.shared import count, number
@@ -13,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `pcnn-train detector` to a parser."""
     parser.add_argument("--photographs", type=Path, required=True, help="tar of JPEG files")
     parser.add_argument("--teacher", type=Path, required=True, help="weights to learn from")
-    parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="safetensors file to write"
+    )
     parser.add_argument("--work", type=Path, help="folder for checkpoint and log")
     for name, text in (
         ("steps", "updates"),
@@ -34,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the teacher's own weights, or random ones (%(default)s)",
     )
     parser.add_argument("--init", type=Path, help="weights to start from instead")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, … (%(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, … (%(default)s)")
     parser.add_argument(
         "--workers", type=count, default=0, help="processes that prepare mosaics (%(default)s)"
     )
@@ -51,29 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit status."""
+    from pcnn.devices import choose_device
     from pcnn.training.detector.run import train_detector
 
+    given = {field.name for field in dataclasses.fields(DetectorOptions)} & vars(arguments).keys()
     train_detector(
-        DetectorOptions(
-            photographs=arguments.photographs,
-            teacher=arguments.teacher,
-            output=arguments.output,
-            work=arguments.work,
-            steps=arguments.steps,
-            early=arguments.early,
-            polish=arguments.polish,
-            batch=arguments.batch,
-            side=arguments.side,
-            learning_rate=arguments.learning_rate,
-            save_every=arguments.save_every,
-            seed=arguments.seed,
-            start=arguments.start,
-            init=arguments.init,
-            init_share=arguments.init_share,
-            turned=arguments.turned,
-            harsh=arguments.harsh,
-            device=arguments.device,
-            workers=arguments.workers,
-        )
+        DetectorOptions(**{name: getattr(arguments, name) for name in given}),
+        device=str(choose_device(arguments.device, "--device")),
+        workers=arguments.workers,
     )
     return 0

@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("weights", nargs="+", metavar="NAME|FILE", help="two or more trained expression weights")
     add("--data", required=True, metavar="PATH", help="a data set, to fit the temperatures on")
     add("--valid-split", default="valid", help="the part of it that is used [%(default)s]")
-    add("--output", required=True, metavar="FILE", help="the .safetensors file to write")
+    add("-o", "--output", required=True, metavar="FILE", help="the .safetensors file to write")
     add("--shares", type=number, nargs="+", metavar="X", help="weights of the answers [equal]")
     text = "the same for second labels [those of --shares]"
     add("--second-shares", type=number, nargs="+", metavar="X", help=text)

@@ -30,7 +30,7 @@ def add_common(parser: argparse.ArgumentParser, size: str) -> None:
     add("folder", nargs="?", type=Path, metavar="FOLDER|CSV", help=_OWN)
     add("--data", help="instead of FOLDER: a published data set, see docs/data.md")
     add("--faces", action="store_true", help="each picture of FOLDER is one cut-out face")
-    add("--output", required=True, help="the weights file to write")
+    add("-o", "--output", required=True, help="the weights file to write")
     add("--recipe", help="TOML file of options; options given here override it")
     add("--init", help="weights to start from: a trunk or a network; they decide --size, --width …")
     add("--init-share", type=number, help="weight of --init in the average that is saved [0]")
@@ -39,7 +39,11 @@ def add_common(parser: argparse.ArgumentParser, size: str) -> None:
     add("--width", type=int, help="channels of stage 1 [64]")
     add("--epochs", type=number, help="[12; FOLDER with --init: 8]")
     add("--batch", type=int, help="faces in each step [64; FOLDER: a quarter of few faces]")
-    add("--lr", type=number, help="peak learning rate [0.001; FOLDER with --init: 0.0003]")
+    add(
+        "--learning-rate",
+        type=number,
+        help="peak learning rate [0.001; FOLDER with --init: 0.0003]",
+    )
     add("--seed", type=int, help="[0]")
     add("--precision", choices=("float32", "bfloat16"), help="of the arithmetic [float32]")
     add("--backbone", help="backbone of the trunks: resnet18, mobilenet [resnet18]")
@@ -66,7 +70,7 @@ _OPTIONS = (
     "width",
     "epochs",
     "batch",
-    "lr",
+    "learning_rate",
     "seed",
     "precision",
     "saliency",
@@ -93,7 +97,7 @@ def run_training(arguments: argparse.Namespace, network: str, size: int) -> int:
     from rich.console import Console
 
     from pcnn.training.expression.options import ExpressionOptions
-    from pcnn.training.expression.own import own_faces
+    from pcnn.training.expression.own import options_for_own, own_faces
     from pcnn.training.expression.recipes import read_recipe
     from pcnn.training.expression.run import process_device, train_expression
     from pcnn.training.expression.start import options_of
@@ -117,17 +121,15 @@ def run_training(arguments: argparse.Namespace, network: str, size: int) -> int:
     if given.get("init"):
         chosen |= options_of(given["init"], network)
     if arguments.folder is not None:
-        chosen |= {"aligned": True, "mirror": True}
-        chosen |= {"epochs": 8.0, "lr": 3e-4} if given.get("init") else {}
+        chosen |= options_for_own(given)
     chosen |= {**given, "network": network, "output": arguments.output}
     options = ExpressionOptions(data=str(arguments.folder or arguments.data), **chosen)
     main = os.environ.get("RANK", "0") == "0"
     own = None
     if arguments.folder is not None:
         own = own_faces(arguments.folder, options, faces=arguments.faces)
-        if "batch" not in given:
-            few = max(len(own.train) // 4, 2)
-            options = dataclasses.replace(options, batch=min(options.batch, few))
+        batch = options_for_own(given, len(own.train))["batch"]
+        options = dataclasses.replace(options, batch=batch)
         if main:
             _tell(own)
     with process_device(arguments.device) as device:

@@ -14,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add = parser.add_argument
     add("data", type=Path, metavar="FOLDER|CSV", help="FOLDER/label/pictures, or a CSV of them")
-    add("--output", type=Path, required=True, metavar="FILE", help="the .safetensors to write")
+    add(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="the .safetensors to write"
+    )
     add("--faces", action="store_true", help="each picture is one cut-out face")
     add("--as-they-are", action="store_true", help="never align faces (default: weights decide)")
     add("--values", type=names, metavar="A,B,…", default=[], help="the CSV's columns of numbers")

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pcnn.commands.shared import number
-from pcnn.training.movements.options import MovementOptions, TaughtOptions
+from pcnn.training.movements.options import MovementOptions
+from pcnn.training.teacher_options import TaughtOptions
 
 _COUNTS = (
     ("steps", "updates"),
@@ -16,7 +17,7 @@ _COUNTS = (
     ("save-every", "steps between checkpoints"),
 )
 _RATES = (("photographs-share", "share of a batch"), ("learning-rate", "at its peak"))
-_PATHS = ("data", "photographs", "output", "work")
+_PATHS = ("data", "teacher_labels", "photographs", "output", "work")
 
 
 def add_taught_arguments(parser: argparse.ArgumentParser, options: type[TaughtOptions]) -> None:
@@ -25,7 +26,7 @@ def add_taught_arguments(parser: argparse.ArgumentParser, options: type[TaughtOp
     add("data", type=Path, metavar="DATA", help="folder of contact sheets of faces (FER+)")
     add("--photographs", type=Path, required=True, help="tar of JPEG files")
     add("--teacher-labels", type=Path, required=True, help="folder of the teacher's answers")
-    add("--output", type=Path, required=True, help="safetensors file to write")
+    add("-o", "--output", type=Path, required=True, help="safetensors file to write")
     add("--work", type=Path, help="folder for checkpoint and log")
     for kind, options_of_kind in ((int, _COUNTS), (number, _RATES)):
         for name, text in options_of_kind:
@@ -36,7 +37,7 @@ def add_taught_arguments(parser: argparse.ArgumentParser, options: type[TaughtOp
 def taught_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of add_taught_arguments, by the names of TaughtOptions."""
     names = [*_PATHS, *(name.replace("-", "_") for name, _ in _COUNTS + _RATES)]
-    return {name: getattr(arguments, name) for name in names} | {"labels": arguments.teacher_labels}
+    return {name: getattr(arguments, name) for name in names}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--permutations", type=positive, default=1000, metavar="N", help="of the test [%(default)s]"
     )
     add("--seed", type=count, default=0, metavar="N", help="of all random choices [%(default)s]")
-    add("--output", type=Path, metavar="DIR", help="write tables, report and heat map there")
+    add("-o", "--output", type=Path, metavar="DIR", help="write tables, report and heat map there")
     add("--json", action="store_true", help="print the report as JSON instead of the table")
     add("--weights", metavar="NAME|FILE", help="weights of one network [pcnn-ferplus-only]")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … [%(default)s]")

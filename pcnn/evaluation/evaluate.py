@@ -14,12 +14,9 @@ from torch import Tensor
 from pcnn.datasets.labels import FacePictures, FaceSet, canonical, moved_votes, one_hot
 from pcnn.devices import own_settings
 from pcnn.errors import InputError
-from pcnn.evaluation.logits import picture_logits, predict_logits
+from pcnn.evaluation.logits import face_logits, picture_logits
 from pcnn.evaluation.scores import Scores, score
-from pcnn.faces.alignment import suited_faces
 from pcnn.faces.interface import FaceDetector
-from pcnn.networks.ensemble import ExpressionNetwork
-from pcnn.terminal import track
 from pcnn.weights.expression import ExpressionWeights
 from pcnn.weights.known import DEFAULT_DETECTOR
 
@@ -80,8 +77,8 @@ def evaluate(  # noqa: PLR0913
     loaded: ExpressionWeights,
     faces: FaceSet | FacePictures,
     *,
-    batch: int = 64,
-    flip: bool = False,
+    batch_size: int = 64,
+    compare_mirror: bool = False,
     bootstrap: int = 2000,
     detector: FaceDetector | str | Path = DEFAULT_DETECTOR,
 ) -> Evaluation:
@@ -93,8 +90,8 @@ def evaluate(  # noqa: PLR0913
     faces: see loading.open_faces for pictures that differ in size. A face's label is the class
         with most votes, the first one of equals. If the classes differ from the network's, only
         common ones count; see Common.
-    batch: faces in one pass.
-    flip: also score with the opposite of the weights' setting of `mirror`.
+    batch_size: faces in one pass.
+    compare_mirror: also score with the opposite of the weights' setting of `mirror`.
     bootstrap: see scores.score.
     detector: its landmarks align the faces, if the weights require aligned faces.
     Raises InputError: fewer than two common classes, no face with one of them, or a picture that
@@ -102,12 +99,14 @@ def evaluate(  # noqa: PLR0913
     """
     classes = loaded.network.config.classes
     common = match_classes(faces, classes)
+    mirror = compare_mirror or loaded.mirror
     if isinstance(common.faces, FacePictures):
-        pictures, mirror = common.faces.pictures, flip or loaded.mirror
-        alone, both = picture_logits(loaded, pictures, detector, batch=batch, mirror=mirror)
+        pictures = common.faces.pictures
+        answers = picture_logits(loaded, pictures, detector, batch_size=batch_size, mirror=mirror)
     else:
-        pixels, native_size = suited_faces(loaded, common.faces.faces, detector)
-        alone, both = _logits(loaded.network, pixels, native_size, batch, flip or loaded.mirror)
+        pixels = common.faces.faces
+        answers = face_logits(loaded, pixels, detector, batch_size=batch_size, mirror=mirror)
+    alone, both = answers
     used, other = (both, alone) if loaded.mirror else (alone, both)
     labels = common.faces.votes.argmax(1)
     columns = [classes.index(name) for name in common.faces.classes]
@@ -123,7 +122,7 @@ def evaluate(  # noqa: PLR0913
         scores=scored(used),
         mirror=loaded.mirror,
         aligned=loaded.aligned,
-        other=scored(other) if flip else None,
+        other=scored(other) if compare_mirror else None,
         outside=int((~inside).sum()),
     )
 
@@ -152,15 +151,3 @@ def match_classes(faces: FaceSet | FacePictures, classes: Sequence[str]) -> Comm
         data_only=tuple(theirs[meaning] for meaning in theirs if meaning not in ours),
         left_out=len(faces) - len(kept),
     )
-
-
-def _logits(
-    network: ExpressionNetwork, faces: Tensor, native_size: int, batch: int, mirror: bool
-) -> tuple[Tensor, Tensor]:
-    """Logits (N, classes) without and with mirror images; if not `mirror`, both are the same."""
-    parts: list[list[Tensor]] = []
-    for chunk in track(faces.split(batch), "evaluating"):
-        seen = (chunk, chunk.flip(2)) if mirror else (chunk,)
-        parts.append([predict_logits(network, each, native_size=native_size)[0] for each in seen])
-    logits = [torch.cat(each) for each in zip(*parts, strict=True)]
-    return logits[0], torch.stack(logits).mean(0)

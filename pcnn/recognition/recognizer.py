@@ -52,7 +52,7 @@ class Recognizer:
         torch.compile's compiler. See docs/export.md.
     precision: of the expression network's arithmetic, and on a CPU of the detector's: "float32",
         "bfloat16", on a GPU "float16", or "auto", see select.choose_precision.
-    batch_size: pictures in one pass when there are many; a few more are in memory.
+    batch_size: pictures in one pass when there are many; None takes 8, of cut-out faces 64.
     align_crops: True aligns the faces for `predict_crops`, `embed_crops` and `explain_crops` by
         their landmarks. None does so if the head's examples, else the weights', were aligned.
     labels: "fer2013" gives FER2013's seven labels, if the weights have heads for them; None gives
@@ -91,7 +91,7 @@ class Recognizer:
         head: Head | ValueHead | str | Path | None = None,
         engine: str = "torch",
         precision: str = "float32",
-        batch_size: int = 8,
+        batch_size: int | None = None,
         align_crops: bool | None = None,
         labels: str | None = None,
         prior: str = "data",
@@ -104,7 +104,7 @@ class Recognizer:
         self._made_of = choices.lasting({n: v for n, v in locals().items() if n != "self"})
         choices.check_choices(batch_size, min_confidence, min_quality, prior, min_face)
         self.device = choose_device(device, "Recognizer: device")
-        self.batch_size = batch_size
+        self.batch_size, self._crops_batch_size = choices.batch_sizes(batch_size)
         own_head = self._made_of["head"] = choices.chosen_head(head, labels, prior)
         self._weights = choices.chosen_weights(weights, own_head, labels, prior)
         self._weights.network.to(self.device)
@@ -265,7 +265,7 @@ class Recognizer:
         def read_batch(pictures: list[Picture]) -> list[Expression]:
             return self.reader.expressions(pictures, self.finder.whole(pictures))
 
-        return self._each(images, read_batch, bgr=bgr, on_error=on_error)
+        return self._each(images, read_batch, bgr=bgr, on_error=on_error, crops=True)
 
     def embed(
         self,
@@ -301,7 +301,7 @@ class Recognizer:
         def embed_batch(pictures: list[Picture]) -> list[Vectors]:
             return list(self.reader.vectors(pictures, self.finder.whole(pictures)))
 
-        found = self._each(images, embed_batch, bgr=bgr, on_error=on_error)
+        found = self._each(images, embed_batch, bgr=bgr, on_error=on_error, crops=True)
         if isinstance(found, list) and on_error == "raise":
             return np.array(found, np.float32).reshape(-1, self.embedding_size)
         return found
@@ -334,7 +334,7 @@ class Recognizer:
         def explain_batch(pictures: list[Picture]) -> list[Explanation]:
             return self.reader.explanations(pictures, self.finder.whole(pictures))
 
-        return self._each(images, explain_batch, bgr=bgr, on_error=on_error)
+        return self._each(images, explain_batch, bgr=bgr, on_error=on_error, crops=True)
 
     def info(self) -> list[tuple[str, str]]:
         """A description of the recognizer's parts, as (name, text) pairs."""
@@ -350,10 +350,10 @@ class Recognizer:
         *,
         bgr: bool,
         on_error: OnError,
+        crops: bool = False,
     ) -> Any:
         """The results of `work` for the pictures, see batches.process_each."""
         if self.device.type != "cpu":
             check_process(self._process, "Recognizer on a GPU")
-        return process_each(
-            images, work, step=self.batch_size, device=self.device, bgr=bgr, on_error=on_error
-        )
+        step = self._crops_batch_size if crops else self.batch_size
+        return process_each(images, work, step=step, device=self.device, bgr=bgr, on_error=on_error)

@@ -29,7 +29,7 @@ from pcnn.engines.sessions import open_session
 from pcnn.errors import InputError, WeightsError
 from pcnn.faces import alignment
 from pcnn.faces.detector import Detector
-from pcnn.training.detector.photographs import _fingerprint, read_photographs
+from pcnn.training.photographs import _fingerprint, read_photographs
 from pcnn.weights.hub import fetch
 
 SOUND = seeds.embeddings()[0]

@@ -21,10 +21,10 @@ import torch
 
 from pcnn.datasets.labels import FaceSet
 from pcnn.errors import InputError, WeightsError
-from pcnn.training.expression.curves import trim_log
 from pcnn.training.expression.loop import ExpressionTraining
 from pcnn.training.expression.options import ExpressionOptions
 from pcnn.training.expression.recipes import read_recipe
+from pcnn.training.logs import trim_log
 from pcnn.weights.containers import check_container
 from pcnn.weights.detector import read_detector
 from pcnn.weights.upstream import load_upstream
@@ -32,21 +32,33 @@ from pcnn.weights.upstream import load_upstream
 pytestmark = pytest.mark.train
 
 
-def _training() -> ExpressionTraining:
+def _training(checkpoint: Path | None = None) -> ExpressionTraining:
     faces = torch.arange(8 * 16 * 16).remainder(251).view(8, 16, 16).to(torch.uint8)
     votes = torch.eye(2).repeat(4, 1)
     faces_set = FaceSet(faces, votes, tuple(map(str, range(8))), ("a", "b"))
-    return ExpressionTraining(
-        ExpressionOptions("trunk", "x", "x", size=16, width=2, batch=4), faces_set
-    )
+    options = ExpressionOptions("trunk", "x", "x", size=16, width=2, batch=4)
+    return ExpressionTraining(options, faces_set, checkpoint=checkpoint)
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        *("size = 1e400", "lr = nan", "lr = inf", "size = true", "weight_decay = nan"),
+        *(
+            "size = 1e400",
+            "learning_rate = nan",
+            "learning_rate = inf",
+            "size = true",
+            "weight_decay = nan",
+        ),
         *("width = 1000000000", "a = " + "[" * 50_000, "size = ", "[augmentation]\nscale = nan"),
-        *("augmentation = 3", "lr = " + "9" * 400, "teachers = 3", "\0", "width = -1", "x = 1"),
+        *(
+            "augmentation = 3",
+            "learning_rate = " + "9" * 400,
+            "teachers = 3",
+            "\0",
+            "width = -1",
+            "x = 1",
+        ),
     ],
     ids=range(15),
 )
@@ -69,14 +81,12 @@ def test_fields_of_a_checkpoint(field: str, value: Any, tmp_path: Path) -> None:
     training.save(path)
     state = torch.load(path, weights_only=True)
     torch.save({**state, field: value}, path)
-    again = _training()
     harmless = (field == "step" and repr(value) == "3") or (field == "targets" and value is None)
     if harmless:
-        again.resume(path)
-        again.advance()
+        _training(path).advance()
         return
     with pytest.raises((WeightsError, InputError), match=r"checkpoint\.pt"):
-        again.resume(path)
+        _training(path)
 
 
 def test_tensors_of_a_checkpoint(tmp_path: Path) -> None:
@@ -90,18 +100,18 @@ def test_tensors_of_a_checkpoint(tmp_path: Path) -> None:
         state[name]["network.head.bias"][0] = torch.nan
         torch.save(state, path)
         with pytest.raises(WeightsError, match=rf"{name}\.network\.head\.bias holds NaN"):
-            _training().resume(path)
+            _training(path)
         state[name]["network.head.bias"] = torch.zeros(3)
         torch.save(state, path)
         other = r"belongs to another network, see network\.head\.bias"
         with pytest.raises(WeightsError, match=other):
-            _training().resume(path)
+            _training(path)
     for other in (torch.ones(1, 1, 1, 1, 1), torch.full_like(moments[0]["exp_avg"], torch.inf)):
         state = copy.deepcopy(sound)
         state["optimizer"]["state"][0]["exp_avg"] = other
         torch.save(state, path)
         with pytest.raises(WeightsError, match="optimizer"):
-            _training().resume(path)
+            _training(path)
 
 
 def test_every_cut_of_a_checkpoint(tmp_path: Path) -> None:
@@ -111,7 +121,7 @@ def test_every_cut_of_a_checkpoint(tmp_path: Path) -> None:
     for cut in range(0, len(content), len(content) // 60):
         path.write_bytes(content[:cut])
         with pytest.raises(WeightsError, match=r"not a readable checkpoint"):
-            _training().resume(path)
+            _training(path)
 
 
 def test_a_tensor_larger_than_its_file(tmp_path: Path) -> None:
@@ -194,10 +204,9 @@ def test_checkpoints_that_attempt(attempt: str, tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     path.write_bytes(_hostile_checkpoints()[attempt])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    training = _training()
-    for read in (load_upstream, read_detector, training.resume):
+    for read in (load_upstream, read_detector, _training):
         with pytest.raises(WeightsError, match=r"x\.pth: (not a readable|is a TorchScript)"):
-            read(path)  # type: ignore[operator]
+            read(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
 
 

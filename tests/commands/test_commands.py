@@ -24,8 +24,8 @@ import pytest
 from PIL import Image
 
 from pcnn import __version__
+from pcnn.commands import cluster, reports, shared, train
 from pcnn.commands import predict as commands
-from pcnn.commands import reports, shared, train
 from pcnn.distributed import runs
 from pcnn.engines.select import ENGINES, PRECISIONS
 from pcnn.errors import InputError, NativeError, WeightsError, counted
@@ -637,10 +637,10 @@ def test_closed_pipe_is_quiet_at_exit(closed_pipe: int) -> None:
 
 
 def test_batch_sizes(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Photographs go eight at a time and crops sixty-four, unless asked otherwise."""
-    made: list[int] = []
+    """The recognizer decides, unless asked otherwise."""
+    made: list[int | None] = []
 
-    def make(*_: object, batch_size: int, **others: object) -> FakeRecognizer:
+    def make(*_: object, batch_size: int | None, **others: object) -> FakeRecognizer:
         assert others == {
             **{"engine": "torch", "precision": "float32", "align_crops": None},
             **{"labels": None, "prior": "data", "min_confidence": 0.0},
@@ -653,7 +653,7 @@ def test_batch_sizes(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("photos") == 0
     assert run("photos", "--faces") == 0
     assert run("photos", "--batch-size", "7") == 0
-    assert made == [8, 64, 7]
+    assert made == [None, None, 7]
 
 
 def test_engine_and_precision_are_passed_on(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -845,7 +845,7 @@ def test_what_follows_ray_is_an_address_or_a_picture(
     parser = argparse.ArgumentParser()
     commands.add_arguments(parser)
     arguments = parser.parse_args(words)
-    shared.settle_address(arguments)
+    cluster.settle_address(arguments)
     assert (arguments.ray, arguments.paths) == (address, paths)
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from pcnn import Recognizer, __version__, weights
 from pcnn.datasets import loading
-from pcnn.datasets.labels import FaceSet, one_hot
+from pcnn.datasets.labels import FacePictures, FaceSet, one_hot
 from pcnn.errors import InputError
 from pcnn.evaluation.cost import measure_cost
 from pcnn.evaluation.evaluate import evaluate, match_classes
@@ -95,7 +95,7 @@ def test_faces_are_read_as_the_recognizer_reads_them(grey: PCNN, file: Path) -> 
     faces = faces_of(5, 40, 50, 3)
     recognizer = Recognizer(file, detector=NoDetector(), device="cpu")
     expected = recognizer.predict_crops([face.numpy() for face in faces])
-    logits, regions = predict_logits(grey, faces, batch=2, native_size=16)
+    logits, regions = predict_logits(grey, faces, batch_size=2, native_size=16)
     found = (logits / TEMPERATURE).softmax(1)
     scores = torch.tensor([list(each.scores.values()) for each in expected])
     torch.testing.assert_close(found, scores, atol=1e-5, rtol=1e-4)
@@ -147,7 +147,8 @@ def test_pictures_that_differ_in_size_are_read_as_the_recognizer_reads_them(
             files[-1].parent.mkdir(parents=True, exist_ok=True)
             moved.save(files[-1])
     options = ["--data", str(tmp_path / "data"), "--weights", str(path), "--device", "cpu"]
-    options += ["--bootstrap", "0", "--no-latency", "--json", "--flip", "--batch-size", "3"]
+    options += ["--bootstrap", "0", "--no-latency", "--json", "--compare-mirror"]
+    options += ["--batch-size", "3"]
     assert cli.evaluate(options) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["aligned"] == aligned
@@ -178,9 +179,28 @@ def test_few_pictures_that_differ_in_size_are_held_at_once(
     monkeypatch.setattr("pcnn.evaluation.logits.load_image", watched)
     pictures = [faces_of(20 + i, 20).numpy() for i in range(20)]
     loaded = weights.load_expression(file)
-    alone, both = picture_logits(loaded, pictures, NoDetector(), batch=4)
+    alone, both = picture_logits(loaded, pictures, NoDetector(), batch_size=4)
     assert alone.shape == (20, 8) and torch.equal(alone, both)
     assert len(alive) == 20 and most <= 8  # a batch, and that before it
+
+
+@pytest.mark.parametrize("differ", [False, True])
+def test_a_pass_has_as_many_faces_as_the_batch_size_says(
+    file: Path, monkeypatch: pytest.MonkeyPatch, differ: bool
+) -> None:
+    loaded, passes = weights.load_expression(file), []
+    forward = loaded.network.forward_views
+
+    def counted(views: Sequence[torch.Tensor]) -> Any:
+        passes.append(len(views[0]))
+        return forward(views)
+
+    monkeypatch.setattr(loaded.network, "forward_views", counted)
+    faces: FaceSet | FacePictures = face_set(["sad", "happy"] * 75, ("sad", "happy"))
+    if differ:
+        faces = FacePictures(tuple(faces.faces.numpy()), faces.votes, faces.names, faces.classes)
+    evaluate(loaded, faces, batch_size=140, compare_mirror=True, bootstrap=0)
+    assert passes == [140, 140, 10, 10]  # each with the pass of its mirror images
 
 
 def test_faces_no_finer_than_the_training_faces_are_not_blurred(grey: PCNN) -> None:
@@ -297,7 +317,7 @@ def test_vocabularies_too_far_apart() -> None:
 def test_probabilities_are_renormalised_over_the_classes_in_common(file: Path) -> None:
     loaded = weights.load_expression(file)
     faces = face_set(["sad", "happy", "sad", "happy", "bored"], ("sad", "bored", "happy"))
-    found = evaluate(loaded, faces, batch=2, flip=True, bootstrap=0)
+    found = evaluate(loaded, faces, batch_size=2, compare_mirror=True, bootstrap=0)
     logits = [
         predict_logits(loaded.network, each, native_size=16)[0]
         for each in (faces.faces, faces.faces.flip(2))
@@ -343,7 +363,7 @@ def words(sheets: Path, file: Path) -> list[str]:
 
 def test_report_and_files(sheets: Path, file: Path, tmp_path: Path, capsys: Captured) -> None:
     folder = tmp_path / "new" / "scores"
-    options = ["--json", "--flip", "--output", str(folder), "--batch-size", "16"]
+    options = ["--json", "--compare-mirror", "--output", str(folder), "--batch-size", "16"]
     assert cli.evaluate([*words(sheets, file), *options]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told == json.loads((folder / "report.json").read_text())

@@ -25,7 +25,7 @@ from pcnn.faces.interface import OneAtATime
 from pcnn.faces.resampling import resample
 from pcnn.networks.pcnn import ModelConfig
 from pcnn.results.values import Detection
-from pcnn.training.movements.faces import TEMPLATE as TAUGHT
+from pcnn.training.teacher_answers import TEMPLATE as TAUGHT
 from pcnn.weights.landmarks import write_landmarks
 
 TEMPLATE = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.75], [0.65, 0.75]], np.float32)

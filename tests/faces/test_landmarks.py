@@ -17,7 +17,7 @@ from pcnn.images import load_image
 from pcnn.networks.landmarks import LandmarkConfig, LandmarkNet
 from pcnn.networks.trunk import initialise
 from pcnn.results.values import Detection
-from pcnn.training.movements.faces import TEMPLATE
+from pcnn.training.teacher_answers import TEMPLATE
 from pcnn.weights.landmarks import LandmarkWeights
 
 CPU = torch.device("cpu")

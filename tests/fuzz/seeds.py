@@ -269,7 +269,8 @@ def teacher_caches(fingerprint: str) -> list[bytes]:
 def recipes() -> list[bytes]:
     """Recipes of trainings."""
     return [
-        b'network = "trunk"\nsize = 48\nlr = 1e-3\nteachers = ["a", "b"]\naligned = true\n'
+        b'network = "trunk"\nsize = 48\nlearning_rate = 1e-3\nteachers = ["a", "b"]\n'
+        b"aligned = true\n"
         b"[augmentation]\nscale = 0.1\n",
         b'network = "pcnn"\nbackbone = "mobilenet"\nsaliency = "centre"\nepochs = 2\nbatch = 8\n'
         b'optimizer = "sgd"\nlabels = "majority"\nstorage = "int8"\nseed = 3\nbalance = 0.5\n',

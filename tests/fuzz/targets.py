@@ -30,9 +30,9 @@ from pcnn.engines.sessions import open_session
 from pcnn.faces import alignment
 from pcnn.faces.detector import Detector
 from pcnn.images import loading as images
-from pcnn.training.detector.photographs import read_photographs
 from pcnn.training.expression.options import ExpressionOptions
 from pcnn.training.expression.recipes import read_recipe
+from pcnn.training.photographs import read_photographs
 from pcnn.weights.expression import load_expression, load_learner
 from pcnn.weights.files import is_published, read_published
 from pcnn.weights.hub import fetch
@@ -107,14 +107,13 @@ def _detector_checkpoint(content: bytes, folder: Path) -> None:
     Detector.load(_file(content, folder, "x.pth"))
 
 
-@functools.cache
-def _training() -> Any:
+def _training(checkpoint: Path | None = None) -> Any:
     from pcnn.training.expression.loop import ExpressionTraining
 
     faces = torch.arange(8 * 16 * 16).remainder(251).view(8, 16, 16).to(torch.uint8)
     labelled = FaceSet(faces, torch.eye(2).repeat(4, 1), tuple(map(str, range(8))), ("a", "b"))
     options = ExpressionOptions("trunk", "x", "x", size=16, width=1, batch=4, backbone="mobilenet")
-    return ExpressionTraining(options, labelled)
+    return ExpressionTraining(options, labelled, checkpoint=checkpoint)
 
 
 def _checkpoints() -> list[bytes]:
@@ -135,7 +134,7 @@ def _checkpoints() -> list[bytes]:
 
 
 def _checkpoint(content: bytes, folder: Path) -> None:
-    _training().resume(_file(content, folder, "x.checkpoint"))
+    _training(_file(content, folder, "x.checkpoint"))
 
 
 def _recipe(content: bytes, folder: Path) -> None:
@@ -245,7 +244,7 @@ def _teacher_cache(content: bytes, folder: Path) -> None:
 
 
 def _teacher_caches() -> list[bytes]:
-    from pcnn.training.detector.photographs import _fingerprint
+    from pcnn.training.photographs import _fingerprint
 
     files = [("a.jpg", seeds.pictures()[0]), ("b.png", seeds.pictures()[5])]
     return seeds.teacher_caches(_fingerprint(files, _Teacher()))  # type: ignore[arg-type]

@@ -343,8 +343,8 @@ OPTIONS = ExpressionOptions(
 def test_training_gives_the_network_products(tmp_path: Path) -> None:
     options = dataclasses.replace(OPTIONS, saliency="spectral_residual")
     training, without = ExpressionTraining(options, _set()), ExpressionTraining(OPTIONS, _set())
-    products, (targets,), _ = training._batch()
-    faces, (same,), _ = without._batch()
+    products, (targets,), _ = training.batch()
+    faces, (same,), _ = without.batch()
     assert torch.equal(targets, same)
     pixels = (faces * 0.254 + 0.507).clamp(0, 1)  # normalised as FER+ is
     expected = (pixels * saliency_maps(pixels) - 0.507) / 0.254
@@ -352,7 +352,7 @@ def test_training_gives_the_network_products(tmp_path: Path) -> None:
     assert dataclasses.asdict(training.average.network.config)["saliency"] == "spectral_residual"
     training.save(tmp_path / "checkpoint")
     with pytest.raises(InputError, match="started with another saliency"):
-        without.resume(tmp_path / "checkpoint")
+        ExpressionTraining(OPTIONS, _set(), checkpoint=tmp_path / "checkpoint")
     with pytest.raises(InputError, match="no saliency model is called 'Itti'"):
         dataclasses.replace(OPTIONS, saliency="Itti")
 
@@ -366,13 +366,12 @@ def test_teachers_are_given_what_they_learnt_from(tmp_path: Path) -> None:
     weights.write(path, teacher.learner.network.state_dict(), metadata)
     options = dataclasses.replace(OPTIONS, teachers=(str(path),), teaching=1.0)
     pupil = ExpressionTraining(options, _set())
-    pupil.teach()
     faces = normalise(resample(to_planes(_set().faces), config.size), config)
     products = [weigh([view], config, "centre")[0] for view in (faces, faces.flip(3))]
     network = weights.load_network(path).eval()
     with torch.no_grad():
         expected = ((network(products[0]) + network(products[1])) / 2).softmax(1)  # type: ignore[operator]
-    torch.testing.assert_close(pupil._targets, [expected])
+    torch.testing.assert_close(pupil.targets, [expected])
 
 
 @pytest.mark.train

@@ -17,7 +17,7 @@ from pcnn.faces.geometry import similarity
 from pcnn.recognition.batches import Picture
 from pcnn.recognition.movements import MovementReader
 from pcnn.results.values import Detection, Face
-from pcnn.training.movements.faces import TEMPLATE
+from pcnn.training.teacher_answers import TEMPLATE
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -238,3 +239,23 @@ def test_public_names() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'Recogniser'"):
         _ = pcnn.Recogniser
     assert "Recognizer" in dir(pcnn)
+
+
+def test_more_cut_out_faces_than_photographs_go_in_a_pass(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default is the commands' own; a number that is given counts for both."""
+    pixels = np.full((40, 40, 3), 90, np.uint8)
+    for chosen, expected in ((None, [64, 6]), (50, [50, 20])):
+        recognizer = Recognizer(small, Planted(), "cpu", batch_size=chosen)
+        passes: list[int] = []
+        expressions = recognizer.reader.expressions
+
+        def counted(pictures: Any, *rest: Any, read: Any = expressions, to: Any = passes) -> Any:
+            to.append(len(pictures))
+            return read(pictures, *rest)
+
+        monkeypatch.setattr(recognizer.reader, "expressions", counted)
+        recognizer.predict_crops([pixels] * 70)
+        assert passes == expected
+        assert recognizer.batch_size == (chosen or 8)

@@ -6,6 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
+from pcnn.commands.process import switch
 from pcnn.commands.run_options import RESUMABLE
 from pcnn.commands.shared import number
 from pcnn.errors import InputError
@@ -17,8 +18,8 @@ DEFAULT_SMOOTHING_S = 0.5
 # The default of recognition.film_search, for the same reason.
 DEFAULT_SEARCH_EVERY_S = 1 / 3
 # Options for photographs alone and for films alone, with their defaults.
-_OF_PHOTOGRAPHS = {"explain": None, "min_quality": 0.0}
-_OF_FILMS = {
+_PHOTOGRAPH_DEFAULTS = {"explain": None, "min_quality": 0.0}
+_FILM_DEFAULTS = {
     **dict.fromkeys(("every", "start", "end", "timeline", "subtitles")),
     "smoothing": DEFAULT_SMOOTHING_S,
     "search_every": DEFAULT_SEARCH_EVERY_S,
@@ -65,12 +66,8 @@ def idle_hints(arguments: argparse.Namespace, *, films: bool) -> list[str]:
 
     films: there are films among the inputs.
     """
-    usual = _OF_PHOTOGRAPHS if films else _OF_FILMS
-    given = [
-        f"--{name.replace('_', '-')}"
-        for name, value in usual.items()
-        if getattr(arguments, name) != value
-    ]
+    usual = _PHOTOGRAPH_DEFAULTS if films else _FILM_DEFAULTS
+    given = [switch(name) for name, value in usual.items() if getattr(arguments, name) != value]
     if not given:
         return []
     where = "photographs, not films" if films else "films: there is none"

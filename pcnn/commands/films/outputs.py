@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pcnn.commands.outputs import not_written
 from pcnn.disk import whole_file
-from pcnn.errors import InputError
 from pcnn.images.files import shown
 from pcnn.results.frames import Frame
 from pcnn.video.annotation import Annotator
@@ -48,7 +48,7 @@ class FilmOutputs:
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise _not_written(target.parent, error) from error
+                raise not_written(target.parent, error) from error
 
     def add(self, frame: Frame) -> None:
         """Take the next frame, with its pixels where there is something to draw."""
@@ -73,7 +73,7 @@ class FilmOutputs:
                 if self._writer is not None:
                     self._writer.close()
         except OSError as error:
-            raise _not_written(self._targets[".mp4"], error) from error
+            raise not_written(self._targets[".mp4"], error) from error
         title = shown(Path(self._film).name)  # a name that is no text cannot be written
         for suffix, target in self._targets.items():
             try:
@@ -84,8 +84,4 @@ class FilmOutputs:
                 elif suffix in SUBTITLE_KINDS:
                     target.write_text(SUBTITLE_KINDS[suffix](self._subtitles), encoding="utf-8")
             except OSError as error:
-                raise _not_written(target, error) from error
-
-
-def _not_written(path: Path, error: OSError) -> InputError:
-    return InputError(f"{shown(path)}: cannot be written ({error.strerror or error})")
+                raise not_written(target, error) from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pcnn.commands.films.interruption import Interruption
 from pcnn.commands.films.outputs import FilmOutputs
+from pcnn.commands.outputs import has_room
 from pcnn.errors import InputError, counted
 from pcnn.images.files import annotated_names, shown
 from pcnn.terminal import stderr_console
@@ -144,8 +144,7 @@ def _progress(arguments: argparse.Namespace) -> Iterator[Any]:
     """A bar on stderr; None where stderr is no terminal, or lines of data appear there."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    streaming = arguments.output is None and arguments.format in ("jsonl", "csv")
-    if not sys.stderr.isatty() or (streaming and sys.stdout.isatty()):
+    if not has_room(arguments):
         yield None
         return
     columns = (

@@ -17,12 +17,12 @@ from pcnn.devices import own_settings
 from pcnn.faces.detector import Detector
 from pcnn.networks.anchors import anchor_grid
 from pcnn.networks.retinaface import RetinaFace, load_state
-from pcnn.training.averaged import AveragedTraining
 from pcnn.training.detector.mosaics import Mosaic, degrade, mosaic
 from pcnn.training.detector.options import DetectorOptions, fingerprint
-from pcnn.training.detector.photographs import Photograph
 from pcnn.training.detector.targets import Targets, distillation_loss, targets_of
 from pcnn.training.optimiser import pull
+from pcnn.training.photographs import Photograph
+from pcnn.training.weight_average import AveragedTraining
 from pcnn.weights.detector import DetectorSettings, normalise_images, read_detector
 
 ARCHITECTURE = "retinaface-mobilenet0.25"
@@ -39,14 +39,26 @@ _LEARN, _POLISH = (0.35, 0.6), (0.75, 0.25)
 _Step: TypeAlias = tuple[list[Mosaic], list[np.ndarray], int]
 
 
-class DetectorTraining(AveragedTraining[RetinaFace]):
-    """A resumable training: the networks, the optimiser and the number of steps done."""
+class DetectorTraining(AveragedTraining[RetinaFace, DetectorOptions]):
+    """A resumable training: the networks, the optimiser and the number of steps done.
+
+    device: the device to compute on. workers: processes that prepare mosaics; 0 for none. Both do
+    not change the result.
+    """
 
     gradient_norm = 10.0
 
     @own_settings(gradients=True)
-    def __init__(self, options: DetectorOptions, teacher: Detector) -> None:
-        self.options, self.teacher = options, teacher
+    def __init__(
+        self,
+        options: DetectorOptions,
+        teacher: Detector,
+        device: str | torch.device = "cpu",
+        *,
+        workers: int = 0,
+    ) -> None:
+        self.teacher, self.device = teacher, torch.device(device)
+        self._workers = workers
         torch.manual_seed(options.seed)
         if options.init is not None or options.start == "teacher":
             state, settings = read_detector(options.init or options.teacher)
@@ -65,7 +77,7 @@ class DetectorTraining(AveragedTraining[RetinaFace]):
             )
             network = _new_network()
         self._start = copy.deepcopy(network)
-        network.train().requires_grad_(True).to(options.device)
+        network.train().requires_grad_(True).to(self.device)
         path = options.folder / "detector.checkpoint.pt"
         super().__init__(network, options, path, fingerprint(options), "train_detector")
 
@@ -75,7 +87,7 @@ class DetectorTraining(AveragedTraining[RetinaFace]):
         steps = DataLoader(
             _Steps(self.options, photographs, self.step),
             batch_size=None,
-            num_workers=self.options.workers,
+            num_workers=self._workers,
             collate_fn=_as_it_is,
         )
         for pictures, seen, side in steps:
@@ -87,7 +99,7 @@ class DetectorTraining(AveragedTraining[RetinaFace]):
         kind = self.teacher.settings
         anchors = anchor_grid(side, side, min_sizes=kind.min_sizes, steps=kind.steps)
         with torch.no_grad():
-            device = self.options.device
+            device = self.device
             clean = _batch([picture.pixels for picture in pictures]).to(device)
             outputs = self.teacher.network.to(device)(normalise_images(clean, kind))
             logits, boxes, landmarks = (part.float().cpu() for part in outputs)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter
 
 from pcnn.errors import InputError
-from pcnn.training.detector.photographs import Photograph
+from pcnn.training.photographs import Photograph
 
 # Sides of a mosaic's cells, in pixels, and their probabilities. Large cells show a photograph
 # nearly unchanged; small cells give small faces.

@@ -39,8 +39,6 @@ class DetectorOptions:
     init_share: the share, 0…1, of what the training started from in the weights that are written.
     turned: the share of photographs with any angle.
     harsh: the share of pictures made much too dark, too light, flat or tinted.
-    device: the device to compute on. workers: processes that prepare mosaics; 0 for none. Both
-        do not change the result.
     """
 
     photographs: Path
@@ -63,8 +61,6 @@ class DetectorOptions:
     init_share: float = 0.0
     turned: float = 0.0
     harsh: float = 0.0
-    device: str = "cpu"
-    workers: int = 0
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "steps", "batch", "save_every")
@@ -93,6 +89,6 @@ class DetectorOptions:
 
 def fingerprint(options: DetectorOptions) -> str:
     """The options that affect the weights, as JSON. Paths are left out."""
-    elsewhere = ("photographs", "teacher", "output", "work", "save_every", "device", "workers")
+    elsewhere = ("photographs", "teacher", "output", "work", "save_every")
     decisive = {key: value for key, value in asdict(options).items() if key not in elsewhere}
     return json.dumps(decisive, default=lambda path: Path(path).name)

@@ -14,14 +14,14 @@ from pcnn.faces.detector import Detector
 from pcnn.terminal import training_progress
 from pcnn.training.detector.loop import ARCHITECTURE, DetectorTraining
 from pcnn.training.detector.options import DetectorOptions, fingerprint
-from pcnn.training.detector.photographs import Photograph, is_held_out, read_photographs
 from pcnn.training.detector.scores import (
     DetectorScores,
     score_photographs,
     score_small_faces,
     score_turned,
 )
-from pcnn.training.expression.curves import trim_log
+from pcnn.training.logs import trim_log
+from pcnn.training.photographs import Photograph, is_held_out, read_photographs
 from pcnn.weights.files import locate, sha256, write
 
 _LOG = "detector.log.jsonl"
@@ -30,9 +30,10 @@ _CHECKED = 100
 
 
 @own_settings(gradients=True)
-def train_detector(options: DetectorOptions) -> Path:
+def train_detector(options: DetectorOptions, *, device: str = "cpu", workers: int = 0) -> Path:
     """Train a detector, or continue from a checkpoint with the same options.
 
+    device, workers: see DetectorTraining.
     One in ten photographs (`is_held_out`) is used only for the scores in the file's metadata.
     An interrupted and resumed run gives the same weights as an uninterrupted one, on the same
     machine and number of threads.
@@ -49,7 +50,7 @@ def train_detector(options: DetectorOptions) -> Path:
     held_out = [photo for photo in photographs if is_held_out(photo.name)]
     if not learning:
         raise InputError(f"train_detector: every photograph of {options.photographs} is held out")
-    training = DetectorTraining(options, teacher)
+    training = DetectorTraining(options, teacher, device, workers=workers)
     training.resume()
     trim_log(options.folder / _LOG, training.step)
     with training_progress("detector", total=options.total, done=training.step) as progress:

@@ -13,7 +13,7 @@ from PIL import Image
 from pcnn.faces.detector import Detector
 from pcnn.networks.boxes import box_overlaps
 from pcnn.results.values import Detection
-from pcnn.training.detector.photographs import Faces, Photograph
+from pcnn.training.photographs import Faces, Photograph
 
 # The least intersection over union of a detected face with the teacher's.
 _SAME_FACE = 0.5

@@ -15,7 +15,7 @@ from pcnn.errors import InputError
 from pcnn.faces.alignment import dataset_landmarks
 from pcnn.faces.interface import FaceDetector
 from pcnn.networks.movements import mirror_names
-from pcnn.training.movements.faces import mesh_landmarks, read_answers
+from pcnn.training.teacher_answers import mesh_landmarks, read_answers
 
 _SHARE = 0.5  # of the faces that get the teacher's landmarks
 _LEAST_DEVIATION = 0.04  # of a movement that is learnt; others hardly vary

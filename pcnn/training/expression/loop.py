@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -23,8 +22,9 @@ from pcnn.training.expression.augmentation import Augmentation, Augmenter
 from pcnn.training.expression.losses import movement_loss, two_phase_loss
 from pcnn.training.expression.options import ExpressionOptions
 from pcnn.training.expression.start import new_learner
-from pcnn.training.expression.teachers import load_teachers, mean_answers
+from pcnn.training.expression.teachers import taught_targets
 from pcnn.training.optimiser import average_decay, one_cycle, parameter_groups, pull
+from pcnn.training.seeds import step_generator, step_seed
 from pcnn.weights.checkpoints import (
     check_targets,
     fill,
@@ -34,6 +34,9 @@ from pcnn.weights.checkpoints import (
 )
 from pcnn.weights.schema import anything, mapping
 
+_LEAST_SHARE = 1e-5  # of a class, so that it can be divided by
+# Purposes of random numbers, see seeds.step_seed.
+_ORDER, _AUGMENTATION, _PHOTOGRAPHS = 1, 2, 3
 # Options that may change when a training is resumed.
 _NO_PART_IN_STEPS = ("data", "output", "detector", "mirror", "storage", "init_share")
 
@@ -50,7 +53,11 @@ class ExpressionTraining:
         sharpness, if options.photographs is given.
     movements: (N, K) of the faces of train, see landmarker.movement_targets, if
         options.movements is given.
-    Raises InputError: options and data that do not fit together.
+    checkpoint: a file that `save` wrote in a training with the same options and data, which is
+        continued; None begins. Teachers that have answered are not asked again.
+    targets: for each kind of labels (N + M, classes), photographs last, see taught_targets.
+    Raises InputError: options, data and checkpoint that do not fit together. WeightsError: a
+    damaged checkpoint.
     """
 
     @own_settings(gradients=True)
@@ -63,14 +70,12 @@ class ExpressionTraining:
         second: FaceSet | None = None,
         photographs: Tensor | None = None,
         movements: Tensor | None = None,
+        checkpoint: Path | None = None,
     ) -> None:
         self.options = options
         self.train = train
         self.device = torch.device(device)
-        spread = distributed.is_available() and distributed.is_initialized()
-        self.rank, world = (
-            (distributed.get_rank(), distributed.get_world_size()) if spread else (0, 1)
-        )
+        self.rank, world = process_rank()
         if options.batch % world:
             raise InputError(
                 f"ExpressionTraining: batch must be a multiple of the {world} processes, "
@@ -93,16 +98,12 @@ class ExpressionTraining:
         self._movements = None if movements is None else movements.to(self.device)
         self.learner = self._begun()
         self.learner.network.requires_grad_(not options.frozen)
-        self._model = DistributedDataParallel(self.learner) if spread else self.learner
+        self._model = DistributedDataParallel(self.learner) if _is_spread() else self.learner
         self.average = copy.deepcopy(self.learner).requires_grad_(False)
         self.optimizer = _optimizer(self.learner, options)
         self._augmenters = Augmenter(options.augmentation), Augmenter(options.augmentation.calmer())
         self._faces = train.faces.to(self.device)
         self._sharp = None if photographs is None else photographs.to(self.device)
-        self._drawn_by = _drawn_by(train.votes, options.balance)
-        self._teachers = load_teachers(options.teachers, train.classes)
-        # For each kind of labels (N + M, classes), photographs last; computed for the first batch.
-        self._targets: list[Tensor] | None = None
         self.step = 0
         self.epoch_steps = len(train) // options.batch
         if self.epoch_steps < 1:
@@ -111,6 +112,13 @@ class ExpressionTraining:
                 f"{counted(len(train), 'training face')}"
             )
         self.steps = max(1, round(self.epoch_steps * options.epochs))
+        stored = None if checkpoint is None else self._resume(checkpoint)
+        kinds = [train] if second is None else [train, second]
+        self.targets = (
+            taught_targets(options, kinds, photographs, device=self.device, shown=self.rank == 0)
+            if stored is None
+            else stored
+        )
 
     def _begun(self) -> Learner:
         """The network before the first step."""
@@ -123,49 +131,13 @@ class ExpressionTraining:
         return [] if self._second is None else class_shares(self._second.votes)
 
     @own_settings(gradients=True)
-    def teach(self) -> list[Tensor]:
-        """Compute the targets of all faces, with the teachers' answers.
-
-        The first step calls this if it was not called before. Shows its progress on stderr, if
-        that is a terminal. Returns the targets (N + M, classes) for each kind of labels.
-        """
-        options, kinds = self.options, [self.train]
-        if self._second is not None:
-            kinds.append(self._second)
-        votes = [_targets(kind.votes, options.labels) for kind in kinds]
-        every = self._answers(self.train.faces, kinds)
-        targets = [
-            own if answers is None else torch.lerp(own, answers, options.teaching)
-            for own, answers in zip(votes, every, strict=True)
-        ]
-        if self._photographs is not None:
-            for kind, answers in zip(kinds, every, strict=True):
-                if answers is None:
-                    raise InputError(
-                        "ExpressionTraining: photographs have no labels; no teacher knows "
-                        f"{', '.join(kind.classes)}"
-                    )
-            read = self._answers(_shrink(self._photographs, _TEACHERS_SIDE), kinds)
-            pairs = zip(targets, read, strict=True)
-            targets = [torch.cat((own, new)) for own, new in pairs if new is not None]
-        self._targets = [own.to(self.device) for own in targets]
-        self._teachers = []
-        return self._targets
-
-    def _answers(self, faces: Tensor, kinds: Sequence[FaceSet]) -> list[Tensor | None]:
-        """The teachers' mean answers for each kind of labels, see mean_answers."""
-        dtype = torch.bfloat16 if self.options.precision == "bfloat16" else torch.float32
-        classes, place = [kind.classes for kind in kinds], (self.device, dtype)
-        return mean_answers(self._teachers, faces, classes, place=place, shown=self.rank == 0)
-
-    @own_settings(gradients=True)
     def advance(self) -> float:
         """Run one step of the optimiser and return its loss."""
         self.learner.train()
         self.learner.network.train(not self.options.frozen)  # norms keep their statistics
-        faces, targets, movements = self._batch()
+        faces, targets, movements = self.batch()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.options.lr * self._schedule()
+            group["lr"] = self.options.learning_rate * self._schedule()
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"
         ):
@@ -175,7 +147,7 @@ class ExpressionTraining:
         nn.utils.clip_grad_norm_(self.learner.parameters(), self.options.clip)
         self.optimizer.step()
         self.step += 1
-        decay = average_decay(self.step, self.options.ema)
+        decay = average_decay(self.step, self.options.average)
         pull(self.average, self.learner, 1 - decay)
         return float(loss.detach())
 
@@ -197,13 +169,12 @@ class ExpressionTraining:
             "learner": self.learner.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "targets": self._targets if self.options.teachers else None,
+            "targets": self.targets if self.options.teachers else None,
         }
         write_training(path, state)
 
-    @own_settings(gradients=True)
-    def resume(self, path: Path) -> None:
-        """Continue from a saved state.
+    def _resume(self, path: Path) -> list[Tensor] | None:
+        """Continue from a saved state. Returns its targets; None if it has no teachers' answers.
 
         Raises InputError: it was made with other options. WeightsError: it is damaged.
         """
@@ -228,7 +199,7 @@ class ExpressionTraining:
                 f"ExpressionTraining: {path} was started by an older pcnn; remove it to start again"
             )
         count = len(self.train) + (0 if self._photographs is None else len(self._photographs))
-        targets = state.get("targets")
+        targets: list[Tensor] | None = state.get("targets")
         if targets is not None:
             kinds = 1 if self._second is None else 2
             check_targets(path, targets, kinds, len(self.train.classes))
@@ -240,22 +211,25 @@ class ExpressionTraining:
         fill(path, "learner", self.learner, state["learner"])
         fill(path, "average", self.average, state.get("average"))
         fill_optimizer(path, self.optimizer, state.get("optimizer"))
-        self._targets, self.step = targets, state["step"]
+        self.step = state["step"]
+        return targets
 
-    def _batch(self) -> tuple[Tensor, list[Tensor], Tensor | None]:
-        options = self.options
-        targets = self.teach() if self._targets is None else self._targets
-        epoch, position = divmod(self.step, self.epoch_steps)
-        order = self._order(_generator(options.seed, 1, epoch))
-        first = position * options.batch + self.rank * self.share
-        chosen = order[first : first + self.share].to(self.device)
+    def batch(self) -> tuple[Tensor, list[Tensor], Tensor | None]:
+        """The faces of this step and of this process, their targets and their movements.
+
+        Returns (B, C, S, S), augmented and normalised, photographs last; (B, classes) for each
+        kind of labels; and (B, K) of those faces that are no photographs, or None.
+        """
+        options, targets = self.options, self.targets
+        drawn = draw_faces(options, self.train.votes, self.step)
+        chosen = drawn[self.rank * self.share :][: self.share].to(self.device)
         faces = to_planes(self._faces[chosen])
         movements = None if self._movements is None else self._movements[chosen]
         if self._sharp is not None:
             among = self._draw_photographs(targets[0])
             chosen = torch.cat((chosen, len(self.train) + among))
             faces = torch.cat((resample(faces, options.size), to_planes(self._sharp[among])))
-        seed = _seed(options.seed, 2 + 2 * self.rank, self.step)
+        seed = step_seed(options.seed, _AUGMENTATION, self.step, rank=self.rank)
         augment = self._augmenters[self.step >= (1 - options.calm) * self.steps]
         config = self.learner.network.config
         faces = normalise(augment(faces, options.size, seed), config)
@@ -266,16 +240,10 @@ class ExpressionTraining:
         options = self.options
         sure = targets[len(self.train) :].amax(1) >= options.photographs_confidence
         numbers = sure.nonzero()[:, 0]
-        generator = _generator(options.seed, 3 + 2 * self.rank, self.step)
+        generator = step_generator(options.seed, _PHOTOGRAPHS, self.step, rank=self.rank)
         count = round(self.share * options.photographs_share)
         drawn = torch.randint(len(numbers), (count,), generator=generator)
         return numbers[drawn.to(self.device)]
-
-    def _order(self, generator: torch.Generator) -> Tensor:
-        """Indices of the faces of an epoch, in order."""
-        if self._drawn_by is None:
-            return torch.randperm(len(self.train), generator=generator)
-        return torch.multinomial(self._drawn_by, len(self.train), True, generator=generator)
 
     def _loss(self, faces: Tensor, targets: list[Tensor], movements: Tensor | None) -> Tensor:
         options = self.options
@@ -301,26 +269,20 @@ class ExpressionTraining:
         return one_cycle(at, self.options.warm_up)
 
 
-# The side of the teachers' training faces. They see photographs at the same resolution.
-_TEACHERS_SIDE = 48
-_LEAST_SHARE = 1e-5  # of a class, so that it can be divided by
+def process_rank() -> tuple[int, int]:
+    """The number of this process, from 0, and how many share the training."""
+    return (distributed.get_rank(), distributed.get_world_size()) if _is_spread() else (0, 1)
 
 
-def _shrink(faces: Tensor, side: int) -> Tensor:
-    """Reduce faces (M, S, S) or (M, S, S, 3) uint8 to a side of `side` pixels, antialiased."""
-    shrunk = [
-        F.interpolate(to_planes(chunk), size=(side, side), mode="bilinear", antialias=True)
-        for chunk in faces.split(256)
-    ]
-    levels = (255 * torch.cat(shrunk)).round().clamp(0, 255).to(torch.uint8)
-    return levels[:, 0] if faces.dim() == 3 else levels.permute(0, 2, 3, 1).contiguous()
+def _is_spread() -> bool:
+    return bool(distributed.is_available() and distributed.is_initialized())
 
 
 def _optimizer(network: nn.Module, options: ExpressionOptions) -> torch.optim.Optimizer:
     groups = parameter_groups(network, options.weight_decay)
     if options.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=options.lr, momentum=0.9)
-    return torch.optim.AdamW(groups, lr=options.lr)
+        return torch.optim.SGD(groups, lr=options.learning_rate, momentum=0.9)
+    return torch.optim.AdamW(groups, lr=options.learning_rate)
 
 
 def class_shares(votes: Tensor) -> list[float]:
@@ -329,25 +291,18 @@ def class_shares(votes: Tensor) -> list[float]:
     return shares
 
 
-def _targets(votes: Tensor, labels: str) -> Tensor:
-    """Probabilities (N, classes): the votes, or 1 for the class with most votes."""
-    if labels == "votes":
-        return votes
-    return F.one_hot(votes.argmax(1), votes.shape[1]).to(votes.dtype)
+def draw_faces(options: ExpressionOptions, votes: Tensor, step: int) -> Tensor:
+    """Indices (batch,) of the faces of a step, in order, see ExpressionOptions.balance.
 
-
-def _drawn_by(votes: Tensor, balance: float) -> Tensor | None:
-    """Relative frequencies (N,) of the faces in an epoch; None draws each face once."""
-    if balance == 0:
-        return None
-    labels = votes.argmax(1)
-    counts = labels.bincount(minlength=votes.shape[1]).double()
-    return counts[labels] ** -balance
-
-
-def _seed(seed: int, purpose: int, index: int) -> int:
-    return (seed * 4 + purpose) * 1_000_003 + index
-
-
-def _generator(seed: int, purpose: int, index: int) -> torch.Generator:
-    return torch.Generator().manual_seed(_seed(seed, purpose, index))
+    votes: (N, classes) of all faces. step: from 0; N // batch steps are an epoch.
+    """
+    epoch, position = divmod(step, len(votes) // options.batch)
+    generator = step_generator(options.seed, _ORDER, epoch)
+    if options.balance == 0:
+        order = torch.randperm(len(votes), generator=generator)
+    else:
+        labels = votes.argmax(1)
+        counts = labels.bincount(minlength=votes.shape[1]).double()
+        frequencies = counts[labels] ** -options.balance
+        order = torch.multinomial(frequencies, len(votes), True, generator=generator)
+    return order[position * options.batch :][: options.batch]

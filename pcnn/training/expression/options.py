@@ -42,7 +42,7 @@ class ExpressionOptions:
     optimizer: "adamw" with a one-cycle schedule: the rate rises during the share `warm_up` of the
         steps, then falls along half a cosine. "sgd" is the paper's: momentum 0.9, rate halved
         every 15 epochs.
-    lr: the peak rate. weight_decay: of the optimiser. clip: the largest norm of the gradient.
+    learning_rate: its peak. weight_decay: of the optimiser. clip: the largest norm of the gradient.
     labels: "votes" (soft) or "majority" (the class with most votes).
     balance: 0 draws every face once an epoch. 1 draws all classes equally often, with repetition.
         In between, a class is drawn in proportion to (number of faces) ** (1 − balance).
@@ -53,7 +53,7 @@ class ExpressionOptions:
         probabilities, without temperatures and with equal weights, are mixed into the labels by
         `teaching`, 0…1. Teachers see each face, aligned as here, and its mirror image, without
         augmentation.
-    ema: decay of the weight average. The average is written.
+    average: decay of the running average of the weights. The average is written.
     init_share: share of `init`, a network of the same kind, in the written weights but for heads
         of second labels: 0…1. Both weights are averaged (Wortsman et al., Robust Fine-Tuning of
         Zero-Shot Models, CVPR 2022).
@@ -91,7 +91,7 @@ class ExpressionOptions:
     epochs: float = 12
     batch: int = 64
     optimizer: str = "adamw"
-    lr: float = 1e-3
+    learning_rate: float = 1e-3
     weight_decay: float = 0.05
     warm_up: float = 0.15
     clip: float = 50.0
@@ -102,7 +102,7 @@ class ExpressionOptions:
     calm: float = 0.0
     teachers: tuple[str, ...] = ()
     teaching: float = 0.5
-    ema: float = 0.995
+    average: float = 0.995
     init_share: float = 0.0
     seed: int = 0
     precision: str = "float32"
@@ -131,9 +131,9 @@ class ExpressionOptions:
                 f"ExpressionOptions: size and width must be at most {MOST}, "
                 f"got {self.size} and {self.width}"
             )
-        check_positive(self, "epochs", "lr", "clip")
+        check_positive(self, "epochs", "learning_rate", "clip")
         check_at_least(self, 0, "weight_decay", "alpha", "beta", "moving", "second")
-        check_decays(self, "warm_up", "ema")
+        check_decays(self, "warm_up", "average")
         check_shares(self, "balance", "calm", "teaching", "init_share", "photographs_share")
         for name, needed in (("landmarks", "aligned"), ("photographs", "teachers")):
             if getattr(self, name) and not getattr(self, needed):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +24,7 @@ from pcnn.images.loading import load_image
 from pcnn.networks.regions import VIEWS, ViewFormat
 from pcnn.terminal import track
 from pcnn.training.expression.options import ExpressionOptions
-from pcnn.training.head.features import digests_of
-from pcnn.training.head.validation import FOLDS, assign_folds, check_labels, united_groups
+from pcnn.training.folds import FOLDS, assign_folds, check_labels, digests_of, united_groups
 from pcnn.weights.expression import ExpressionWeights, load_expression
 from pcnn.weights.files import is_published
 from pcnn.weights.known import DEFAULT_WEIGHTS
@@ -45,6 +45,20 @@ class OwnFaces:
     template: list[list[float]]
     native_size: int
     problems: tuple[str, ...]
+
+
+def options_for_own(given: Mapping[str, Any], count: int | None = None) -> dict[str, Any]:
+    """Keywords of ExpressionOptions for a training from your own pictures, which are few.
+
+    given: what you choose yourself; it stays as it is. count: of faces to learn, of which a batch
+        has a quarter at most; None while it is not known.
+    """
+    chosen: dict[str, Any] = {"aligned": True, "mirror": True}
+    if given.get("init"):
+        chosen |= {"epochs": 8.0, "learning_rate": 3e-4}
+    if count is not None:
+        chosen["batch"] = min(ExpressionOptions.batch, max(count // 4, 2))
+    return {**chosen, **given}
 
 
 def own_faces(data: str | Path, options: ExpressionOptions, *, faces: bool = False) -> OwnFaces:

@@ -14,7 +14,7 @@ from pcnn.faces.detector import Detector
 from pcnn.faces.geometry import face_transforms
 from pcnn.faces.views import cut_views
 from pcnn.networks.regions import VIEWS, ViewFormat
-from pcnn.training.detector.photographs import is_held_out, read_photographs
+from pcnn.training.photographs import is_held_out, read_photographs
 
 
 def photograph_faces(

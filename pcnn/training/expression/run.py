@@ -16,27 +16,18 @@ import torch
 from torch import Tensor, distributed
 
 from pcnn.datasets.labels import FaceSet
-from pcnn.datasets.loading import load_faces
 from pcnn.devices import own_settings
-from pcnn.errors import InputError, counted
+from pcnn.errors import counted
 from pcnn.evaluation.logits import predict_logits
 from pcnn.evaluation.metrics import accuracy
-from pcnn.faces.alignment import align_faces, measure_template
-from pcnn.faces.detector import Detector
 from pcnn.networks.pcnn import Learner
 from pcnn.terminal import training_progress
-from pcnn.training.expression.curves import draw_curves, trim_log
-from pcnn.training.expression.landmarker import mixed_landmarks, movement_targets
-from pcnn.training.expression.loop import ExpressionTraining, class_shares
+from pcnn.training.expression.data import TrainingData, read_data
+from pcnn.training.expression.loop import ExpressionTraining, class_shares, process_rank
 from pcnn.training.expression.options import ExpressionOptions
 from pcnn.training.expression.own import OwnFaces
-from pcnn.training.expression.photographs import photograph_faces
-from pcnn.training.expression.second_labels import (
-    SECOND,
-    describe_second,
-    fitted_temperatures,
-    second_labels,
-)
+from pcnn.training.expression.second_labels import SECOND, describe_second, fitted_temperatures
+from pcnn.training.logs import draw_curves, trim_log
 from pcnn.weights.compression import narrow, widen
 from pcnn.weights.expression import SECOND_PREFIX
 from pcnn.weights.files import write
@@ -65,54 +56,26 @@ def train_expression(
     output.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = output.with_name(output.name + ".checkpoint")
     log = output.with_name(output.name + ".log.jsonl")
-    detector = Detector.load(options.detector)
-    if own is not None:
-        if options.second:
-            raise InputError("ExpressionOptions: second must be 0 for your own pictures")
-        train, valid, template, native_size = own.train, own.valid, own.template, own.native_size
-    else:
-        train, valid = (
-            load_faces(options.data, split, grey=not options.colour)
-            for split in ("train", valid_split)
-        )
-        template, native_size = measure_template(train.faces, detector), train.faces.shape[2]
-    to_align = options.aligned and own is None
-
-    def aligned(faces: FaceSet, landmarks: str | None = None) -> FaceSet:
-        known = mixed_landmarks(landmarks, faces, detector) if landmarks else detector
-        pixels = align_faces(faces.faces, template, options.size, native_size, known)
-        return dataclasses.replace(faces, faces=pixels)
-
-    if to_align:
-        train = aligned(train, options.landmarks)
-    second = photographs = None
-    if options.second:
-        second = second_labels(options.data, "train", train)
-        places = {name: place for place, name in reversed([*enumerate(train.names)])}
-        train = train.subset([places[name] for name in second.names])
-    if options.photographs:
-        photographs = photograph_faces(
-            options.photographs, detector, template, options.size, grey=not options.colour
-        )
-    movements = movement_targets(options.movements, train.names) if options.movements else None
+    first = process_rank()[0] == 0  # the only process that scores and writes
+    data = read_data(options, valid_split, own, scored=first)
+    resumed = checkpoint.exists()
     training = ExpressionTraining(
-        options, train, device, second=second, photographs=photographs, movements=movements
+        options,
+        data.train,
+        device,
+        second=data.second,
+        photographs=data.photographs,
+        movements=data.movements,
+        checkpoint=checkpoint if resumed else None,
     )
-    if to_align and training.rank == 0:  # only this process scores
-        valid = aligned(valid)
-    others = second_labels(options.data, valid_split, valid) if options.second else None
-    if checkpoint.exists():
-        training.resume(checkpoint)
-        if training.rank == 0:
-            trim_log(log, training.step)
-    else:
-        training.teach()
-        if training.rank == 0:
-            _begin(training, checkpoint, log)
-    _run(training, valid, checkpoint, log)
-    if training.rank == 0:
+    if first and resumed:
+        trim_log(log, training.step)
+    elif first:
+        _begin(training, checkpoint, log)
+    _run(training, data.valid, checkpoint, log)
+    if first:
         training.save(checkpoint)
-        _write_weights(training, (valid, others), template, native_size)
+        _write_weights(training, data)
         draw_curves(log, output.with_name(output.name + ".png"))
         checkpoint.unlink(missing_ok=True)
     return output
@@ -159,15 +122,9 @@ def _run(training: ExpressionTraining, valid: FaceSet, checkpoint: Path, log: Pa
                 saved = time.monotonic()
 
 
-def _write_weights(
-    training: ExpressionTraining,
-    valid: tuple[FaceSet, FaceSet | None],
-    template: list[list[float]],
-    native_size: int,
-) -> None:
-    """Write the trained weights. valid: faces to score, and those with second labels."""
-    learner, options = training.result(), training.options
-    faces, others = valid
+def _write_weights(training: ExpressionTraining, data: TrainingData) -> None:
+    """Write the trained weights, with their scores."""
+    learner, options, faces = training.result(), training.options, data.valid
     tensors = narrow(_state(learner), options.storage)
     learner = _stored(learner, widen(tensors))  # scored with the stored precision
     network = learner.network
@@ -179,7 +136,7 @@ def _write_weights(
         "config": dataclasses.asdict(network.config),
         "mirror": options.mirror,
         "aligned": options.aligned,
-        "native_size": native_size,
+        "native_size": data.native_size,
         "training": _portable(options),
         "trained_on": f"{name}, {counted(len(training.train), 'face')}",
         "licence": "Apache-2.0",
@@ -187,11 +144,11 @@ def _write_weights(
             f"{name}, {counted(len(faces), 'validation face')}": accuracy(logits, faces.votes)
         },
         "class_shares": class_shares(training.train.votes),
-        "template": template,
+        "template": data.template,
         **fitted_temperatures(logits, regions, faces.votes),
     }
-    if others is not None:
-        described = describe_second(learner.relabelled(), others, mirror=options.mirror)
+    if data.valid_second is not None:
+        described = describe_second(learner.relabelled(), data.valid_second, mirror=options.mirror)
         metadata["labels"] = {SECOND: {**described, "class_shares": training.second_shares}}
     write(Path(options.output), tensors, metadata)
 

@@ -1,22 +1,68 @@
-"""Teachers: trained networks whose answers are mixed into the labels."""
+"""Targets of a training: labels, and the answers of teachers, which are trained networks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pcnn.datasets.labels import FaceSet
 from pcnn.devices import own_settings
 from pcnn.engines.classifier import prepare
 from pcnn.errors import InputError
+from pcnn.faces.resampling import to_planes
 from pcnn.faces.views import network_views
 from pcnn.networks.mirror import read_both
 from pcnn.networks.pcnn import Learner
 from pcnn.terminal import track
+from pcnn.training.expression.options import ExpressionOptions
 from pcnn.weights.expression import load_learners
 
 _FACES_AT_ONCE = 128
+_SIDE = 48  # of the teachers' training faces; they see photographs at the same resolution
+
+
+@own_settings(gradients=True)
+def taught_targets(
+    options: ExpressionOptions,
+    kinds: Sequence[FaceSet],
+    photographs: Tensor | None = None,
+    *,
+    device: torch.device,
+    shown: bool = False,
+) -> list[Tensor]:
+    """The targets of a training: labels, mixed with the teachers' answers.
+
+    kinds: the N faces with their labels; with second labels, these faces with them, too.
+    photographs: (M, S, S) or (M, S, S, 3) uint8 faces without labels, or None.
+    shown: whether to show progress on stderr, if that is a terminal.
+    Returns (N + M, classes) for each kind of labels, on the device; photographs come last.
+    Raises InputError: a teacher has other classes, or photographs are not known to any.
+    """
+    teachers = load_teachers(options.teachers, kinds[0].classes)
+    dtype = torch.bfloat16 if options.precision == "bfloat16" else torch.float32
+
+    def answers(faces: Tensor) -> list[Tensor | None]:
+        classes = [kind.classes for kind in kinds]
+        return mean_answers(teachers, faces, classes, place=(device, dtype), shown=shown)
+
+    taught = answers(kinds[0].faces)
+    targets = []
+    for kind, answer in zip(kinds, taught, strict=True):
+        own = _label_targets(kind.votes, options.labels)
+        targets.append(own if answer is None else torch.lerp(own, answer, options.teaching))
+        if answer is None and photographs is not None:
+            raise InputError(
+                "ExpressionTraining: photographs have no labels; no teacher knows "
+                f"{', '.join(kind.classes)}"
+            )
+    if photographs is not None:
+        read = answers(_shrink(photographs, _SIDE))
+        pairs = zip(targets, read, strict=True)
+        targets = [torch.cat((own, new)) for own, new in pairs if new is not None]
+    return [own.to(device) for own in targets]
 
 
 @own_settings(gradients=True)
@@ -95,3 +141,20 @@ def _logits(
     counts = [head.out_features for head in heads]
     logits: tuple[Tensor, ...] = torch.cat(read).cpu().split(counts, 1)
     return logits
+
+
+def _label_targets(votes: Tensor, labels: str) -> Tensor:
+    """Probabilities (N, classes): the votes, or 1 for the class with most votes."""
+    if labels == "votes":
+        return votes
+    return F.one_hot(votes.argmax(1), votes.shape[1]).to(votes.dtype)
+
+
+def _shrink(faces: Tensor, side: int) -> Tensor:
+    """Reduce faces (M, S, S) or (M, S, S, 3) uint8 to a side of `side` pixels, antialiased."""
+    shrunk = [
+        F.interpolate(to_planes(chunk), size=(side, side), mode="bilinear", antialias=True)
+        for chunk in faces.split(256)
+    ]
+    levels = (255 * torch.cat(shrunk)).round().clamp(0, 255).to(torch.uint8)
+    return levels[:, 0] if faces.dim() == 3 else levels.permute(0, 2, 3, 1).contiguous()

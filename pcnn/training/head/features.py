@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from pcnn.disk import whole_file
 from pcnn.embeddings.heads import Vectors
 from pcnn.errors import InputError
-from pcnn.images.files import file_error, shown
+from pcnn.images.files import shown
 from pcnn.recognition.recognizer import Recognizer
 from pcnn.terminal import track
+from pcnn.training.folds import digests_of
 from pcnn.version import __version__
 
 _LONG = 16  # pictures from which a progress bar is shown
@@ -87,19 +88,6 @@ def examples_of(
         several=sum(each.faces > 1 for each in chosen),
         problems=tuple(problems[at] for at in sorted(problems)),
     )
-
-
-def digests_of(files: Sequence[Path]) -> tuple[dict[int, str], dict[int, str]]:
-    """Index → SHA-256 of each file's contents, and index → the reason why it cannot be read."""
-    digests, problems = {}, {}
-    for at, file in enumerate(files):
-        try:
-            digests[at] = hashlib.sha256(file.read_bytes()).hexdigest()
-        except OSError as error:
-            problems[at] = f"{shown(file)}: {file_error(error)}"
-        except ValueError as error:  # a name with a NUL
-            problems[at] = f"{shown(file)}: cannot be opened ({error})"
-    return digests, problems
 
 
 def _compute(

@@ -22,19 +22,10 @@ from pcnn.recognition.recognizer import Recognizer
 from pcnn.results.frames import RAW
 from pcnn.results.movements import movement_columns
 from pcnn.results.values import UNCERTAIN
+from pcnn.training.folds import FOLDS, assign_folds, check_labels, left_out, united_groups
 from pcnn.training.head.features import Examples, examples_of
 from pcnn.training.head.reports import LabelReport, Validated, ValueReport
-from pcnn.training.head.validation import (
-    FOLDS,
-    assign_folds,
-    calibrated_temperature,
-    check_labels,
-    left_out,
-    logits_for,
-    out_of_fold,
-    share_of,
-    united_groups,
-)
+from pcnn.training.head.validation import calibrated_temperature, logits_for, out_of_fold, share_of
 from pcnn.weights.files import WeightsFile, locate
 from pcnn.weights.known import DEFAULT_MOVEMENTS
 

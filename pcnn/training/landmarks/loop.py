@@ -14,11 +14,11 @@ from pcnn.networks.landmarks import LandmarkConfig, LandmarkNet
 from pcnn.networks.movements import MovementConfig
 from pcnn.networks.trunk import initialise
 from pcnn.ops.reference import LUMA
-from pcnn.training.averaged import AveragedTraining
 from pcnn.training.expression.augmentation import over_expose
 from pcnn.training.landmarks.options import LandmarkOptions, fingerprint
-from pcnn.training.movements.augmentation import Placing, random_views
-from pcnn.training.movements.faces import TEMPLATE, TaughtFaces, shares_of_batch
+from pcnn.training.teacher_answers import TEMPLATE, TaughtFaces, shares_of_batch
+from pcnn.training.view_augmentation import Placing, random_views
+from pcnn.training.weight_average import AveragedTraining
 from pcnn.weights.landmarks import load_landmarks
 from pcnn.weights.states import lasting_state
 
@@ -31,7 +31,7 @@ _SQUARE_BELOW = 0.03  # of distances
 _COVERED, _COVER = 0.3, (0.1, 0.6)
 
 
-class LandmarkTraining(AveragedTraining[LandmarkNet]):
+class LandmarkTraining(AveragedTraining[LandmarkNet, LandmarkOptions]):
     """A resumable training: the network, its average, the optimiser and the steps done.
 
     groups: faces of sheets and of photographs, whose `points` are the five landmarks to learn.
@@ -43,7 +43,6 @@ class LandmarkTraining(AveragedTraining[LandmarkNet]):
         self._groups = shares_of_batch(options, groups)
         torch.manual_seed(options.seed)
         network = _start(options.init)
-        self.options = options
         path = options.folder / "landmarks.checkpoint.pt"
         super().__init__(network, options, path, fingerprint(options), "train_landmarks")
 

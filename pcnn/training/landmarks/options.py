@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pcnn.training import teacher_options
 from pcnn.training.limits import check_at_least
-from pcnn.training.movements import options as movements
 
 
 @dataclass(frozen=True)
-class LandmarkOptions(movements.TaughtOptions):
+class LandmarkOptions(teacher_options.TaughtOptions):
     """Options of `train_landmarks`, beside those of TaughtOptions.
 
     detector: a name or path. The network learns where this detector would put a landmark if it
@@ -35,4 +35,4 @@ class LandmarkOptions(movements.TaughtOptions):
 def fingerprint(options: LandmarkOptions) -> str:
     """The options that affect the weights, as JSON. Of paths at most the name is there."""
     detector, init = Path(options.detector).name, Path(options.init).name
-    return movements.fingerprint(replace(options, detector=detector, init=init))
+    return teacher_options.fingerprint(replace(options, detector=detector, init=init))

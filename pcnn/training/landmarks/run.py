@@ -16,8 +16,13 @@ from pcnn.faces.detector import Detector
 from pcnn.faces.geometry import similarity
 from pcnn.training.landmarks.loop import LandmarkTraining
 from pcnn.training.landmarks.options import LandmarkOptions, fingerprint
-from pcnn.training.movements.faces import TEMPLATE, TaughtFaces, mesh_landmarks
-from pcnn.training.movements.run import finish, read_groups
+from pcnn.training.teacher_answers import (
+    TEMPLATE,
+    TaughtFaces,
+    mesh_landmarks,
+    read_groups,
+)
+from pcnn.training.weight_average import finish
 from pcnn.weights.landmarks import write_landmarks
 
 

@@ -13,10 +13,12 @@ from pcnn.errors import InputError
 from pcnn.networks.movements import Motion, MovementConfig, MovementNet, mirrored
 from pcnn.networks.pcnn import FaceNet
 from pcnn.networks.trunk import initialise
-from pcnn.training.averaged import AveragedTraining, step_generator
-from pcnn.training.movements.augmentation import random_views
-from pcnn.training.movements.faces import TEMPLATE, TaughtFaces, shares_of_batch, twins_of
-from pcnn.training.movements.options import MovementOptions, fingerprint
+from pcnn.training.movements.options import MovementOptions
+from pcnn.training.seeds import step_generator
+from pcnn.training.teacher_answers import TEMPLATE, TaughtFaces, shares_of_batch, twins_of
+from pcnn.training.teacher_options import fingerprint
+from pcnn.training.view_augmentation import random_views
+from pcnn.training.weight_average import AveragedTraining
 from pcnn.weights.expression import load_expression
 from pcnn.weights.movements import is_movements, load_movements
 from pcnn.weights.states import lasting_state
@@ -32,7 +34,7 @@ _POINTS, _MOVEMENTS, _POSE = 16.0, 4.0, 1.0
 _START_FACES = 4000  # whose meshes give the first shapes
 
 
-class MovementTraining(AveragedTraining[MovementNet]):
+class MovementTraining(AveragedTraining[MovementNet, MovementOptions]):
     """A resumable training: the network, its average, the optimiser and the steps done.
 
     groups: faces of sheets and of photographs; either may be empty.
@@ -52,7 +54,6 @@ class MovementTraining(AveragedTraining[MovementNet]):
                 f"{len(photographs.names)} movements, {sheets.points.shape[1]} and "
                 f"{photographs.points.shape[1]} points"
             )
-        self.options = options
         torch.manual_seed(options.seed)
         every = torch.cat([group.movements for group, _ in self._groups])
         self._deviation = every.std(0).clamp(min=_LEAST_DEVIATION)

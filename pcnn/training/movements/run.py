@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from pcnn.devices import own_settings
-from pcnn.errors import InputError
-from pcnn.terminal import training_progress
-from pcnn.training.averaged import AveragedTraining
-from pcnn.training.detector.photographs import is_held_out
-from pcnn.training.expression.curves import trim_log
-from pcnn.training.movements.faces import (
-    TEMPLATE,
-    Table,
-    TaughtFaces,
-    read_faces,
-    read_photographs,
-    read_table,
-)
 from pcnn.training.movements.loop import MovementTraining
-from pcnn.training.movements.options import MovementOptions, TaughtOptions, fingerprint
+from pcnn.training.movements.options import MovementOptions
+from pcnn.training.teacher_answers import TEMPLATE, read_groups
+from pcnn.training.teacher_options import fingerprint
+from pcnn.training.weight_average import finish
 from pcnn.weights.files import locate, sha256
 from pcnn.weights.movements import is_movements, write_movements
 
-_SHEETS, _PHOTOGRAPHS = "fer_train.npz", "photographs.npz"  # the teacher's answers
 _LOSSES = ("points", "movements", "pose")
 
 
@@ -52,53 +35,6 @@ def train_movements(options: MovementOptions) -> Path:
     _write_output(options, training, *map(len, groups))
     training.path.unlink(missing_ok=True)
     return options.output
-
-
-def read_groups(options: TaughtOptions) -> tuple[TaughtFaces, TaughtFaces]:
-    """The faces of the sheets and of the photographs to learn from.
-
-    Raises InputError: unusable data or answers.
-    """
-    sheets = read_faces(options.data, read_table(options.labels / _SHEETS))
-    table = _learning_photographs(read_table(options.labels / _PHOTOGRAPHS))
-    return sheets, read_photographs(options.photographs, table)
-
-
-def finish(
-    training: AveragedTraining[Any],
-    losses: Iterable[Mapping[str, float]],
-    options: TaughtOptions,
-    kind: str,
-) -> None:
-    """Run the remaining steps of a training, with progress, log and checkpoints.
-
-    losses: those of each step, which is done when they are asked for. kind: of the training, for
-        progress and the name of the log.
-    """
-    path = options.folder / f"{kind}.log.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    trim_log(path, training.step)
-    begun = time.time()
-    with training_progress(kind, total=options.steps, done=training.step) as progress:
-        (task,) = progress.task_ids
-        for own in losses:
-            means = training.mean_losses(own)
-            if means is not None:
-                note = " ".join(f"{name} {mean:.3f}" for name, mean in means.items())
-                progress.update(task, completed=training.step, note=note)
-                entry = {"step": training.step, **means, "seconds": time.time() - begun}
-                with path.open("a", encoding="utf-8") as log:
-                    log.write(json.dumps(entry) + "\n")
-            if training.step % options.save_every == 0 or training.step == options.steps:
-                training.save()
-
-
-def _learning_photographs(table: Table) -> Table:
-    """A table without the photographs that are held out. Raises InputError: none is left."""
-    learning = np.array([not is_held_out(name) for name in table["image"].tolist()], bool)
-    if not learning.any():
-        raise InputError("read_groups: every photograph is held out")
-    return {name: own if name == "names" else own[learning] for name, own in table.items()}
 
 
 def _write_output(

@@ -26,10 +26,10 @@ from pcnn.training.detector import run as module
 from pcnn.training.detector.loop import DetectorTraining
 from pcnn.training.detector.mosaics import Mosaic, View, degrade, mosaic, turned_box
 from pcnn.training.detector.options import DetectorOptions
-from pcnn.training.detector.photographs import Faces, Photograph, is_held_out, read_photographs
 from pcnn.training.detector.run import train_detector
 from pcnn.training.detector.scores import score_photographs, score_small_faces
 from pcnn.training.detector.targets import Targets, distillation_loss, targets_of
+from pcnn.training.photographs import Faces, Photograph, is_held_out, read_photographs
 from pcnn.weights.detector import DetectorSettings
 
 SETTINGS = DetectorSettings()
@@ -573,9 +573,18 @@ def test_the_command_line_reaches_the_options(monkeypatch: pytest.MonkeyPatch) -
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     taken: list[DetectorOptions] = []
-    monkeypatch.setattr(module, "train_detector", taken.append)
+    devices: list[str] = []
+
+    def train(options: DetectorOptions, *, device: str, workers: int) -> None:
+        assert workers == 0
+        taken.append(options)
+        devices.append(device)
+
+    monkeypatch.setattr(module, "train_detector", train)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     paths = ["--photographs", "a.tar", "--teacher", "t.pth", "--output", "o.safetensors"]
     assert command.run(parser.parse_args(paths)) == 0
     assert command.run(parser.parse_args([*paths, "--work", "w", "--steps", "7"])) == 0
     expected = DetectorOptions(Path("a.tar"), Path("t.pth"), Path("o.safetensors"))
     assert taken == [expected, replace(expected, work=Path("w"), steps=7)]
+    assert devices == ["cpu", "cpu"]  # of "auto", as in all commands

@@ -13,11 +13,13 @@ import torch
 from PIL import Image
 
 from pcnn import InputError, Recognizer, weights
+from pcnn.datasets.labels import FaceSet
 from pcnn.datasets.loading import load_ferplus
 from pcnn.networks.pcnn import PCNN, FaceNet, ModelConfig
 from pcnn.networks.regions import REGIONS
+from pcnn.training.expression.data import read_data
 from pcnn.training.expression.options import ExpressionOptions
-from pcnn.training.expression.own import own_faces
+from pcnn.training.expression.own import OwnFaces, options_for_own, own_faces
 from pcnn.training.expression.start import options_of
 
 pytestmark = pytest.mark.train
@@ -62,6 +64,28 @@ def test_weights_decide_the_options(start: Path) -> None:
     common = {"colour": False, "width": 4, "backbone": "resnet18", "saliency": None}
     assert options_of(str(start), "pcnn") == {**common, "size": 64}
     assert options_of(str(start), "trunk") == common
+
+
+def test_few_pictures_have_options_of_their_own() -> None:
+    common = {"aligned": True, "mirror": True}
+    assert options_for_own({}) == common
+    started = {**common, "init": "mobile", "epochs": 8.0, "learning_rate": 3e-4}
+    assert options_for_own({"init": "mobile"}) == started
+    chosen = {"init": "mobile", "epochs": 2.0, "learning_rate": 1e-3, "mirror": False, "batch": 5}
+    assert options_for_own(chosen, 80) == {"aligned": True, **chosen}
+    batches = [options_for_own({}, count)["batch"] for count in (3, 80, 10_000)]
+    assert batches == [2, 20, 64]
+
+
+def test_no_detector_is_loaded_for_faces_that_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    votes = torch.eye(2).repeat(2, 1)
+    faces = FaceSet(torch.zeros(4, 64, 64).byte(), votes, tuple("abcd"), tuple(LABELS))
+    own = OwnFaces(faces, faces, TEMPLATE, 48, ())
+    monkeypatch.delattr("pcnn.faces.detector.Detector.load")
+    data = read_data(ExpressionOptions("pcnn", "x", "x", aligned=True), "valid", own)
+    assert data.train is data.valid is faces and data.native_size == 48
+    with pytest.raises(InputError, match="second must be 0 for your own pictures"):
+        read_data(ExpressionOptions("pcnn", "x", "x", second=1.0), "valid", own)
 
 
 def test_faces_are_cut_as_in_prediction_and_a_fifth_is_held_out(album: Path, start: Path) -> None:

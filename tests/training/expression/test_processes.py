@@ -25,7 +25,7 @@ pytestmark = pytest.mark.train
 _COMMAND = """
 import os, sys, torch
 import sys; sys.path.append(os.environ["TESTS"]); import cli
-from pcnn.training.expression import run as train_expression
+from pcnn.training.expression import data, run as train_expression
 from pcnn.training.expression.loop import ExpressionTraining
 class Watched(ExpressionTraining):
     def advance(self):
@@ -35,7 +35,7 @@ class Watched(ExpressionTraining):
 train_expression.ExpressionTraining = Watched
 # No detector finds a face in these.
 points = [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]]
-train_expression.measure_template = lambda *_: points
+data.measure_template = lambda *_: points
 sys.exit(cli.train(sys.argv[1:]))
 """
 
@@ -62,7 +62,18 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
     data.mkdir()
     _sheets(data)
     words = ["trunk", "--data", str(data), "--output", "trunk.safetensors", "--device", "cpu"]
-    words += ["--size", "32", "--width", "8", "--epochs", "2", "--batch", "16", "--lr", "3e-3"]
+    words += [
+        "--size",
+        "32",
+        "--width",
+        "8",
+        "--epochs",
+        "2",
+        "--batch",
+        "16",
+        "--learning-rate",
+        "3e-3",
+    ]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python"]
     done = subprocess.run(
         [*torchrun, "--nproc-per-node", "2", sys.executable, "-c", _COMMAND, *words],

@@ -38,6 +38,8 @@ def test_what_is_written_and_what_is_left_out(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("epochs = ", "is not TOML"),
+        ("lr = 1e-3", "lr is unknown; options are network, init, size"),
+        ("ema = 0.99", "ema is unknown; options are network, init, size"),
         ("epoch = 3", "epoch is unknown; options are network, init, size"),
         ('data = "here"', "data is unknown"),
         ('epochs = "three"', "epochs must be float, got 'three'"),

@@ -17,8 +17,8 @@ from pcnn.embeddings.heads import Head
 from pcnn.embeddings.values import ValueHead, load_head
 from pcnn.errors import InputError
 from pcnn.images.loading import load_image
+from pcnn.training.folds import digests_of
 from pcnn.training.head import features, run
-from pcnn.training.head.features import digests_of
 from pcnn.training.head.reports import LabelReport, ValueReport
 from pcnn.training.head.run import HeadOptions, train_head
 

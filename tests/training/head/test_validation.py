@@ -7,15 +7,8 @@ import pytest
 import torch
 
 from pcnn.errors import InputError
-from pcnn.training.head.validation import (
-    assign_folds,
-    calibrated_temperature,
-    check_labels,
-    logits_for,
-    out_of_fold,
-    share_of,
-    united_groups,
-)
+from pcnn.training.folds import assign_folds, check_labels, united_groups
+from pcnn.training.head.validation import calibrated_temperature, logits_for, out_of_fold, share_of
 
 
 def test_folds_spread_labels_evenly() -> None:

@@ -20,7 +20,7 @@ from pcnn.training.landmarks import loop
 from pcnn.training.landmarks.loop import LandmarkTraining
 from pcnn.training.landmarks.options import LandmarkOptions, fingerprint
 from pcnn.training.landmarks.run import _mean_difference, _with_landmarks
-from pcnn.training.movements.faces import TEMPLATE, TaughtFaces
+from pcnn.training.teacher_answers import TEMPLATE, TaughtFaces
 from pcnn.weights.landmarks import load_landmarks, write_landmarks
 
 
@@ -63,7 +63,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
 def test_a_resumed_training_logs_as_an_unbroken_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pcnn.training.averaged.LOG_EVERY", 3)
+    monkeypatch.setattr("pcnn.training.weight_average.LOG_EVERY", 3)
     whole = LandmarkTraining(_options(tmp_path / "whole", steps=6), GROUPS)
     means = [whole.mean_losses({"distance": own}) for own in whole.run()]
     assert [i for i, own in enumerate(means) if own] == [2, 5]
@@ -85,7 +85,7 @@ def test_it_learns_where_points_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         for x, y in five:
             picture[y - 2 : y + 2, x - 2 : x + 2] = 255
     five = faces.landmarks.round()
-    monkeypatch.setattr("pcnn.training.movements.augmentation.degraded", lambda views, _: views)
+    monkeypatch.setattr("pcnn.training.view_augmentation.degraded", lambda views, _: views)
     group = _five(replace(faces, pictures=pictures, landmarks=five))
     options = _options(tmp_path, steps=150, batch=32, photographs_share=0.0, learning_rate=4e-3)
     losses = list(LandmarkTraining(options, (group, group)).run())

@@ -15,11 +15,12 @@ from taught import write_taught_data
 from pcnn.commands.train import main
 from pcnn.errors import InputError
 from pcnn.networks.movements import Motion, MovementConfig, mirrored
-from pcnn.training.movements import augmentation
-from pcnn.training.movements.augmentation import Placing, degraded, random_views
-from pcnn.training.movements.faces import TEMPLATE
+from pcnn.training import view_augmentation
 from pcnn.training.movements.loop import MovementTraining
-from pcnn.training.movements.options import MovementOptions, fingerprint
+from pcnn.training.movements.options import MovementOptions
+from pcnn.training.teacher_answers import TEMPLATE
+from pcnn.training.teacher_options import fingerprint
+from pcnn.training.view_augmentation import Placing, degraded, random_views
 from pcnn.weights.movements import load_movements, write_movements
 
 CONFIG = MovementConfig(NAMES, points=len(MESH), size=64, width=2)
@@ -34,7 +35,7 @@ def test_points_follow_the_random_views(monkeypatch: pytest.MonkeyPatch) -> None
     middle = faces.points[:, 5:6].round()
     points = torch.cat((faces.points[:, :5], middle, faces.points[:, 6:]), 1)
     faces = replace(faces, pictures=pictures, points=points)
-    monkeypatch.setattr(augmentation, "degraded", lambda views, _: views)
+    monkeypatch.setattr(view_augmentation, "degraded", lambda views, _: views)
     generator = torch.Generator().manual_seed(3)
     views, seen = random_views(faces, CONFIG, torch.tensor(TWINS), generator)
     assert views.shape == (32, 3, 64, 64)

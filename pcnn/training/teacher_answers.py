@@ -1,4 +1,4 @@
-"""Faces for training the movement network, with a teacher's points, movements and poses."""
+"""Faces with a teacher's answers: points, movements and poses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from pcnn.faces.geometry import similarity
 from pcnn.networks.movements import mirror_names
 from pcnn.ops import crop_regions
 from pcnn.terminal import track
-from pcnn.training.movements.options import TaughtOptions
+from pcnn.training.photographs import is_held_out
+from pcnn.training.teacher_options import TaughtOptions
 
 # The five landmarks' places in the view: the means of FER+, made symmetric, in a square that is
 # wider by a sixth than the faces of FER+, so that chin and forehead are inside.
@@ -36,6 +37,7 @@ _MIDDLES = ((33, 133), (362, 263), (1,), (61,), (291,))
 # Stored crops of photographs: their side in pixels, in how many sides of the view.
 _CROP, _MARGIN = 192, 1.8
 _FRONTAL = 15.0  # degrees of yaw, at most, of faces whose halves are compared
+_SHEETS, _PHOTOGRAPHS = "fer_train.npz", "photographs.npz"  # files of answers
 _NEUTRAL = "_neutral"  # the teacher's first movement, which says nothing
 
 Table: TypeAlias = "dict[str, NDArray[Any]]"
@@ -84,6 +86,16 @@ def shares_of_batch(
             f"faces of sheets and of photographs, got {len(sheets)} and {len(photographs)}"
         )
     return shares
+
+
+def read_groups(options: TaughtOptions) -> tuple[TaughtFaces, TaughtFaces]:
+    """The faces of the sheets and of the photographs to learn from.
+
+    Raises InputError: unusable data or answers.
+    """
+    sheets = read_faces(options.data, read_table(options.teacher_labels / _SHEETS))
+    table = _learning_photographs(read_table(options.teacher_labels / _PHOTOGRAPHS))
+    return sheets, read_photographs(options.photographs, table)
 
 
 def read_table(path: Path) -> Table:
@@ -216,6 +228,14 @@ def twins_of(faces: TaughtFaces) -> Tensor:
     if not torch.equal(twins[twins], torch.arange(len(twins))):
         raise InputError("twins_of: points must be those of a mesh of two equal halves")
     return twins
+
+
+def _learning_photographs(table: Table) -> Table:
+    """A table without the photographs that are held out. Raises InputError: none is left."""
+    learning = np.array([not is_held_out(name) for name in table["image"].tolist()], bool)
+    if not learning.any():
+        raise InputError("read_groups: every photograph is held out")
+    return {name: own if name == "names" else own[learning] for name, own in table.items()}
 
 
 class _Photographs:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import json
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from pcnn.devices import own_settings
 from pcnn.errors import WeightsError
+from pcnn.terminal import training_progress
+from pcnn.training.logs import trim_log
 from pcnn.training.optimiser import average_decay, one_cycle, parameter_groups, pull
+from pcnn.training.seeds import step_generator
+from pcnn.training.teacher_options import TaughtOptions
 from pcnn.weights.checkpoints import (
     check_options,
     fill,
@@ -27,7 +33,7 @@ _WARM_UP = 0.05  # share of the steps in which the learning rate rises
 
 
 class UpdateOptions(Protocol):
-    """The options that every such training has; see training.movements.options."""
+    """The options that every such training has; see teacher_options."""
 
     @property
     def steps(self) -> int: ...
@@ -42,9 +48,10 @@ class UpdateOptions(Protocol):
 
 
 Network = TypeVar("Network", bound=nn.Module)
+Options = TypeVar("Options", bound=UpdateOptions)
 
 
-class AveragedTraining(Generic[Network]):
+class AveragedTraining(Generic[Network, Options]):
     """The network, its average, the optimiser and the number of steps done.
 
     path: of the checkpoint. fingerprint: the options that affect the weights, as text; a
@@ -54,7 +61,7 @@ class AveragedTraining(Generic[Network]):
     gradient_norm = 5.0  # gradients are shortened to it
 
     def __init__(
-        self, network: Network, options: UpdateOptions, path: Path, fingerprint: str, command: str
+        self, network: Network, options: Options, path: Path, fingerprint: str, command: str
     ) -> None:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network, self.path, self.step = network, path, 0
@@ -62,17 +69,17 @@ class AveragedTraining(Generic[Network]):
         self.optimizer = torch.optim.AdamW(
             parameter_groups(network, options.weight_decay), lr=options.learning_rate
         )
-        self._options, self._fingerprint, self._command = options, fingerprint, command
+        self.options, self._fingerprint, self._command = options, fingerprint, command
         self._sums: dict[str, float] = {}  # of losses since the last line of the log
 
     def generator(self, purpose: int) -> torch.Generator:
         """The random numbers of this step. purpose: 0…3; each has its own."""
-        return step_generator(self._options.seed, purpose, self.step)
+        return step_generator(self.options.seed, purpose, self.step)
 
     def learning_rate(self) -> float:
         """That of this step."""
-        done = max(self.step / self._options.steps, 1e-3)  # the first step moves, too
-        return self._options.learning_rate * one_cycle(done, _WARM_UP)
+        done = max(self.step / self.options.steps, 1e-3)  # the first step moves, too
+        return self.options.learning_rate * one_cycle(done, _WARM_UP)
 
     def update(self, loss: Tensor) -> None:
         """Finish a step: change the network, then draw its average after it."""
@@ -83,7 +90,7 @@ class AveragedTraining(Generic[Network]):
         nn.utils.clip_grad_norm_(self.network.parameters(), self.gradient_norm)
         self.optimizer.step()
         self.step += 1
-        pull(self.average, self.network, 1 - average_decay(self.step, self._options.average))
+        pull(self.average, self.network, 1 - average_decay(self.step, self.options.average))
 
     def mean_losses(self, losses: Mapping[str, float]) -> dict[str, float] | None:
         """Add the losses of a step; after every LOG_EVERY steps return their means.
@@ -137,6 +144,30 @@ def _sums(path: Path, found: object) -> dict[str, float]:
     return found
 
 
-def step_generator(seed: int, purpose: int, step: int) -> torch.Generator:
-    """The random numbers for one purpose (0…3) of one step."""
-    return torch.Generator().manual_seed((seed * 4 + purpose) * 1_000_003 + step)
+def finish(
+    training: AveragedTraining[Any, Any],
+    losses: Iterable[Mapping[str, float]],
+    options: TaughtOptions,
+    kind: str,
+) -> None:
+    """Run the remaining steps of a training, with progress, log and checkpoints.
+
+    losses: those of each step, which is done when they are asked for. kind: of the training, for
+        progress and the name of the log.
+    """
+    path = options.folder / f"{kind}.log.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    trim_log(path, training.step)
+    begun = time.time()
+    with training_progress(kind, total=options.steps, done=training.step) as progress:
+        (task,) = progress.task_ids
+        for own in losses:
+            means = training.mean_losses(own)
+            if means is not None:
+                note = " ".join(f"{name} {mean:.3f}" for name, mean in means.items())
+                progress.update(task, completed=training.step, note=note)
+                entry = {"step": training.step, **means, "seconds": time.time() - begun}
+                with path.open("a", encoding="utf-8") as log:
+                    log.write(json.dumps(entry) + "\n")
+            if training.step % options.save_every == 0 or training.step == options.steps:
+                training.save()

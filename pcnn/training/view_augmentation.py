@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pcnn.networks.movements import Motion, MovementConfig, mirrored
 from pcnn.ops.reference import LUMA
-from pcnn.training.movements.faces import TEMPLATE, TaughtFaces
+from pcnn.training.teacher_answers import TEMPLATE, TaughtFaces
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from motion import MESH, NAMES, TWINS, taught_faces
 from PIL import Image
 
 from pcnn.errors import InputError
-from pcnn.training.movements.faces import (
+from pcnn.training.teacher_answers import (
     TEMPLATE,
     TaughtFaces,
     poses,
