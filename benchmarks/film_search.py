@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pcnn import Detection, Recognizer
-from pcnn.faces.detector import Detector, shorter_side
+from pcnn.faces.detector import Detector
+from pcnn.faces.levels import shorter_side
 from pcnn.recognition.film_search import SEARCH_EVERY_S, FilmSearch
 from pcnn.recognition.finder import FaceFinder
 from pcnn.video.decoding import FilmReader

@@ -23,6 +23,7 @@ from PIL import Image, ImageFilter
 
 from pcnn.faces import detector as module
 from pcnn.faces.detector import Detector
+from pcnn.faces.levels import shorter_side
 from pcnn.faces.resampling import resized
 from pcnn.networks.boxes import box_overlaps
 from pcnn.results.values import Detection
@@ -66,14 +67,14 @@ def _hints(
     for side in sides[:-1]:
         size = module.network_size(image.shape, side)
         scale = image.shape[1] / size[1]
-        image = module.ScaledImage(resized(source, size), (scale, scale), True)
-        ((candidates, _),) = detector.search_once([image], 0.01)
+        scaled = module.ScaledImage(resized(source, size), (scale, scale), True)
+        ((candidates, _),) = detector.search_once([scaled], 0.01)
         beyond = module.TRUSTED_RANGE[1] * trusted * scale
-        if any(module.shorter_side(face) >= beyond for face in faces):
+        if any(shorter_side(face) >= beyond for face in faces):
             large = [
                 face.score
                 for face in candidates
-                if module.shorter_side(face) / scale >= module.HINT_SIDE * trusted
+                if shorter_side(face) / scale >= module.HINT_SIDE * trusted
             ]
             scores.append(max(large, default=0.0))
     return scores

@@ -106,10 +106,10 @@ def test_sure_faces_are_looked_at_once() -> None:
 
     one, other = face(0.99, 3), face(0.8, 0, (150, 50))
     ((first, second),) = look_again(
-        [np.zeros((100, 200, 3), np.uint8)], [(one, other)], refuse, refuse
+        [np.zeros((100, 200, 3), np.uint8)], [(one, other)], refuse, refuse, np.asarray
     )
     assert first is one and second is other
-    assert look_again([], [], refuse, refuse) == []
+    assert look_again([], [], refuse, refuse, np.asarray) == []
 
 
 def test_what_is_found_in_a_turned_picture_comes_back_into_its_own_pixels() -> None:
@@ -124,7 +124,7 @@ def test_what_is_found_in_a_turned_picture_comes_back_into_its_own_pixels() -> N
             (face(0.98, 0, (30, 150)),) if np.array_equal(each, first) else () for each in pictures
         ]
 
-    ((found,),) = look_again([picture], [()], look, look)
+    ((found,),) = look_again([picture], [()], look, look, np.asarray)
     assert seen == [(200, 100, 3), (100, 200, 3), (200, 100, 3)]
     # Counterclockwise by a quarter (x, y) goes to (y, 200 - x); so (30, 150) comes from (50, 30).
     assert found.angle == pytest.approx(90, abs=1e-4) and found.score == 0.98
@@ -150,7 +150,7 @@ def test_faint_faces_are_searched_separately(near: Detection, seen: bool) -> Non
         assert [each.shape for each in pictures] == [picture.shape]
         return [(face(0.4, 0, (120, 60)),)]
 
-    (found,) = look_again([picture], [()], look, faint)
+    (found,) = look_again([picture], [()], look, faint, np.asarray)
     assert len(found) == seen
     for one in found:
         # The square of 160 pixels shows the face of 40 with 64, in its middle.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,12 +18,21 @@ from pcnn.devices import choose_device, own_settings, upload
 from pcnn.engines.folding import fold_batch_norms
 from pcnn.engines.select import prepare_detector
 from pcnn.errors import WeightsError
-from pcnn.faces.geometry import covered_share
 from pcnn.faces.interface import check_image, check_min_score
 from pcnn.faces.landmarks import LandmarkRefiner
-from pcnn.faces.levels import check_min_face, level_sides, network_size, padded_size
+from pcnn.faces.levels import (
+    TRUSTED_RANGE,
+    check_min_face,
+    finer_side,
+    level_sides,
+    merged,
+    network_size,
+    padded_size,
+    reduced,
+)
 from pcnn.faces.orientation import FAINT, look_again
 from pcnn.faces.resampling import pixels_tensor, resized
+from pcnn.faces.tiles import Tile, joined, tiles_of
 from pcnn.networks.anchors import anchor_grid
 from pcnn.networks.retinaface import RetinaFace, architecture_of, load_state
 from pcnn.ops import decode_faces
@@ -36,12 +46,12 @@ from pcnn.weights.landmarks import LandmarkWeights, load_landmarks
 _PIXELS_PER_PASS = 3 * 640 * 480
 # The most pixels of one pass on a GPU, where memory limits them.
 _PIXELS_PER_GPU_PASS = 16 * 640 * 640
-# A level reports faces of these shares of the trusted side. The ranges overlap, because two levels
-# may measure the same face a little differently.
-TRUSTED_RANGE = (0.44, 1.12)
 # A halved image is searched only if the image before it has a candidate of this score and this
 # share of the trusted side (benchmarks/hints.py measures how reliable this is).
 _HINT_SCORE, HINT_SIDE = 0.3, 0.7
+# The common part of neighbouring tiles, in sides of the largest trusted face: it is found best
+# with something around it.
+_TILE_OVERLAP = 1.25
 # Suppression has quadratic cost, so only the best candidates of an image are used.
 _MOST_CANDIDATES = 2000
 
@@ -94,8 +104,10 @@ class Detector:
         self._refiner = None if landmarks is None else LandmarkRefiner(landmarks, self.device)
         self.refines = landmarks is not None
         # Halved images are searched only for faces larger than the smallest anchors.
-        least = TRUSTED_RANGE[0] * (settings.trusted_side or 0)
+        least, most = (share * (settings.trusted_side or 0) for share in TRUSTED_RANGE)
         self._always_fine = 2 * max(settings.min_sizes[0]) > least
+        # Of large images. Larger faces than trusted ones are found at another level.
+        self._overlap = math.ceil(_TILE_OVERLAP * most) if most else None
 
     def __repr__(self) -> str:
         return f"<Detector: {self.description}; on {self.device}>"
@@ -153,8 +165,10 @@ class Detector:
         images: (H, W, 3) uint8 RGB each, of any sizes; equal sizes share a forward pass.
         min_score: the least score, 0…1; None means the weights' own.
         min_face: the shorter side of the smallest faces to look for, in the images' pixels, at
-            least 1. The search is quicker, and most smaller faces are missed. None looks for
-            faces as small as the weights can.
+            least 1. Most smaller faces are missed. Large values are quicker, small ones slower
+            in large images. None looks for all faces in images whose longer side has up to 960
+            pixels, and in larger ones for those of a sixtieth of that side; if it finds none or
+            still smaller ones, it looks closer.
         Upright faces in ordinary light are those of `detect_upright`. If no face is certain, or a
         face seems tilted, the image is searched again (see orientation).
         Returns one tuple for each image, empty without faces. Coordinates are in the image's own
@@ -172,9 +186,12 @@ class Detector:
         min_face: float | None = None,
     ) -> list[tuple[Detection, ...]]:
         """As `detect`, with the landmarks of the search for faces."""
-        look = partial(self.detect_upright, min_score=min_score, min_face=min_face)
-        faint = partial(self.detect_upright, min_score=FAINT, min_face=min_face)
-        return look_again(images, look(images), look, faint)
+        found = self.detect_upright(images, min_score=min_score, min_face=min_face)
+        # Further searches are as fine as the first level of this one.
+        look = partial(self._search, min_score=min_score, min_face=min_face)
+        faint = partial(self._search, min_score=FAINT, min_face=min_face)
+        small = partial(reduced, settings=self.settings) if min_face is None else np.asarray
+        return look_again(images, found, look, faint, small)
 
     def refine(
         self, images: Sequence[NDArray[np.uint8]], found: Sequence[Sequence[Detection]]
@@ -198,9 +215,21 @@ class Detector:
 
         Tilted faces may be missing or have wrong landmarks. If the settings have a trusted side,
         larger faces are searched in halved images. Images whose longer side is below the least
-        side are enlarged.
+        side are enlarged. Large images are reduced, and searched less reduced if that shows no
+        face or very small ones, unless min_face is given.
         images, min_score, min_face, result and errors: as for `detect`.
         """
+        return self._search(images, min_score=min_score, min_face=min_face, finer=min_face is None)
+
+    def _search(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        *,
+        min_score: float | None,
+        min_face: float | None,
+        finer: bool = False,
+    ) -> list[tuple[Detection, ...]]:
+        """As `detect_upright`. finer: whether large images may be searched less reduced."""
         least = self.settings.confidence if min_score is None else min_score
         check_min_score(min_score, "Detector.detect")
         check_min_face(min_face, "Detector.detect")
@@ -213,13 +242,9 @@ class Detector:
         for depth in range(max(map(len, levels), default=0)):
             scaled: list[ScaledImage] = []
             for index in waiting:
-                size = network_size(images[index].shape, levels[index][depth])
                 source = self.on_device(images[index]) if depth == 0 else whole[index]
-                pixels = resized(source, size)
-                whole.setdefault(index, pixels)
-                height, width = images[index].shape[:2]
-                scale = width / size[1], height / size[0]
-                scaled.append(ScaledImage(pixels, scale, self._always_fine or depth == 0))
+                scaled.append(self._scaled(images[index], source, levels[index][depth], depth == 0))
+                whole.setdefault(index, scaled[-1].pixels)
             seen = self.search_once(scaled, least)
             for index, (faces, _) in zip(waiting, seen, strict=True):
                 found[index].append(faces)
@@ -228,10 +253,25 @@ class Detector:
                 for index, (_, hint) in zip(waiting, seen, strict=True)
                 if hint and depth + 1 < len(levels[index])
             ]
+        whole.clear()
+        if finer:
+            for image, sides, parts in zip(images, levels, found, strict=True):
+                while side := finer_side(image.shape, sides[0], parts[0], self.settings):
+                    one = self._scaled(image, self.on_device(image), side, True)
+                    sides.insert(0, side)
+                    parts.insert(0, self.search_once([one], least)[0][0])
         return [
-            self._merged(image.shape, sides, parts)
+            merged(image.shape, sides, parts, self.settings)
             for image, sides, parts in zip(images, levels, found, strict=True)
         ]
+
+    def _scaled(
+        self, image: NDArray[np.uint8], source: Tensor, side: int, finest: bool
+    ) -> ScaledImage:
+        """An image with this longer side, made of `source`, which shows the same."""
+        size = network_size(image.shape, side)
+        scale = image.shape[1] / size[1], image.shape[0] / size[0]
+        return ScaledImage(resized(source, size), scale, self._always_fine or finest)
 
     def numbers(self) -> Iterator[Tensor]:
         """All that decides where faces and landmarks are found, besides the settings."""
@@ -243,43 +283,38 @@ class Detector:
         """The longest sides of an image's levels: whole, halved, quartered, …; see `detect`."""
         return level_sides(shape, self.settings, min_face)
 
-    def _merged(
-        self, shape: Sequence[int], sides: list[int], found: list[tuple[Detection, ...]]
-    ) -> tuple[Detection, ...]:
-        """The faces of all levels, each within its trusted sizes. Coarser levels come first."""
-        trusted = self.settings.trusted_side
-        if trusted is None or len(found) == 1:
-            return found[0]
-        kept: list[Detection] = []
-        for depth in reversed(range(len(found))):
-            scale = sides[depth] / max(shape[:2])
-            least = 0.0 if depth == 0 else TRUSTED_RANGE[0] * trusted / scale
-            most = np.inf if depth == len(found) - 1 else TRUSTED_RANGE[1] * trusted / scale
-            fitting = [face for face in found[depth] if least <= shorter_side(face) < most]
-            kept += [face for face in fitting if not any(_lies_in(face, other) for other in kept)]
-        return tuple(sorted(kept, key=lambda face: -face.score))
-
     def search_once(
         self, images: Sequence[ScaledImage], least: float
     ) -> list[tuple[tuple[Detection, ...], bool]]:
         """The faces of each image, and whether it may have faces above the trusted side."""
-        groups: dict[tuple[int, int, bool], list[int]] = defaultdict(list)
+        tiles = [tiles_of(image.pixels.shape, self._overlap) for image in images]
+        groups: dict[tuple[int, int, bool], list[tuple[int, Tile]]] = defaultdict(list)
         for index, image in enumerate(images):
-            groups[(*padded_size(image.pixels.shape), image.fine)].append(index)
-        results: list[tuple[tuple[Detection, ...], bool]] = [((), False)] * len(images)
+            for tile in tiles[index]:
+                size = tile.bottom - tile.top, tile.right - tile.left
+                groups[(*padded_size(size), image.fine)].append((index, tile))
+        results: dict[tuple[int, Tile], NDArray[np.float32]] = {}
         most = _PIXELS_PER_PASS if self.device.type == "cpu" else _PIXELS_PER_GPU_PASS
         for (height, width, fine), indices in groups.items():
             share = max(1, most // (height * width))
             for start in range(0, len(indices), share):
                 chosen = indices[start : start + share]
                 with torch.inference_mode():
-                    pixels = [images[index].pixels for index in chosen]
+                    pixels = [
+                        images[index].pixels[tile.top : tile.bottom, tile.left : tile.right]
+                        for index, tile in chosen
+                    ]
                     canvas = self._prepared.canvas(pixels, height, width)
                     predictions = self._prepared(canvas, fine=fine)
                     found = self._decoded(predictions, (height, width), fine, least)
-                for index, rows in zip(chosen, found.numpy(), strict=True):
-                    results[index] = _faces_of(rows, images[index].scale)
-        return results
+                results.update(zip(chosen, found.numpy(), strict=True))
+        return [
+            _faces_of(
+                joined([results[index, tile] for tile in own], own, self.settings.nms_iou),
+                images[index].scale,
+            )
+            for index, own in enumerate(tiles)
+        ]
 
     def _decoded(
         self, predictions: Tensor, size: tuple[int, int], fine: bool, least: float
@@ -321,14 +356,3 @@ def _faces_of(
         for own, score in zip(places, faces[:, 0].tolist(), strict=True)
     )
     return found, bool(rows[0, 1])
-
-
-def shorter_side(face: Detection) -> float:
-    """The shorter side of a face's box, in pixels."""
-    left, top, right, bottom = face.box
-    return min(right - left, bottom - top)
-
-
-def _lies_in(face: Detection, other: Detection) -> bool:
-    """Whether more than half of one face's box is covered by the other's."""
-    return covered_share(face.box, other.box) > 0.5

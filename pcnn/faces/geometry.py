@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from pcnn.errors import InputError
 from pcnn.networks.regions import RegionLayout
 from pcnn.results.angle import UPRIGHT
+from pcnn.results.values import Detection
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,3 +166,22 @@ def covered_share(box: Sequence[float], other: Sequence[float]) -> float:
     shared = (np.minimum(one[2:], two[2:]) - np.maximum(one[:2], two[:2])).clip(0)
     area = float(np.prod(one[2:] - one[:2]))
     return float(np.prod(shared)) / area if area > 0 else 0.0
+
+
+def transformed(face: Detection, back: NDArray[np.float64]) -> Detection:
+    """A detection transformed by a similarity (2, 3) between continuous coordinates.
+
+    Its box is rotated about its middle by the nearest multiple of 90°.
+    """
+    left, top, right, bottom = face.box
+    x, y = back[:, :2] @ ((left + right) / 2, (top + bottom) / 2) + back[:, 2]
+    along, across = abs(back[0, 0]), abs(back[1, 0])
+    half = math.hypot(along, across) / 2
+    sides = (right - left, bottom - top) if along >= across else (bottom - top, right - left)
+    box = (x - half * sides[0], y - half * sides[1], x + half * sides[0], y + half * sides[1])
+    points = face.landmarks @ back[:, :2].T + back[:, 2]
+    return Detection(
+        box=tuple(float(edge) for edge in box),  # type: ignore[arg-type]
+        score=face.score,
+        landmarks=points.astype(np.float32),
+    )

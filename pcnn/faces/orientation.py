@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pcnn.faces.geometry import covered_share, misfit
+from pcnn.faces.geometry import covered_share, misfit, transformed
 from pcnn.faces.light import stretched
 from pcnn.faces.resampling import pixels_tensor
 from pcnn.faces.shrinking import Source, shrink_face
@@ -51,6 +51,7 @@ _ROUNDS, _MOST_FACES = 3, 24
 
 _Picture: TypeAlias = NDArray[np.uint8]
 _Map: TypeAlias = NDArray[np.float64]
+Reduction: TypeAlias = Callable[[_Picture], _Picture]
 Search: TypeAlias = Callable[[Sequence[_Picture]], Sequence[Sequence[Detection]]]
 
 
@@ -150,12 +151,14 @@ def look_again(
     found: Sequence[Sequence[Detection]],
     search: Search,
     search_for_faint: Search,
+    reduced: Reduction,
 ) -> list[tuple[Detection, ...]]:
     """Correct the results of a first search for faces if they are doubtful.
 
     pictures: (H, W, 3) uint8 RGB each. found: the faces of each from the first search.
     search: finds upright faces in several pictures. search_for_faint: finds those with a score of
-        FAINT, too.
+        FAINT, too. reduced: makes a picture as small as `search` sees it, so that it is quicker to
+        rotate.
     A picture without a sure face is searched with corrected light, if its light is unusual, then
     rotated by 90°, 180° and 270°. If that finds nothing, faint faces are searched separately.
     Tilted faces are searched separately, rotated upright.
@@ -169,7 +172,7 @@ def look_again(
     _set_upright(cases, search, clear=True)
     doubtful = _unconfirmed([case for case in cases if case.doubtful()], search)
     _relight(doubtful, search)
-    _turn([case for case in doubtful if case.doubtful(_SURE_AGAIN)], search)
+    _turn([case for case in doubtful if case.doubtful(_SURE_AGAIN)], search, reduced)
     _look_closer([case for case in doubtful if not case.finds], search, search_for_faint)
     _set_upright(cases, search)
     return [case.faces() for case in cases]
@@ -217,14 +220,22 @@ def _look_closer(cases: Sequence[_Case], search: Search, search_for_faint: Searc
         case.add([find for find in own if find.plausible and find.face.score >= _CLEAR_NEARBY])
 
 
-def _turn(cases: Sequence[_Case], search: Search) -> None:
+def _turn(cases: Sequence[_Case], search: Search, reduced: Reduction) -> None:
     """Search pictures rotated by 90°, 180° and 270°."""
-    turns = [(case, quarters) for case in cases for quarters in (1, 2, 3)]
-    turned = [np.ascontiguousarray(np.rot90(case.picture, quarters)) for case, quarters in turns]
+    small = [reduced(case.picture) for case in cases]
+    turns = [(picture, quarters) for picture in small for quarters in (1, 2, 3)]
+    turned = [np.ascontiguousarray(np.rot90(picture, quarters)) for picture, quarters in turns]
     every = search(turned) if turned else []
     for number, case in enumerate(cases):
+        scale = case.picture.shape[1] / small[number].shape[1]
         own = range(3 * number, 3 * number + 3)
-        case.add([_turned_back(face, turns[i][1], case.picture) for i in own for face in every[i]])
+        case.add(
+            [
+                _turned_back(face, turns[i][1], small[number].shape, scale)
+                for i in own
+                for face in every[i]
+            ]
+        )
         case.keep_turn()
 
 
@@ -275,35 +286,20 @@ def _same_face(one: Detection, other: Detection) -> bool:
     return max(covered_share(one.box, other.box), covered_share(other.box, one.box)) > 0.5
 
 
-def _turned_back(face: Detection, quarters: int, picture: _Picture) -> _Find:
-    """A face of `np.rot90(picture, quarters)`, transformed to the picture itself."""
-    height, width = picture.shape[:2]
+def _turned_back(face: Detection, quarters: int, shape: Sequence[int], scale: float) -> _Find:
+    """A face of `np.rot90(picture, quarters)`, transformed to the picture itself, enlarged.
+
+    shape: of the picture that was rotated, (H, W, …). scale: of the enlargement.
+    """
+    height, width = shape[:2]
     turn = {1: 90.0, 2: 180.0, 3: -90.0}[quarters]
     linear, shift = {
         1: ([[0, -1], [1, 0]], (width, 0)),
         2: ([[-1, 0], [0, -1]], (width, height)),
         3: ([[0, 1], [-1, 0]], (0, height)),
     }[quarters]
-    return _Find(_moved(face, np.column_stack((linear, shift)).astype(np.float64)), turn)
-
-
-def _moved(face: Detection, back: _Map) -> Detection:
-    """A detection transformed by a similarity (2, 3) between continuous coordinates.
-
-    Its box is rotated about its middle by the nearest multiple of 90°.
-    """
-    left, top, right, bottom = face.box
-    x, y = back[:, :2] @ ((left + right) / 2, (top + bottom) / 2) + back[:, 2]
-    along, across = abs(back[0, 0]), abs(back[1, 0])
-    half = math.hypot(along, across) / 2
-    sides = (right - left, bottom - top) if along >= across else (bottom - top, right - left)
-    box = (x - half * sides[0], y - half * sides[1], x + half * sides[0], y + half * sides[1])
-    points = face.landmarks @ back[:, :2].T + back[:, 2]
-    return Detection(
-        box=tuple(float(edge) for edge in box),  # type: ignore[arg-type]
-        score=face.score,
-        landmarks=points.astype(np.float32),
-    )
+    back = scale * np.column_stack((linear, shift)).astype(np.float64)
+    return _Find(transformed(face, back), turn)
 
 
 @dataclass(frozen=True, eq=False)
@@ -351,5 +347,5 @@ class _Square:
             left, top, right, bottom = face.box
             off = max(abs(left + right - _SIDE), abs(top + bottom - _SIDE)) / 2
             if off <= _OFF_CENTRE * self.face_side:
-                return _Find(_moved(face, self.back), self.turn)
+                return _Find(transformed(face, self.back), self.turn)
         return None

@@ -66,12 +66,11 @@ class Recognizer:
         "uncertain" in the same way.
     movements: True also reads each face's movements, pose and mesh; a path or name does so with
         those weights. See docs/movements.md.
-    min_face: the shorter side of the smallest faces to look for, in pixels. A larger one makes the
-        search quicker; most smaller faces are missed. None looks for all faces in photographs, and
-        in films for faces of a 24th of the frame's shorter side.
+    min_face: the shorter side of the smallest faces to look for, in pixels; most smaller ones are
+        missed. A larger one makes the search quicker. None: see Detector.detect for photographs;
+        in films faces of a 24th of the frame's shorter side.
     Several threads may use it.
-    Raises InputError: an engine or a precision is not available, a head's name is another's, or a
-        Detector is on another device.
+    Raises InputError: an engine or a precision is not available, or a head's name is another's.
     Raises WeightsError: see files.locate, load_expression and Head.load; also if a head was
         fitted on embeddings of other weights.
 

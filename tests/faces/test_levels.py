@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from pcnn import InputError
-from pcnn.faces.levels import check_min_face, level_sides, padded_size
+from pcnn import Detection, InputError
+from pcnn.faces.levels import check_min_face, finer_side, level_sides, padded_size, reduced
 from pcnn.weights.detector import DetectorSettings
 
 SETTINGS = DetectorSettings()  # at most 640 pixels, smallest anchors of 10, trusted side 128
@@ -18,7 +19,8 @@ SETTINGS = DetectorSettings()  # at most 640 pixels, smallest anchors of 10, tru
     ("min_face", "sides"),
     [
         (None, [640, 320, 160]),
-        (8.0, [640, 320, 160]),  # never larger than without it
+        (20.0, [1024, 512, 256, 128]),  # finer than without it
+        (8.0, [1280, 640, 320, 160]),  # never finer than the image
         (40.0, [512, 256, 128]),  # 1280 × 16 / 40
         (41.0, [500, 250, 125]),  # 499.5, rounded up
         (1000.0, [160]),  # never smaller
@@ -36,6 +38,50 @@ def test_min_face_counts_in_the_smallest_anchors() -> None:
 def test_a_small_picture_is_not_enlarged_for_min_face() -> None:
     assert level_sides((100, 90, 3), replace(SETTINGS, least_side=0), 50.0) == [100]
     assert level_sides((100, 90, 3), SETTINGS, 50.0) == [160]
+
+
+def test_without_a_trusted_side_no_level_is_larger_than_the_largest() -> None:
+    one = replace(SETTINGS, trusted_side=None)
+    assert level_sides((720, 1280, 3), one, 8.0) == level_sides((50, 5000, 3), one) == [640]
+
+
+def test_long_images_keep_half_of_the_side_across() -> None:
+    assert level_sides((1000, 2000), SETTINGS)[0] == 640
+    assert level_sides((1000, 4000), SETTINGS)[0] == level_sides((4000, 1000), SETTINGS)[0] == 1280
+    assert level_sides((200, 4000), SETTINGS)[0] == 4000
+
+
+def _face(side: float) -> Detection:
+    return Detection((10, 10, 10 + side, 10 + 1.2 * side), 0.9, np.zeros((5, 2), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("longest", "side", "faces", "finer"),
+    [
+        (2560, 640, [100, 63], 1280),  # 16 pixels of 640 are 64 of 2560
+        (2560, 640, [100, 65], None),
+        (1000, 640, [24], 1000),  # as fine as the image
+        (640, 640, [9], None),
+        (2560, 1280, [31], 2560),
+        (2560, 640, [], 1280),
+        (2560, 1280, [], None),  # looked closer once
+        (1280, 640, [], None),  # shows little more
+    ],
+)
+def test_small_faces_or_none_ask_for_a_finer_level(
+    longest: int, side: int, faces: list[float], finer: int | None
+) -> None:
+    found = [_face(one) for one in faces]
+    assert finer_side((longest // 2, longest, 3), side, found, SETTINGS) == finer
+    single = replace(SETTINGS, trusted_side=None)
+    assert finer_side((longest // 2, longest, 3), side, found, single) is None
+
+
+def test_a_large_image_is_reduced_to_its_first_level() -> None:
+    image = np.full((640, 1280, 3), 7, np.uint8)
+    small = reduced(image, SETTINGS)
+    assert small.shape == (320, 640, 3) and small.dtype == np.uint8 and (small == 7).all()
+    assert reduced(small, SETTINGS) is small
 
 
 def test_padded_size() -> None:

@@ -86,7 +86,7 @@ def python_s(
         return found
 
     faint = partial(look, min_score=FAINT)
-    (faces,) = look_again([picture], look([picture]), look, faint)
+    (faces,) = look_again([picture], look([picture]), look, faint, np.asarray)
     return faces, looks
 
 

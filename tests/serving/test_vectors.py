@@ -19,6 +19,7 @@ from pcnn.engines.export_graphs import LandmarksGraph
 from pcnn.faces.detector import Detector, network_size
 from pcnn.faces.geometry import face_transforms, similarity
 from pcnn.faces.landmarks import LandmarkRefiner
+from pcnn.faces.levels import merged
 from pcnn.faces.resampling import resized
 from pcnn.faces.views import cut_views
 from pcnn.images.loading import load_image
@@ -175,9 +176,8 @@ def test_levels_are_merged() -> None:
         (face(0, 40, 0.9), face(100, 130, 0.8), face(300, 200, 0.95), face(600, 100, 0.75)),
         (face(105, 125, 0.85), face(310, 210, 0.9), face(900, 60, 0.99)),
     ]
-    detector = Detector.load(DETECTOR, settings=SETTINGS)
     sides = [640, 320]
-    expected = detector._merged((640, 480), sides, list(levels))
+    expected = merged((640, 480), sides, levels, SETTINGS)
     assert 0 < len(expected) < 7
     found = answers(
         it={

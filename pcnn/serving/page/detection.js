@@ -13,12 +13,16 @@ const MOST_ENLARGED = 4;
 const MOST_CANDIDATES = 2000;
 const LARGEST_EXPONENT = 16;
 
-/** Longest sides at which the network sees an image: whole, halved, quartered, … */
+/**
+ * Longest sides at which the network sees an image: whole, halved, quartered, …
+ * A long image keeps half of maxSide across.
+ */
 export function levelSides(width, height, settings, maxSide = settings.max_side) {
   const longest = Math.max(width, height);
   const enlarged = Math.max(longest, Math.min(settings.least_side, MOST_ENLARGED * longest));
-  const sides = [Math.min(maxSide, enlarged)];
   const trusted = settings.trusted_side;
+  const long = trusted ? Math.floor((maxSide * longest) / (2 * Math.min(width, height))) : 0;
+  const sides = [Math.min(Math.max(maxSide, long), enlarged)];
   while (trusted && sides.at(-1) > ENOUGH * trusted) sides.push(Math.floor(sides.at(-1) / 2));
   return sides;
 }
