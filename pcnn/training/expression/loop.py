@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -170,13 +172,24 @@ class ExpressionTraining:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "targets": self.targets if self.options.teachers else None,
+            "data": self._data_digest,
         }
         write_training(path, state)
+
+    @cached_property
+    def _data_digest(self) -> str:
+        """SHA-256 of the faces and their votes, hexadecimal."""
+        digest = hashlib.sha256()
+        tables = [self.train.votes, *([] if self._second is None else [self._second.votes])]
+        for values in (self.train.faces, *tables):
+            digest.update(repr((values.dtype, *values.shape)).encode())
+            digest.update(values.contiguous().cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     def _resume(self, path: Path) -> list[Tensor] | None:
         """Continue from a saved state. Returns its targets; None if it has no teachers' answers.
 
-        Raises InputError: it was made with other options. WeightsError: it is damaged.
+        Raises InputError: it was made with other options or data. WeightsError: it is damaged.
         """
         state = read_training(path, self.device, mapping(anything))
         ours = dataclasses.asdict(self.options)
@@ -207,6 +220,11 @@ class ExpressionTraining:
             raise InputError(
                 f"ExpressionTraining: {path} was started with {len(targets[0])} faces, "
                 f"the data have {count}"
+            )
+        if state.get("data", self._data_digest) != self._data_digest:
+            raise InputError(
+                f"ExpressionTraining: {path} was started with other faces or labels; remove it to "
+                "start again"
             )
         fill(path, "learner", self.learner, state["learner"])
         fill(path, "average", self.average, state.get("average"))
