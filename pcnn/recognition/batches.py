@@ -62,14 +62,16 @@ def process_each(  # noqa: PLR0913
     bgr, on_error: as for `Recognizer.predict`.
     Returns a result for one picture; for a list, a list in its order with errors in their places;
         for an iterator, an iterator that reads a few batches ahead.
-    Raises InputError: a picture cannot be read, unless on_error is "return".
+    Raises InputError: a picture cannot be read, unless on_error is "return"; from an iterator in
+    its place, after the results before it.
     """
     if on_error not in ("raise", "return"):
         raise InputError(f"Recognizer: on_error must be 'raise' or 'return', got {on_error!r}")
     many = isinstance(images, (list, tuple))
+    given = _or_raise if on_error == "raise" else iter
     # An open file is one picture, although it is also an iterator.
     if not many and (hasattr(images, "read") or not isinstance(images, Iterator)):
-        single = _read(images, bgr, "image", on_error)
+        (single,) = given([_read(images, bgr, "image")])
         return process([single])[0] if isinstance(single, Picture) else single
 
     def work_together(read: list[Picture | InputError]) -> list[_Result | InputError]:
@@ -79,7 +81,7 @@ def process_each(  # noqa: PLR0913
 
     @own_settings()
     def work(batch: _Batch) -> list[_Result | InputError]:
-        each = (_read(image, bgr, f"images[{i}]", on_error) for i, image in batch)
+        each = (_read(image, bgr, f"images[{i}]") for i, image in batch)
         # map keeps no picture alive while the next ones are read.
         return list(itertools.chain.from_iterable(map(work_together, _within_memory(each))))
 
@@ -87,15 +89,21 @@ def process_each(  # noqa: PLR0913
     if many:
         step = min(step, max(_FEWEST, -(-len(images) // workers)))
     if many and len(images) <= step:
-        return work(list(enumerate(images)))
-    source = _loaded(images, on_error, bgr=bgr, one_by_one=not many)
-    results = _chained(_batches(source, step), work, workers)
+        return list(given(work(list(enumerate(images)))))
+    source = _loaded(images, bgr=bgr, one_by_one=not many)
+    results = _chained(_batches(source, step), work, given, workers)
     return list(results) if many else results
 
 
-def _loaded(
-    images: Iterable[Any], on_error: OnError, *, bgr: bool, one_by_one: bool
-) -> Iterator[Any]:
+def _or_raise(results: Iterable[Any]) -> Iterator[Any]:
+    """The results; an error is raised in its place, after those before it."""
+    for result in results:
+        if isinstance(result, InputError):
+            raise result
+        yield result
+
+
+def _loaded(images: Iterable[Any], *, bgr: bool, one_by_one: bool) -> Iterator[Any]:
     """The images; those that may change before they are read as Pictures or errors.
 
     PIL decodes an image when it is first used, which threads must not do at the same time.
@@ -107,7 +115,7 @@ def _loaded(
         if not is_lazy and (not one_by_one or isinstance(image, (str, os.PathLike, bytes))):
             yield image
             continue
-        read = _read(image, bgr, f"images[{number}]", on_error)
+        read = _read(image, bgr, f"images[{number}]")
         if not is_lazy and not hasattr(image, "read") and isinstance(read, Picture):
             read.pixels = read.pixels.copy()  # an array's or tensor's, whose memory it shares
         yield read
@@ -144,18 +152,19 @@ def _within_memory(read: Iterable[Picture | InputError]) -> Iterator[list[Pictur
 
 
 def _chained(
-    batches: Iterator[_Batch], work: Callable[[_Batch], list[_Result]], workers: int
+    batches: Iterator[_Batch],
+    work: Callable[[_Batch], list[_Result]],
+    given: Callable[[list[_Result]], Iterator[_Result]],
+    workers: int,
 ) -> Iterator[_Result]:
     for results in in_order(batches, work, workers=workers):
-        yield from results
+        yield from given(results)
 
 
-def _read(image: Any, bgr: bool, name: str, on_error: OnError) -> Picture | InputError:
+def _read(image: Any, bgr: bool, name: str) -> Picture | InputError:
     if isinstance(image, (Picture, InputError)):
         return image
     try:
         return Picture(image, bgr, name)
     except InputError as error:
-        if on_error == "raise":
-            raise
         return error

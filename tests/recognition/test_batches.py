@@ -70,6 +70,21 @@ def test_an_iterator_may_use_one_object_for_all_pictures(kind: str) -> None:
         assert _read(pictures(), bgr=True) == [colour[::-1] for colour in colours]
 
 
+def test_results_before_a_picture_that_cannot_be_read_come_first() -> None:
+    pixels = np.zeros((10, 20, 3), np.uint8)
+    pictures: list[Any] = [pixels] * 10 + [b"no picture"] + [pixels] * 10
+
+    def ones(own: list[Picture]) -> list[int]:
+        return [1] * len(own)
+
+    device, found = torch.device("cpu"), []
+    stream = process_each(iter(pictures), ones, step=8, device=device, bgr=False, on_error="raise")
+    with pytest.raises(InputError, match=r"images\[10\]"):
+        for one in stream:
+            found.append(one)
+    assert found == [1] * 10
+
+
 def test_a_damaged_image_has_its_error_in_its_place(tmp_path: Path) -> None:
     stream = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 60, 3), np.uint8)).save(
