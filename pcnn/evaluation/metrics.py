@@ -42,6 +42,16 @@ def fit_temperature(logits: Tensor, votes: Tensor, *, doubt: float = 0.0) -> flo
     return 2 / (low + high)
 
 
+def cautious_temperature(logits: Tensor, votes: Tensor) -> float:
+    """As fit_temperature, towards labels that are right with (N + 1) / (N + K) alone.
+
+    logits, votes: (N, K), N ≥ 1, of faces that the network did not learn. Few faces, all of them
+    right, do not show that there is no error (Platt 1999, for two classes).
+    """
+    count, classes = logits.shape
+    return fit_temperature(logits, votes, doubt=classes / (count + classes))
+
+
 def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = CALIBRATION_BINS) -> float:
     """Expected calibration error, 0…1: the mean difference of confidence and accuracy.
 

@@ -9,6 +9,7 @@ from pcnn.evaluation.metrics import (
     accuracy,
     brier_scores,
     calibration_error,
+    cautious_temperature,
     fit_temperature,
     reliability,
     risks,
@@ -64,3 +65,18 @@ def test_risks_by_hand() -> None:
     probabilities = torch.tensor([[0.75, 0.25], [0.125, 0.875], [0.75, 0.25], [0.0, 1.0]])
     found = risks(probabilities, torch.tensor([0, 1, 1, 0]))
     assert found.tolist() == [1, 1 / 2, 1 / 3, 2 / 4]
+
+
+def test_few_faces_do_not_make_a_network_certain() -> None:
+    logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 2.0, 0.0], [-1.0, 0.0, 2.0]]).repeat(100, 1)
+    votes = torch.eye(3).repeat(100, 1)
+    for count, least in ((3, 0.6), (30, 0.9)):
+        temperature = cautious_temperature(logits[:count], votes[:count])
+        sure = (logits[:count] / temperature).softmax(1).max(1).values.mean()
+        # All are right: what they tell is a share of (N + 1) / (N + K).
+        assert sure == pytest.approx((count + 1) / (count + 3), abs=0.02) and sure > least
+    assert fit_temperature(logits[:3], votes[:3]) == pytest.approx(0.05, rel=0.01)
+    wrong = votes.clone()
+    wrong[:30] = votes[:30].flip(1)
+    plain, cautious = (f(logits, wrong) for f in (fit_temperature, cautious_temperature))
+    assert cautious == pytest.approx(plain, rel=0.1)

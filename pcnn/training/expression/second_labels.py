@@ -12,7 +12,7 @@ from pcnn.datasets.labels import FaceSet
 from pcnn.datasets.loading import load_faces
 from pcnn.errors import InputError, counted
 from pcnn.evaluation.logits import predict_logits
-from pcnn.evaluation.metrics import accuracy, fit_temperature
+from pcnn.evaluation.metrics import accuracy, cautious_temperature
 from pcnn.networks.ensemble import ExpressionNetwork
 
 # Their name, also in weights files.
@@ -57,6 +57,8 @@ def fitted_temperatures(
 ) -> dict[str, Any]:
     """Metadata of temperatures, fitted on faces with these votes (N, classes)."""
     return {
-        "temperature": fit_temperature(logits, votes),
-        "region_temperatures": {name: fit_temperature(own, votes) for name, own in regions.items()},
+        "temperature": cautious_temperature(logits, votes),
+        "region_temperatures": {
+            name: cautious_temperature(own, votes) for name, own in regions.items()
+        },
     }

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from pcnn.embeddings.heads import Vectors
-from pcnn.evaluation.metrics import fit_temperature
+from pcnn.evaluation.metrics import cautious_temperature
 from pcnn.evaluation.scores import Estimate
 
 # Of a class that a fold's head has not seen: low, but finite.
@@ -48,15 +48,9 @@ def logits_for(
 
 
 def calibrated_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """The T that makes softmax(logits / T) likeliest for the labels, cautiously.
-
-    logits: (N, K), of faces left out. labels: (N,). As metrics.fit_temperature, but towards
-    labels that are right with a probability of (N + 1) / (N + K) alone: few faces, all of them
-    right, do not show that there is no error (Platt 1999, for two classes).
-    """
-    count, classes = logits.shape
-    votes = F.one_hot(torch.from_numpy(labels), classes)
-    return fit_temperature(torch.from_numpy(logits), votes, doubt=classes / (count + classes))
+    """The T of metrics.cautious_temperature. logits: (N, K), of faces left out. labels: (N,)."""
+    votes = F.one_hot(torch.from_numpy(labels), logits.shape[1])
+    return cautious_temperature(torch.from_numpy(logits), votes)
 
 
 def share_of(right: NDArray[np.bool_], groups: Sequence[str]) -> Estimate:
