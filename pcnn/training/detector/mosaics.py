@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter
 
 from pcnn.errors import InputError
-from pcnn.faces.light import stretched
 from pcnn.training.photographs import Photograph
 
 # Sides of a mosaic's cells, in pixels, and their probabilities. Large cells show a photograph
@@ -101,10 +100,6 @@ def mosaic(
     )
 
 
-# The share of harshly lit pictures whose light is corrected.
-_CORRECTED = 0.5
-
-
 def _harshly_lit(values: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
     """A picture made much too dark, too light, flat or tinted, in whole levels."""
     kind = int(random.integers(4))
@@ -131,13 +126,10 @@ def degrade(
     """A picture with random light, colour, grey, blur, noise and JPEG artefacts; same shape.
 
     chance: the probability of these changes, 0…1.
-    harsh: the probability of an additional extreme change of the light, 0…1. Half of these
-        pictures have their light corrected, as a second search for faces does.
+    harsh: the probability of an additional extreme change of the light, 0…1.
     """
     if harsh and random.random() < harsh:
         pixels = _harshly_lit(pixels, random)
-        if random.random() < _CORRECTED:
-            pixels = stretched(pixels)
     if random.random() < 1 - chance:
         return pixels
     image = Image.fromarray(pixels)

@@ -8,7 +8,6 @@ import json
 import tarfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +22,6 @@ from pcnn.networks.anchors import anchor_grid, decode_boxes, decode_landmarks
 from pcnn.networks.retinaface import RetinaFace
 from pcnn.results.values import Detection
 from pcnn.training.detector import loop as loop_module
-from pcnn.training.detector import mosaics
 from pcnn.training.detector import run as module
 from pcnn.training.detector.loop import DetectorTraining
 from pcnn.training.detector.mosaics import Mosaic, View, degrade, mosaic, turned_box
@@ -590,20 +588,3 @@ def test_the_command_line_reaches_the_options(monkeypatch: pytest.MonkeyPatch) -
     expected = DetectorOptions(Path("a.tar"), Path("t.pth"), Path("o.safetensors"))
     assert taken == [expected, replace(expected, work=Path("w"), steps=7)]
     assert devices == ["cpu", "cpu"]  # of "auto", as in all commands
-
-
-def test_half_of_the_harshly_lit_pictures_are_corrected(monkeypatch: pytest.MonkeyPatch) -> None:
-    corrected: list[Any] = []
-
-    def correct(pixels: Any) -> Any:
-        corrected.append(pixels)
-        return pixels
-
-    monkeypatch.setattr(mosaics, "stretched", correct)
-    pixels = np.full((40, 40, 3), 90, np.uint8)
-    for seed in range(200):
-        degrade(pixels, np.random.default_rng(seed), chance=0, harsh=1)
-    assert 80 < len(corrected) < 120
-    assert all((one != 90).any() for one in corrected)
-    degrade(pixels, np.random.default_rng(0), chance=0)
-    assert len(corrected) < 120
