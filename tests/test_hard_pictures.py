@@ -205,10 +205,14 @@ def test_only_views_in_unusual_light_are_changed() -> None:
     assert float(even[1][1].mean()) > 20
 
 
-@pytest.mark.parametrize(("level", "changed"), [(1.0, False), (0.95, True)])
-def test_white_faces_stay_white(level: float, changed: bool) -> None:
-    config = ModelConfig(size=32, mean=(0.5,), std=(0.25,))
-    face = torch.full((1, 1, 32, 32), level)
+@pytest.mark.parametrize(
+    ("levels", "changed"),
+    [((1.0,), False), ((0.95,), True), ((1.0, 1.0, 1.0), False), ((1.0, 0.9, 0.9), True)],
+)
+def test_white_faces_stay_white(levels: tuple[float, ...], changed: bool) -> None:
+    count = len(levels)
+    config = ModelConfig(size=32, mean=(0.5,) * count, std=(0.25,) * count)
+    face = torch.tensor(levels)[None, :, None, None].repeat(1, 1, 32, 32)
     face[..., 8:12, 4:28] = 0.2  # eyes
     view = (face - 0.5) / 0.25
     (even,) = even_light([view], config)

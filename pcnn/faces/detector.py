@@ -168,7 +168,8 @@ class Detector:
             least 1. Most smaller faces are missed. Large values are quicker, small ones slower
             in large images. None looks for all faces in images whose longer side has up to 960
             pixels, and in larger ones for those of a sixtieth of that side; if it finds none or
-            still smaller ones, it looks closer.
+            still smaller ones, it looks closer. Detectors without a trusted side, such as
+            published checkpoints, see all images within their `max_side`.
         Upright faces in ordinary light are those of `detect_upright`. If no face is certain, or a
         face seems tilted, the image is searched again (see orientation).
         Returns one tuple for each image, empty without faces. Coordinates are in the image's own

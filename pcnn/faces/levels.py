@@ -68,11 +68,13 @@ def finer_side(
 ) -> int | None:
     """The longest side of a finer level, if the finest one so far shows that there should be one.
 
-    shape: of the image, (H, W, …). side: of that level. found: its faces.
+    shape: of the image, (H, W, …). side: of that level. found: its faces, of which those with the
+        settings' usual score count.
     Returns twice the side, at most the image's own, if faces are too small to be found surely, or
-    if there is none and the image is more than twice as large; else None.
+    if there is none and the image is more than twice as large, but not long; else None.
     """
     longest = max(shape[:2])
+    found = [face for face in found if face.score >= settings.confidence]
     least = _least_seen(settings) * longest / side
     if not settings.trusted_side or side >= longest:
         return None

@@ -101,8 +101,8 @@ def even_light(views: Sequence[Tensor], config: ViewFormat) -> list[Tensor]:
     usual = (level > _FACE_MEAN[0]) & (level < _FACE_MEAN[1]) & (contrast > _FACE_DEVIATION)
     if whole.device.type == "cpu" and bool(usual.all()):
         return list(views)
-    white = (few * std + mean >= _WHITE_LEVEL).to(few.dtype).mean((2, 3), keepdim=True)
-    usual |= white > _WHITE_HALF
+    white = (few * std + mean >= _WHITE_LEVEL).all(1, keepdim=True)
+    usual |= white.to(few.dtype).mean((2, 3), keepdim=True) > _WHITE_HALF
     gain = (_USUAL_DEVIATION / std) / deviation.clamp(min=_LEAST_DEVIATION)
     target = (_USUAL_MEAN - mean) / std
     return [torch.where(usual, view, (view - middle) * gain + target) for view in views]

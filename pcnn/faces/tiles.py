@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from pcnn.networks.boxes import nms
 
-# The longest side of a tile, and the most pixels of an image that is searched as a whole.
+# The longest side of a tile, the largest overlap of two, and the most pixels of an image that is
+# searched as a whole.
 _SIDE = 960
+_MOST_OVERLAP = _SIDE // 2
 _MOST_PIXELS = _SIDE**2
 # A face this near to an inner edge of its tile, in pixels, may be cut off there.
 _EDGE = 4.0
@@ -33,10 +35,11 @@ def tiles_of(shape: Sequence[int], overlap: int | None) -> list[Tile]:
 
     shape: of the image, (H, W, …).
     overlap: the least common part of neighbours, in pixels. Faces up to this size are whole in at
-        least one tile. None if faces may be larger: the image stays whole.
+        least one tile. None, or more than half a tile, if faces may be larger: the image stays
+        whole.
     """
     height, width = shape[:2]
-    if overlap is None or height * width <= _MOST_PIXELS:
+    if overlap is None or overlap > _MOST_OVERLAP or height * width <= _MOST_PIXELS:
         return [Tile(0, height, 0, width)]
     rows, columns = (_starts(side, overlap) for side in (height, width))
     return [

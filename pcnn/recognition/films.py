@@ -116,13 +116,15 @@ class Film:
 
     def __next__(self) -> Frame:
         if not self._turn.acquire(blocking=False):
+            if self._closed:
+                raise StopIteration
             raise InputError("Film: another thread is reading: let one thread read and share")
         try:
             frame = None if self._closed else next(self._frames)
         finally:
-            if self._closed:  # also by another thread, meanwhile
-                self._release()
             self._turn.release()
+            if self._closed:  # by another thread, which may have had no turn to release it
+                self.close()
         if frame is None or self._closed:
             raise StopIteration
         return frame

@@ -51,8 +51,15 @@ def test_long_images_keep_half_of_the_side_across() -> None:
     assert level_sides((200, 4000), SETTINGS)[0] == 4000
 
 
-def _face(side: float) -> Detection:
-    return Detection((10, 10, 10 + side, 10 + 1.2 * side), 0.9, np.zeros((5, 2), np.float32))
+def _face(side: float, score: float = 0.9) -> Detection:
+    return Detection((10, 10, 10 + side, 10 + 1.2 * side), score, np.zeros((5, 2), np.float32))
+
+
+def test_faint_faces_ask_for_nothing() -> None:
+    found = [_face(100), _face(9, 0.3)]
+    assert finer_side((1000, 2560, 3), 640, found, SETTINGS) is None
+    found[1] = _face(9, SETTINGS.confidence)
+    assert finer_side((1000, 2560, 3), 640, found, SETTINGS) == 1280
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from pcnn.faces.tiles import Tile, joined, tiles_of
 LEAST = 960  # the side of a tile
 
 
-@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(16, 200))
+@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(16, 480))
 def test_tiles_cover_the_image_and_share_the_overlap(height: int, width: int, overlap: int) -> None:
     tiles = tiles_of((height, width, 3), overlap)
     if height * width <= LEAST**2:
@@ -34,8 +34,9 @@ def test_tiles_cover_the_image_and_share_the_overlap(height: int, width: int, ov
             assert end - start >= overlap
 
 
-def test_without_an_overlap_the_image_stays_whole() -> None:
-    assert tiles_of((4000, 6000, 3), None) == [Tile(0, 4000, 0, 6000)]
+@pytest.mark.parametrize("overlap", [None, 481, 960, 5000])
+def test_where_faces_may_be_large_the_image_stays_whole(overlap: int | None) -> None:
+    assert tiles_of((4000, 6000, 3), overlap) == [Tile(0, 4000, 0, 6000)]
 
 
 def _rows(*faces: Sequence[float], hint: bool = False) -> NDArray[np.float32]:

@@ -103,6 +103,29 @@ def test_another_thread_may_close_a_film_and_none_may_read_it(
     assert not reader.is_alive() and not read and not list(film)
 
 
+def test_reading_ends_while_another_thread_releases_the_film(
+    recognizer: Recognizer, pair: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = recognizer.predict_video(pair)
+    next(film)
+    begun, go_on = threading.Event(), threading.Event()
+    release = film._reader.close
+
+    def slow() -> None:
+        begun.set()
+        assert go_on.wait(30)
+        release()
+
+    monkeypatch.setattr(film._reader, "close", slow)
+    closer = threading.Thread(target=film.close)
+    closer.start()
+    assert begun.wait(30)
+    assert not list(film)
+    go_on.set()
+    closer.join(30)
+    assert not closer.is_alive()
+
+
 def test_one_leaves_and_comes_back(
     recognizer: Recognizer, people: list[np.ndarray], tmp_path: Path
 ) -> None:

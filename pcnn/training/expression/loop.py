@@ -178,10 +178,14 @@ class ExpressionTraining:
 
     @cached_property
     def _data_digest(self) -> str:
-        """SHA-256 of the faces and their votes, hexadecimal."""
+        """SHA-256 of the faces, their labels, photographs and movements, hexadecimal."""
         digest = hashlib.sha256()
-        tables = [self.train.votes, *([] if self._second is None else [self._second.votes])]
-        for values in (self.train.faces, *tables):
+        kinds = [self.train] if self._second is None else [self.train, self._second]
+        digest.update(repr([tuple(kind.classes) for kind in kinds]).encode())
+        tables = [kind.votes for kind in kinds]
+        for values in (self.train.faces, *tables, self._photographs, self._movements):
+            if values is None:
+                continue
             digest.update(repr((values.dtype, *values.shape)).encode())
             digest.update(values.contiguous().cpu().numpy().tobytes())
         return digest.hexdigest()
