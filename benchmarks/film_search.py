@@ -242,7 +242,7 @@ def main() -> None:
     detector = Detector.load("mobilenet")
     recognizers = {None: Recognizer("small"), 1: Recognizer("small", min_face=1)}
     ways: dict[str, tuple[FaceFinder, float]] = {
-        "every frame, as a photograph": (recognizers[1].finder, 0.0),
+        "every frame at its full size": (recognizers[1].finder, 0.0),
         "every frame, as in films": (recognizers[None].finder, 0.0),
         "near tracks": (recognizers[None].finder, SEARCH_EVERY_S),
     }
