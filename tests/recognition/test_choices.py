@@ -205,7 +205,7 @@ def test_labels_of_heads_are_no_other_columns(
 ) -> None:
     recognizer = Recognizer("small", None, "cpu")
     vectors = np.random.default_rng(0).standard_normal((40, recognizer.embedding_size))
-    head = Head.fit(vectors, list(labels) * 20, weights=recognizer.weights_sha256)
+    head = Head.fit(vectors, list(labels) * 20, weights=recognizer.weights_sha256, method="means")
     with pytest.raises(InputError, match=message):
         Recognizer("small", None, "cpu", head=head, movements=movements)
 
@@ -217,7 +217,7 @@ def test_copies_know_their_files_in_another_folder_and_after_a_change(
     random = np.random.default_rng(0)
     for name in ("first", "second"):
         vectors = random.standard_normal((40, recognizer.embedding_size))
-        head = Head.fit(vectors, ["a", "b"] * 20, weights=recognizer.weights_sha256)
+        head = Head.fit(vectors, ["a", "b"] * 20, weights=recognizer.weights_sha256, method="means")
         head.save(tmp_path / f"{name}.safetensors")
     shutil.copyfile(locate("small"), tmp_path / "own.safetensors")
     monkeypatch.chdir(tmp_path)
