@@ -12,6 +12,7 @@ from pcnn.devices import own_settings
 from pcnn.faces.detector import Detector
 from pcnn.faces.levels import network_size, padded_size
 from pcnn.faces.resampling import pixels_tensor, resized
+from pcnn.faces.tiles import Tile, at_inner_edge
 from pcnn.networks.boxes import nms
 from pcnn.results.values import Detection
 
@@ -64,7 +65,9 @@ def search_near(
         scale = (place[2] - place[0]) / look.shape[1], (place[3] - place[1]) / look.shape[0]
         for face in faces:
             moved = _moved(face, place[:2], scale)
-            if not _cut_off(moved.box, place, (width, height), _EDGE * max(scale)):
+            left, top, right, bottom = place
+            tile, box = Tile(top, bottom, left, right), np.array([moved.box])
+            if not at_inner_edge(box, tile, (height, width), _EDGE * max(scale)).any():
                 found.append(moved)
     distinct = [found[index] for index in _distinct(found, detector)]
     return list(detector.refine([image], [distinct])[0])
@@ -111,15 +114,3 @@ def _moved(face: Detection, corner: tuple[int, int], scale: tuple[float, float])
         score=face.score,
         landmarks=(face.landmarks * scale + corner).astype(np.float32),
     )
-
-
-def _cut_off(
-    box: Box, place: tuple[int, int, int, int], size: tuple[int, int], margin: float
-) -> bool:
-    """Whether a box comes within `margin` of an edge of the cut-out that is not the image's."""
-    near = (
-        *(place[0] > 0 and box[0] < place[0] + margin, place[1] > 0 and box[1] < place[1] + margin),
-        place[2] < size[0] and box[2] > place[2] - margin,
-        place[3] < size[1] and box[3] > place[3] - margin,
-    )
-    return any(near)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -60,21 +60,39 @@ def joined(
     """
     if len(tiles) == 1:
         return rows[0]
-    height, width = max(tile.bottom for tile in tiles), max(tile.right for tile in tiles)
+    shape = max(tile.bottom for tile in tiles), max(tile.right for tile in tiles)
     parts = []
-    for own, (top, bottom, left, right) in zip(rows, tiles, strict=True):
+    for own, tile in zip(rows, tiles, strict=True):
         faces = own[1 : 1 + int(own[0, 0])].copy()
-        faces[:, 1::2] += left
-        faces[:, 2::2] += top
-        x1, y1, x2, y2 = faces[:, 1:5].T
-        cut = (left > 0) & (x1 < left + _EDGE) | (right < width) & (x2 > right - _EDGE)
-        cut |= (top > 0) & (y1 < top + _EDGE) | (bottom < height) & (y2 > bottom - _EDGE)
-        parts.append(faces[~cut])
+        faces[:, 1::2] += tile.left
+        faces[:, 2::2] += tile.top
+        parts.append(faces[~at_inner_edge(faces[:, 1:5], tile, shape, _EDGE)])
     every = torch.from_numpy(np.concatenate(parts))
     kept = every[nms(every[:, 1:5], every[:, 0], iou=iou)].numpy()
     first = np.zeros((1, kept.shape[1]), np.float32)
     first[0, :2] = len(kept), max(own[0, 1] for own in rows)
     return np.concatenate((first, kept))
+
+
+def at_inner_edge(
+    boxes: NDArray[np.floating[Any]], tile: Tile, shape: Sequence[int], margin: float
+) -> NDArray[np.bool_]:
+    """Whether faces may be cut off by their tile: they come near an edge that is not the image's.
+
+    boxes: (N, 4), in the image. shape: of the image, (H, W, …). margin: pixels that are near.
+    Returns (N,).
+    """
+    x1, y1, x2, y2 = boxes.T
+    near = np.zeros(len(boxes), bool)
+    if tile.left > 0:
+        near |= x1 < tile.left + margin
+    if tile.top > 0:
+        near |= y1 < tile.top + margin
+    if tile.right < shape[1]:
+        near |= x2 > tile.right - margin
+    if tile.bottom < shape[0]:
+        near |= y2 > tile.bottom - margin
+    return near
 
 
 def _starts(side: int, overlap: int) -> list[int]:
